@@ -1,0 +1,50 @@
+"""The command line: one module per verb, put together here.
+
+Heavy libraries are imported inside commands, so that ``joker --help`` answers at
+once. `main` is the one place where errors become a line and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from joker.core.errors import JokerError
+from joker.version import __version__
+
+app = typer.Typer(
+    name="joker",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"joker {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def joker(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Learn to invent question-and-answer jokes, and tell them."""
+
+
+def main() -> None:
+    """Run the command line; a person's mistake ends in one line and an exit code."""
+    try:
+        app()
+    except JokerError as error:
+        Console(stderr=True).print(f"joker: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)

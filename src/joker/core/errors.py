@@ -1,0 +1,70 @@
+"""The errors a person can cause or meet, as one tree.
+
+Every entrance maps this tree once: the command line prints one line and exits
+with ``exit_code``; a traceback therefore always means a defect of ours.
+
+    JokerError                 1   anything below
+    ├── InputError             2   what was given cannot be used
+    │   ├── DataError              a joke file or a prepared folder
+    │   ├── TemplateError          a layout
+    │   ├── TokenizerError         a tokenizer that cannot hold a layout
+    │   ├── SamplingError          a sampling parameter out of range
+    │   └── ModelFolderError       a model folder, or a base model
+    ├── MissingPartError       3   an optional part is not installed
+    ├── ResourceError          4   out of memory or disk
+    └── GenerationError        5   the model gave no acceptable joke in so many tries
+
+Messages are one sentence that names what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class JokerError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(JokerError):
+    """What was given cannot be used as it is."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A joke file or a prepared folder is missing, malformed or empty."""
+
+
+class TemplateError(InputError):
+    """A layout is unknown or ambiguous."""
+
+
+class TokenizerError(InputError):
+    """A tokenizer lacks what a layout needs."""
+
+
+class SamplingError(InputError):
+    """A sampling parameter is out of range."""
+
+
+class ModelFolderError(InputError):
+    """A model folder or base model is missing, incomplete or of another format."""
+
+
+class MissingPartError(JokerError):
+    """An optional part of the package is not installed."""
+
+    exit_code = 3
+
+
+class ResourceError(JokerError):
+    """The machine ran out of memory or disk."""
+
+    exit_code = 4
+
+
+class GenerationError(JokerError):
+    """The model produced no acceptable joke within the tries allowed."""
+
+    exit_code = 5

@@ -1,0 +1,34 @@
+"""How tokens are drawn from a model's distribution: one frozen value, shared by every engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from joker.core.errors import SamplingError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters; the defaults are the original system's.
+
+    Attributes:
+        temperature: Divides the logits before the softmax; 0 takes the likeliest token always.
+        top_k: Keep only the k likeliest tokens; 0 keeps all.
+        top_p: Keep the smallest set of tokens whose probability reaches p.
+        max_new_tokens: Most tokens generated after the prompt.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 0.95
+    max_new_tokens: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 5.0:
+            raise SamplingError(f"temperature must lie between 0 and 5, not {self.temperature}")
+        if self.top_k < 0:
+            raise SamplingError(f"top_k must be 0 (keep all) or more, not {self.top_k}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise SamplingError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.max_new_tokens < 1:
+            raise SamplingError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}")

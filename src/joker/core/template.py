@@ -1,0 +1,214 @@
+"""Layouts: how a question and its answer become one text, and how text becomes a joke again.
+
+A layout joins question and answer with two *markers*, the visible parts of its
+prefixes. A marker is either an added special token (one id of its own) or plain
+text (several ids of the tokenizer's vocabulary). The end of a joke is always the
+tokenizer's end-of-text token and no part of the text here.
+
+Text that people write may contain a marker. It cannot forge structure: inside a
+marker found in a question or answer one backslash is inserted after the first
+character, and one is removed again on the way back, so every joke survives the
+round trip exactly.
+
+Turning text into token ids is `joker.core.tokenizer`'s work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from joker.core.errors import TemplateError
+from joker.core.joke import Joke
+
+MarkerKind = Literal["special", "plain"]
+
+DEFAULT_TEMPLATE = "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    r"""One layout: ``question_prefix + question + answer_prefix + answer``.
+
+    Attributes:
+        name: What the layout is called in options, manifests and tables.
+        question_prefix: What stands before the question; may be empty.
+        answer_prefix: What stands between question and answer, such as ``\n<|answer|> ``.
+        markers: ``special`` adds each marker to the tokenizer as one token,
+            ``plain`` leaves it as ordinary text.
+
+    Raises:
+        TemplateError: If the layout could not be parsed back without doubt.
+    """
+
+    name: str
+    question_prefix: str
+    answer_prefix: str
+    markers: MarkerKind = "special"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise TemplateError(
+                f"template name {self.name!r} must be letters, digits, dots, dashes or underscores"
+            )
+        if self.markers not in get_args(MarkerKind):
+            raise TemplateError(
+                f"template {self.name}: markers must be 'special' or 'plain', not {self.markers!r}"
+            )
+        if not self.answer_marker:
+            raise TemplateError(
+                f"template {self.name}: answer_prefix needs a visible marker before the answer"
+            )
+        for left, right in product(set(self.marker_texts), repeat=2):
+            if "\\" in left:
+                raise TemplateError(
+                    f"template {self.name}: marker {left!r} contains a backslash; use another sign"
+                )
+            if len(left) < 2 or _overlap(left, right):
+                raise TemplateError(
+                    f"template {self.name}: markers {left!r} and {right!r} could be mistaken for "
+                    "one another or for text; use longer ones that share no beginning and end"
+                )
+
+    @property
+    def question_marker(self) -> str:
+        """The visible part of ``question_prefix``; empty when there is none."""
+        return self.question_prefix.strip()
+
+    @property
+    def answer_marker(self) -> str:
+        """The visible part of ``answer_prefix``."""
+        return self.answer_prefix.strip()
+
+    @property
+    def marker_texts(self) -> tuple[str, ...]:
+        """The markers that exist, in their order and without repetition."""
+        return tuple(dict.fromkeys(m for m in (self.question_marker, self.answer_marker) if m))
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Tokens the tokenizer must hold for this layout, beside its end-of-text token."""
+        return self.marker_texts if self.markers == "special" else ()
+
+    @property
+    def label(self) -> str:
+        """Name and kind of markers, such as ``original-plain``: unique in a comparison."""
+        return f"{self.name}-{self.markers}"
+
+    def escape(self, text: str) -> str:
+        """Return text in which no marker stands any more."""
+        for marker in self.marker_texts:
+            head, rest = re.escape(marker[0]), re.escape(marker[1:])
+            text = re.sub(rf"({head})(\\*)({rest})", r"\1\\\2\3", text)
+        return text
+
+    def unescape(self, text: str) -> str:
+        """Undo `escape`."""
+        for marker in self.marker_texts:
+            head, rest = re.escape(marker[0]), re.escape(marker[1:])
+            text = re.sub(rf"({head})\\(\\*)({rest})", r"\1\2\3", text)
+        return text
+
+    def render(self, joke: Joke) -> str:
+        """Return the joke as one text, without the end-of-text token."""
+        question, answer = self.escape(joke.question), self.escape(joke.answer)
+        return f"{self.question_prefix}{question}{self.answer_prefix}{answer}"
+
+    def render_prompt(self, question_start: str = "") -> str:
+        """Return the text a model continues: the start of a question, possibly empty.
+
+        White space at the end is left off, because byte-level BPE puts a space at
+        the beginning of the next word's token.
+        """
+        return f"{self.question_prefix}{self.escape(question_start.strip())}".rstrip()
+
+    def parse(self, text: str) -> Joke | None:
+        """Return the joke that a text in this layout tells, or None when it tells none.
+
+        None stands for anything unfinished or malformed: the question marker is missing,
+        the answer marker is missing or repeated, or a part is empty.
+        """
+        text = text.strip()
+        if not text.startswith(self.question_marker):
+            return None
+        body = text[len(self.question_marker) :]
+        question, found, answer = body.partition(self.answer_marker)
+        if not found or any(m in part for m in self.marker_texts for part in (question, answer)):
+            return None
+        return Joke.from_text(self.unescape(question), self.unescape(answer))
+
+    def with_markers(self, kind: MarkerKind | None) -> Template:
+        """Return the same layout with another kind of markers; None keeps the kind."""
+        return self if kind is None else replace(self, markers=kind)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields as a mapping for JSON or YAML; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Any, source: str = "template") -> Template:
+        """Build a template from parsed JSON or YAML.
+
+        Raises:
+            TemplateError: If a field is missing, unknown or no text; ``source`` is named.
+        """
+        allowed = {"name", "question_prefix", "answer_prefix", "markers"}
+        if not isinstance(fields, dict):
+            raise TemplateError(f"{source}: expected a mapping with {', '.join(sorted(allowed))}")
+        if unknown := sorted(set(map(str, fields)) - allowed):
+            raise TemplateError(f"{source}: unknown field {unknown[0]!r}")
+        if missing := sorted(allowed - {"markers"} - set(fields)):
+            raise TemplateError(f"{source}: field {missing[0]!r} is missing")
+        for key, value in fields.items():
+            if not isinstance(value, str):
+                raise TemplateError(f"{source}: field {key!r} must be text, not {value!r}")
+        return cls(**fields)
+
+
+TEMPLATES: dict[str, Template] = {
+    template.name: template
+    for template in (
+        Template("original", "<|question|> ", "\n<|answer|> "),
+        Template("separator", "<|joke|> ", " <|punchline|> "),
+        Template("words", "Question: ", "\nAnswer: ", markers="plain"),
+    )
+}
+"""The layouts that come with the package: the original's, one start and one separator
+token, and plain words."""
+
+
+def load_template(name_or_path: str) -> Template:
+    """Return a built-in layout by name, or one read from a ``.yaml``, ``.yml`` or ``.json`` file.
+
+    Raises:
+        TemplateError: If there is no such layout or the file does not describe one.
+    """
+    if name_or_path in TEMPLATES:
+        return TEMPLATES[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml", ".json"}:
+        raise TemplateError(
+            f"unknown template {name_or_path!r}: choose {', '.join(TEMPLATES)}, "
+            "or name a .yaml or .json file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise TemplateError(f"cannot read template {path}: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise TemplateError(f"{path} is not valid {path.suffix[1:].upper()}") from error
+    return Template.from_dict(fields, source=str(path))
+
+
+def _overlap(left: str, right: str) -> bool:
+    """Say whether two markers can share characters in a text other than by being equal."""
+    if left != right and (left in right or right in left):
+        return True
+    return any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))

@@ -1,0 +1,168 @@
+"""Jokes as token ids: one tokenizer and one layout, used alike by training, evaluation and serving.
+
+Built on the `tokenizers` library alone, so that serving needs neither PyTorch nor
+Transformers. Every part of a joke is encoded by itself and the ids are joined, so
+the boundary between question and answer falls between two tokens in every layout,
+and a special token's spelling inside people's text stays ordinary text.
+
+A joke is always ``[start] markers and text [end]``: the start token gives the first
+marker something to be predicted from, so that bits per byte can count every token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from joker.core.errors import TokenizerError
+from joker.core.joke import Joke
+from joker.core.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedJoke:
+    """A joke's token ids and where its parts lie.
+
+    Attributes:
+        input_ids: Start token, question part, answer part, end token.
+        answer_start: Index of the answer's first token, just behind the answer marker.
+            ``input_ids[answer_start:]`` is the answer and the end token.
+    """
+
+    input_ids: list[int]
+    answer_start: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class JokeTokenizer:
+    """A byte-level BPE (or other fast) tokenizer that knows one layout.
+
+    Args:
+        tokenizer: The backend; a fast Transformers tokenizer has it as ``backend_tokenizer``.
+            It is copied, so the caller's stays as it is.
+        template: The layout; its special tokens must be in the vocabulary.
+        end_token: The tokenizer's end-of-text token, such as ``<|endoftext|>``.
+        start_token: The token every joke begins with; the end token where the model has no other.
+
+    Raises:
+        TokenizerError: If one of these tokens is not in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: Template,
+        end_token: str,
+        start_token: str | None = None,
+    ) -> None:
+        self.backend = Tokenizer.from_str(tokenizer.to_str())
+        self.backend.encode_special_tokens = True
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.template = template
+        self.end_id = self._id(end_token)
+        self.start_id = self._id(start_token or end_token)
+        self._special_ids = {text: self._id(text) for text in template.special_tokens}
+
+    @classmethod
+    def from_folder(cls, folder: Path, template: Template) -> JokeTokenizer:
+        """Read ``tokenizer.json`` and ``tokenizer_config.json`` of a Hugging Face folder."""
+        try:
+            backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise TokenizerError(f"cannot read the tokenizer in {folder}: {error}") from error
+        end, start = (_token_text(config.get(key)) for key in ("eos_token", "bos_token"))
+        if end is None:
+            raise TokenizerError(f"the tokenizer in {folder} names no end-of-text token")
+        return cls(backend, template, end, start)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, joke: Joke) -> EncodedJoke:
+        """Return the joke's ids, start and end token included."""
+        ids = self._encode_question(self.template.escape(joke.question))
+        lead, marker, tail = _split(self.template.answer_prefix)
+        ids += self._encode_marker(lead, marker)
+        answer = self._encode_text(tail + self.template.escape(joke.answer))
+        return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
+
+    def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
+        """Return the ids of an answer without its question: start token, answer marker, answer.
+
+        This is the context for p(answer) without a question, the prior that punchline
+        retrieval and ranking divide by.
+        """
+        lead, marker, tail = _split(self.template.answer_prefix)
+        ids = [self.start_id, *self._encode_marker(lead, marker)]
+        answer = self._encode_text(tail + self.template.escape(joke.answer))
+        return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
+
+    def encode_prompt(self, question_start: str = "") -> list[int]:
+        """Return the ids a model continues: start token, question marker, the question's start."""
+        return self._encode_question(self.template.escape(question_start.strip()))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids with markers spelled out, without start and end tokens."""
+        kept = [i for i in ids if i not in (self.start_id, self.end_id)]
+        return self.backend.decode(kept, skip_special_tokens=False)
+
+    def parse(self, ids: Sequence[int]) -> Joke | None:
+        """Return the joke told by ids that end with the end token, or None.
+
+        Ids that never reach the end token are half-finished and tell no joke.
+        """
+        body = list(ids)
+        while body and body[0] == self.start_id:
+            del body[0]
+        if self.end_id not in body:
+            return None
+        return self.template.parse(self.decode(body[: body.index(self.end_id)]))
+
+    def _encode_question(self, question: str) -> list[int]:
+        lead, marker, tail = _split(self.template.question_prefix)
+        ids = [self.start_id, *self._encode_marker(lead, marker)]
+        return [*ids, *self._encode_text(tail + question)] if question else ids
+
+    def _encode_marker(self, lead: str, marker: str) -> list[int]:
+        special = self._special_ids.get(marker)
+        if special is None:
+            return self._encode_text(lead + marker)
+        return [*self._encode_text(lead), special]
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids if text else []
+
+    def _id(self, token: str) -> int:
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise TokenizerError(
+                f"token {token!r} of layout {self.template.label} is not in the tokenizer; "
+                "use a model trained with this layout"
+            )
+        return int(found)
+
+
+def _split(prefix: str) -> tuple[str, str, str]:
+    """Split a prefix into leading white space, marker and trailing white space."""
+    marker = prefix.strip()
+    if not marker:
+        return "", "", prefix
+    start = prefix.index(marker)
+    return prefix[:start], marker, prefix[start + len(marker) :]
+
+
+def _token_text(entry: object) -> str | None:
+    """Return a token's text from tokenizer_config.json: a string or an AddedToken mapping."""
+    if isinstance(entry, dict):
+        entry = entry.get("content")
+    return entry if isinstance(entry, str) and entry else None
