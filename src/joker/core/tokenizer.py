@@ -86,7 +86,7 @@ class JokeTokenizer:
     @property
     def vocabulary_size(self) -> int:
         """Number of ids, added tokens included."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, joke: Joke) -> EncodedJoke:
         """Return the joke's ids, start and end token included."""
@@ -114,7 +114,7 @@ class JokeTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids with markers spelled out, without start and end tokens."""
         kept = [i for i in ids if i not in (self.start_id, self.end_id)]
-        return self.backend.decode(kept, skip_special_tokens=False)
+        return str(self.backend.decode(kept, skip_special_tokens=False))
 
     def parse(self, ids: Sequence[int]) -> Joke | None:
         """Return the joke told by ids that end with the end token, or None.
@@ -140,7 +140,7 @@ class JokeTokenizer:
         return [*self._encode_text(lead), special]
 
     def _encode_text(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids if text else []
+        return list(self.backend.encode(text, add_special_tokens=False).ids) if text else []
 
     def _id(self, token: str) -> int:
         found = self.backend.token_to_id(token)
