@@ -3,7 +3,6 @@
     config.json, model.safetensors, tokenizer.json, …   Hugging Face's files
     openvino/                                           int8 graph for serving (`joker export`)
     joker.json                                          the manifest, read and written here
-    fingerprints.npy                                    of the training jokes, for originality
     README.md                                           the model card
 
 Serving needs no option that the folder already knows. A folder of another format
@@ -22,7 +21,6 @@ from joker.core.template import Template
 
 FORMAT_VERSION = 1
 MANIFEST = "joker.json"
-FINGERPRINTS = "fingerprints.npy"
 OPENVINO = "openvino"
 CARD = "README.md"
 
