@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from joker.cli.compare import compare
+from joker.cli.train import train
 from joker.core.errors import JokerError
 from joker.version import __version__
 
@@ -39,6 +41,10 @@ def joker(
     ] = False,
 ) -> None:
     """Learn to invent question-and-answer jokes, and tell them."""
+
+
+app.command("train")(train)
+app.command("compare")(compare)
 
 
 def main() -> None:

@@ -6,13 +6,15 @@ with ``exit_code``; a traceback therefore always means a defect of ours.
     JokerError                 1   anything below
     ├── InputError             2   what was given cannot be used
     │   ├── DataError              a joke file or a prepared folder
+    │   ├── ConfigError            a setting or a configuration file
     │   ├── TemplateError          a layout
     │   ├── TokenizerError         a tokenizer that cannot hold a layout
     │   ├── SamplingError          a sampling parameter out of range
     │   └── ModelFolderError       a model folder, or a base model
     ├── MissingPartError       3   an optional part is not installed
     ├── ResourceError          4   out of memory or disk
-    └── GenerationError        5   the model gave no acceptable joke in so many tries
+    ├── GenerationError        5   the model gave no acceptable joke in so many tries
+    └── StoppedError         130   a signal ended the work early, nothing is lost
 
 Messages are one sentence that names what is wrong and what to do about it.
 """
@@ -34,6 +36,10 @@ class InputError(JokerError):
 
 class DataError(InputError):
     """A joke file or a prepared folder is missing, malformed or empty."""
+
+
+class ConfigError(InputError):
+    """A setting is unknown, or its value cannot be used."""
 
 
 class TemplateError(InputError):
@@ -68,3 +74,9 @@ class GenerationError(JokerError):
     """The model produced no acceptable joke within the tries allowed."""
 
     exit_code = 5
+
+
+class StoppedError(JokerError):
+    """A signal such as Ctrl-C ended the work early; what was done is kept."""
+
+    exit_code = 130

@@ -15,21 +15,26 @@ Turning text into token ids is `joker.core.tokenizer`'s work.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
+from joker.core.config import read_config_file
 from joker.core.errors import TemplateError
 from joker.core.joke import Joke
 
 MarkerKind = Literal["special", "plain"]
 
 DEFAULT_TEMPLATE = "original"
+
+
+def _overlap(left: str, right: str) -> bool:
+    """Say whether two markers can share characters in a text other than by being equal."""
+    if left != right and (left in right or right in left):
+        return True
+    return any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +193,7 @@ def load_template(name_or_path: str) -> Template:
 
     Raises:
         TemplateError: If there is no such layout or the file does not describe one.
+        ConfigError: If the file cannot be read.
     """
     if name_or_path in TEMPLATES:
         return TEMPLATES[name_or_path]
@@ -197,18 +203,4 @@ def load_template(name_or_path: str) -> Template:
             f"unknown template {name_or_path!r}: choose {', '.join(TEMPLATES)}, "
             "or name a .yaml or .json file"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise TemplateError(f"cannot read template {path}: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise TemplateError(f"{path} is not valid {path.suffix[1:].upper()}") from error
-    return Template.from_dict(fields, source=str(path))
-
-
-def _overlap(left: str, right: str) -> bool:
-    """Say whether two markers can share characters in a text other than by being equal."""
-    if left != right and (left in right or right in left):
-        return True
-    return any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
+    return Template.from_dict(read_config_file(path), source=str(path))

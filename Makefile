@@ -1,0 +1,58 @@
+# The two commands of this project: `make run` tells a joke, `make test` checks everything.
+#
+# Serving and telling live in .venv, without PyTorch; training, tests and tools in .venv-dev.
+
+PYTHON ?= python3
+RUN := .venv
+DEV := .venv-dev
+PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test check lint types imports docs constraints bench clean
+
+run: $(RUN)/.ready  ## Set up what telling needs and tell a joke
+	$(RUN)/bin/joker tell
+
+test: $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
+	$(DEV)/bin/pytest -n 2 --dist loadfile
+
+check: $(DEV)/.ready lint types imports  ## The same without the slow tests
+	$(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
+
+lint: $(DEV)/.ready
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+
+types: $(DEV)/.ready
+	$(DEV)/bin/mypy
+
+imports: $(DEV)/.ready
+	$(DEV)/bin/lint-imports
+
+docs: $(DEV)/.ready  ## Write docs/cli.md anew from the commands' own help
+	$(DEV)/bin/typer joker.cli utils docs --name joker --output docs/cli.md
+
+bench: $(DEV)/.ready  ## Measure; DATA=folder takes real jokes
+	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(DATA),--data $(DATA))
+
+constraints: $(DEV)/.ready  ## Pin what is installed now
+	$(DEV)/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf $(RUN) $(DEV)
+
+$(RUN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(RUN)
+	$(RUN)/bin/pip install $(PIP_FLAGS) --editable .
+	touch $@
+
+# PyTorch comes first, so that a CPU build found beside this machine's pip settings is taken.
+# optimum-intel asks for torchvision, which it does not need and which cannot be imported beside
+# every build of PyTorch; where it cannot, it goes again, because it would take Transformers down.
+$(DEV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install $(PIP_FLAGS) torch
+	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,dev]'
+	$(DEV)/bin/python -c 'import torchvision' 2>/dev/null || $(DEV)/bin/pip uninstall --quiet --yes torchvision
+	touch $@

@@ -1,0 +1,62 @@
+"""``joker compare``: train every layout under one budget and name the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from joker.cli.options import with_options
+from joker.cli.parts import require_training
+from joker.cli.train import ConfigOption, DataOption
+from joker.core.config import read_config_file
+from joker.core.template import TEMPLATES
+from joker.training.config import TrainingConfig, training_config
+
+_COLUMNS = {
+    "bits_per_byte": "bits/byte",
+    "answer_bits_per_byte": "answer bits/byte",
+    "punchline_retrieval_accuracy": "retrieval",
+    "legacy_perplexity": "legacy perplexity",
+}
+
+
+@with_options(TrainingConfig, skip=frozenset({"template", "markers"}))
+def compare(
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the models, one each.")],
+    config: ConfigOption = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option("--template", help="Layout to compare; repeatable. [default: all three]"),
+    ] = None,
+    markers: Annotated[
+        Literal["own", "special", "plain", "both"],
+        typer.Option("--markers", help="Kinds of markers: each layout's own, one kind, or both."),
+    ] = "own",
+    given: dict[str, Any] | None = None,
+) -> None:
+    """Train one model for each layout from one base under one budget, and compare them.
+
+    A comparison that was cut short goes on where it stopped when called again.
+    """
+    require_training()
+    from joker.data.prepared import PreparedData
+    from joker.training.compare import compare as run_comparison
+    from joker.training.compare import layouts
+
+    settings = training_config(read_config_file(config) if config else {}, given or {})
+    kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
+    chosen = layouts(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
+    result = run_comparison(PreparedData.open(data), out, settings, chosen)
+    table = Table("layout", *_COLUMNS.values())
+    for label, metrics in result.metrics.items():
+        style = "bold" if label == result.winner else None
+        cells = [f"{metrics[key]:.3f}" if key in metrics else "–" for key in _COLUMNS]
+        table.add_row(label, *cells, style=style)
+    console = Console()
+    console.print(table)
+    console.print(f"Best by bits per byte: {result.winner} in {result.folders[result.winner].path}")

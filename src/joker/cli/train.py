@@ -1,0 +1,53 @@
+"""``joker train``: fine-tune a model on a prepared folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from joker.cli.options import with_options
+from joker.cli.parts import require_training
+from joker.core.config import read_config_file
+from joker.training.config import TrainingConfig, training_config
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder made by 'joker data prepare'.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML or JSON file of settings; options win over it."),
+]
+
+
+@with_options(TrainingConfig)
+def train(
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Model folder to make.")],
+    config: ConfigOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    given: dict[str, Any] | None = None,
+) -> None:
+    """Fine-tune a causal LM on jokes and write a model folder.
+
+    Every run is recorded in MLflow: where MLFLOW_TRACKING_URI says, else in mlflow.db here.
+    """
+    require_training()
+    from joker.data.prepared import PreparedData
+    from joker.training.finetune import finetune
+
+    settings = training_config(read_config_file(config) if config else {}, given or {})
+    prepared = PreparedData.open(data)
+    if settings.recipe == "original" and prepared.manifest.split != "random":
+        Console(stderr=True).print(
+            "The original's recipe splits at random; this folder is split by "
+            f"{prepared.manifest.split}, so its figures will not show the original's leak."
+        )
+    folder = finetune(prepared, out, settings, resume=resume)
+    if folder is None:
+        return
+    typer.echo(f"{folder.path}")
+    for name, value in folder.manifest.metrics.items():
+        typer.echo(f"{name} {value:.4g}")

@@ -1,0 +1,1 @@
+"""Fine-tuning, comparing layouts, exporting and tracking; needs the extra ``train``."""

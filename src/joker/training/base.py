@@ -1,0 +1,135 @@
+"""What training starts from: a pretrained model, or the same architecture from scratch.
+
+``distilgpt2`` and any other causal LM of the hub or a local folder come through
+Transformers' ``from_pretrained``; ``new:SIZE`` makes a GPT-2 with random weights and a
+byte-level BPE tokenizer trained on the training jokes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from joker.core.errors import ModelFolderError
+from joker.core.template import Template
+from joker.core.tokenizer import JokeTokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 1024, "n_positions": 128},
+    "small": {"n_layer": 6, "n_embd": 384, "n_head": 6, "vocab_size": 8192, "n_positions": 256},
+    "distil": {"n_layer": 6, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},
+    "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},
+}
+"""Shapes for ``new:SIZE``: 0.2M, 13.9M, DistilGPT2's 82M and GPT-2's 124M parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model and its tokenizer, ready to learn a layout.
+
+    Attributes:
+        model: The causal LM, its embeddings holding the layout's special tokens.
+        tokenizer: Its tokenizer with these tokens, for saving.
+        joke_tokenizer: The same tokenizer as jokes see it.
+        context_length: Most tokens the model can look at.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    joke_tokenizer: JokeTokenizer
+    context_length: int
+
+
+def open_base(name: str, template: Template, texts: Iterable[str]) -> Base:
+    """Return the base model called ``name``, taught the layout's special tokens.
+
+    Args:
+        name: ``new:SIZE``, a folder, or a name on the hub.
+        template: The layout whose special tokens are added.
+        texts: Texts a new tokenizer is trained on; not read for other bases.
+
+    Raises:
+        ModelFolderError: If there is no such size, folder or model.
+        TokenizerError: If the tokenizer cannot hold the layout.
+    """
+    if name.startswith("new:"):
+        tokenizer, model = _make(name.removeprefix("new:"), texts)
+    else:
+        tokenizer, model = _load(name)
+    added = [AddedToken(token, special=True, normalized=False) for token in template.special_tokens]
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": added}, replace_extra_special_tokens=False
+    )
+    if len(tokenizer) > len(cast("torch.Tensor", model.get_input_embeddings().weight)):
+        model.resize_token_embeddings(len(tokenizer))
+    joke_tokenizer = JokeTokenizer(
+        tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
+    )
+    model.config.bos_token_id = joke_tokenizer.start_id
+    model.config.eos_token_id = joke_tokenizer.end_id
+    limit = getattr(model.config, "max_position_embeddings", None) or 1024
+    return Base(model, tokenizer, joke_tokenizer, int(limit))
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer in the manner of GPT-2's.
+
+    Args:
+        texts: What it learns its merges from.
+        vocabulary_size: Most entries, the 256 bytes and the end-of-text token included.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+    if size not in SIZES:
+        raise ModelFolderError(f"there is no size {size!r}: choose new:{', new:'.join(SIZES)}")
+    shape = SIZES[size]
+    tokenizer = train_tokenizer(texts, shape["vocab_size"])
+    return tokenizer, GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
+
+
+def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="float32", use_safetensors=None)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelFolderError(
+            f"cannot load the base model {name!r}: {reason} "
+            "Name a folder, a causal LM of the hub, or new:SIZE to start from scratch."
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelFolderError(f"the base model {name!r} has no fast tokenizer; choose another")
+    if tokenizer.eos_token is None:
+        raise ModelFolderError(f"the tokenizer of {name!r} has no end-of-text token")
+    return tokenizer, model

@@ -1,0 +1,175 @@
+"""What happens beside a training step: progress, stopping by signal, whole checkpoints."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+_COMPLETE = "complete"
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, or None.
+
+    A kill in the middle of writing leaves a folder without the mark that
+    `CheckpointCallback` sets last; such a folder is passed over.
+    """
+    whole = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{_COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Asks for a checkpoint every so many minutes and marks each as complete once written."""
+
+    def __init__(self, minutes: float) -> None:
+        self._interval_seconds = minutes * 60
+        self._last = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask for a checkpoint when one is due."""
+        if _agreed(time.monotonic() - self._last >= self._interval_seconds, args):
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Mark the checkpoint just written as complete."""
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            (folder / _COMPLETE).touch()
+        self._last = time.monotonic()
+
+
+class SignalCallback(TrainerCallback):
+    """Turns the first Ctrl-C (or SIGTERM) into a checkpoint and a clean stop.
+
+    A second Ctrl-C ends the program at once.
+
+    Attributes:
+        stopped: Whether training was stopped this way.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._former: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take over the signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._handle)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Save and stop at the end of the step in which the signal came."""
+        if _agreed(self.stopped, args):
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Give the signals back."""
+        self.restore()
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        self.restore()
+
+
+class ProgressCallback(TrainerCallback):
+    """Draws a bar with loss, answer loss, tokens per second and time left on standard error.
+
+    Args:
+        tokens_per_step: Mean number of joke tokens in one optimizer step, all processes together.
+
+    Attributes:
+        tokens_per_second: Speed since the first step, which compiling and warming up slow down.
+    """
+
+    def __init__(self, tokens_per_step: float) -> None:
+        self._tokens_per_step = tokens_per_step
+        self.tokens_per_second = 0.0
+        self._losses = ""
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("training", note="")
+        self._first: tuple[float, int] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Show the bar, at the step a resumed run begins with."""
+        if state.is_world_process_zero:
+            self._progress.update(self._task, total=state.max_steps, completed=state.global_step)
+            self._progress.start()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Take over the newest losses."""
+        if logs and "loss" in logs:
+            self._losses = f"loss {float(logs['loss']):.3f}"
+            if "answer_loss" in logs:
+                self._losses += f" (answers {float(logs['answer_loss']):.3f})"
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Move the bar."""
+        now = time.monotonic()
+        since, first = self._first = self._first or (now, state.global_step)
+        steps = state.global_step - first
+        self.tokens_per_second = steps * self._tokens_per_step / max(now - since, 1e-9)
+        note = f"{self._losses} {self.tokens_per_second:,.0f} tokens/s"
+        self._progress.update(self._task, completed=state.global_step, note=note.strip())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Leave the finished bar on the screen."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar down, whatever ended the training."""
+        self._progress.stop()
+
+
+def _agreed(wanted: bool, args: TrainingArguments) -> bool:
+    """Say whether any process wants something, so that all do it at the same step."""
+    if args.world_size == 1:
+        return wanted
+    votes = torch.tensor(float(wanted), device=args.device)
+    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+    return bool(votes)

@@ -1,0 +1,102 @@
+"""Comparing layouts: one base, one budget, one model each, the best by bits per byte.
+
+One parent run in MLflow holds the table and the plot, with a child run for each layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from joker.core.errors import InputError
+from joker.core.model_folder import ModelFolder
+from joker.core.template import MarkerKind, Template, load_template
+from joker.data.prepared import PreparedData
+from joker.training import plots
+from joker.training.config import TrainingConfig
+from joker.training.finetune import finetune
+from joker.training.tracking import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The models of a comparison by their layout's label, and which of them is best."""
+
+    folders: dict[str, ModelFolder]
+    winner: str
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Each layout's figures on the test split."""
+        return {label: folder.manifest.metrics for label, folder in self.folders.items()}
+
+
+def layouts(names: Sequence[str], kinds: Sequence[MarkerKind]) -> list[tuple[str, Template]]:
+    """Return each named layout with each kind of markers; without kinds, its own.
+
+    Raises:
+        InputError: If two would have the same label.
+    """
+    wanted: Sequence[MarkerKind | None] = kinds or [None]
+    found = [(name, load_template(name).with_markers(kind)) for name in names for kind in wanted]
+    labels = [template.label for _, template in found]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"two layouts have the same name among {', '.join(labels)}")
+    return found
+
+
+def compare(
+    data: PreparedData,
+    out: Path,
+    config: TrainingConfig,
+    templates: Sequence[tuple[str, Template]],
+) -> Comparison:
+    """Train one model for each layout under ``out`` and find the best.
+
+    Layouts whose model folder is already there, from a comparison that was cut short,
+    are not trained again; an unfinished one is resumed.
+
+    Args:
+        data: The prepared folder.
+        out: A folder for the models, one subfolder for each layout's label.
+        config: The budget: all settings but the layout's.
+        templates: Layouts from `layouts`.
+
+    Raises:
+        InputError: If data, settings or a folder cannot be used.
+        StoppedError: If a signal ended it early.
+    """
+    folders: dict[str, ModelFolder] = {}
+    with Tracker(f"compare-{out.name}") as tracker:
+        tracker.log_params({"training": config.to_dict(), "layouts": len(templates)})
+        for name, template in templates:
+            chosen = replace(config, template=name, markers=template.markers)
+            torch.compiler.reset()
+            folders[template.label] = _train_or_reuse(data, out / template.label, chosen)
+        result = Comparison(folders, winner=min(folders, key=lambda f: _bits_per_byte(folders[f])))
+        for label, metrics in result.metrics.items():
+            tracker.log_metrics({f"{label}.{key}": value for key, value in metrics.items()})
+        tracker.log_file(plots.comparison(result.metrics, out / "comparison.png"))
+        tracker.log_params({"winner": result.winner})
+        tracker.register(folders[result.winner], "champion")
+    return result
+
+
+def _train_or_reuse(data: PreparedData, out: Path, config: TrainingConfig) -> ModelFolder:
+    checkpoints = out / "checkpoints"
+    if out.is_dir() and not checkpoints.is_dir():
+        folder = ModelFolder.open(out)
+        if folder.manifest.data.get("fingerprint") != data.manifest.fingerprint:
+            raise InputError(f"{out} was trained on other data; name another folder")
+        return folder
+    folder_or_none = finetune(data, out, config, resume=checkpoints.is_dir(), alias="newest")
+    if folder_or_none is None:
+        raise InputError("compare runs in one process; use torchrun with 'joker train'")
+    return folder_or_none
+
+
+def _bits_per_byte(folder: ModelFolder) -> float:
+    return folder.manifest.metrics["bits_per_byte"]

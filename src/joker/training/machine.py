@@ -1,0 +1,93 @@
+"""What the machine at hand can do: number formats, a compiler, memory that is kept."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from joker.core.errors import ResourceError
+from joker.training.config import Compile, Precision
+
+_COMPILE_PAYS_STEPS = 300
+"""Forward passes from which compiling (40 to 60 s on 2 cores) is won back; docs/experiments.md."""
+
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|bad_alloc")
+_NO_DISK = re.compile(r"No space left|File too large|quota exceeded|PytorchStreamWriter failed")
+_NO_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def has_fast_bfloat16() -> bool:
+    """Say whether matrix products in bfloat16 have instructions of their own here."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
+
+
+def resolve_precision(precision: Precision) -> torch.dtype:
+    """Return the number format of matrix products: bfloat16 where it is fast, unless told."""
+    if precision == "float32" or (precision == "auto" and not has_fast_bfloat16()):
+        return torch.float32
+    return torch.bfloat16
+
+
+def resolve_compile(setting: Compile, forward_passes: int) -> bool:
+    """Say whether to compile: as told, or where a compiler is there and the run is long."""
+    if setting != "auto":
+        return setting == "always"
+    has_compiler = torch.cuda.is_available() or bool(shutil.which(os.environ.get("CXX", "g++")))
+    return has_compiler and forward_passes >= _COMPILE_PAYS_STEPS
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory instead of giving it back to the kernel.
+
+    A training step allocates and frees the logits, hundreds of MiB, several times. By
+    default each goes through mmap and munmap, and every page is faulted in and zeroed
+    anew, which took a third of a step on 2 cores. No effect on other C libraries.
+    Parameter numbers: M_TRIM_THRESHOLD -1, M_MMAP_THRESHOLD -3, from glibc's malloc.h.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 2**30)
+        mallopt(-1, 2**31 - 1)
+
+
+@contextmanager
+def translate_resource_errors(out: Path) -> Iterator[None]:
+    """Turn running out of memory or disk into one sentence.
+
+    The libraries in between report it in many ways: PyTorch's allocators as RuntimeError,
+    safetensors and PyTorch's file writer as errors of their own with the system's words.
+
+    Args:
+        out: The folder being written, named in the sentence.
+
+    Raises:
+        ResourceError: In place of whatever was raised for want of memory or disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(said):
+            raise ResourceError(
+                "out of memory: lower --batch-size (raise --accumulation to make up for it) "
+                "or choose a smaller base; --resume goes on from the last checkpoint"
+            ) from error
+        if getattr(error, "errno", None) in _NO_DISK_NUMBERS or _NO_DISK.search(said):
+            raise ResourceError(
+                f"no room left on the disk of {out}: free some, then go on with --resume"
+            ) from error
+        raise

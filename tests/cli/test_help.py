@@ -1,0 +1,36 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.cli import app as typer_cli
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "openvino", "openvino_genai", "matplotlib"]
+
+
+def loaded_after(statement: str) -> list[str]:
+    """Return which heavy libraries a fresh interpreter has loaded after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return loaded
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    assert loaded_after("import joker, joker.cli") == []
+
+
+def test_help_loads_no_heavy_library() -> None:
+    statement = "import runpy\ntry: sys.argv[1:] = ['--help']; runpy.run_module('joker')\nexcept SystemExit: pass"
+    assert loaded_after(statement) == []
+
+
+def test_the_command_line_page_is_the_commands_own_help() -> None:
+    shown = CliRunner().invoke(typer_cli, ["joker.cli", "utils", "docs", "--name", "joker"])
+    assert shown.output.strip() == (ROOT / "docs/cli.md").read_text(encoding="utf-8").strip(), (
+        "docs/cli.md is old: run 'make docs'"
+    )

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joker.core.errors import InputError, TemplateError
+from joker.core.joke import Joke
+from joker.core.template import TEMPLATES, Template, load_template
+
+JOKE = Joke("Why did the bicycle lie down?", "It was two tired.")
+LAYOUTS = [t.with_markers(kind) for t in TEMPLATES.values() for kind in ("special", "plain")]
+fragments = st.sampled_from(["\\", "\n", " ", "A\\nswer:"]) | st.sampled_from(
+    "<|question|> <|answer|> <|endoftext|> Answer: Question: <|joke|> <|punchline|> ? why".split()
+)
+texts = st.lists(st.one_of(fragments, st.text(max_size=8)), min_size=1).map("".join)
+stripped_texts = texts.map(str.strip).filter(bool)
+
+
+@pytest.mark.parametrize("template", LAYOUTS, ids=lambda t: t.label)
+@given(question=stripped_texts, answer=stripped_texts)
+def test_every_joke_survives_the_round_trip(template: Template, question: str, answer: str) -> None:
+    joke = Joke(question, answer)
+    assert template.parse(template.render(joke)) == joke
+
+
+@given(text=texts)
+def test_escape_leaves_no_marker_and_is_undone(text: str) -> None:
+    for template in LAYOUTS:
+        escaped = template.escape(text)
+        assert not any(marker in escaped for marker in template.marker_texts)
+        assert template.unescape(escaped) == text
+
+
+@given(text=texts)
+def test_parse_never_raises(text: str) -> None:
+    for template in LAYOUTS:
+        template.parse(template.question_prefix + text)
+
+
+def test_the_original_layout_is_the_originals_to_the_letter() -> None:
+    assert TEMPLATES["original"].render(JOKE) == (
+        "<|question|> Why did the bicycle lie down?\n<|answer|> It was two tired."
+    )
+
+
+def test_ordinary_text_is_left_as_it_is() -> None:
+    assert TEMPLATES["words"].escape("The answer: 42\\n") == "The answer: 42\\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<|question|>",
+        "<|question|> Why?",
+        "<|question|> Why?\n<|answer|>",
+        "<|question|> Why?\n<|answer|>  \n",
+        "<|question|>\n<|answer|> Because.",
+        "Why?\n<|answer|> Because.",
+        "<|answer|> Because.",
+        "<|question|> Why?\n<|answer|> Because.\n<|answer|> And so on.",
+        "<|question|> Why?\n<|answer|> Because. <|question|> Who?",
+        "<|question|> Why? <|question|> Who?\n<|answer|> Because.",
+    ],
+)
+def test_half_finished_or_malformed_text_is_no_joke(text: str) -> None:
+    assert TEMPLATES["original"].parse(text) is None
+
+
+def test_a_prompt_ends_where_the_next_word_begins() -> None:
+    assert TEMPLATES["original"].render_prompt() == "<|question|>"
+    assert TEMPLATES["words"].render_prompt(" Why do cats ") == "Question: Why do cats"
+
+
+def test_a_prompt_cannot_forge_an_answer() -> None:
+    prompt = TEMPLATES["original"].render_prompt("Why?\n<|answer|> Forged.")
+    assert TEMPLATES["original"].parse(prompt) is None
+
+
+def test_special_tokens_are_the_markers_only_where_asked() -> None:
+    assert TEMPLATES["original"].special_tokens == ("<|question|>", "<|answer|>")
+    assert TEMPLATES["original"].with_markers("plain").special_tokens == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.yaml", 'name: mine\nquestion_prefix: "[Q] "\nanswer_prefix: " [A] "\n'),
+        ("mine.json", '{"name": "mine", "question_prefix": "[Q] ", "answer_prefix": " [A] "}'),
+    ],
+)
+def test_a_layout_is_read_from_a_file(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    template = load_template(str(path))
+    assert template.render(JOKE) == "[Q] Why did the bicycle lie down? [A] It was two tired."
+    assert Template.from_dict(template.to_dict()) == template
+
+
+def test_a_layout_may_have_no_question_marker() -> None:
+    template = Template("bare", "", "\nPunchline: ")
+    assert template.parse(template.render(JOKE)) == JOKE
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (["a"], "mapping"),
+        ({"name": "x", "question_prefix": "Q:"}, "answer_prefix"),
+        ({"name": "x", "question_prefix": "Q:", "answer_prefix": 3}, "answer_prefix"),
+        ({"name": "x", "question_prefix": "Q:", "answer_prefix": "A:", "colour": "red"}, "colour"),
+        ({"name": "x", "question_prefix": "Q:", "answer_prefix": "\n"}, "answer_prefix"),
+        ({"name": "x y", "question_prefix": "Q:", "answer_prefix": "A:"}, "name"),
+        ({"name": "x", "question_prefix": "Q:", "answer_prefix": "A:", "markers": "big"}, "big"),
+        ({"name": "x", "question_prefix": "Ans", "answer_prefix": "Answer:"}, "Ans"),
+        ({"name": "x", "question_prefix": "##Q##", "answer_prefix": "A:"}, "##Q##"),
+        ({"name": "x", "question_prefix": "ab", "answer_prefix": "bc"}, "bc"),
+        ({"name": "x", "question_prefix": "Q\\:", "answer_prefix": "A:"}, "backslash"),
+    ],
+)
+def test_an_ambiguous_or_garbled_layout_is_refused_by_name(fields: object, named: str) -> None:
+    with pytest.raises(TemplateError, match=named.replace("\\", r"\\")):
+        Template.from_dict(fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("no.yaml", None, "no.yaml"),
+        ("bad.yaml", b"name: [", "YAML"),
+        ("bad.json", b"{", "JSON"),
+        ("binary.json", b"\xff\xfe\x00", "JSON"),
+        ("template.txt", b"", "unknown template"),
+    ],
+)
+def test_an_unreadable_file_is_one_sentence(
+    tmp_path: Path, name: str, content: bytes | None, named: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=named):
+        load_template(str(tmp_path / name))

@@ -1,0 +1,46 @@
+import pytest
+
+from joker.core.errors import ConfigError
+from joker.training.config import training_config
+
+
+def test_the_original_recipe_is_the_originals_to_the_letter() -> None:
+    config = training_config({"recipe": "original"})
+    assert (config.base, config.epochs, config.peak_learning_rate) == ("distilgpt2", 3.0, 2e-5)
+    assert (config.weight_decay, config.batch_size, config.accumulation) == (0.01, 8, 1)
+    assert (config.packing, config.block_size, config.precision) == ("blocks", 128, "float32")
+    assert (config.template, config.markers) == ("original", "plain")
+
+
+def test_an_option_wins_over_the_file_and_the_file_over_the_recipe() -> None:
+    config = training_config({"recipe": "original", "epochs": 2, "seed": 5}, {"epochs": 1.5})
+    assert (config.epochs, config.seed, config.weight_decay) == (1.5, 5, 0.01)
+
+
+def test_a_base_from_scratch_learns_faster_unless_told() -> None:
+    assert training_config({"base": "new:tiny"}).peak_learning_rate == 1e-3
+    assert training_config({"base": "new:tiny", "learning_rate": 0.01}).peak_learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("colour", "red"),
+        ("epochs", "three"),
+        ("epochs", 0),
+        ("epochs", True),
+        ("batch_size", 2.5),
+        ("batch_size", 0),
+        ("recipe", "mine"),
+        ("markers", "bold"),
+        ("warmup", 1.0),
+        ("learning_rate", -1.0),
+        ("beta2", 1.0),
+        ("seed", -1),
+        ("max_steps", -1),
+        ("checkpoint_minutes", -1.0),
+    ],
+)
+def test_an_unknown_setting_or_a_wrong_value_is_named(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        training_config({setting: value})

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from joker.core.tokenizer import EncodedJoke
+from joker.training.packing import IGNORED, block_rows, pack_jokes
+from joker.training.trainer import token_losses
+
+lengths = st.lists(st.integers(4, 40), min_size=1, max_size=60)
+
+
+def encoded(length: int, first: int = 1) -> EncodedJoke:
+    return EncodedJoke([0, *range(first, first + length - 2), 0], answer_start=length // 2)
+
+
+@given(lengths=lengths)
+def test_every_joke_that_fits_stands_whole_in_one_row(lengths: list[int]) -> None:
+    jokes = [encoded(length, 1 + 50 * index) for index, length in enumerate(lengths)]
+    rows = pack_jokes(jokes, block_size=32, pad_id=0)
+    flat = [tuple(row.tolist()) for row in rows.tensors["input_ids"]]
+    fitting = [joke for joke in jokes if len(joke) <= 32]
+    for joke in fitting:
+        text = ",".join(map(str, joke.input_ids))
+        assert sum(f",{text}," in f",{','.join(map(str, row))}," for row in flat) == 1
+    assert rows.too_long == len(jokes) - len(fitting)
+    assert rows.token_count == sum(len(joke) - 1 for joke in fitting)
+
+
+def test_best_fit_leaves_little_room() -> None:
+    generator = torch.Generator().manual_seed(3)
+    jokes = [encoded(int(n)) for n in torch.randint(12, 60, (2000,), generator=generator)]
+    assert pack_jokes(jokes, block_size=128, pad_id=0).fill > 0.98
+
+
+def test_rows_come_in_whole_batches() -> None:
+    rows = pack_jokes([encoded(20)] * 7, block_size=32, pad_id=0, multiple=4)
+    assert len(rows) == 8
+    assert (rows.tensors["labels"][7] == IGNORED).all()
+
+
+def test_the_answer_mask_covers_the_answer_and_its_end() -> None:
+    joke = EncodedJoke([0, 11, 12, 13, 14, 0], answer_start=3)
+    row = pack_jokes([joke], block_size=8, pad_id=0)[0]
+    assert row["labels"].tolist() == [IGNORED, 11, 12, 13, 14, 0, IGNORED, IGNORED]
+    assert row["labels"][row["answer_mask"]].tolist() == [13, 14, 0]
+
+
+def test_blocks_join_jokes_without_start_tokens_and_drop_the_remainder() -> None:
+    jokes = [EncodedJoke([0, 1, 2, 0], 2), EncodedJoke([0, 3, 4, 5, 0], 2)]
+    rows = block_rows(jokes, block_size=3)
+    assert rows.tensors["input_ids"].tolist() == [[1, 2, 0], [3, 4, 5]]
+
+
+def test_a_packed_joke_costs_what_it_costs_alone() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=64, n_positions=64, use_cache=False
+    )
+    model = GPT2LMHeadModel(config).eval()
+    jokes = [encoded(9, 1), encoded(14, 20), encoded(6, 40), encoded(11, 5)]
+    packed = pack_jokes(jokes, block_size=24, pad_id=0)
+    with torch.no_grad():
+        logits = model(
+            input_ids=packed.tensors["input_ids"], position_ids=packed.tensors["position_ids"]
+        ).logits
+        together = token_losses(logits, packed.tensors["labels"]).sum()
+        alone = torch.tensor(0.0)
+        for joke in jokes:
+            ids = torch.tensor([joke.input_ids])
+            alone += token_losses(model(input_ids=ids).logits, ids).sum()
+    assert together.item() == pytest.approx(alone.item(), rel=1e-5)
