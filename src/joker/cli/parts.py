@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 
 from joker.core.errors import MissingPartError
 
 
 def require_training() -> None:
-    """Make sure the extra ``train`` is installed, and keep its libraries quiet.
+    """Make sure the extra ``train`` is installed.
 
     Raises:
         MissingPartError: If PyTorch, Transformers or MLflow is missing.
@@ -20,5 +19,3 @@ def require_training() -> None:
                 f"{module} is not installed; training and evaluation need "
                 "pip install 'gpt2-the-joker[train]'"
             )
-    for library in ("transformers", "huggingface_hub", "mlflow", "alembic", "accelerate"):
-        logging.getLogger(library).setLevel(logging.ERROR)

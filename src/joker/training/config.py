@@ -43,7 +43,14 @@ class TrainingConfig:
     seed: int = option(1, "Seed of initial weights, order and dropout.")
 
     def __post_init__(self) -> None:
-        least = {"epochs": 0, "max_steps": -1, "batch_size": 0, "accumulation": 0, "block_size": 7, "test_limit": 0}
+        least = {
+            "epochs": 0,
+            "max_steps": -1,
+            "batch_size": 0,
+            "accumulation": 0,
+            "block_size": 7,
+            "test_limit": 0,
+        }
         for name, bound in least.items():
             if not getattr(self, name) > bound:
                 raise ConfigError(f"setting {name!r} must be above {bound}")

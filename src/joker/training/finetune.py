@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import is_torchelastic_launched
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from joker.core.config import make_config, read_config_file
@@ -41,6 +42,7 @@ from joker.training.card import write_card
 from joker.training.config import TrainingConfig
 from joker.training.machine import (
     keep_freed_memory,
+    quiet_libraries,
     resolve_compile,
     resolve_precision,
     translate_resource_errors,
@@ -100,6 +102,7 @@ def finetune(
         ResourceError: If memory or disk ran out.
     """
     keep_freed_memory()
+    quiet_libraries()
     if resume:
         config = _resumed_config(data, out, config)
     run = Run(data, out, config, load_template(config.template).with_markers(config.markers))
@@ -179,7 +182,7 @@ def _trainer(run: Run, base: Base, jokes: Sequence[Joke]) -> tuple[Trainer, Rows
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "use_cpu": not on_cuda,
-        "ddp_backend": None if on_cuda else "gloo",
+        "ddp_backend": "gloo" if is_torchelastic_launched() and not on_cuda else None,
     }
     if config.packing == "blocks":
         rows = block_rows(encoded, config.block_size)
@@ -238,9 +241,12 @@ def _claim(run: Run, resume: bool) -> None:
         raise ModelFolderError(f"{run.out} is a file; name a folder for the model")
     if resume:
         return
-    if run.out.is_dir() and any(run.out.iterdir()):
-        hint = "; --resume goes on with it" if run.checkpoints.is_dir() else ""
-        raise ModelFolderError(f"{run.out} is not empty: name another folder or remove it{hint}")
+    if latest_checkpoint(run.checkpoints):
+        raise ModelFolderError(
+            f"{run.out} holds an unfinished training: go on with --resume, or remove the folder"
+        )
+    if run.out.is_dir() and any(path != run.checkpoints for path in run.out.iterdir()):
+        raise ModelFolderError(f"{run.out} is not empty: name another folder or remove it")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     facts = {"config": asdict(run.config), "data": run.data.manifest.fingerprint}
     (run.checkpoints / _RUN_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
@@ -290,6 +296,8 @@ def _write_folder(
     """Measure the model and write its folder, the manifest last."""
     base.model.config.use_cache = True
     base.model.save_pretrained(run.out)
+    for weights in run.out.glob("*.safetensors"):
+        weights.chmod(0o644)  # written for the owner only, but servers run as somebody else
     base.tokenizer.save_pretrained(run.out)
     test = run.data.jokes("test")[: run.config.test_limit]
     figures = likelihood_figures(
@@ -307,7 +315,7 @@ def _write_folder(
         data=_data_facts(run.data),
         training=settings,
         packages={name: version(name) for name in _TRACKED_PACKAGES},
-        metrics={**figures.metrics(), "tokens_per_second": tokens_per_second},
+        metrics={**figures.to_dict(), "tokens_per_second": tokens_per_second},
     )
     write_card(run.out, manifest)
     write_manifest(run.out, manifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from joker.core.errors import ResourceError
 from joker.training.config import Compile, Precision
@@ -91,3 +93,12 @@ def translate_resource_errors(out: Path) -> Iterator[None]:
                 f"no room left on the disk of {out}: free some, then go on with --resume"
             ) from error
         raise
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own progress bars and notices off the screen; errors stay."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("mlflow", "alembic", "huggingface_hub", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -26,8 +26,9 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
         folder = ModelFolder.open(Path(context.artifacts["folder"]))
         self._teller = Teller(open_engine(folder))
 
-    def predict(
-        self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
+    # MLflow takes a type hint on the input for a schema; the schema is given when logging.
+    def predict(  # type: ignore[no-untyped-def]
+        self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
     ) -> list[dict[str, str]]:
         """Return ``question`` and ``answer`` for each prompt."""
         seed = int((params or {}).get("seed", 0))

@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 import mlflow
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from joker.core.joke import Joke
@@ -69,14 +71,14 @@ class Tracker:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record settings, nested mappings flattened with dots."""
         flat = dict(_flattened(params))
-        self._params.update(flat)
         self._attempt(lambda: mlflow.log_params(flat))
+        self._params.update(flat)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record figures at an optimizer step."""
         figures = {key: float(value) for key, value in metrics.items()}
-        self._metrics.append((figures, step))
         self._attempt(lambda: mlflow.log_metrics(figures, step=step))
+        self._metrics.append((figures, step))
 
     def log_jokes(self, jokes: Sequence[Joke]) -> None:
         """Record sample jokes as a table."""
@@ -163,6 +165,11 @@ def _register(folder: ModelFolder, alias: str) -> None:
         artifacts={"folder": str(folder.path)},
         pip_requirements=["gpt2-the-joker[train]"],
         registered_model_name=REGISTERED_MODEL,
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("string", "prompt")]),
+            outputs=Schema([ColSpec("string", "question"), ColSpec("string", "answer")]),
+            params=ParamSchema([ParamSpec("seed", "long", 0)]),
+        ),
     )
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(REGISTERED_MODEL, alias, info.registered_model_version)

@@ -1,0 +1,160 @@
+"""Export: an int8 OpenVINO graph beside a model folder's weights, for serving without PyTorch.
+
+``joker export`` calls it, and so may training when it is done. The graph is made by
+optimum-intel in a folder beside its place, compared with PyTorch on a few jokes, and
+only then moved to ``openvino/``, so a folder never holds half a graph or a wrong one.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joker.core.errors import MissingPartError, ModelFolderError
+from joker.core.joke import Joke
+from joker.core.model_folder import OPENVINO, ModelFolder
+from joker.engines.base import load_tokenizer
+from joker.engines.weights import load_causal_lm
+
+MAX_MEAN_KL = 0.02
+"""Nats per token by which an int8 graph may differ from its weights. Graphs of sound models of 0.1M
+to 82M parameters stay below a twentieth of it; a wrong graph differs by whole nats."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+_JOKES = (
+    Joke("Why did the teapot ask for a raise?", "It was under a lot of steam and paid in saucers."),
+    Joke("What did the ladder say to the wall?", "I could not have taken these steps without you."),
+    Joke("How does a tailor end a speech?", "With a few loose threads and a stitch of hope."),
+    Joke("What do you call a map that tells no lies?", "A very small one."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCheck:
+    """How far a graph's predictions lie from those of the weights it was made of.
+
+    Attributes:
+        mean_kl: Mean over positions of KL(weights || graph) of the next token, in nats.
+        agreement: Share of positions where both find the same token likeliest.
+        positions: How many positions were compared.
+    """
+
+    mean_kl: float
+    agreement: float
+    positions: int
+
+
+def export_openvino(folder: ModelFolder) -> ExportCheck:
+    """Add an int8 OpenVINO graph and the tokenizer to a model folder, in place of any before.
+
+    Args:
+        folder: A model folder with PyTorch weights.
+
+    Returns:
+        How well the graph agrees with the weights.
+
+    Raises:
+        ModelFolderError: If the weights cannot be read or exported, or the graph disagrees with
+            them; the folder is then as it was.
+        MissingPartError: If the extra ``train`` is not installed.
+    """
+    model = load_causal_lm(folder, device="cpu")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{OPENVINO}-", dir=folder.path) as name:
+            graph = Path(name) / OPENVINO
+            _convert(folder, Path(name) / "float", graph)
+            check = _compare(folder, model, graph)
+            if not check.mean_kl <= MAX_MEAN_KL:  # so that NaN fails too
+                raise ModelFolderError(
+                    f"the OpenVINO graph of {folder.path} disagrees with its weights (mean KL "
+                    f"{check.mean_kl:.3g} nats per token, at most {MAX_MEAN_KL} allowed, "
+                    f"{check.agreement:.0%} same top token); train the model again"
+                )
+            if folder.openvino.exists():
+                folder.openvino.rename(Path(name) / "replaced")
+            graph.rename(folder.openvino)
+    except OSError as error:
+        raise ModelFolderError(f"cannot write {folder.openvino}: {error.strerror}") from error
+    return check
+
+
+def _convert(folder: ModelFolder, floats: Path, graph: Path) -> None:
+    """Write the int8 graph and its tokenizer to ``graph``, by way of a float graph."""
+    with _silence():
+        try:
+            from optimum.exporters.openvino import main_export
+            from optimum.intel import OVConfig, OVModelForCausalLM, OVWeightQuantizationConfig
+        except ImportError as error:
+            raise MissingPartError(
+                f"exporting needs {error.name}: pip install 'gpt2-the-joker[train]'"
+            ) from error
+        try:
+            main_export(
+                str(folder.path),
+                floats,
+                task="text-generation-with-past",
+                ov_config=OVConfig(dtype="auto"),
+                local_files_only=True,
+            )
+            OVModelForCausalLM.from_pretrained(
+                floats, compile=False, quantization_config=OVWeightQuantizationConfig(bits=8)
+            ).save_pretrained(graph)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ModelFolderError(f"cannot export {folder.path}: {reason}") from error
+    # It names a path of this machine, and nothing that serving reads.
+    (graph / "openvino_config.json").unlink()
+    for name in _TOKENIZER_FILES:
+        shutil.copy(folder.path / name, graph)
+
+
+def _compare(folder: ModelFolder, model: Any, graph: Path) -> ExportCheck:
+    """Compare the next-token distributions of weights and graph on `_JOKES`."""
+    import torch
+    from optimum.intel import OVModelForCausalLM
+
+    tokenizer = load_tokenizer(folder, graph)
+    kl, same = [], []
+    with _silence(), torch.inference_mode():
+        # As the OpenVINO engine runs it.
+        exported = OVModelForCausalLM.from_pretrained(
+            graph, ov_config={"EXECUTION_MODE_HINT": "ACCURACY"}
+        )
+        for joke in _JOKES:
+            ids = torch.tensor([tokenizer.encode(joke).input_ids[: folder.manifest.context_length]])
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            expected = model(**inputs).logits[0].log_softmax(-1)
+            actual = exported(**inputs).logits[0].log_softmax(-1)
+            kl.append((expected.exp() * (expected - actual)).sum(-1))
+            same.append(expected.argmax(-1) == actual.argmax(-1))
+    divergence, agreement = torch.cat(kl), torch.cat(same).float()
+    return ExportCheck(divergence.mean().item(), agreement.mean().item(), len(divergence))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporters and PyTorch's tracer from printing, logging and warning."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "optimum", "nncf")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

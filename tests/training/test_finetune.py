@@ -1,0 +1,175 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+from joker.core.tokenizer import JokeTokenizer
+from joker.data.prepared import PreparedData
+
+pytestmark = pytest.mark.integration
+
+Command = Callable[..., subprocess.Popen[str]]
+
+TRAIN = ("train", "--base", "new:tiny", "--compile", "never", "--batch-size", "2")
+SHORT = (*TRAIN, "--accumulation", "1", "--max-steps", "30")
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for a process, check its exit code and return what it wrote to standard error."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    return errors
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def same_weights(left: Path, right: Path) -> bool:
+    first, second = (load_file(path / "model.safetensors") for path in (left, right))
+    return first.keys() == second.keys() and all(first[k].equal(second[k]) for k in first)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the model folder of `SHORT`, trained without a break."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    command = [sys.executable, "-m", "joker", *SHORT, "--data", prepared.path, "--out", "model"]
+    subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return folder / "model"
+
+
+def test_training_writes_a_folder_that_describes_itself(
+    uninterrupted: Path, prepared: PreparedData
+) -> None:
+    folder = ModelFolder.open(uninterrupted)
+    manifest = folder.manifest
+    assert manifest.template.label == "original-special"
+    assert manifest.data["fingerprint"] == prepared.manifest.fingerprint
+    assert manifest.training["learning_rate"] == 1e-3
+    assert manifest.packages["torch"]
+    assert manifest.metrics["bits_per_byte"] > 0
+    assert "bits_per_byte" in (folder.path / "README.md").read_text(encoding="utf-8")
+    assert not (folder.path / "checkpoints").exists()
+    tokenizer = JokeTokenizer.from_folder(folder.path, manifest.template)
+    joke = Joke("Why did the teapot leave?", "It was time.")
+    assert tokenizer.parse(tokenizer.encode(joke).input_ids) == joke
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+) -> None:
+    often = ("--checkpoint-minutes", "0", "--data", prepared.path, "--out", "model")
+    process = start(*SHORT, *often)
+    wait_for(lambda: len(list(tmp_path.glob("model/checkpoints/*/complete"))) > 0, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # A kill in the middle of writing leaves a checkpoint without its mark.
+    (tmp_path / "model/checkpoints/checkpoint-29").mkdir(exist_ok=True)
+    assert not (tmp_path / "model/joker.json").exists()
+
+    finish(start("train", "--data", prepared.path, "--out", "model", "--resume"))
+    assert same_weights(tmp_path / "model", uninterrupted)
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resume_takes_up(
+    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+) -> None:
+    process = start(*SHORT, "--data", prepared.path, "--out", "model", "--checkpoint-minutes", "0")
+    wait_for(lambda: len(list(tmp_path.glob("model/checkpoints/*/complete"))) > 0, process)
+    process.send_signal(signal.SIGINT)
+    said = finish(process, code=130)
+    assert "--resume" in said
+    assert "Traceback" not in said
+
+    refused = finish(start(*SHORT, "--data", prepared.path, "--out", "model"), code=2)
+    assert "unfinished" in refused
+    finish(start("train", "--data", prepared.path, "--out", "model", "--resume"))
+    assert same_weights(tmp_path / "model", uninterrupted)
+
+
+def test_a_full_disk_is_one_sentence(
+    prepared: PreparedData, start: Command, tmp_path: Path
+) -> None:
+    script = tmp_path / "limited.py"
+    script.write_text(
+        "import resource, runpy\n"
+        "import joker.training.finetune\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "runpy.run_module('joker', run_name='__main__')\n"
+    )
+    process = start(*SHORT, "--data", prepared.path, "--out", "model", module="limited")
+    said = finish(process, code=4)
+    assert "disk" in said
+    assert "Traceback" not in said
+
+
+def test_a_folder_in_use_is_refused(prepared: PreparedData, start: Command, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/thesis.txt").write_text("my only copy")
+    said = finish(start(*SHORT, "--data", prepared.path, "--out", "model"), code=2)
+    assert "not empty" in said
+    assert (tmp_path / "model/thesis.txt").exists()
+
+
+def test_resume_refuses_other_data_and_other_settings(
+    prepared: PreparedData, start: Command, tmp_path: Path
+) -> None:
+    said = finish(start("train", "--data", prepared.path, "--out", "none", "--resume"), code=2)
+    assert "no unfinished training" in said
+
+
+def test_two_processes_train_one_model(
+    prepared: PreparedData, start: Command, tmp_path: Path
+) -> None:
+    launch = ("--standalone", "--nproc-per-node", "2", "--module", "joker")
+    options = ("--data", prepared.path, "--out", "model")
+    finish(start(*launch, *SHORT, *options, module="torch.distributed.run"))
+    folder = ModelFolder.open(tmp_path / "model")
+    assert folder.manifest.training["processes"] == 2
+
+
+def test_the_original_recipe_trains_on_blocks_with_plain_markers(
+    prepared: PreparedData, start: Command, tmp_path: Path
+) -> None:
+    options = ("--base", "new:tiny", "--max-steps", "3", "--data", prepared.path, "--out", "model")
+    finish(start("train", "--recipe", "original", *options))
+    folder = ModelFolder.open(tmp_path / "model")
+    assert folder.manifest.template.label == "original-plain"
+    assert folder.manifest.training["packing"] == "blocks"
+    assert json.loads((folder.path / "config.json").read_text())["vocab_size"] == 1024
+
+
+def test_a_trained_folder_is_a_base(
+    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+) -> None:
+    options = ("--max-steps", "2", "--data", prepared.path, "--out", "model", "--compile", "never")
+    finish(start("train", "--base", uninterrupted, "--template", "separator", *options))
+    assert ModelFolder.open(tmp_path / "model").manifest.template.name == "separator"
+
+
+def test_a_compiled_training_gives_a_working_model(
+    prepared: PreparedData, start: Command, tmp_path: Path
+) -> None:
+    options = ("--data", prepared.path, "--out", "model", "--max-steps", "2")
+    finish(start("train", "--base", "new:tiny", "--compile", "always", *options))
+    assert ModelFolder.open(tmp_path / "model").manifest.training["compiled"] is True
