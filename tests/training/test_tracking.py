@@ -73,6 +73,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def only_run(name: str) -> "mlflow.entities.Run":
+    # MLflow opens a store once for each address, so all tests here share the first one's file.
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
     (found,) = [run for run in runs if run.info.run_name == name]
     return found
@@ -116,14 +117,14 @@ def test_a_server_that_goes_away_does_not_lose_the_run(
     address, kill = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with Tracker("parent") as parent, Tracker("child") as child:
+    with Tracker("outer") as parent, Tracker("inner") as child:
         parent.log_params({"layouts": 3})
         child.log_metrics({"loss": 2.0}, step=1)
         kill()
         child.log_metrics({"loss": 1.0}, step=2)
     mlflow.set_tracking_uri(LOCAL_STORE)
-    run = only_run("child")
+    run = only_run("inner")
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
     assert [(entry.step, entry.value) for entry in history] == [(1, 2.0), (2, 1.0)]
-    assert run.data.tags["mlflow.parentRunId"] == only_run("parent").info.run_id
-    assert only_run("parent").data.params == {"layouts": "3"}
+    assert run.data.tags["mlflow.parentRunId"] == only_run("outer").info.run_id
+    assert only_run("outer").data.params == {"layouts": "3"}
