@@ -2,9 +2,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
 
+from joker.core.template import TEMPLATES
 from joker.core.tokenizer import EncodedJoke
+from joker.training.base import open_base
 from joker.training.packing import IGNORED, block_rows, pack_jokes
 from joker.training.trainer import token_losses
 
@@ -55,10 +56,8 @@ def test_blocks_join_jokes_without_start_tokens_and_drop_the_remainder() -> None
 
 def test_a_packed_joke_costs_what_it_costs_alone() -> None:
     torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=2, n_embd=32, n_head=2, vocab_size=64, n_positions=64, use_cache=False
-    )
-    model = GPT2LMHeadModel(config).eval()
+    model = open_base("new:tiny", TEMPLATES["original"], ["Why not?"]).model.train(False)
+    model.config.use_cache = False
     jokes = [encoded(9, 1), encoded(14, 20), encoded(6, 40), encoded(11, 5)]
     packed = pack_jokes(jokes, block_size=24, pad_id=0)
     with torch.no_grad():

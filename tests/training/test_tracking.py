@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     kill()
 
 
-def only_run(name: str) -> "mlflow.entities.Run":
+def only_run(name: str) -> Any:
     # MLflow opens a store once for each address, so all tests here share the first one's file.
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
     (found,) = [run for run in runs if run.info.run_name == name]

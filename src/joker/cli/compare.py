@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from joker.cli.options import with_options
 from joker.cli.parts import require_training
@@ -52,7 +52,7 @@ def compare(
     kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
     chosen = layouts(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
     result = run_comparison(PreparedData.open(data), out, settings, chosen)
-    table = Table("layout", *_COLUMNS.values())
+    table = Table(Column("layout", no_wrap=True), *_COLUMNS.values())
     for label, metrics in result.metrics.items():
         style = "bold" if label == result.winner else None
         cells = [f"{metrics[key]:.3f}" if key in metrics else "–" for key in _COLUMNS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -98,7 +99,9 @@ class SignalCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """Draws a bar with loss, answer loss, tokens per second and time left on standard error.
+    """Shows loss, answer loss, tokens per second and time left on standard error.
+
+    On a terminal it draws a bar; into a log file it writes a line for every twentieth of the way.
 
     Args:
         tokens_per_step: Mean number of joke tokens in one optimizer step, all processes together.
@@ -118,6 +121,7 @@ class ProgressCallback(TrainerCallback):
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("training", note="")
         self._first: tuple[float, int] | None = None
@@ -154,6 +158,12 @@ class ProgressCallback(TrainerCallback):
         self.tokens_per_second = steps * self._tokens_per_step / max(now - since, 1e-9)
         note = f"{self._losses} {self.tokens_per_second:,.0f} tokens/s"
         self._progress.update(self._task, completed=state.global_step, note=note.strip())
+        written = state.global_step == state.max_steps or (
+            state.global_step % max(1, state.max_steps // 20) == 0
+        )
+        if written and state.is_world_process_zero and not self._progress.console.is_terminal:
+            self._progress.refresh()
+            self._progress.console.print(self._progress.get_renderable())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

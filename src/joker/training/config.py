@@ -25,6 +25,7 @@ class TrainingConfig:
     base: str = option("distilgpt2", "Hub name, folder, or new:SIZE (tiny, small, distil, gpt2).")
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
+    safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
     epochs: float = option(3.0, "Passes over the training jokes.")
     max_steps: int = option(0, "Stop after so many optimizer steps; 0 goes by epochs.")
     learning_rate: float | None = option(None, "Peak learning rate of AdamW.")

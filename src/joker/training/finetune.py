@@ -20,6 +20,7 @@ import torch
 from torch.distributed import is_torchelastic_launched
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
+from joker.comedy.moderation import Moderator
 from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError, StoppedError
 from joker.core.joke import Joke
@@ -114,7 +115,7 @@ def finetune(
 def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
-    jokes = [prepared.joke for prepared in run.data.jokes("train")]
+    jokes, flagged = _training_jokes(run)
     texts = (f"{joke.question} {joke.answer}" for joke in jokes)
     base = open_base(str(checkpoint) if checkpoint else config.base, run.template, texts)
     if config.block_size > base.context_length:
@@ -134,7 +135,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
             return None
         with Tracker(run.out.name) as tracker:
             trainer.add_callback(TrackingCallback(tracker))
-            settings = config.to_dict() | _resolved(trainer, rows)
+            settings = config.to_dict() | _resolved(trainer, rows) | {"jokes_flagged": flagged}
             tracker.log_params({"training": settings, "data": _data_facts(run.data)})
             trainer.train(resume_from_checkpoint=start)
             if signals.stopped and trainer.state.global_step < trainer.state.max_steps:
@@ -153,6 +154,16 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
         progress.close()
     shutil.rmtree(run.checkpoints)
     return folder
+
+
+def _training_jokes(run: Run) -> tuple[list[Joke], int]:
+    """Return the jokes to train on and how many the moderation list took out."""
+    jokes = [prepared.joke for prepared in run.data.jokes("train")]
+    if not run.config.safe:
+        return jokes, 0
+    moderator = Moderator.default()
+    kept = [joke for joke in jokes if not moderator.check(f"{joke.question}\n{joke.answer}")]
+    return kept, len(jokes) - len(kept)
 
 
 def _trainer(run: Run, base: Base, jokes: Sequence[Joke]) -> tuple[Trainer, Rows]:

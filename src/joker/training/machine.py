@@ -97,8 +97,8 @@ def translate_resource_errors(out: Path) -> Iterator[None]:
 
 def quiet_libraries() -> None:
     """Keep the libraries' own progress bars and notices off the screen; errors stay."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("mlflow", "alembic", "huggingface_hub", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

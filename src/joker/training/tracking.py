@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -159,20 +161,23 @@ class TrackingCallback(TrainerCallback):
 
 
 def _register(folder: ModelFolder, alias: str) -> None:
-    info = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("pyfunc.py")),
-        artifacts={"folder": str(folder.path)},
-        pip_requirements=["gpt2-the-joker[train]"],
-        registered_model_name=REGISTERED_MODEL,
-        signature=ModelSignature(
-            inputs=Schema([ColSpec("string", "prompt")]),
-            outputs=Schema([ColSpec("string", "question"), ColSpec("string", "answer")]),
-            params=ParamSchema([ParamSpec("seed", "long", 0)]),
-        ),
-    )
-    client = mlflow.MlflowClient()
-    client.set_registered_model_alias(REGISTERED_MODEL, alias, info.registered_model_version)
+    # Advice about signatures, which is taken below, and notices go straight to standard error.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"folder": str(folder.path)},
+            pip_requirements=["gpt2-the-joker[train]"],
+            registered_model_name=REGISTERED_MODEL,
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("string", "prompt")]),
+                outputs=Schema([ColSpec("string", "question"), ColSpec("string", "answer")]),
+                params=ParamSchema([ParamSpec("seed", "long", 0)]),
+            ),
+        )
+        client = mlflow.MlflowClient()
+        client.set_registered_model_alias(REGISTERED_MODEL, alias, info.registered_model_version)
 
 
 def _flattened(params: Mapping[str, Any], prefix: str = "") -> Any:
