@@ -1,1 +1,172 @@
-"""What every test may ask for."""
+"""What every test may ask for: our own jokes, and a tiny model folder that tells them."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joker.core.joke import Joke
+from joker.core.model_folder import Manifest, ModelFolder, write_manifest
+from joker.core.template import MarkerKind, Template, load_template
+from joker.core.tokenizer import JokeTokenizer
+
+END_TOKEN = "<|endoftext|>"
+CONTEXT_LENGTH = 128
+TRAINING_STEPS = 120
+
+JOKES = (
+    ("Why did the kettle quit the choir?", "It could only hold one note and then it clicked off."),
+    ("What does a spider order in a café?", "Anything that comes with a free web page."),
+    ("Why was the staircase so proud?", "It had finally been promoted to escalator."),
+    ("What do you call a sleepy lighthouse?", "A nap with a view."),
+    ("Why do pillows never win debates?", "They always soften their position."),
+    ("How does a glacier say goodbye?", "It takes an age."),
+    ("Why did the umbrella see a doctor?", "It kept folding under pressure."),
+    ("What is a mirror's favourite hobby?", "Thinking things over, backwards."),
+    ("Why did the notebook join a gym?", "It was after a much stronger spine."),
+    ("What did the lamp tell the candle?", "You really should switch to something steady."),
+    ("Why do bees make poor librarians?", "They hum through every chapter."),
+    ("How do mountains hear the news?", "They wait for it to come round again."),
+    ("Why did the spoon leave the drawer?", "It was tired of all the forked remarks."),
+    ("What do you give a nervous compass?", "A little direction and plenty of north."),
+    ("Why did the garden hose go to school?", "It wanted to get straight at last."),
+    ("What does a snail pack for a trip?", "Nothing, the house comes along."),
+    ("Why was the violin always broke?", "Too many strings attached to its money."),
+    ("What does a cloud keep in its coat?", "A silver lining and a spare puddle."),
+    ("Why don't clocks play hide and seek?", "Someone always hears them ticking off."),
+    ("What did the river say to the bridge?", "Don't get over me so quickly."),
+)
+
+MakeFolder = Callable[..., ModelFolder]
+
+
+def _require(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        # CI installs every part, so there a missing one is a failure and no reason to skip.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{module} is not installed")
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], None]:
+    """Return a function that skips, or on CI fails, a test whose named module is missing."""
+    return _require
+
+
+@pytest.fixture(scope="session")
+def sample_jokes() -> list[Joke]:
+    """Return twenty jokes, the ones that the tiny model learnt."""
+    return [Joke(question, answer) for question, answer in JOKES]
+
+
+@pytest.fixture(scope="session")
+def sample_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a CSV file of the sample jokes with the columns Question and Answer."""
+    path = tmp_path_factory.mktemp("jokes") / "sample.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("Question", "Answer"), *JOKES])
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
+    """Return ``make(template="original", markers=None)``, which gives a folder trained on `JOKES`.
+
+    Each layout is trained once a session; do not change what lies in the folder.
+    """
+
+    @cache
+    def train(template: Template) -> ModelFolder:
+        return _train_folder(tmp_path_factory.mktemp(template.label), template)
+
+    def make(template: str = "original", markers: MarkerKind | None = None) -> ModelFolder:
+        return train(load_template(template).with_markers(markers))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(make_tiny_folder: MakeFolder) -> ModelFolder:
+    """Return a model folder of the original layout."""
+    return make_tiny_folder()
+
+
+@pytest.fixture(scope="session")
+def served_folder(
+    tiny_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory
+) -> ModelFolder:
+    """Return a copy of `tiny_folder` that also holds an OpenVINO graph; do not change it."""
+    for module in ("nncf", "openvino_genai", "optimum"):
+        _require(module)
+    from joker.training.export import export_openvino
+
+    path = tmp_path_factory.mktemp("served") / "model"
+    shutil.copytree(tiny_folder.path, path)
+    folder = ModelFolder.open(path)
+    export_openvino(folder)
+    return folder
+
+
+def _train_folder(path: Path, template: Template) -> ModelFolder:
+    """Train a two-layer GPT-2 with a small byte-level BPE until it has learnt `JOKES`."""
+    _require("torch")
+    _require("transformers")
+    import torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    transformers: Any = importlib.import_module("transformers")
+    jokes = [Joke(question, answer) for question, answer in JOKES]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[END_TOKEN],
+        show_progress=False,
+    )
+    backend.train_from_iterator([part for joke in JOKES for part in joke], trainer)
+    backend.add_special_tokens(
+        [AddedToken(text, normalized=False) for text in template.special_tokens]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=END_TOKEN, bos_token=END_TOKEN
+    ).save_pretrained(path)
+    tokenizer = JokeTokenizer.from_folder(path, template)
+
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=tokenizer.vocabulary_size,
+            n_positions=CONTEXT_LENGTH,
+            n_embd=64,
+            n_layer=2,
+            n_head=2,
+            bos_token_id=tokenizer.end_id,
+            eos_token_id=tokenizer.end_id,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    )
+    encoded = [tokenizer.encode(joke).input_ids for joke in jokes]
+    width = max(map(len, encoded))
+    padded = torch.tensor([ids + [tokenizer.end_id] * (width - len(ids)) for ids in encoded])
+    lengths = torch.tensor([[len(ids)] for ids in encoded])
+    labels = padded.masked_fill(torch.arange(width) >= lengths, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(TRAINING_STEPS):
+        optimizer.zero_grad()
+        model(input_ids=padded, labels=labels).loss.backward()
+        optimizer.step()
+    model.eval().save_pretrained(path)
+    write_manifest(path, Manifest(template, "new:tiny", CONTEXT_LENGTH))
+    return ModelFolder.open(path)

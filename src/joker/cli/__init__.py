@@ -12,7 +12,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from joker.cli import data
 from joker.cli.compare import compare
+from joker.cli.evaluate import evaluate
+from joker.cli.export import export
+from joker.cli.tell import tell
 from joker.cli.train import train
 from joker.core.errors import JokerError
 from joker.version import __version__
@@ -43,8 +47,12 @@ def joker(
     """Learn to invent question-and-answer jokes, and tell them."""
 
 
+app.add_typer(data.app, name="data")
 app.command("train")(train)
 app.command("compare")(compare)
+app.command("evaluate")(evaluate)
+app.command("export")(export)
+app.command("tell")(tell)
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def with_options(kind: type, skip: frozenset[str] = frozenset()) -> Callable[...
         parameters = [*kept, *options]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        del run.__wrapped__  # type: ignore[attr-defined]
+        del run.__wrapped__
         return run
 
     return decorate

@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 MANIFEST = "joker.json"
 OPENVINO = "openvino"
 CARD = "README.md"
+BUNDLED = Path(__file__).parents[1] / "models" / "bundled"
+"""Where the model lies that comes with the package."""
 
 _REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json", MANIFEST)
 _OPENVINO_FILES = ("openvino_model.xml", "openvino_model.bin")
@@ -146,3 +148,17 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     partial = target.with_suffix(".json.partial")
     partial.write_text(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     partial.replace(target)
+
+
+def bundled_model() -> Path:
+    """Return the folder of the model that comes with the package.
+
+    Raises:
+        ModelFolderError: If this copy of the package comes without one.
+    """
+    if not BUNDLED.is_dir():
+        raise ModelFolderError(
+            "this copy of the package comes without a model; name a model folder with --model, "
+            "or make one with 'joker train'"
+        )
+    return BUNDLED

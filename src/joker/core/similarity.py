@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,13 @@ NEAR_COPY_JACCARD = 0.5
 
 _WORD = re.compile(r"[a-z0-9]+")
 
-# A normalised text has 37 different characters; numbered from 1, five of them are a number below
-# 38 ** 5 < 2 ** 32, so a shingle's code is the shingle itself and no two can collide.
-_CODES = np.zeros(128, dtype=np.uint32)
-_CODES[np.frombuffer(b" 0123456789abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)] = np.arange(1, 38)
+# A normalised text has 37 different characters. Numbered from 1, five of them make a number below
+# 38 ** 5 < 2 ** 32: a shingle's code is the shingle itself, and no two share one.
+_SYMBOLS = np.zeros(128, np.uint32)
+_SYMBOLS[np.frombuffer(b" 0123456789abcdefghijklmnopqrstuvwxyz", np.uint8)] = np.arange(1, 38)
 _BASE = np.uint32(38)
+_ABSENT = "\0" * SHINGLE_LENGTH
+_HALF = np.uint64(32)
 
 
 def normalise(text: str) -> str:
@@ -41,7 +43,7 @@ def shingles(normalised: str) -> NDArray[np.uint32]:
     A text shorter than five characters is one shingle, an empty one none. A code
     stands for one 5-gram only and is the same on every machine.
     """
-    return ShingleSets.of([normalised])[0]
+    return ShingleSets.of([normalised]).codes
 
 
 def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
@@ -56,8 +58,8 @@ class ShingleSets:
     """The shingles of many texts, one behind the other.
 
     Attributes:
-        codes: Every text's distinct shingles, sorted.
-        starts: Where each text's shingles begin, and a last entry where the last ones end.
+        codes: Every text's `shingles`.
+        starts: Where each text's begin, and a last entry where the last one's end.
     """
 
     codes: NDArray[np.uint32]
@@ -65,27 +67,50 @@ class ShingleSets:
 
     @classmethod
     def of(cls, normalised: Sequence[str]) -> ShingleSets:
-        """Return the shingles of normalised texts, which `shingles` gives for a single one."""
-        lengths = np.fromiter(map(len, normalised), dtype=np.int64, count=len(normalised))
-        # Padded with five absent characters, a window never reaches into the next text.
-        joined = "".join(text + "\0\0\0\0\0" for text in normalised).encode("ascii")
-        symbols = _CODES[np.frombuffer(joined, dtype=np.uint8)]
-        windows = np.zeros(len(symbols), dtype=np.uint32)
+        """Return the shingles of normalised texts."""
+        lengths = np.fromiter(map(len, normalised), np.int64, len(normalised))
+        counts = np.where(lengths, np.maximum(lengths - SHINGLE_LENGTH + 1, 1), 0)
+        # Behind each text stand absent characters, so that no window reaches into the next.
+        joined = "".join(text + _ABSENT for text in normalised)
+        symbols = _SYMBOLS[np.frombuffer(joined.encode("ascii"), np.uint8)]
+        windows = np.zeros(len(symbols), np.uint32)
         for offset in range(SHINGLE_LENGTH):
             windows[: len(windows) - offset] *= _BASE
             windows[: len(windows) - offset] += symbols[offset:]
-        counts = np.where(lengths > 0, np.maximum(lengths - SHINGLE_LENGTH + 1, 1), 0)
-        owners = np.repeat(np.arange(len(normalised), dtype=np.uint64), counts)
-        starts = np.cumsum(lengths + SHINGLE_LENGTH) - lengths - SHINGLE_LENGTH
-        firsts = np.cumsum(counts) - counts
-        places = np.arange(counts.sum()) + np.repeat(starts - firsts, counts)
-        keys = np.unique(owners << np.uint64(32) | windows[places])
-        owners = keys >> np.uint64(32)
-        ends = np.searchsorted(owners, np.arange(len(normalised) + 1, dtype=np.uint64))
-        return cls((keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), ends.astype(np.int64))
+        shifts = np.cumsum(lengths + SHINGLE_LENGTH - counts) - (lengths + SHINGLE_LENGTH - counts)
+        places = np.arange(counts.sum()) + np.repeat(shifts, counts)
+        texts = np.arange(len(normalised) + 1, dtype=np.uint64) << _HALF
+        keys = sorted_distinct(np.repeat(texts[:-1], counts) | windows[places])
+        return cls(keys.astype(np.uint32), np.searchsorted(keys, texts).astype(np.int64))
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
+    @classmethod
+    def join(cls, parts: Iterable[ShingleSets]) -> ShingleSets:
+        """Return the texts of all parts in order."""
+        codes, counts = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
+        for part in parts:
+            codes.append(part.codes)
+            counts.append(np.diff(part.starts))
+        return cls(np.concatenate(codes), np.cumsum(np.concatenate(counts)))
 
-    def __getitem__(self, index: int) -> NDArray[np.uint32]:
-        return self.codes[self.starts[index] : self.starts[index + 1]]
+    def jaccard(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the `jaccard` of each pair of texts, given by their indices."""
+        members = np.concatenate([left, right])
+        sizes = np.diff(self.starts)[members]
+        pair = np.tile(np.arange(len(left), dtype=np.uint64), 2) << _HALF
+        shifts = self.starts[members] - (np.cumsum(sizes) - sizes)
+        places = np.arange(sizes.sum()) + np.repeat(shifts, sizes)
+        # A shingle of both texts appears twice under its pair's number.
+        keys = np.sort(np.repeat(pair, sizes) | self.codes[places])
+        twice = keys[1:][keys[1:] == keys[:-1]] >> _HALF
+        shared = np.bincount(twice.astype(np.int64), minlength=len(left))
+        union = sizes[: len(left)] + sizes[len(left) :] - shared
+        similarity: NDArray[np.float64] = shared / np.maximum(union, 1)
+        return similarity
+
+
+def sorted_distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the distinct values in order; several times as fast as `numpy.unique`."""
+    ordered = np.sort(values)
+    first = np.append(np.True_, ordered[1:] != ordered[:-1])
+    distinct: NDArray[np.uint64] = ordered[first[: len(ordered)]]
+    return distinct

@@ -90,11 +90,7 @@ class JokeTokenizer:
 
     def encode(self, joke: Joke) -> EncodedJoke:
         """Return the joke's ids, start and end token included."""
-        ids = self._encode_question(self.template.escape(joke.question))
-        lead, marker, tail = _split(self.template.answer_prefix)
-        ids += self._encode_marker(lead, marker)
-        answer = self._encode_text(tail + self.template.escape(joke.answer))
-        return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
+        return self._with_answer(self._encode_question(self.template.escape(joke.question)), joke)
 
     def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
         """Return the ids of an answer without its question: start token, answer marker, answer.
@@ -102,14 +98,16 @@ class JokeTokenizer:
         This is the context for p(answer) without a question, the prior that punchline
         retrieval and ranking divide by.
         """
-        lead, marker, tail = _split(self.template.answer_prefix)
-        ids = [self.start_id, *self._encode_marker(lead, marker)]
-        answer = self._encode_text(tail + self.template.escape(joke.answer))
-        return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
+        return self._with_answer([self.start_id], joke)
 
     def encode_prompt(self, question_start: str = "") -> list[int]:
-        """Return the ids a model continues: start token, question marker, the question's start."""
-        return self._encode_question(self.template.escape(question_start.strip()))
+        """Return the ids a model continues: start token, question marker, the question's start.
+
+        A start that ends with a question mark is a whole question: the answer marker follows.
+        """
+        question = question_start.strip()
+        ids = self._encode_question(self.template.escape(question))
+        return [*ids, *self._encode_answer_marker()] if question.endswith("?") else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids with markers spelled out, without start and end tokens."""
@@ -132,6 +130,16 @@ class JokeTokenizer:
         lead, marker, tail = _split(self.template.question_prefix)
         ids = [self.start_id, *self._encode_marker(lead, marker)]
         return [*ids, *self._encode_text(tail + question)] if question else ids
+
+    def _with_answer(self, ids: list[int], joke: Joke) -> EncodedJoke:
+        _, _, tail = _split(self.template.answer_prefix)
+        ids = [*ids, *self._encode_answer_marker()]
+        answer = self._encode_text(tail + self.template.escape(joke.answer))
+        return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
+
+    def _encode_answer_marker(self) -> list[int]:
+        lead, marker, _ = _split(self.template.answer_prefix)
+        return self._encode_marker(lead, marker)
 
     def _encode_marker(self, lead: str, marker: str) -> list[int]:
         special = self._special_ids.get(marker)

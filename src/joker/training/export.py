@@ -25,8 +25,8 @@ from joker.engines.base import load_tokenizer
 from joker.engines.weights import load_causal_lm
 
 MAX_MEAN_KL = 0.02
-"""Nats per token by which an int8 graph may differ from its weights. Graphs of sound models of 0.1M
-to 82M parameters stay below a twentieth of it; a wrong graph differs by whole nats."""
+"""Nats per token by which an int8 graph may differ from its weights. Rounding to 8 bits cost a
+trained model of 0.1M parameters 0.0002; a wrong graph differs by whole nats."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 

@@ -1,0 +1,194 @@
+"""``joker data``: get, prepare and look at jokes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from joker.data.manifest import DataManifest, SplitKind
+from joker.data.prepared import PreparedData
+
+if TYPE_CHECKING:
+    from joker.data.statistics import Statistics
+
+app = typer.Typer(help="Get, prepare and look at jokes.", no_args_is_help=True)
+
+
+@app.command()
+def prepare(
+    out: Annotated[Path, typer.Option("--out", help="Prepared folder to make.")],
+    qa_jokes: Annotated[
+        Path | None, typer.Option("--qa-jokes", help="jokes.csv of Kaggle's jiriroz/qa-jokes.")
+    ] = None,
+    rjokes: Annotated[
+        Path | None,
+        typer.Option(
+            "--rjokes", help="jokes_score_name_clean.csv of Kaggle's cuddlefish/reddit-rjokes."
+        ),
+    ] = None,
+    jokes: Annotated[
+        list[Path] | None,
+        typer.Option("--jokes", help="Jokes of your own, .csv or .jsonl; may be repeated."),
+    ] = None,
+    question_column: Annotated[
+        str, typer.Option("--question-column", help="Where --jokes has its questions.")
+    ] = "question",
+    answer_column: Annotated[
+        str, typer.Option("--answer-column", help="Where --jokes has its answers.")
+    ] = "answer",
+    split: Annotated[
+        SplitKind,
+        typer.Option(
+            "--split",
+            help="Test whole clusters of near-copies, or jokes drawn each by itself as in the "
+            "original, duplicates and all.",
+        ),
+    ] = "clusters",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the prepared folder at --out.")
+    ] = False,
+) -> None:
+    """Clean, parse, cluster and split jokes into a prepared folder."""
+    from joker.data import preparation
+    from joker.data.sources import Source
+
+    sources = [
+        *([Source.qa_jokes(qa_jokes)] if qa_jokes else []),
+        *([Source.rjokes(rjokes)] if rjokes else []),
+        *(Source.own(path, question_column, answer_column) for path in jokes or []),
+    ]
+    with Console(stderr=True).status("reading") as status:
+        manifest = preparation.prepare(
+            sources, out, split=split, seed=seed, force=force, report=status.update
+        )
+    _print(_manifest_tables(manifest))
+
+
+@app.command()
+def download(
+    out: Annotated[Path, typer.Option("--out", help="Folder to put the files into.")] = Path(
+        "data"
+    ),
+) -> None:
+    """Download the two public joke sets from Kaggle; needs no login."""
+    from joker.data.download import DATASETS
+    from joker.data.download import download as download_file
+
+    for dataset in DATASETS:
+        typer.echo(download_file(dataset, out))
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="PNG file to draw; else statistics.png in the folder."),
+    ] = None,
+) -> None:
+    """Print and plot what a prepared folder holds, what was left out and why."""
+    from joker.data.statistics import describe
+    from joker.data.statistics import plot as draw
+
+    data = PreparedData.open(folder)
+    statistics = describe(data)
+    _print([*_manifest_tables(data.manifest), *_statistics_tables(statistics)])
+    target = plot or folder / "statistics.png"
+    draw(statistics, data.manifest, target)
+    typer.echo(f"plot: {target}")
+
+
+def _print(tables: Iterable[Table]) -> None:
+    console = Console(highlight=False, markup=False)
+    for table in tables:
+        console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Return an empty table whose first column holds words and the others numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _manifest_tables(manifest: DataManifest) -> Iterable[Table]:
+    table = _table("Rows", "source", "read", "kept", "plain", "dropped")
+    for name, source in manifest.sources.items():
+        plain, dropped = sum(source.plain.values()), sum(source.dropped.values())
+        table.add_row(name, *(f"{n:,}" for n in (source.read, source.kept, plain, dropped)))
+    yield table
+
+    names = list(manifest.sources)
+    table = _table("Plain, dropped and changed rows", "reason", *names)
+    for fate in ("plain", "dropped", "changed"):
+        counts = {name: getattr(manifest.sources[name], fate) for name in names}
+        for reason in dict.fromkeys(reason for name in names for reason in counts[name]):
+            table.add_row(
+                f"{fate}: {reason}", *(f"{counts[name].get(reason, 0):,}" for name in names)
+            )
+        table.add_section()
+    yield table
+
+    table = _table(
+        f"Split with seed {manifest.seed}", "split", "train", "test", "copied in training"
+    )
+    for kind, leak in manifest.leak.items():
+        table.add_row(
+            f"{kind} (this folder)" if kind == manifest.split else kind,
+            f"{leak.train:,}",
+            f"{leak.test:,}",
+            f"{leak.copied:,} = {_share(leak.copied, leak.test)}",
+        )
+    yield table
+
+    if manifest.overlap:
+        table = _table(
+            "Overlap of sources", "questions of", "also in", "questions", "equal", "near"
+        )
+        for entry in manifest.overlap:
+            table.add_row(
+                entry.source,
+                entry.other,
+                f"{entry.questions:,}",
+                _share(entry.exact, entry.questions),
+                _share(entry.near, entry.questions),
+            )
+        yield table
+
+
+def _statistics_tables(statistics: Statistics) -> Iterable[Table]:
+    from joker.data.statistics import QUANTILES, quantiles
+
+    table = _table("Jokes", "source", "train", "test")
+    for name in dict.fromkeys(name for name, _ in statistics.sizes):
+        table.add_row(
+            name, *(f"{statistics.sizes.get((name, split), 0):,}" for split in ("train", "test"))
+        )
+    yield table
+
+    table = _table("Lengths and scores", "quantile", *(f"{share:.0%}" for share in QUANTILES))
+    for name, values in {
+        "characters of question": statistics.question_lengths,
+        "characters of answer": statistics.answer_lengths,
+        **{f"score in {source}": scores for source, scores in statistics.scores.items()},
+    }.items():
+        table.add_row(name, *(f"{value:,}" for value in quantiles(values)))
+    yield table
+
+    if statistics.largest:
+        table = _table("Largest clusters of near-copies", "first joke", "jokes")
+        for cluster in statistics.largest:
+            joke = f"{cluster.example.question} {cluster.example.answer}"
+            table.add_row(joke, f"{cluster.size:,}")
+        yield table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "none"

@@ -1,0 +1,47 @@
+"""``joker evaluate``: measure a model on held-out jokes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from joker.cli.options import with_options
+from joker.cli.parts import require_training
+from joker.core.config import make_config
+from joker.core.model_folder import ModelFolder
+from joker.evaluation.config import EvaluationConfig
+
+
+@with_options(EvaluationConfig)
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", help="Prepared folder, for its test split, or CSV with Question,Answer."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    given: dict[str, Any] | None = None,
+) -> None:
+    """Measure how well a model knows people's jokes, and what its own are worth.
+
+    docs/figures.md says what each figure means and how to read it.
+    """
+    require_training()
+    config = make_config(EvaluationConfig, given or {})
+    folder = ModelFolder.open(model)
+    from joker.evaluation.evaluate import evaluate as measure
+    from joker.evaluation.held_out import HeldOut
+
+    held_out = HeldOut.open(data)
+    with Console(stderr=True).status(f"Evaluating {model} on {held_out.facts['name']}"):
+        report = measure(folder, held_out, config)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(report.render())

@@ -1,0 +1,159 @@
+"""The teller: from the start of a question to whole jokes, by as many tries as it takes.
+
+The command line calls it, and so will every other entrance. It asks an engine for all
+jokes at once and again for those that came out unfinished or without an answer. How
+text becomes tokens and a joke again is the layout's matter (`joker.core.tokenizer`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+
+from joker.core.errors import GenerationError, InputError
+from joker.core.joke import Joke
+from joker.core.sampling import Sampling
+from joker.engines.base import Completion, Engine, Request, is_greedy
+
+DEFAULT_TRIES = 5
+
+_SEEDS = 2**32
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
+_BROKEN_UTF8 = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class ToldJoke:
+    """A joke and how it came about.
+
+    Attributes:
+        joke: The joke; it holds no control characters but line feeds.
+        seed: Tells it again: the same prompt, sampling and seed for a single joke.
+        tries: How many times the engine was asked for it.
+    """
+
+    joke: Joke
+    seed: int
+    tries: int
+
+
+class UntoldError(GenerationError):
+    """Some of the jokes asked for were not told within the tries.
+
+    Attributes:
+        told: Those that were, in order.
+    """
+
+    def __init__(self, message: str, told: list[ToldJoke]) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+class Teller:
+    """Tells jokes with an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def tell(
+        self,
+        prompt: str = "",
+        count: int = 1,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+        tries: int = DEFAULT_TRIES,
+    ) -> list[ToldJoke]:
+        """Tell jokes whose questions begin with the prompt.
+
+        Args:
+            prompt: The start of a question; a whole one if it ends with a question mark; or
+                nothing, and the question is invented too. Runs of white space and control
+                characters in it count as one space.
+            count: How many jokes.
+            sampling: How tokens are drawn; by default as `Sampling` says.
+            seed: From 0 to 2**32 - 1; decides all jokes. The first joke's is the seed itself, so
+                more jokes begin with the same ones. None draws one.
+            tries: How many times the engine is asked for each joke at most. When the likeliest
+                token is always taken, another try would change nothing and there is one.
+
+        Returns:
+            ``count`` jokes.
+
+        Raises:
+            InputError: If a number is out of range or the prompt is too long for the model.
+            UntoldError: If a joke was not told within the tries; it holds the others.
+        """
+        for name, number in (("count", count), ("tries", tries)):
+            if number < 1:
+                raise InputError(f"{name} must be 1 or more, not {number}")
+        if seed is None:
+            seed = draw_seed()
+        elif not 0 <= seed < _SEEDS:
+            raise InputError(f"seed must lie between 0 and {_SEEDS - 1}, not {seed}")
+        sampling = sampling or Sampling()
+        prompt = " ".join(_printable(prompt).split())
+        tries = 1 if is_greedy(sampling) else tries
+
+        seeds = [_derive(seed, number) for number in range(count)]
+        told: dict[int, ToldJoke] = {}
+        failures: Counter[str] = Counter()
+        for round_number in range(tries):
+            missing = [number for number in range(count) if number not in told]
+            if not missing:
+                break
+            completions = self._engine.generate(
+                [Request(prompt, sampling, _derive(seeds[n], 0, round_number)) for n in missing]
+            )
+            for number, completion in zip(missing, completions, strict=True):
+                outcome = self._read(completion, prompt)
+                if isinstance(outcome, Joke):
+                    told[number] = ToldJoke(outcome, seeds[number], round_number + 1)
+                else:
+                    failures[outcome] += 1
+        jokes = [told[number] for number in sorted(told)]
+        if len(jokes) < count:
+            raise UntoldError(_explain(count - len(jokes), count, tries, failures), jokes)
+        return jokes
+
+    def _read(self, completion: Completion, prompt: str) -> Joke | str:
+        """Return the joke that a completion tells, or why it tells none."""
+        if not completion.finished:
+            return "were cut off before their end"
+        joke = self._engine.tokenizer.parse(completion.token_ids)
+        joke = joke and Joke.from_text(_printable(joke.question), _printable(joke.answer))
+        if joke is None:
+            return "had no question or no single answer"
+        if _BROKEN_UTF8 in (joke.question + joke.answer) and _BROKEN_UTF8 not in prompt:
+            return "held broken characters"
+        return joke
+
+
+def draw_seed() -> int:
+    """Return a seed for `Teller.tell` that nobody chose."""
+    return secrets.randbelow(_SEEDS)
+
+
+def _derive(seed: int, *key: int) -> int:
+    """Return an independent seed for each key; the seed itself where the key is all zeros."""
+    if not any(key):
+        return seed
+    digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _printable(text: str) -> str:
+    """Return text whose control characters, line feeds aside, cannot reach a terminal."""
+    return _UNPRINTABLE.sub(" ", text)
+
+
+def _explain(untold: int, count: int, tries: int, failures: Counter[str]) -> str:
+    what = "the joke" if count == 1 else f"{untold} of {count} jokes"
+    rounds = "one try" if tries == 1 else f"{tries} tries"
+    reasons = ", ".join(f"{number} {reason}" for reason, number in failures.most_common())
+    return (
+        f"{what} could not be told in {rounds}: of all attempts {reasons}; "
+        "allow more tries or more new tokens, or change the prompt"
+    )

@@ -1,0 +1,147 @@
+"""Parsing: which part of a post is the question, which the answer, and whether it is one at all.
+
+A post of /r/Jokes has a title and a body. It becomes a joke of question and answer
+when its title asks or sets up and its body answers shortly; stories stay *plain*
+jokes; requests and empty posts are dropped. Rows of files that name question and
+answer themselves keep both, cleaned. ``docs/data.md`` lists the rules, and
+`joker.data.questions` and `joker.data.phrases` recognise the forms they speak of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from joker.data import phrases, questions
+from joker.data.cleaning import clean, flatten
+
+Fate = Literal["joke", "plain", "dropped"]
+
+LONGEST_QUESTION = 300
+"""Most characters of a question; longer titles are stories."""
+LONGEST_PUNCHLINE = 250
+"""Most characters of an answer to a post's question; of Data 1's answers 99% are shorter."""
+LONGEST_SETUP_PUNCHLINE = 140
+"""Most characters of an answer to a set-up, which is two paragraphs at most."""
+LONGEST_GIVEN = 1_000
+"""Most characters of a question or answer where a file names both."""
+LONGEST_PLAIN = 10_000
+"""Most characters of a plain joke."""
+
+
+class Parsed(NamedTuple):
+    """What became of one row.
+
+    Attributes:
+        fate: ``joke``, ``plain`` or ``dropped``.
+        reason: Why it is plain or dropped; empty for a joke.
+        question: The question, or a plain joke's title.
+        answer: The answer, or a plain joke's text.
+        changes: Names of the rules that changed the row.
+    """
+
+    fate: Fate
+    reason: str
+    question: str
+    answer: str
+    changes: frozenset[str]
+
+
+def parse_pair(question: str, answer: str) -> Parsed:
+    """Parse a row of a file that names question and answer itself."""
+    row = _Row(question, answer)
+    row.strip_title()
+    row.strip_body()
+    if reason := row.emptiness():
+        return row.end("dropped", reason)
+    if max(len(row.title), len(row.body)) > LONGEST_GIVEN:
+        return row.end("dropped", "too long")
+    row.change_title("question mark", questions.tidy_question)
+    return row.end("joke")
+
+
+def parse_post(title: str, body: str) -> Parsed:
+    """Parse a post of /r/Jokes."""
+    row = _Row(title, body)
+    request = questions.requests(row.title, row.body)
+    row.strip_title()
+    if reason := row.emptiness():
+        return row.end("dropped", reason)
+    if len(row.body) > LONGEST_PLAIN:
+        return row.end("dropped", "too long")
+    row.strip_body()
+    if reason := row.emptiness():
+        return row.end("dropped", reason)
+
+    pairs = questions.find_pairs(row.body)
+    if len(pairs) > 1:
+        return row.end("plain", "several jokes")
+    if pairs and (request or not questions.asks(row.title)):
+        row.take(*pairs[0])
+    elif request:
+        return row.end("dropped", "request")
+    elif pair := questions.continued_question(row.title, row.body):
+        row.take(*pair)
+    if len(row.title) > LONGEST_QUESTION or len(row.body) > LONGEST_PUNCHLINE:
+        return row.end("plain", "story")
+    if questions.quotes(row.body, row.title):
+        return row.end("plain", "headline")
+    if questions.asks(row.title):
+        row.change_title("question mark", questions.end_question)
+        row.change_body("leading dots", phrases.strip_leading_dots)
+        return row.end("joke")
+    if len(row.body) > LONGEST_SETUP_PUNCHLINE or row.body.count("\n\n") > 1:
+        return row.end("plain", "story")
+    return (
+        row.end("joke") if questions.sets_up(row.title, row.body) else row.end("plain", "headline")
+    )
+
+
+class _Row:
+    """A title and a body on their way through the rules, and which of these changed them."""
+
+    def __init__(self, title: str, body: str) -> None:
+        title, title_changes = clean(title)
+        self.body, body_changes = clean(body)
+        self.title = flatten(title)
+        self._changes = title_changes | body_changes
+
+    def strip_title(self) -> None:
+        self.change_title("tags", phrases.strip_tags)
+        self.change_title("labels", phrases.strip_question_label)
+        self.change_title("introductions", phrases.strip_introduction)
+
+    def strip_body(self) -> None:
+        self.change_body("repeated title", lambda body: phrases.strip_repeat(self.title, body))
+        self.change_body("labels", phrases.strip_answer_label)
+        self.change_body("asides", phrases.strip_asides)
+
+    def take(self, question: str, answer: str) -> None:
+        """Put a question and answer found in the body in their places."""
+        self.title, self.body = question, answer
+        self._changes |= {"question in the body"}
+        self.change_body("labels", phrases.strip_answer_label)
+
+    def change_title(self, name: str, rule: Callable[[str], str]) -> None:
+        if (title := rule(self.title)) != self.title:
+            self.title = title
+            self._changes |= {name}
+
+    def change_body(self, name: str, rule: Callable[[str], str]) -> None:
+        if (body := rule(self.body)) != self.body:
+            self.body = body
+            self._changes |= {name}
+
+    def emptiness(self) -> str:
+        """Return why there is nothing to read, or an empty text."""
+        if not self.title or not self.body:
+            return "empty"
+        if phrases.is_deleted(self.body) or phrases.is_deleted(self.title):
+            return "deleted"
+        if not phrases.says_something(self.title) or not phrases.says_something(self.body):
+            return "no words"
+        return ""
+
+    def end(self, fate: Fate, reason: str = "") -> Parsed:
+        body = flatten(self.body) if fate == "joke" else self.body
+        return Parsed(fate, reason, self.title, body, self._changes)

@@ -1,0 +1,162 @@
+"""Preparing: files in, a prepared folder out.
+
+    read ─▶ clean and parse ─▶ find near-copies ─▶ drop duplicates ─▶ split ─▶ write
+
+Called by ``joker data prepare`` and the benchmark. Every row read is kept, plain, or
+dropped for a reason that the manifest counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joker.core.errors import DataError
+from joker.data.harvest import Harvest, Origin
+from joker.data.manifest import DataManifest, Leak, Overlap, SplitKind
+from joker.data.near_copies import NearCopies, find_near_copies
+from joker.data.prepared import (
+    DROPPED,
+    JOKES,
+    PLAIN,
+    Rows,
+    check_target,
+    fingerprint,
+    write_prepared,
+)
+from joker.data.sources import Source
+from joker.data.split import split_by_cluster, split_by_joke
+
+DUPLICATE = "duplicate"
+"""The reason for which a cluster split drops all but one of equal jokes."""
+
+Flags = NDArray[np.bool_]
+
+
+def prepare(
+    sources: Sequence[Source],
+    out: Path,
+    *,
+    split: SplitKind = "clusters",
+    seed: int = 1,
+    force: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> DataManifest:
+    """Prepare jokes from files and write them into a folder.
+
+    Files of more than a few thousand rows are parsed by several processes, so a script
+    that calls this needs the usual ``if __name__ == "__main__":``.
+
+    Args:
+        sources: The files; their names must differ.
+        out: The folder to make.
+        split: ``clusters`` keeps one of equal jokes and puts whole clusters of near-copies
+            into training or test; ``random`` keeps all and draws each by itself, as the
+            original does.
+        seed: The split's seed.
+        force: Replace a prepared folder that lies there.
+        report: Called with a line about the work in progress.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        DataError: If an input or the target cannot be used, or too few jokes are left to split.
+        ResourceError: If memory or disk ran out.
+        MissingPartError: If pyarrow is not installed.
+    """
+    report = report or (lambda line: None)  # noqa: ARG005
+    _check_sources(sources)
+    check_target(out, force=force)
+    harvest = Harvest()
+    for source in sources:
+        harvest.gather(source, report)
+    if len(harvest.jokes) < 2:
+        raise DataError(
+            f"of these files {len(harvest.jokes)} jokes of question and answer are left; "
+            "a split needs two or more"
+        )
+
+    report(f"comparing {len(harvest.jokes):,} jokes")
+    copies = find_near_copies(harvest.jokes)
+    unique = _best_of_equal(copies, harvest.origins)
+    keys = [f"{origin.source}\0{origin.source_id}" for origin in harvest.origins]
+    kept = {"clusters": unique, "random": np.ones_like(unique)}
+    test = {
+        "clusters": split_by_cluster(keys, copies.clusters, seed, counted=unique),
+        "random": split_by_joke(keys, seed),
+    }
+    if not (test[split] & kept[split]).any():
+        raise DataError("all jokes are near-copies of one another and cannot be split; add others")
+    for index in np.flatnonzero(~kept[split]).tolist():
+        harvest.drop(index, DUPLICATE)
+
+    report("writing")
+    rows = [
+        (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
+        for joke, origin, cluster, tested, keep in zip(
+            harvest.jokes,
+            harvest.origins,
+            copies.clusters.tolist(),
+            test[split].tolist(),
+            kept[split].tolist(),
+            strict=True,
+        )
+        if keep
+    ]
+    manifest = DataManifest(
+        fingerprint=fingerprint(rows),
+        split=split,
+        seed=seed,
+        train=int((kept[split] & ~test[split]).sum()),
+        test=int((kept[split] & test[split]).sum()),
+        plain=len(harvest.plain),
+        clusters=int(copies.clusters.max()) + 1,
+        sources=harvest.counts(),
+        leak={kind: _leak(copies, test[kind], kept[kind]) for kind in test},
+        overlap=_overlap(harvest, copies, [source.name for source in sources]),
+    )
+    tables: dict[str, Rows] = {JOKES: rows, PLAIN: harvest.plain, DROPPED: harvest.dropped}
+    write_prepared(out, tables, manifest, force=force)
+    return manifest
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    if not sources:
+        raise DataError("there is nothing to prepare: name at least one file of jokes")
+    name, count = Counter(source.name for source in sources).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{count} inputs are called {name!r}; rename the files so that they differ")
+
+
+def _best_of_equal(copies: NearCopies, origins: Sequence[Origin]) -> Flags:
+    """Return one of every set of equal jokes: that of the highest score, the first read of them."""
+    scores = np.array([-np.inf if origin.score is None else origin.score for origin in origins])
+    order = np.lexsort((-scores, copies.exact))
+    _, firsts = np.unique(copies.exact[order], return_index=True)
+    best = np.zeros(len(origins), dtype=np.bool_)
+    best[order[firsts]] = True
+    return best
+
+
+def _leak(copies: NearCopies, test: Flags, kept: Flags) -> Leak:
+    tested, trained = kept & test, kept & ~test
+    copied = tested & copies.near_copy_in(trained)
+    return Leak(train=int(trained.sum()), test=int(tested.sum()), copied=int(copied.sum()))
+
+
+def _overlap(harvest: Harvest, copies: NearCopies, names: Sequence[str]) -> list[Overlap]:
+    asks = np.array([joke.question.endswith("?") for joke in harvest.jokes])
+    where = np.array([origin.source for origin in harvest.origins])
+    entries = []
+    for name, other in permutations(names, 2):
+        mine, theirs = (where == name) & asks, where == other
+        exact, near = copies.exact_copy_in(theirs), copies.near_copy_in(theirs)
+        counts = (int((mine & flags).sum()) for flags in (mine, exact, near))
+        entries.append(Overlap(name, other, *counts))
+    return entries

@@ -1,0 +1,223 @@
+"""The prepared folder: what `joker data prepare` writes and training and evaluation read.
+
+    jokes.parquet     question, answer, source, source_id, score, cluster, split
+    plain.parquet     title, text, source, source_id, score, reason
+    dropped.parquet   source, source_id, reason
+    prepared.json     the manifest: fingerprint, split, seed, counts, leak, overlap
+
+The manifest is read without any other package; the tables need pyarrow, of the extra
+``train``. Filling the folder is `joker.data.preparation`'s work.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from joker.core.errors import DataError, MissingPartError, ResourceError
+from joker.core.joke import Joke
+from joker.data.manifest import DataManifest
+
+MANIFEST = "prepared.json"
+JOKES = "jokes.parquet"
+PLAIN = "plain.parquet"
+DROPPED = "dropped.parquet"
+
+TABLES = {
+    JOKES: {
+        "question": "string",
+        "answer": "string",
+        "source": "string",
+        "source_id": "string",
+        "score": "int64",
+        "cluster": "int64",
+        "split": "string",
+    },
+    PLAIN: {
+        "title": "string",
+        "text": "string",
+        "source": "string",
+        "source_id": "string",
+        "score": "int64",
+        "reason": "string",
+    },
+    DROPPED: {"source": "string", "source_id": "string", "reason": "string"},
+}
+"""The columns of each table and their Arrow types."""
+
+Split = Literal["train", "test"]
+Rows = Sequence[tuple[Any, ...]]
+"""Rows of a table, with values in the order of its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJoke:
+    """A joke with where it came from and where it belongs.
+
+    Attributes:
+        joke: Question and answer.
+        source: Name of the input it came from.
+        source_id: Its id there.
+        score: Upvotes, where the source counts them.
+        cluster: Number of its cluster of near-copies.
+        split: ``train`` or ``test``.
+    """
+
+    joke: Joke
+    source: str
+    source_id: str
+    score: int | None
+    cluster: int
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """A prepared folder, opened.
+
+    Attributes:
+        path: The directory.
+        manifest: What its ``prepared.json`` says.
+    """
+
+    path: Path
+    manifest: DataManifest
+
+    @classmethod
+    def open(cls, path: Path) -> PreparedData:
+        """Read a prepared folder's manifest.
+
+        Raises:
+            DataError: If it is no prepared folder, or a file of it is missing or garbled.
+        """
+        if not path.is_dir():
+            raise DataError(
+                f"there is no prepared folder at {path}; make one with 'joker data prepare'"
+            )
+        for name in (MANIFEST, JOKES):
+            if not (path / name).is_file():
+                raise DataError(
+                    f"{path} is not a complete prepared folder: {name} is missing; "
+                    "make one with 'joker data prepare'"
+                )
+        source = path / MANIFEST
+        try:
+            fields = json.loads(source.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {source}: {error}") from error
+        return cls(path, DataManifest.from_dict(fields, str(source)))
+
+    def jokes(self, split: Split) -> list[PreparedJoke]:
+        """Return the jokes of one split in the order they were read.
+
+        Raises:
+            DataError: If the table is garbled, or not the one that the manifest describes.
+        """
+        rows = self.rows(JOKES)
+        if fingerprint(rows) != self.manifest.fingerprint:
+            raise DataError(
+                f"{self.path / JOKES} is not what {MANIFEST} describes; prepare the data again"
+            )
+        return [
+            PreparedJoke(Joke(question, answer), source, source_id, score, cluster, where)
+            for question, answer, source, source_id, score, cluster, where in rows
+            if where == split
+        ]
+
+    def rows(self, table: str) -> Rows:
+        """Return the rows of `JOKES`, `PLAIN` or `DROPPED`.
+
+        Raises:
+            DataError: If the file is missing or garbled.
+            MissingPartError: If pyarrow is not installed.
+        """
+        parquet = _import_pyarrow("pyarrow.parquet")
+        names = list(TABLES[table])
+        try:
+            columns = parquet.read_table(self.path / table, columns=names).to_pydict()
+            return list(zip(*(columns[name] for name in names), strict=True))
+        except Exception as error:  # pyarrow raises kinds of its own and the system's
+            raise DataError(f"cannot read {self.path / table}: {error}") from error
+
+
+def fingerprint(jokes: Rows) -> str:
+    """Return the SHA-256 of the rows of `JOKES`, whatever bytes their file has."""
+    digest = hashlib.sha256()
+    for row in jokes:
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Make sure a prepared folder may be written at a path.
+
+    Raises:
+        DataError: If something else lies there, or a prepared folder and ``force`` is not set.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / MANIFEST).is_file():
+        raise DataError(f"{path} exists and is not a prepared folder; choose another place")
+    if not force:
+        raise DataError(f"{path} already holds prepared data; replace it with --force")
+
+
+def write_prepared(
+    path: Path, tables: Mapping[str, Rows], manifest: DataManifest, *, force: bool
+) -> None:
+    """Write a prepared folder, whole or not at all.
+
+    Args:
+        path: Where; see `check_target`.
+        tables: The rows of every table in `TABLES`.
+        manifest: What the folder's ``prepared.json`` shall say.
+        force: Replace a prepared folder that lies there.
+
+    Raises:
+        DataError: If the folder cannot be made.
+        ResourceError: If the disk is full.
+        MissingPartError: If pyarrow is not installed.
+    """
+    check_target(path, force=force)
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as place:
+            fresh, old = Path(place, "fresh"), Path(place, "old")
+            fresh.mkdir()
+            for name in TABLES:
+                _write_table(fresh / name, tables[name], TABLES[name])
+            text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+            (fresh / MANIFEST).write_text(text, encoding="utf-8")
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+    except OSError as error:
+        kind = ResourceError if error.errno == errno.ENOSPC else DataError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_table(path: Path, rows: Rows, types: Mapping[str, str]) -> None:
+    pyarrow = _import_pyarrow("pyarrow")
+    columns = {
+        name: pyarrow.array([row[place] for row in rows], kind)
+        for place, (name, kind) in enumerate(types.items())
+    }
+    parquet = _import_pyarrow("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+
+
+def _import_pyarrow(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPartError(
+            "pyarrow is not installed; prepared data needs pip install 'gpt2-the-joker[train]'"
+        ) from error

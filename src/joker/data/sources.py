@@ -1,0 +1,187 @@
+"""Sources: joke files as rows, whatever they are called and however they are encoded.
+
+Known are the two public sets, by their columns, and anyone's own CSV or JSONL. A file
+that is not what it should be raises one `DataError` that says so. What the rows mean is
+`joker.data.parsing`'s work.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from joker.core.errors import DataError
+
+Kind = Literal["pairs", "posts"]
+
+LONGEST_FIELD = 2**24
+"""Most characters of a field; quoting that never closes would swallow the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of jokes.
+
+    Attributes:
+        name: What the jokes of this file are counted under.
+        path: The file, ``.csv`` or ``.jsonl``.
+        kind: ``pairs`` where columns name question and answer, ``posts`` where they are a
+            post's title and body.
+        question: Name of the question's or title's column; letter case does not matter.
+        answer: Name of the answer's or body's column.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    question: str
+    answer: str
+
+    @classmethod
+    def qa_jokes(cls, path: Path) -> Source:
+        """Return "Question-Answer Jokes": ``jokes.csv`` with ID, Question, Answer."""
+        return cls("qa-jokes", path, "pairs", "question", "answer")
+
+    @classmethod
+    def rjokes(cls, path: Path) -> Source:
+        """Return "Reddit /r/Jokes": ``jokes_score_name_clean.csv`` with id, score, q, a, ..."""
+        return cls("rjokes", path, "posts", "q", "a")
+
+    @classmethod
+    def own(cls, path: Path, question: str = "question", answer: str = "answer") -> Source:
+        """Return anyone's own file, named after it."""
+        return cls(path.stem, path, "pairs", question, answer)
+
+
+class Row(NamedTuple):
+    """One row as it stands in the file."""
+
+    source_id: str
+    question: str
+    answer: str
+    score: int | None
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """Yield a file's rows.
+
+    Raises:
+        DataError: If the file is missing, a directory, empty, binary, or lacks a column, or
+            a row is malformed; the row is named.
+    """
+    encoding = _check_file(source.path)
+    suffix = source.path.suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".ndjson"):
+        raise DataError(f"{source.path} is neither .csv nor .jsonl")
+    records = _read_csv if suffix == ".csv" else _read_jsonl
+    number = 0
+    try:
+        with source.path.open(encoding=encoding, errors=_CP1252, newline="") as file:
+            for number, record in enumerate(records(file, source), start=1):
+                yield _row(record, source, number)
+    except UnicodeError as error:
+        raise DataError(f"{source.path} is not text: {error}") from error
+    if not number:
+        raise DataError(f"{source.path} has no rows")
+
+
+def _check_file(path: Path) -> str:
+    """Refuse what is no text file, and return the encoding to read it with."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a directory; name a file in it") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if not head.strip():
+        raise DataError(f"{path} is empty")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in head:
+        raise DataError(f"{path} is a binary file; if it is an archive, unpack it first")
+    return "utf-8-sig"
+
+
+def _decode_as_cp1252(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are no UTF-8 as Windows-1252, as browsers do."""
+    if not isinstance(error, UnicodeDecodeError) or error.encoding.startswith("utf-16"):
+        raise error
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+_CP1252 = "joker.cp1252"
+codecs.register_error(_CP1252, _decode_as_cp1252)
+
+Record = dict[str, object]
+
+
+def _read_csv(file: Iterator[str], source: Source) -> Iterator[Record]:
+    limit = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        reader = csv.reader(file, strict=True)
+        header = [name.strip().casefold() for name in next(reader)]
+        _check_columns(header, source)
+        for fields in reader:
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{source.path}, line {reader.line_num}: {len(fields)} fields where the header "
+                    f"has {len(header)}; check the quoting"
+                )
+            yield dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{source.path}, line {reader.line_num}: broken quoting ({error})"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _read_jsonl(file: Iterator[str], source: Source) -> Iterator[Record]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{source.path}, line {number}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{source.path}, line {number}: expected an object with named fields")
+        record = {str(key).strip().casefold(): value for key, value in record.items()}
+        _check_columns(list(record), source, f", line {number}")
+        yield record
+
+
+def _check_columns(names: list[str], source: Source, where: str = "") -> None:
+    for wanted in (source.question, source.answer):
+        if wanted.casefold() not in names:
+            raise DataError(
+                f"{source.path}{where} has no column {wanted!r}; its columns are "
+                f"{', '.join(repr(name) for name in names) or 'none'}"
+            )
+
+
+def _row(record: Record, source: Source, number: int) -> Row:
+    question, answer = record[source.question.casefold()], record[source.answer.casefold()]
+    return Row(
+        str(record.get("id") or number),
+        question if isinstance(question, str) else "",
+        answer if isinstance(answer, str) else "",
+        _score(record.get("score")),
+    )
+
+
+def _score(value: object) -> int | None:
+    try:
+        return int(float(str(value)))
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,118 @@
+"""Load a model folder's PyTorch weights: for the Transformers engine, evaluation and export.
+
+PyTorch and Transformers are imported when a model is asked for, and their errors
+become ours here. Turning weights into an OpenVINO graph is training's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from joker.core.errors import InputError, MissingPartError, ModelFolderError, ResourceError
+from joker.core.model_folder import ModelFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrainedModel:
+    """Read a folder's causal language model in 32-bit floats, ready for inference.
+
+    Args:
+        folder: A checked model folder; nothing is downloaded.
+        device: Where the model goes, such as ``cpu`` or ``cuda``; by default a GPU if there is one.
+
+    Raises:
+        ModelFolderError: If the folder holds no weights, or weights that do not make a model.
+        MissingPartError: If PyTorch or Transformers is not installed.
+        ResourceError: If the model does not fit into memory.
+        InputError: If there is no such device.
+    """
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM
+    except ModuleNotFoundError as error:
+        raise MissingPartError(
+            f"reading PyTorch weights needs {error.name}: pip install 'gpt2-the-joker[train]'"
+        ) from error
+    if not folder.has_weights:
+        raise ModelFolderError(
+            f"{folder.path} holds no model.safetensors, only a graph for serving; "
+            "name a folder with PyTorch weights"
+        )
+    with out_of_memory_as_resource_error(f"loading {folder.path}"):
+        try:
+            with _silent_transformers():
+                loader: Any = AutoModelForCausalLM  # typed without output_loading_info
+                model, report = loader.from_pretrained(
+                    folder.path,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                )
+        except Exception as error:  # safetensors raises plain Exception, Transformers many kinds
+            if _is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise ModelFolderError(f"cannot load the model in {folder.path}: {reason}") from error
+        if missing := sorted(report["missing_keys"]):
+            raise ModelFolderError(
+                f"the weights in {folder.path} lack {missing[0]}; train or copy the model again"
+            )
+        return _to_device(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def out_of_memory_as_resource_error(doing: str) -> Iterator[None]:
+    """Turn PyTorch's and Python's out-of-memory errors into `ResourceError`.
+
+    Args:
+        doing: What is being done, as it stands in "out of memory while …".
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"out of memory while {doing}; use a smaller model or batch, or free memory"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # On a CPU, PyTorch has no error class of its own for this, only a message.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _to_device(model: Any, device: str) -> PreTrainedModel:
+    try:
+        return cast("PreTrainedModel", model.to(device).eval())
+    except (RuntimeError, AssertionError) as error:
+        if _is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"cannot use the device {device!r}: {reason}") from error
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """Keep Transformers from drawing bars and tables: a library never prints."""
+    import transformers
+
+    logging: Any = transformers.utils.logging  # untyped
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Figures that mean something: how well a model knows jokes, and what its own are worth."""

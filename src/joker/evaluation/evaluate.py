@@ -1,0 +1,97 @@
+"""Evaluate a model folder: all figures in one report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+from joker.core.tokenizer import JokeTokenizer
+from joker.engines import open_engine
+from joker.engines.weights import load_causal_lm
+from joker.evaluation.bootstrap import bootstrap_ratio
+from joker.evaluation.config import EvaluationConfig
+from joker.evaluation.figures import LikelihoodFigures, likelihood_figures
+from joker.evaluation.held_out import HeldOut
+from joker.evaluation.originality import TrainingIndex
+from joker.evaluation.report import Report
+from joker.evaluation.telling import first_tries, text_figures
+
+_PACKAGES = ("gpt2-the-joker", "torch", "transformers", "tokenizers", "numpy", "openvino-genai")
+
+
+def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -> Report:
+    """Measure everything on held-out jokes, and on jokes that the model invents.
+
+    Args:
+        folder: The model, with PyTorch weights.
+        held_out: Jokes it was not trained on.
+        config: How much to measure.
+
+    Raises:
+        ModelFolderError: If the model cannot be loaded or used.
+        DataError: If no joke fits the model.
+        ResourceError: If memory runs out.
+    """
+    held_out = held_out.sample(config.limit, config.seed)
+    likelihood = _likelihood_figures(folder, held_out, config)
+    tries = _first_tries(folder, config)
+    told = [joke for joke in tries if joke]
+    generated = human = None
+    if told:
+        training = None if held_out.training is None else TrainingIndex(held_out.training)
+        peers = held_out.sample(len(told), config.seed).jokes
+        generated = text_figures(told, training, seed=config.seed)
+        human = text_figures(peers, training, seed=config.seed)
+    return Report(
+        model=str(folder.path),
+        layout=folder.manifest.template.label,
+        data=held_out.facts,
+        settings=asdict(config),
+        likelihood=likelihood,
+        tries=len(tries),
+        validity=bootstrap_ratio(list(map(bool, tries)), seed=config.seed) if tries else None,
+        generated=generated,
+        human=human,
+        notes=tuple(_notes(folder, held_out, tries)),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+    )
+
+
+def _likelihood_figures(
+    folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig
+) -> LikelihoodFigures:
+    """Load the model, measure it and let go of its memory."""
+    return likelihood_figures(
+        load_causal_lm(folder),
+        JokeTokenizer.from_folder(folder.path, folder.manifest.template),
+        held_out.jokes,
+        held_out.clusters,
+        seed=config.seed,
+        retrieval_limit=config.retrieval_limit,
+    )
+
+
+def _first_tries(folder: ModelFolder, config: EvaluationConfig) -> Sequence[Joke | None]:
+    if not config.generate:
+        return []
+    return first_tries(open_engine(folder), config.generate, seed=config.seed)
+
+
+def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None]) -> Iterator[str]:
+    if held_out.training is None:
+        if any(tries):
+            yield "originality needs a prepared folder, which knows the training jokes"
+    elif folder.manifest.data.get("fingerprint") != held_out.facts["fingerprint"]:
+        yield (
+            "the model was trained on other data than this folder's, so it may know test jokes, "
+            "and originality does not see all it was trained on"
+        )
+    if tries and not any(tries):
+        yield f"none of {len(tries)} first tries told a joke"

@@ -1,0 +1,98 @@
+"""Log-probabilities of tokens under a causal language model: the one place that runs PyTorch here.
+
+Called by `joker.evaluation.figures` and by training. What the numbers amount to is
+left to the modules of plain functions beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from joker.engines.weights import out_of_memory_as_resource_error
+
+_ROWS_PER_CHUNK = 512  # of the log-softmax, whose temporaries are as large as its logits
+
+
+def token_log_probabilities(
+    model: torch.nn.Module,
+    sequences: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int = 2048,
+    bfloat16: bool = False,
+) -> list[NDArray[np.float64]]:
+    """Score every token of every sequence given the tokens before it in the same sequence.
+
+    Args:
+        model: A causal LM whose output has ``logits``; scored without dropout, and left
+            in the mode it was in.
+        sequences: Token ids, each no longer than the model's positions.
+        batch_tokens: Most tokens in one forward pass, padding included, beyond one sequence;
+            their logits take ``batch_tokens × vocabulary × 4`` bytes.
+        bfloat16: Multiply in 16-bit floats: faster, with errors in the third digit.
+
+    Returns:
+        For each sequence of n tokens the n - 1 natural logarithms log p(token i | tokens
+        before i); element i - 1 is token i's.
+
+    Raises:
+        ResourceError: If memory runs out.
+    """
+    device = next(model.parameters()).device
+    by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+    scores: list[NDArray[np.float64]] = [np.empty(0)] * len(sequences)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
+    with (
+        out_of_memory_as_resource_error("scoring jokes"),
+        _without_dropout(model),
+        torch.no_grad(),
+        autocast,
+    ):
+        for batch in _batches(by_length, sequences, batch_tokens):
+            # Padding stands behind every sequence, where a causal model cannot see it:
+            # no attention mask is needed, and attention takes its fast path.
+            width = len(sequences[batch[-1]])
+            rows = [[*sequences[i], *[0] * (width - len(sequences[i]))] for i in batch]
+            input_ids = torch.tensor(rows, device=device)
+            logits = model(input_ids=input_ids).logits[:, :-1]
+            found = _log_probabilities(logits, input_ids[:, 1:]).double().cpu().numpy()
+            for row, index in enumerate(batch):
+                scores[index] = found[row, : len(sequences[index]) - 1]
+    return scores
+
+
+def _batches(
+    by_length: Sequence[int], sequences: Sequence[Sequence[int]], batch_tokens: int
+) -> Iterator[Sequence[int]]:
+    """Cut indices sorted by length into runs whose padded size keeps to the limit."""
+    cuts = [0]
+    for place, index in enumerate(by_length):
+        if place > cuts[-1] and (place - cuts[-1] + 1) * len(sequences[index]) > batch_tokens:
+            cuts.append(place)
+    return (by_length[start:end] for start, end in pairwise([*cuts, len(by_length)]) if end > start)
+
+
+def _log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return log softmax of the targets, in 32-bit floats, with shape (batch, tokens)."""
+    flat, wanted = logits.flatten(0, 1), targets.flatten()
+    found = torch.empty(wanted.shape, device=wanted.device)
+    for start in range(0, len(wanted), _ROWS_PER_CHUNK):
+        rows = slice(start, start + _ROWS_PER_CHUNK)
+        chunk = flat[rows].float()
+        found[rows] = chunk.gather(1, wanted[rows, None])[:, 0] - chunk.logsumexp(1)
+    return found.view(targets.shape)
+
+
+@contextmanager
+def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

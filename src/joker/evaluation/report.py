@@ -1,0 +1,167 @@
+"""All figures of one evaluation: as a flat JSON object and as tables to read.
+
+The formulas stand in ``docs/figures.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from joker.evaluation.bootstrap import Estimate
+from joker.evaluation.figures import LikelihoodFigures
+from joker.evaluation.perplexity import ORIGINAL_PERPLEXITY
+from joker.evaluation.retrieval import CHANCE
+from joker.evaluation.telling import TextFigures
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        model: The model folder.
+        layout: Its layout's label.
+        data: Where the held-out jokes come from.
+        settings: How much was measured, and the seed.
+        likelihood: How well the model knows people's jokes.
+        tries: Texts generated.
+        validity: Share of them that tell a joke; None, as the next two, without any.
+        generated: Figures of the generated jokes.
+        human: Figures of equally many of people's held-out jokes.
+        notes: What could not be measured, and why.
+        versions: Versions of the packages that measured.
+    """
+
+    model: str
+    layout: str
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    likelihood: LikelihoodFigures
+    tries: int
+    validity: Estimate | None
+    generated: TextFigures | None
+    human: TextFigures | None
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return one JSON object: figures by name, their intervals under ``intervals``."""
+        figures = dict(self._figures())
+        estimates = {name: each for name, each in figures.items() if isinstance(each, Estimate)}
+        return {
+            "model": self.model,
+            "layout": self.layout,
+            "data": self.data,
+            "settings": self.settings,
+            **{
+                name: each.value if isinstance(each, Estimate) else each
+                for name, each in figures.items()
+            },
+            "original_legacy_perplexity": ORIGINAL_PERPLEXITY,
+            "punchline_retrieval_chance": CHANCE,
+            "intervals": {
+                name: {
+                    "standard_error": each.standard_error,
+                    "low": each.low,
+                    "high": each.high,
+                }
+                for name, each in estimates.items()
+            },
+            "notes": list(self.notes),
+            "versions": self.versions,
+        }
+
+    def _figures(self) -> Iterator[tuple[str, Estimate | int | None]]:
+        for field in fields(self.likelihood):
+            yield field.name, getattr(self.likelihood, field.name)
+        yield "tries", self.tries
+        yield "validity", self.validity
+        for whose, figures in (("generated", self.generated), ("human", self.human)):
+            for field in fields(TextFigures):
+                yield f"{whose}_{field.name}", getattr(figures, field.name) if figures else None
+
+    def render(self) -> RenderableType:
+        """Return the report for a terminal."""
+        parts: list[RenderableType] = [Text(self._heading()), self._likelihood_table()]
+        if self.generated and self.human:
+            parts.append(self._telling_table(self.generated, self.human))
+        parts += [Text(f"Note: {note}") for note in self.notes]
+        return Group(*parts)
+
+    def _heading(self) -> str:
+        left_out = self.likelihood.jokes_too_long
+        return (
+            f"{self.model}, layout {self.layout}, on {self.likelihood.jokes:,} jokes "
+            f"of {self.data['name']}" + (f" ({left_out:,} too long for it)" if left_out else "")
+        )
+
+    def _likelihood_table(self) -> Table:
+        figures = self.likelihood
+        table = _table("How well it knows people's jokes", "figure", "value", "95% interval")
+        table.add_column("how to read it")
+        asked = f"{figures.retrieval_jokes:,} asked; chance is {CHANCE:.0%}"
+        for name, estimate, style, hint in (
+            ("bits per byte", figures.bits_per_byte, "{:.3f}", "compare by this: lower wins"),
+            ("answer bits per byte", figures.answer_bits_per_byte, "{:.3f}", "given the question"),
+            ("punchline retrieval", figures.punchline_retrieval_accuracy, "{:.1%}", asked),
+            ("perplexity per token", figures.perplexity, "{:.2f}", "one joke per context"),
+            ("legacy perplexity", figures.legacy_perplexity, "{:.2f}", _LEGACY),
+        ):
+            table.add_row(name, *_cells(estimate, style), hint)
+        table.add_row("  of the original", f"{ORIGINAL_PERPLEXITY}", "", "as it reports it")
+        return table
+
+    def _telling_table(self, generated: TextFigures, human: TextFigures) -> Table:
+        validity = _with_interval(self.validity, "{:.1%}")
+        table = _table(
+            f"What its own jokes are like ({self.tries:,} first tries, valid {validity})",
+            "figure",
+            f"{generated.jokes:,} generated",
+            f"{human.jokes:,} held-out of people",
+        )
+        for name, field, style in _TELLING_ROWS:
+            pair = (getattr(generated, field), getattr(human, field))
+            table.add_row(name, *(_with_interval(each, style) for each in pair))
+        return table
+
+
+_LEGACY = "legacy, not comparable across layouts"
+
+_TELLING_ROWS = (
+    ("copied from training", "copied", "{:.1%}"),
+    ("  exactly", "copied_exactly", "{:.1%}"),
+    ("  nearly", "copied_nearly", "{:.1%}"),
+    ("  the answer", "copied_answer", "{:.1%}"),
+    ("distinct-1", "distinct_1", "{:.3f}"),
+    ("distinct-2", "distinct_2", "{:.3f}"),
+    ("distinct-3", "distinct_3", "{:.3f}"),
+    ("25 most frequent answers", "frequent_answers", "{:.1%}"),
+    ("25 most frequent questions", "frequent_questions", "{:.1%}"),
+    ("flagged as offensive", "flagged", "{:.1%}"),
+)
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cells(estimate: Estimate | None, style: str) -> tuple[str, str]:
+    if estimate is None:
+        return "–", ""
+    low, high = style.format(estimate.low), style.format(estimate.high)
+    return style.format(estimate.value), f"{low}–{high}"
+
+
+def _with_interval(estimate: Estimate | None, style: str) -> str:
+    value, interval = _cells(estimate, style)
+    return f"{value} ({interval})" if interval else value

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from joker.cli import app
+from joker.core import model_folder
+from joker.core.errors import GenerationError, InputError, ModelFolderError
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+
+
+def tell(folder: ModelFolder, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["tell", "--model", str(folder.path), *arguments])
+
+
+def test_a_joke_is_a_question_line_and_an_answer_line(
+    tiny_folder: ModelFolder, sample_jokes: list[Joke]
+) -> None:
+    result = tell(tiny_folder, "Why do", "--seed", "7")
+    assert result.exit_code == 0
+    expected = [f"Q: {joke.question}\nA: {joke.answer}\n" for joke in sample_jokes]
+    assert result.stdout in expected
+    assert result.stdout.startswith("Q: Why do")
+    assert result.stderr == ""
+
+
+def test_json_is_a_list_of_questions_and_answers(tiny_folder: ModelFolder) -> None:
+    arguments = ["Why do", "-n", "3", "--seed", "7", "--temperature", "1.2", "--top-k", "50"]
+    result = tell(tiny_folder, *arguments, "--top-p", "0.95", "--json")
+    jokes = json.loads(result.stdout)
+    assert [set(joke) for joke in jokes] == [{"question", "answer", "seed"}] * 3
+    assert jokes[0]["seed"] == 7
+    assert all(joke["question"].startswith("Why do") and joke["answer"] for joke in jokes)
+
+
+def test_the_same_seed_tells_the_same_jokes(tiny_folder: ModelFolder) -> None:
+    arguments = ["-n", "3", "--temperature", "1.5", "--tries", "20", "--seed"]
+    first, again, other = (tell(tiny_folder, *arguments, seed) for seed in ("7", "7", "8"))
+    assert first.stdout == again.stdout != other.stdout
+
+
+def test_a_drawn_seed_is_shown_and_tells_the_joke_again(tiny_folder: ModelFolder) -> None:
+    first = tell(tiny_folder)
+    seed = first.stderr.split()[-1]
+    assert tell(tiny_folder, "--seed", seed).stdout == first.stdout
+
+
+def test_a_drawn_seed_stands_in_the_json_alone(tiny_folder: ModelFolder) -> None:
+    first = tell(tiny_folder, "--json")
+    assert first.stderr == ""
+    seed = str(json.loads(first.stdout)[0]["seed"])
+    assert tell(tiny_folder, "--json", "--seed", seed).stdout == first.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-n", "0"],
+        ["--seed", "-1"],
+        ["--tries", "0"],
+        ["--temperature", "nan"],
+        ["--top-p", "0"],
+        ["--top-k", "-1"],
+        ["--max-new-tokens", "0"],
+        ["why " * 1000],
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(
+    tiny_folder: ModelFolder, arguments: list[str]
+) -> None:
+    result = tell(tiny_folder, *arguments)
+    assert isinstance(result.exception, InputError)
+    assert result.stdout == ""
+
+
+def test_jokes_that_succeeded_are_shown_before_the_failure(tiny_folder: ModelFolder) -> None:
+    result = tell(
+        tiny_folder, "-n", "9", "--temperature", "2", "--tries", "1", "--seed", "1", "--json"
+    )
+    assert isinstance(result.exception, GenerationError)
+    assert 0 < len(json.loads(result.stdout)) < 9
+
+
+def test_no_bundled_model_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(model_folder, "BUNDLED", tmp_path / "bundled")
+    result = CliRunner().invoke(app, ["tell"])
+    assert isinstance(result.exception, ModelFolderError)
+    assert "--model" in str(result.exception)
+
+
+def test_the_bundled_model_is_the_default(
+    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_folder, "BUNDLED", tiny_folder.path)
+    assert CliRunner().invoke(app, ["tell", "Why"]).stdout.startswith("Q: Why")
+
+
+def test_a_terminal_shows_text_as_text(tiny_folder: ModelFolder) -> None:
+    prompt = "Why [bold]:smile:\x1b[2J what is a mirror's favourite hobby?"
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "joker", "tell", prompt, "--tries", "99", "--seed", "1"]
+    done = subprocess.run(
+        [*command, "--model", str(tiny_folder.path)],
+        stdout=secondary,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    os.close(secondary)
+    shown = os.read(primary, 100_000).decode()
+    os.close(primary)
+    assert "Why [bold]:smile: [2J what is a mirror's favourite hobby?" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b[1" in shown  # the answer is emphasised
+    assert done.stderr == b""
+
+
+@pytest.mark.integration
+def test_openvino_tells_the_same_jokes_for_the_same_seed(
+    served_folder: ModelFolder, sample_jokes: list[Joke]
+) -> None:
+    arguments = ["-n", "3", "--seed", "7", "--engine", "openvino", "--json"]
+    first, again = tell(served_folder, *arguments), tell(served_folder, *arguments)
+    assert first.stdout == again.stdout
+    jokes = {Joke(joke["question"], joke["answer"]) for joke in json.loads(first.stdout)}
+    assert jokes <= set(sample_jokes)

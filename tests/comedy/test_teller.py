@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from joker.comedy.teller import Teller, UntoldError, draw_seed
+from joker.core.errors import GenerationError, InputError
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+from joker.core.sampling import Sampling
+from joker.core.template import TEMPLATES
+from joker.core.tokenizer import JokeTokenizer
+from joker.engines import Completion, Engine, Request, open_engine
+
+END = "<|endoftext|>"
+MARKER = "\n<|answer|> "
+
+
+class ScriptedEngine:
+    """An engine that continues each request with what a function of it says.
+
+    A text without an end stands for one that was cut off.
+    """
+
+    def __init__(self, script: Callable[[Request], str]) -> None:
+        template = TEMPLATES["original"]
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        self.backend = Tokenizer(models.BPE({sign: i for i, sign in enumerate(alphabet)}, []))
+        self.backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self.backend.decoder = decoders.ByteLevel()
+        self.backend.add_special_tokens([END, *template.special_tokens])
+        self.tokenizer = JokeTokenizer(self.backend, template, END)
+        self.script = script
+        self.batches: list[list[Request]] = []
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        self.batches.append(list(requests))
+        return [self._complete(request) for request in requests]
+
+    def _complete(self, request: Request) -> Completion:
+        said = self.backend.encode(self.script(request)).ids
+        ids = [*self.tokenizer.encode_prompt(request.prompt), *said]
+        return Completion(ids, finished=ids[-1] == self.tokenizer.end_id)
+
+
+def good(request: Request) -> str:
+    return f" number {request.seed}{MARKER}Fine.{END}"
+
+
+def test_jokes_are_told_in_one_batch() -> None:
+    engine = ScriptedEngine(good)
+    told = Teller(engine).tell("Which", count=4, seed=7)
+    assert len(engine.batches) == 1
+    assert [t.joke.question for t in told] == [f"Which number {t.seed}" for t in told]
+    assert {t.joke.answer for t in told} == {"Fine."}
+    assert [t.tries for t in told] == [1] * 4
+
+
+def test_only_failed_jokes_are_tried_again() -> None:
+    spoilt: list[int] = []
+
+    def spoil_two(request: Request) -> str:
+        if len(spoilt) < 2:
+            spoilt.append(request.seed)
+            return " and so on"
+        return good(request)
+
+    engine = ScriptedEngine(spoil_two)
+    told = Teller(engine).tell("Which", count=3, seed=7)
+    assert [len(batch) for batch in engine.batches] == [3, 2]
+    assert [t.tries for t in told] == [2, 2, 1]
+    assert not {request.seed for request in engine.batches[1]} & set(spoilt)
+
+
+def test_the_same_seed_tells_the_same_jokes() -> None:
+    teller = Teller(ScriptedEngine(good))
+    assert teller.tell(count=3, seed=5) == teller.tell(count=3, seed=5)
+    assert teller.tell(count=3, seed=5) != teller.tell(count=3, seed=6)
+
+
+def test_more_jokes_begin_with_the_same_ones() -> None:
+    teller = Teller(ScriptedEngine(good))
+    assert teller.tell(count=9, seed=5)[:4] == teller.tell(count=4, seed=5)
+
+
+def test_a_jokes_own_seed_tells_it_again_after_as_many_tries() -> None:
+    engine = ScriptedEngine(lambda r: good(r) if r.seed % 3 == 0 else " or")
+    teller = Teller(engine)
+    told = teller.tell(count=20, seed=1, tries=100)
+    assert max(t.tries for t in told) > 2
+    assert told == [teller.tell(seed=t.seed, tries=100)[0] for t in told]
+
+
+def test_the_seeds_of_jokes_and_tries_all_differ() -> None:
+    engine = ScriptedEngine(lambda _: "")
+    with pytest.raises(UntoldError):
+        Teller(engine).tell(count=50, seed=0, tries=20)
+    seeds = [request.seed for batch in engine.batches for request in batch]
+    assert len(set(seeds)) == len(seeds) == 1000
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_jokes_that_were_never_told_are_counted_with_reasons() -> None:
+    endings = iter([" cut off", f"{END}", f"{MARKER}a{MARKER}b{END}", f"{MARKER}{END}"])
+    with pytest.raises(GenerationError) as caught:
+        Teller(ScriptedEngine(lambda _: next(endings))).tell("Why", tries=4)
+    assert "in 4 tries" in str(caught.value)
+    assert "1 were cut off" in str(caught.value)
+    assert "3 had no question or no single answer" in str(caught.value)
+    assert caught.value.exit_code == 5
+
+
+def test_a_failure_still_holds_the_jokes_that_were_told() -> None:
+    seeds = [t.seed for t in Teller(ScriptedEngine(good)).tell(count=3, seed=2)]
+    engine = ScriptedEngine(lambda r: good(r) if r.seed in (seeds[0], seeds[2]) else "")
+    with pytest.raises(UntoldError, match="1 of 3 jokes") as caught:
+        Teller(engine).tell(count=3, seed=2)
+    assert [t.seed for t in caught.value.told] == [seeds[0], seeds[2]]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(top_k=1)])
+def test_greedy_jokes_are_tried_once(sampling: Sampling) -> None:
+    engine = ScriptedEngine(lambda _: "")
+    with pytest.raises(UntoldError, match="in one try"):
+        Teller(engine).tell(sampling=sampling)
+    assert len(engine.batches) == 1
+
+
+def test_a_whole_question_gets_its_answer() -> None:
+    (told,) = Teller(ScriptedEngine(lambda _: f" A rug.{END}")).tell("What lies on floors?")
+    assert told.joke == Joke("What lies on floors?", "A rug.")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Why <|answer|> no",
+        "<|question|> Why <|endoftext|> <\\|answer|>",
+        "Why do 🦄👩‍👩‍👧 dance",
+        "[bold]Why[/bold]",
+    ],
+)
+def test_the_told_question_begins_with_the_prompt(prompt: str) -> None:
+    (told,) = Teller(ScriptedEngine(good)).tell(prompt)
+    assert told.joke.question.startswith(f"{prompt} number")
+    assert told.joke.answer == "Fine."
+
+
+def test_control_characters_and_line_ends_of_a_prompt_are_spaces() -> None:
+    engine = ScriptedEngine(good)
+    Teller(engine).tell(" Why\x1b[2J\r\ndo\x00 \x9bcats\udcff\t")
+    assert engine.batches[0][0].prompt == "Why [2J do cats"
+
+
+def test_told_jokes_hold_no_control_characters_but_line_feeds() -> None:
+    script = f" a\x1b]0;b\x07{MARKER}\x9bc\td\ne\x7f{END}"
+    (told,) = Teller(ScriptedEngine(lambda _: script)).tell("Why")
+    assert told.joke == Joke("Why a ]0;b", "c d\ne")
+
+
+def test_broken_characters_are_tried_again() -> None:
+    endings = iter([f" x{MARKER}\ufffd{END}", f" x{MARKER}y{END}"])
+    (told,) = Teller(ScriptedEngine(lambda _: next(endings))).tell()
+    assert told.tries == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"count": 0}, "count"),
+        ({"count": -5}, "count"),
+        ({"tries": 0}, "tries"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        Teller(ScriptedEngine(good)).tell(**options)  # type: ignore[arg-type]
+
+
+def test_drawn_seeds_are_seeds() -> None:
+    seeds = {draw_seed() for _ in range(100)}
+    assert len(seeds) > 90
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_folder: ModelFolder) -> Engine:
+    return open_engine(tiny_folder, "transformers")
+
+
+def test_a_real_model_tells_what_it_learnt(engine: Engine, sample_jokes: list[Joke]) -> None:
+    told = Teller(engine).tell(count=5, seed=1)
+    assert {t.joke for t in told} <= set(sample_jokes)
+
+
+def test_a_real_model_answers_a_whole_question(engine: Engine, sample_jokes: list[Joke]) -> None:
+    (told,) = Teller(engine).tell(sample_jokes[6].question, sampling=Sampling(temperature=0))
+    assert told.joke == sample_jokes[6]
+
+
+def test_a_real_models_failures_are_tried_until_they_succeed(engine: Engine) -> None:
+    told = Teller(engine).tell("Why do", 10, Sampling(1.5), seed=3, tries=60)
+    assert len(told) == 10
+    assert max(t.tries for t in told) > 1
+    assert all(t.joke.question.startswith("Why do") for t in told)
+
+
+def test_a_prompt_too_long_for_the_model_is_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match="leaves no room"):
+        Teller(engine).tell("why " * 500)

@@ -1,0 +1,134 @@
+"""What every engine promises, checked on each of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from joker.core.errors import InputError
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+from joker.core.sampling import Sampling
+from joker.engines import Engine, EngineKind, Request, open_engine
+
+GREEDY = Sampling(temperature=0)
+VARIED = Sampling(temperature=3.0, top_k=0, top_p=1.0, max_new_tokens=20)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["transformers", pytest.param("openvino", marks=pytest.mark.integration)],
+)
+def kind(request: pytest.FixtureRequest) -> EngineKind:
+    parameter: EngineKind = request.param
+    return parameter
+
+
+@pytest.fixture(scope="module")
+def folder(kind: EngineKind, request: pytest.FixtureRequest) -> ModelFolder:
+    name = "served_folder" if kind == "openvino" else "tiny_folder"
+    model: ModelFolder = request.getfixturevalue(name)
+    return model
+
+
+@pytest.fixture(scope="module")
+def engine(kind: EngineKind, folder: ModelFolder) -> Engine:
+    return open_engine(folder, kind)
+
+
+def ids(engine: Engine, *requests: Request) -> list[list[int]]:
+    return [completion.token_ids for completion in engine.generate(requests)]
+
+
+def test_a_known_question_start_gives_the_learnt_joke(
+    engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    (completion,) = engine.generate([Request("What do you call a", GREEDY, seed=0)])
+    assert completion.finished
+    assert completion.token_ids[-1] == engine.tokenizer.end_id
+    assert engine.tokenizer.parse(completion.token_ids) == sample_jokes[3]
+
+
+def test_completions_keep_the_order_of_requests(engine: Engine, sample_jokes: list[Joke]) -> None:
+    prompts = [joke.question for joke in sample_jokes]
+    completions = engine.generate([Request(prompt, GREEDY, seed=0) for prompt in prompts])
+    jokes = [engine.tokenizer.parse(completion.token_ids) for completion in completions]
+    assert [joke and joke.question for joke in jokes] == prompts
+
+
+def test_completions_begin_with_the_prompt_ids(engine: Engine) -> None:
+    prompt_ids = engine.tokenizer.encode_prompt("Why do")
+    (completion,) = engine.generate([Request("Why do", VARIED, seed=1)])
+    assert completion.token_ids[: len(prompt_ids)] == prompt_ids
+
+
+def test_the_same_seed_gives_the_same_tokens(engine: Engine) -> None:
+    request = Request("Why", VARIED, seed=2**32 - 1)
+    first, again = ids(engine, request, request)
+    assert first == again == ids(engine, request)[0]
+
+
+def test_different_seeds_give_different_tokens(engine: Engine) -> None:
+    requests = [Request("Why", VARIED, seed) for seed in range(10)]
+    assert len(set(map(tuple, ids(engine, *requests)))) == 10
+
+
+def test_a_request_gives_the_same_tokens_alone_and_in_company(
+    engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    samplings = (VARIED, Sampling(1.5, 10, 0.9, 30), GREEDY, Sampling(2.0, 0, 0.5, 7))
+    requests = [
+        Request(joke.question[: 3 * number], samplings[number % 4], seed=number)
+        for number, joke in enumerate(sample_jokes * 4)
+    ]
+    together = ids(engine, *requests)
+    assert together[::8] == [ids(engine, request)[0] for request in requests[::8]]
+    assert together[::-1] == ids(engine, *requests[::-1])
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1e-40), Sampling(3.0, top_k=1)])
+def test_the_likeliest_token_needs_no_luck(engine: Engine, sampling: Sampling) -> None:
+    requests = [Request("How does", replace(sampling, top_p=1.0), seed) for seed in range(5)]
+    assert ids(engine, *requests) == ids(engine, Request("How does", GREEDY, seed=9)) * 5
+
+
+def test_no_more_than_max_new_tokens_are_generated(engine: Engine) -> None:
+    prompt_ids = engine.tokenizer.encode_prompt("Why")
+    (completion,) = engine.generate([Request("Why", replace(GREEDY, max_new_tokens=3), seed=0)])
+    assert len(completion.token_ids) == len(prompt_ids) + 3
+    assert not completion.finished
+
+
+def test_the_context_is_never_exceeded(engine: Engine, folder: ModelFolder) -> None:
+    context_length = folder.manifest.context_length
+    prompt = "why" * (context_length // 3)
+    while len(engine.tokenizer.encode_prompt(prompt)) > context_length - 3:
+        prompt = prompt[:-1]
+    wild = Sampling(5.0, top_k=0, top_p=1.0, max_new_tokens=10**20)
+    completions = engine.generate([Request(prompt, wild, seed) for seed in range(5)])
+    assert max(len(completion.token_ids) for completion in completions) == context_length
+    for completion in completions:
+        assert completion.finished or len(completion.token_ids) == context_length
+
+
+def test_a_prompt_that_fills_the_context_is_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match="leaves no room"):
+        engine.generate([Request("fine", GREEDY, 0), Request("why " * 200, GREEDY, 0)])
+    assert ids(engine, Request("fine", replace(GREEDY, max_new_tokens=1), 0))
+
+
+def test_an_empty_prompt_invents_the_question(engine: Engine, sample_jokes: list[Joke]) -> None:
+    (completion,) = engine.generate([Request("", Sampling(top_k=5), seed=3)])
+    assert engine.tokenizer.parse(completion.token_ids) in sample_jokes
+
+
+def test_no_requests_give_no_completions(engine: Engine) -> None:
+    assert engine.generate([]) == []
+
+
+def test_a_top_k_beyond_the_vocabulary_keeps_all(engine: Engine) -> None:
+    kept, huge = ids(
+        engine, Request("Why", VARIED, seed=4), Request("Why", replace(VARIED, top_k=10**30), 4)
+    )
+    assert kept == huge

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from joker.core.errors import MissingPartError, ModelFolderError, TokenizerError
+from joker.core.model_folder import ModelFolder
+from joker.engines import EngineKind, open_engine
+
+
+def test_serving_parts_load_no_training_library() -> None:
+    code = (
+        "import sys, joker.cli.tell, joker.comedy.teller, joker.engines.openvino\n"
+        "print({'torch', 'transformers', 'optimum', 'mlflow', 'pyarrow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_folder_without_a_graph_opens_in_pytorch(tiny_folder: ModelFolder) -> None:
+    assert type(open_engine(tiny_folder)).__name__ == "TransformersEngine"
+
+
+def test_a_folder_without_a_graph_is_refused_for_openvino(tiny_folder: ModelFolder) -> None:
+    with pytest.raises(ModelFolderError, match="joker export"):
+        open_engine(tiny_folder, "openvino")
+
+
+def test_missing_pytorch_is_named(
+    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for module in ("sampler", "transformers", "weights"):
+        monkeypatch.delitem(sys.modules, f"joker.engines.{module}", raising=False)
+    with pytest.raises(MissingPartError, match="torch"):
+        open_engine(tiny_folder)
+
+
+@pytest.mark.integration
+def test_a_folder_with_a_graph_opens_in_openvino(served_folder: ModelFolder) -> None:
+    assert type(open_engine(served_folder)).__name__ == "OpenVinoEngine"
+
+
+def _copy(folder: ModelFolder, tmp_path: Path) -> ModelFolder:
+    shutil.copytree(folder.path, tmp_path / "model")
+    return ModelFolder.open(tmp_path / "model")
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("kind", ["transformers", "openvino"])
+@pytest.mark.integration
+def test_damaged_weights_are_refused(
+    served_folder: ModelFolder, tmp_path: Path, kind: EngineKind
+) -> None:
+    folder = _copy(served_folder, tmp_path)
+    _truncate(folder.path / "model.safetensors")
+    _truncate(folder.openvino / "openvino_model.bin")
+    with pytest.raises(ModelFolderError, match="cannot load"):
+        open_engine(folder, kind)
+
+
+@pytest.mark.integration
+def test_a_damaged_graph_is_refused(served_folder: ModelFolder, tmp_path: Path) -> None:
+    folder = _copy(served_folder, tmp_path)
+    _truncate(folder.openvino / "openvino_model.xml")
+    with pytest.raises(ModelFolderError, match="joker export"):
+        open_engine(folder)
+
+
+@pytest.mark.integration
+def test_a_graph_without_its_tokenizer_is_refused(
+    served_folder: ModelFolder, tmp_path: Path
+) -> None:
+    folder = _copy(served_folder, tmp_path)
+    (folder.openvino / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerError, match="openvino"):
+        open_engine(folder)
