@@ -98,10 +98,10 @@ def test_allowed_phrase_is_taken_out_but_not_what_stands_beside_it() -> None:
     "text",
     [
         "bl4st",
-        "81ast".replace("8", "b"),
+        "b1ast",
         "b!ast",
         "bla$t!",
-        "8!".replace("8", "b") + "4s7",
+        "b!4s7",
         "b l a s t",
         "a b l a s t",
         "b.l.a.s.t",
@@ -304,7 +304,7 @@ def test_shipped_list_flags_what_strangers_should_not_meet(text: str, category: 
     assert category in {flag.category for flag in Moderator.default().check(text)}
 
 
-def test_long_and_hostile_text_is_checked_in_reasonable_time() -> None:
+def test_long_and_hostile_text_is_checked() -> None:
     for text in ("a " * 20_000, "a" * 40_000, "b*st " * 8_000, "*" * 40_000, "a*" * 20_000):
         OWN.check(text)
         Moderator.default().check(text)

@@ -6,6 +6,7 @@ once. `main` is the one place where errors become a line and an exit code.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -57,6 +58,10 @@ app.command("tell")(tell)
 
 def main() -> None:
     """Run the command line; a person's mistake ends in one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter gets a question mark, not a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except JokerError as error:

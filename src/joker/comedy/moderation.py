@@ -47,9 +47,10 @@ _WORD = re.compile(r"[a-z0-9]+")
 _LETTER = r"[a-z0-9@$!](?![a-z0-9])"
 _SPACED = re.compile(rf"(?<![a-z0-9@$!]){_LETTER}(?:[^a-z0-9@$!]{{1,3}}{_LETTER}){{2,}}")
 _BROKEN = re.compile(r"(?<=[a-z])[._|-](?=[a-z])")
-_MASKED = re.compile(r"(?<![a-z*])(?:[a-z]+[*#@%_]+[a-z]+|[a-z][*#]{2,})(?![a-z*])")
+_MASKED = re.compile(r"(?<![a-z*])(?:[a-z]+[*#@%_]+[a-z]+|[a-z]{1,2}[*#]{2,})(?![a-z*])")
 _LEET = re.compile(  # a word that mixes letters with digits or signs; a final ! is punctuation
-    r"(?:[0-9@$!]+[a-z]|[a-z]+(?:[0-9@$]|!(?=[a-z0-9@$])))(?:[a-z0-9@$!]*[a-z0-9@$])?"
+    r"(?<![a-z0-9@$!])(?:[0-9@$!]+[a-z]|[a-z]+(?:[0-9@$]|!(?=[a-z0-9@$])))"
+    r"(?:[a-z0-9@$!]*[a-z0-9@$])?"
 )
 _LEETSPEAK = [str.maketrans("0134579@$!", f"o{i}eastgas{i}") for i in "il"]
 _STRETCHED = re.compile(r"([aeiouy])\1{2,}|([a-z])\2{2,}")
@@ -100,7 +101,8 @@ class Moderator:
         for part in dict.fromkeys(part for _, parts in self._rules for part in parts):
             for term in _terms(part, sections):
                 self._add(term, part)
-        self._terms_with = lru_cache(maxsize=1 << 15)(self._find_terms)
+        self._longest_key = max(map(len, self._terms), default=0)
+        self._terms_with = lru_cache(maxsize=1 << 13)(self._find_terms)
 
     @staticmethod
     def default() -> Moderator:
@@ -142,7 +144,8 @@ class Moderator:
 
     def _find_terms(self, word: str) -> list[_Term]:
         """Return the terms indexed by a word or by a stem of it."""
-        keys = [word, *(f"{word[:end]}*" for end in range(1, len(word) + 1))]
+        ends = range(1, min(len(word), self._longest_key) + 1)
+        keys = [word, *(f"{word[:end]}*" for end in ends)]
         return [term for key in keys for term in self._terms.get(key, ())]
 
     def _parts(self, reading: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ with ``exit_code``; a traceback therefore always means a defect of ours.
     ├── MissingPartError       3   an optional part is not installed
     ├── ResourceError          4   out of memory or disk
     ├── GenerationError        5   the model gave no acceptable joke in so many tries
+    │   └── UntoldError            (comedy.teller) some of the jokes asked for; holds the others
     └── StoppedError         130   a signal ended the work early, nothing is lost
 
 Messages are one sentence that names what is wrong and what to do about it.

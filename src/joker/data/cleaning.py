@@ -91,7 +91,7 @@ def _unescape_html(text: str) -> str:
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffc\U000e0000-\U000e007f]"
-    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])|[\u200c\u200d]{2,}"
 )
 # Look-alikes of ASCII: full width and mathematical letters.
 _LOOKALIKES = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]+")
@@ -128,13 +128,13 @@ def _plain_run(match: re.Match[str]) -> str:
 # --- Markdown and links ---------------------------------------------------------------------------
 
 _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*(?: +\"[^\"\n]*\")? *\)")
-_SPOILER = re.compile(r">!(.*?)!<", re.DOTALL)
+_SPOILER = re.compile(r">!(.{0,1000}?)!<", re.DOTALL)
 # A line drawn across the page, or dots to scroll past before the punchline.
 _RULE_LINE = re.compile(r"^(?:[-*_=.] *)+$", re.MULTILINE)
 _RULE_STARTS = ("\n-", "\n*", "\n_", "\n=", "\n.")
 _QUOTE_MARK = re.compile(r"^[ \t]*(?:>[ \t]?)+(?!!)", re.MULTILINE)
 _HEADING = re.compile(
-    r"^[ \t]*#+(?=[ *#])[ \t]*|(?<=[^\s#])#*[ \t]*##[ \t]*$|(?<=\*)#+$", re.MULTILINE
+    r"^[ \t]*#+(?=[ *#])[# \t]*|(?<=[^\s#])#*[ \t]*##[ \t]*$|(?<=\*)#+$", re.MULTILINE
 )
 _SUPERSCRIPT = re.compile(r"\^{2,}|(?<!\S)\^[^\s\d]\S*")
 _ESCAPE = re.compile(r"\\([\\*_^~#>|()\[\]{}.!+-])")
@@ -145,7 +145,7 @@ def _emphasis(mark: str) -> re.Pattern[str]:
     """Match text between two marks that hug it and do not stand inside a word or a face."""
     char = re.escape(mark[0])
     return re.compile(
-        rf"(?<![^\s(\[\"'*_~#-]){re.escape(mark)}(?=[^\s{char}])([^\n]*?[^\s{char}\\]){re.escape(mark)}"
+        rf"(?<![^\s(\[\"'*_~#-]){re.escape(mark)}(?=[^\s{char}])([^\n]{{0,300}}?[^\s{char}\\]){re.escape(mark)}"
         r"(?![\w/*_~¯])"
     )
 

@@ -18,6 +18,7 @@ from joker.data.prepared import PreparedData
 from joker.training import plots
 from joker.training.config import TrainingConfig
 from joker.training.finetune import finetune
+from joker.training.machine import quiet_libraries
 from joker.training.tracking import Tracker
 
 
@@ -69,6 +70,7 @@ def compare(
         InputError: If data, settings or a folder cannot be used.
         StoppedError: If a signal ended it early.
     """
+    quiet_libraries()
     folders: dict[str, ModelFolder] = {}
     with Tracker(f"compare-{out.name}") as tracker:
         tracker.log_params({"training": config.to_dict(), "layouts": len(templates)})
