@@ -10,10 +10,9 @@ from joker.core.template import TEMPLATES, Template, load_template
 
 JOKE = Joke("Why did the bicycle lie down?", "It was two tired.")
 LAYOUTS = [t.with_markers(kind) for t in TEMPLATES.values() for kind in ("special", "plain")]
-fragments = st.sampled_from(["\\", "\n", " ", "A\\nswer:"]) | st.sampled_from(
-    ["<|question|>", "<|answer|>", "<|endoftext|>", "Answer:", "Question:", "<|joke|>", "<|punchline|>", "?", "why"]
-)
-texts = st.lists(st.one_of(fragments, st.text(max_size=8)), min_size=1).map("".join)
+fragments = st.sampled_from(["\\", "\n", " ", "A\\nswer:", "?", "why", "<|endoftext|>"])
+markers = st.sampled_from([text for layout in LAYOUTS for text in layout.marker_texts])
+texts = st.lists(st.one_of(fragments, markers, st.text(max_size=8)), min_size=1).map("".join)
 stripped_texts = texts.map(str.strip).filter(bool)
 
 

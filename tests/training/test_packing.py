@@ -54,10 +54,12 @@ def test_blocks_join_jokes_without_start_tokens_and_drop_the_remainder() -> None
     assert rows.tensors["input_ids"].tolist() == [[1, 2, 0], [3, 4, 5]]
 
 
-def test_a_packed_joke_costs_what_it_costs_alone() -> None:
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_packed_joke_costs_what_it_costs_alone(attention: str) -> None:
     torch.manual_seed(0)
     model = open_base("new:tiny", TEMPLATES["original"], ["Why not?"]).model.train(False)
     model.config.use_cache = False
+    model.set_attn_implementation(attention)
     jokes = [encoded(9, 1), encoded(14, 20), encoded(6, 40), encoded(11, 5)]
     packed = pack_jokes(jokes, block_size=24, pad_id=0)
     with torch.no_grad():

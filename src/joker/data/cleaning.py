@@ -166,7 +166,7 @@ def _strip_markdown(text: str) -> str:
         if mark in text:
             text = pattern.sub(r"\1", text)
     if "^" in text:
-        text = _SUPERSCRIPT.sub(lambda match: match[0].replace("^", ""), text)
+        text = _SUPERSCRIPT.sub(lambda match: match[0].replace("^", " "), text)
     if "\\" in text:
         text = _ESCAPE.sub(r"\1", text)
     return text

@@ -7,6 +7,7 @@ Rows become jokes, plain jokes or dropped rows; none vanishes. Called by
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -112,7 +113,7 @@ def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
         return
     pending: deque[tuple[list[Row], Future[list[Parsed]]]] = deque()
     try:
-        with ProcessPoolExecutor(_PROCESSES, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(_PROCESSES, get_context("spawn"), _ignore_interrupts) as pool:
             pending.append((first, pool.submit(_parse_batch, kind, first)))
             for batch in batches:
                 pending.append((batch, pool.submit(_parse_batch, kind, batch)))
@@ -125,6 +126,11 @@ def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
         raise ResourceError(
             "a process that parses posts was killed, probably because memory ran out"
         ) from error
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that reads; it ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _parse_batch(kind: Kind, rows: Sequence[Row]) -> list[Parsed]:

@@ -27,6 +27,8 @@ LONGEST_GIVEN = 1_000
 """Most characters of a question or answer where a file names both."""
 LONGEST_PLAIN = 10_000
 """Most characters of a plain joke."""
+LONGEST_RAW = 40_000
+"""Most characters of a part before cleaning; Reddit allows no longer post."""
 
 
 class Parsed(NamedTuple):
@@ -47,8 +49,13 @@ class Parsed(NamedTuple):
     changes: frozenset[str]
 
 
+_TOO_LONG = Parsed("dropped", "too long", "", "", frozenset())
+
+
 def parse_pair(question: str, answer: str) -> Parsed:
     """Parse a row of a file that names question and answer itself."""
+    if max(len(question), len(answer)) > LONGEST_RAW:
+        return _TOO_LONG
     row = _Row(question, answer)
     row.strip_title()
     row.strip_body()
@@ -62,6 +69,8 @@ def parse_pair(question: str, answer: str) -> Parsed:
 
 def parse_post(title: str, body: str) -> Parsed:
     """Parse a post of /r/Jokes."""
+    if max(len(title), len(body)) > LONGEST_RAW:
+        return _TOO_LONG
     row = _Row(title, body)
     request = questions.requests(row.title, row.body)
     row.strip_title()

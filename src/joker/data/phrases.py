@@ -37,7 +37,7 @@ _TAG = (
     r")[^\[\](){}]{0,60}[\])}]"
 )
 _TAGS = re.compile(
-    rf"^\W*{_TAG}[\W_]*(?=[\w\"'])|\s*{_TAG}[\s.]*$"
+    rf"^\W*{_TAG}[^\w\"'(\[]*(?=\S)|\s*{_TAG}[\s.]*$"
     r"|^\W*nsf[wl]\b\W*\s|\s*[-:.,;*|]*\s*\bnsf[wl]\b\W*$",
     re.IGNORECASE,
 )

@@ -67,7 +67,7 @@ def prepare(
 
     Raises:
         DataError: If an input or the target cannot be used, or too few jokes are left to split.
-        ResourceError: If memory or disk ran out.
+        ResourceError: If a process is killed for its memory, or the disk is full.
         MissingPartError: If pyarrow is not installed.
     """
     report = report or (lambda line: None)  # noqa: ARG005
@@ -91,7 +91,8 @@ def prepare(
         "clusters": split_by_cluster(keys, copies.clusters, seed, counted=unique),
         "random": split_by_joke(keys, seed),
     }
-    if not (test[split] & kept[split]).any():
+    leak = {kind: _leak(copies, test[kind], kept[kind]) for kind in test}
+    if not (leak[split].train and leak[split].test):
         raise DataError("all jokes are near-copies of one another and cannot be split; add others")
     for index in np.flatnonzero(~kept[split]).tolist():
         harvest.drop(index, DUPLICATE)
@@ -113,12 +114,12 @@ def prepare(
         fingerprint=fingerprint(rows),
         split=split,
         seed=seed,
-        train=int((kept[split] & ~test[split]).sum()),
-        test=int((kept[split] & test[split]).sum()),
+        train=leak[split].train,
+        test=leak[split].test,
         plain=len(harvest.plain),
         clusters=int(copies.clusters.max()) + 1,
         sources=harvest.counts(),
-        leak={kind: _leak(copies, test[kind], kept[kind]) for kind in test},
+        leak=leak,
         overlap=_overlap(harvest, copies, [source.name for source in sources]),
     )
     tables: dict[str, Rows] = {JOKES: rows, PLAIN: harvest.plain, DROPPED: harvest.dropped}

@@ -83,7 +83,7 @@ _LABELLED = _compile(
     r"\W{0,3}(?:a|answer)\s?\d*\s?[:.)-]+\s*([^\n]+)$",
     re.MULTILINE,
 )
-_LABELLED_SHARE = 0.6
+_LABELLED_SHARE = 0.7
 _PAIR_LINES = 3
 
 
@@ -93,9 +93,9 @@ def find_pairs(body: str) -> list[tuple[str, str]]:
     Either each is labelled, or the first of two or three lines asks and the others
     answer. Of several unlabelled questions the answers are not told apart and left empty.
     """
-    if pairs := _LABELLED.findall(body):
-        covered = sum(len(question) + len(answer) for question, answer in pairs)
-        return pairs if covered > _LABELLED_SHARE * len(body) else []
+    if labelled := [*_LABELLED.finditer(body)]:
+        covered = sum(len(match[0]) for match in labelled)
+        return [(m[1], m[2]) for m in labelled] if covered > _LABELLED_SHARE * len(body) else []
     lines = [line for line in body.split("\n") if line]
     asked = [line for line in lines if line.endswith("?") and begins_question(line)]
     if len(asked) > 1 and len(lines) <= 3 * len(asked):
@@ -145,11 +145,12 @@ _PUN_LENGTH = 60
 def requests(title: str, body: str) -> bool:
     """Say whether a post asks for jokes instead of telling one.
 
-    A short answer to such a question, which says nothing of the poster's own, is a pun on it.
+    One short line that says nothing of the poster's own is an answer, a pun on the question.
     """
     if not _ABOUT_JOKES.search(title) or not _REQUEST.search(title) or _NO_REQUEST.match(title):
         return False
-    return len(body) > _PUN_LENGTH or not asks(title) or bool(_SAYS_SO.search(body))
+    answered = asks(title) and len(body) <= _PUN_LENGTH and "\n" not in body
+    return not answered or bool(_SAYS_SO.search(body))
 
 
 # --- set-ups and headlines ------------------------------------------------------------------------

@@ -171,13 +171,21 @@ def _check_columns(names: list[str], source: Source, where: str = "") -> None:
 
 
 def _row(record: Record, source: Source, number: int) -> Row:
-    question, answer = record[source.question.casefold()], record[source.answer.casefold()]
     return Row(
         str(record.get("id") or number),
-        question if isinstance(question, str) else "",
-        answer if isinstance(answer, str) else "",
+        _text(record, source, source.question, number),
+        _text(record, source, source.answer, number),
         _score(record.get("score")),
     )
+
+
+def _text(record: Record, source: Source, column: str, number: int) -> str:
+    value = record[column.casefold()]
+    if isinstance(value, str | int | float):
+        return str(value)
+    if value is None:
+        return ""
+    raise DataError(f"{source.path}, row {number}: {column!r} is no text")
 
 
 def _score(value: object) -> int | None:

@@ -110,6 +110,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     )
 
 
+def set_dropout(model: PreTrainedModel, share: float) -> None:
+    """Set the share that every dropout layer of a model drops while it trains."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+
+
 def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     if size not in SIZES:
         raise ModelFolderError(f"there is no size {size!r}: choose new:{', new:'.join(SIZES)}")

@@ -31,6 +31,7 @@ class TrainingConfig:
     learning_rate: float | None = option(None, "Peak learning rate of AdamW.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     beta2: float = option(0.99, "Second-moment decay of AdamW.")
+    dropout: float | None = option(None, "Dropout; by default the base's own, 0 from scratch.")
     warmup: float = option(0.05, "Share of the steps in which the learning rate rises.")
     schedule: Schedule = option("cosine", "How the learning rate falls afterwards.")
     batch_size: int = option(8, "Rows per device in one forward pass.")
@@ -59,6 +60,8 @@ class TrainingConfig:
             raise ConfigError("setting 'learning_rate' must lie between 0 and 1")
         if not 0 <= self.warmup < 1:
             raise ConfigError("setting 'warmup' must be a share from 0 to below 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError("setting 'dropout' must be a share from 0 to below 1")
         if not 0 < self.beta2 < 1:
             raise ConfigError("setting 'beta2' must lie between 0 and 1")
         if self.checkpoint_minutes < 0:
@@ -73,6 +76,13 @@ class TrainingConfig:
             return self.learning_rate
         return 1e-3 if self.base.startswith("new:") else 2e-4
 
+    @property
+    def resolved_dropout(self) -> float | None:
+        """The dropout to set; None leaves a pretrained base its own."""
+        if self.dropout is None and self.base.startswith("new:"):
+            return 0.0
+        return self.dropout
+
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, the learning rate resolved."""
         return {**asdict(self), "learning_rate": self.peak_learning_rate}
@@ -83,6 +93,7 @@ ORIGINAL: dict[str, Any] = {
     "learning_rate": 2e-5,
     "weight_decay": 0.01,
     "beta2": 0.999,
+    "dropout": 0.1,
     "warmup": 0.0,
     "schedule": "linear",
     "batch_size": 8,

@@ -32,7 +32,7 @@ from joker.engines import open_engine
 from joker.engines.base import Request
 from joker.evaluation.figures import likelihood_figures
 from joker.training import plots
-from joker.training.base import Base, open_base
+from joker.training.base import Base, open_base, set_dropout
 from joker.training.callbacks import (
     CheckpointCallback,
     ProgressCallback,
@@ -123,6 +123,8 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
             f"setting 'block_size' is {config.block_size}, but {config.base} looks at "
             f"{base.context_length} tokens at most"
         )
+    if config.resolved_dropout is not None:
+        set_dropout(base.model, config.resolved_dropout)
     trainer, rows = _trainer(run, base, jokes)
     progress = ProgressCallback(_tokens_per_step(trainer, rows))
     signals = SignalCallback()
@@ -209,6 +211,9 @@ def _trainer(run: Run, base: Base, jokes: Sequence[Joke]) -> tuple[Trainer, Rows
         arguments.torch_compile = resolve_compile(
             config.compile, config.max_steps * config.accumulation or passes
         )
+        if not on_cuda:
+            # Rows are short: fused attention's backward pass costs a fifth of a step more here.
+            base.model.set_attn_implementation("eager")
         # A cache makes Transformers take a packed row for one text.
         base.model.config.use_cache = False
         trainer = JokeTrainer(

@@ -1,0 +1,116 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from joker.core.errors import DataError
+from joker.data.manifest import SplitKind
+from joker.data.preparation import DUPLICATE, prepare
+from joker.data.prepared import DROPPED, PLAIN, PreparedData
+from joker.data.sources import Source
+
+WriteCsv = Callable[..., Path]
+Pairs = Callable[[int], list[tuple[str, str]]]
+
+
+@pytest.fixture
+def sources(qa_file: Path, rjokes_file: Path) -> list[Source]:
+    return [Source.qa_jokes(qa_file), Source.rjokes(rjokes_file)]
+
+
+def prepared(sources: list[Source], out: Path, split: SplitKind, seed: int = 1) -> PreparedData:
+    manifest = prepare(sources, out, split=split, seed=seed)
+    data = PreparedData.open(out)
+    assert data.manifest == manifest
+    return data
+
+
+def test_a_cluster_split_keeps_the_best_of_equal_jokes(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    data = prepared(sources, tmp_path / "out", "clusters")
+    kettles = [
+        j for j in (*data.jokes("train"), *data.jokes("test")) if "kettle" in j.joke.question
+    ]
+    assert [(joke.source, joke.score) for joke in kettles] == [("rjokes", 0)]
+    assert data.manifest.sources["qa-jokes"].dropped[DUPLICATE] == 2
+    assert ("qa-jokes", "2", DUPLICATE) in data.rows(DROPPED)
+
+
+def test_a_random_split_keeps_all(sources: list[Source], tmp_path: Path) -> None:
+    data = prepared(sources, tmp_path / "out", "random")
+    assert data.manifest.train + data.manifest.test == 35
+    assert DUPLICATE not in data.manifest.sources["qa-jokes"].dropped
+
+
+@pytest.mark.parametrize("split", ["clusters", "random"])
+def test_every_row_has_its_place_in_the_folder(
+    sources: list[Source], tmp_path: Path, split: SplitKind
+) -> None:
+    data = prepared(sources, tmp_path / "out", split)
+    kept = [*data.jokes("train"), *data.jokes("test")]
+    assert len(kept) + len(data.rows(PLAIN)) + len(data.rows(DROPPED)) == 35 + 5
+    assert len(data.jokes("test")) == data.manifest.test == round(0.1 * len(kept))
+
+
+def test_the_leak_of_both_splits_is_told_whichever_was_chosen(
+    sources: list[Source], write_csv: WriteCsv, pairs: Pairs, tmp_path: Path
+) -> None:
+    twice = write_csv("again.csv", ["question", "answer"], pairs(30))
+    sources = [*sources, Source.own(twice)]
+    by_cluster = prepared(sources, tmp_path / "clusters", "clusters").manifest
+    at_random = prepared(sources, tmp_path / "random", "random").manifest
+    assert by_cluster.leak == at_random.leak
+    assert by_cluster.leak["clusters"].copied == 0
+    assert by_cluster.leak["random"].copied >= 4
+    assert at_random.leak["random"].test == at_random.test
+    assert by_cluster.leak["clusters"].train == by_cluster.train
+
+
+def test_the_overlap_of_sources_is_told(
+    sources: list[Source], write_csv: WriteCsv, pairs: Pairs, tmp_path: Path
+) -> None:
+    mine = [*pairs(10), ("Why is a fence so calm?", "It has good posts."), ("Hm", "Yes")]
+    own = Source.own(write_csv("mine.csv", ["question", "answer"], mine))
+    overlap = prepared([*sources, own], tmp_path / "out", "clusters").manifest.overlap
+    entry = next(e for e in overlap if (e.source, e.other) == ("mine", "qa-jokes"))
+    assert (entry.questions, entry.exact, entry.near) == (11, 10, 10)
+
+
+def test_the_seed_and_nothing_else_decides(sources: list[Source], tmp_path: Path) -> None:
+    first, second, other = (
+        prepared(sources, tmp_path / name, "clusters", seed).manifest.fingerprint
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first == second != other
+
+
+def test_too_little_to_split_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
+    header = ["question", "answer"]
+    one = Source.own(write_csv("one.csv", header, [("Who?", "An owl."), ("Who?", "")]))
+    with pytest.raises(DataError, match="1 jokes of question and answer are left"):
+        prepare([one], tmp_path / "out")
+    equal = Source.own(write_csv("equal.csv", header, [("Who hums?", "An owl.")] * 5))
+    with pytest.raises(DataError, match="near-copies of one another"):
+        prepare([equal], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    prepare([equal], tmp_path / "out", split="random")
+
+
+def test_inputs_must_be_there_and_differ(qa_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing to prepare"):
+        prepare([], tmp_path / "out")
+    with pytest.raises(DataError, match="2 inputs are called 'jokes'"):
+        prepare([Source.own(qa_file), Source.own(qa_file)], tmp_path / "out")
+
+
+def test_the_target_is_checked_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("dear owl")
+    with pytest.raises(DataError, match="is not a prepared folder"):
+        prepare([Source.own(tmp_path / "missing.csv")], tmp_path)
+
+
+def test_work_in_progress_is_told(sources: list[Source], tmp_path: Path) -> None:
+    said: list[str] = []
+    prepare(sources, tmp_path / "out", report=said.append)
+    assert said == ["comparing 35 jokes", "writing"]
