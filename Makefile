@@ -13,10 +13,10 @@ run: $(RUN)/.ready  ## Set up what telling needs and tell a joke
 	$(RUN)/bin/joker tell
 
 test: $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
-	$(DEV)/bin/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile
 
 check: $(DEV)/.ready lint types imports  ## The same without the slow tests
-	$(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .

@@ -39,12 +39,14 @@ def test_jsonl_is_read_line_by_line(tmp_path: Path) -> None:
         {"Question": "Who?", "answer": "An owl", "id": 3, "score": 5.0},
         {"question": "How many?", "answer": 42},
         {"question": None, "answer": "x", "score": "many"},
+        {"question": "a", "answer": "b", "score": 1e30, "id": "\ud800"},
     ]
     file = write(tmp_path / "mine.jsonl", "\n\n".join(map(json.dumps, lines)))
     assert rows(file) == [
         Row("3", "Who?", "An owl", 5),
         Row("2", "How many?", "42", None),
         Row("3", "", "x", None),
+        Row("?", "a", "b", None),
     ]
 
 
@@ -68,6 +70,7 @@ def test_encodings_are_told_apart(tmp_path: Path, encoded: bytes) -> None:
     [
         ("empty.csv", "", "is empty"),
         ("blank.csv", " \n\n ", "is empty"),
+        ("mark.csv", b"\xef\xbb\xbf", "its columns are none"),
         ("header.csv", "question,answer\n", "has no rows"),
         (
             "other.csv",

@@ -55,7 +55,7 @@ class Source:
     @classmethod
     def own(cls, path: Path, question: str = "question", answer: str = "answer") -> Source:
         """Return anyone's own file, named after it."""
-        return cls(path.stem, path, "pairs", question, answer)
+        return cls(_storable(path.stem), path, "pairs", question, answer)
 
 
 class Row(NamedTuple):
@@ -127,7 +127,7 @@ def _read_csv(file: Iterator[str], source: Source) -> Iterator[Record]:
     limit = csv.field_size_limit(LONGEST_FIELD)
     try:
         reader = csv.reader(file, strict=True)
-        header = [name.strip().casefold() for name in next(reader)]
+        header = [name.strip().casefold() for name in next(reader, [])]
         _check_columns(header, source)
         for fields in reader:
             if not fields:
@@ -172,7 +172,7 @@ def _check_columns(names: list[str], source: Source, where: str = "") -> None:
 
 def _row(record: Record, source: Source, number: int) -> Row:
     return Row(
-        str(record.get("id") or number),
+        _storable(str(record.get("id") or number)),
         _text(record, source, source.question, number),
         _text(record, source, source.answer, number),
         _score(record.get("score")),
@@ -190,6 +190,12 @@ def _text(record: Record, source: Source, column: str, number: int) -> str:
 
 def _score(value: object) -> int | None:
     try:
-        return int(float(str(value)))
+        score = int(float(str(value)))
     except (ValueError, OverflowError):
         return None
+    return score if abs(score) < 2**63 else None
+
+
+def _storable(text: str) -> str:
+    """Return a text without lone surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
