@@ -31,8 +31,9 @@ imports: $(DEV)/.ready
 docs: $(DEV)/.ready  ## Write docs/cli.md anew from the commands' own help
 	$(DEV)/bin/typer joker.cli utils docs --name joker --output docs/cli.md
 
-bench: $(DEV)/.ready  ## Measure; DATA=folder takes real jokes
-	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(DATA),--data $(DATA))
+bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
+	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
+	$(if $(DATA),$(DEV)/bin/python benchmarks/training.py --data $(DATA))
 
 constraints: $(DEV)/.ready  ## Pin what is installed now
 	$(DEV)/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt

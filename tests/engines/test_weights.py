@@ -40,7 +40,7 @@ def test_a_folder_without_weights_is_refused(folder: ModelFolder) -> None:
 def test_cut_off_weights_are_refused(folder: ModelFolder) -> None:
     weights = folder.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelFolderError, match="cannot load the model in"):
+    with pytest.raises(ModelFolderError, match="cannot load the model"):
         load_causal_lm(folder)
 
 
@@ -59,7 +59,7 @@ def test_a_configuration_of_another_model_is_refused(
 ) -> None:
     config = folder.path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
-    with pytest.raises(ModelFolderError, match="cannot load the model in"):
+    with pytest.raises(ModelFolderError, match="cannot load the model"):
         load_causal_lm(folder)
 
 

@@ -1,9 +1,11 @@
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,18 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +74,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+    wait_for_port(port, process)
     yield f"http://127.0.0.1:{port}", kill
     kill()
 
@@ -129,3 +135,31 @@ def test_a_server_that_goes_away_does_not_lose_the_run(
     assert [(entry.step, entry.value) for entry in history] == [(1, 2.0), (2, 1.0)]
     assert run.data.tags["mlflow.parentRunId"] == only_run("outer").info.run_id
     assert only_run("outer").data.params == {"layouts": "3"}
+
+
+def test_a_registered_model_is_served(tiny_folder: ModelFolder) -> None:
+    with Tracker("served") as tracker:
+        tracker.register(tiny_folder, "served")
+    source = mlflow.MlflowClient().get_model_version_by_alias("joker", "served").source
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    process = subprocess.Popen(
+        [*command, "--model-uri", source, "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for_port(port, process)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            data=json.dumps({"inputs": [{"prompt": "Why"}], "params": {"seed": 3}}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            (told,) = json.load(response)["predictions"]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert told["question"].startswith("Why")
+    assert told["answer"]

@@ -30,6 +30,31 @@ def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrained
         ResourceError: If the model does not fit into memory.
         InputError: If there is no such device.
     """
+    if not folder.has_weights:
+        raise ModelFolderError(
+            f"{folder.path} holds no model.safetensors, only a graph for serving; "
+            "name a folder with PyTorch weights"
+        )
+    # Nothing is downloaded or unpickled for a folder of ours.
+    model = read_causal_lm(str(folder.path), local_files_only=True, use_safetensors=True)
+    import torch
+
+    with out_of_memory_as_resource_error(f"loading {folder.path}"):
+        return _to_device(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
+    """Read a causal language model in 32-bit floats, on the CPU.
+
+    Args:
+        source: A folder, or a name on the hub.
+        **options: Further options of Transformers' ``from_pretrained``.
+
+    Raises:
+        ModelFolderError: If there is no such model, or its weights do not make one.
+        MissingPartError: If PyTorch or Transformers is not installed.
+        ResourceError: If the model does not fit into memory.
+    """
     try:
         import torch
         from transformers import AutoModelForCausalLM
@@ -37,32 +62,23 @@ def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrained
         raise MissingPartError(
             f"reading PyTorch weights needs {error.name}: pip install 'gpt2-the-joker[train]'"
         ) from error
-    if not folder.has_weights:
-        raise ModelFolderError(
-            f"{folder.path} holds no model.safetensors, only a graph for serving; "
-            "name a folder with PyTorch weights"
-        )
-    with out_of_memory_as_resource_error(f"loading {folder.path}"):
+    loader: Any = AutoModelForCausalLM  # typed without output_loading_info
+    with out_of_memory_as_resource_error(f"loading {source}"):
         try:
             with _silent_transformers():
-                loader: Any = AutoModelForCausalLM  # typed without output_loading_info
                 model, report = loader.from_pretrained(
-                    folder.path,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    output_loading_info=True,
+                    source, dtype=torch.float32, output_loading_info=True, **options
                 )
         except Exception as error:  # safetensors raises plain Exception, Transformers many kinds
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
-            reason = str(error).partition("\n")[0]
-            raise ModelFolderError(f"cannot load the model in {folder.path}: {reason}") from error
-        if missing := sorted(report["missing_keys"]):
-            raise ModelFolderError(
-                f"the weights in {folder.path} lack {missing[0]}; train or copy the model again"
-            )
-        return _to_device(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelFolderError(f"cannot load the model {source}: {reason}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelFolderError(
+            f"the weights of {source} lack {missing[0]}; train or copy the model again"
+        )
+    return cast("PreTrainedModel", model)
 
 
 @contextmanager
@@ -75,14 +91,15 @@ def out_of_memory_as_resource_error(doing: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise ResourceError(
             f"out of memory while {doing}; use a smaller model or batch, or free memory"
         ) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error of Python or PyTorch means that memory ran out."""
     import torch
 
     # On a CPU, PyTorch has no error class of its own for this, only a message.
@@ -95,7 +112,7 @@ def _to_device(model: Any, device: str) -> PreTrainedModel:
     try:
         return cast("PreTrainedModel", model.to(device).eval())
     except (RuntimeError, AssertionError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot use the device {device!r}: {reason}") from error

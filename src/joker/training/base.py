@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
@@ -25,6 +24,7 @@ from transformers import (
 from joker.core.errors import ModelFolderError
 from joker.core.template import Template
 from joker.core.tokenizer import JokeTokenizer
+from joker.engines.weights import read_causal_lm
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -128,13 +128,13 @@ def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, Pre
 def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="float32", use_safetensors=None)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().partition("\n")[0]
         raise ModelFolderError(
             f"cannot load the base model {name!r}: {reason} "
             "Name a folder, a causal LM of the hub, or new:SIZE to start from scratch."
         ) from error
+    model = read_causal_lm(name)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelFolderError(f"the base model {name!r} has no fast tokenizer; choose another")
     if tokenizer.eos_token is None:

@@ -17,12 +17,13 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from joker.core.errors import ResourceError
+from joker.engines.weights import is_out_of_memory
 from joker.training.config import Compile, Precision
 
 _COMPILE_PAYS_STEPS = 300
 """Forward passes from which compiling (40 to 60 s on 2 cores) is won back; docs/experiments.md."""
 
-_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|bad_alloc")
+_NO_MEMORY = re.compile(r"out of memory|Cannot allocate memory|bad_alloc")
 _NO_DISK = re.compile(r"No space left|File too large|quota exceeded|PytorchStreamWriter failed")
 _NO_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -83,7 +84,7 @@ def translate_resource_errors(out: Path) -> Iterator[None]:
         yield
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(said):
+        if is_out_of_memory(error) or _NO_MEMORY.search(said):
             raise ResourceError(
                 "out of memory: lower --batch-size (raise --accumulation to make up for it) "
                 "or choose a smaller base; --resume goes on from the last checkpoint"
