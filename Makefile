@@ -55,5 +55,5 @@ $(DEV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) torch
 	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,dev]'
-	$(DEV)/bin/python -c 'import torchvision' 2>/dev/null || $(DEV)/bin/pip uninstall --quiet --yes torchvision
+	$(DEV)/bin/python -c 'import torchvision' 2>/dev/null || $(DEV)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchvision
 	touch $@
