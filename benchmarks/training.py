@@ -44,7 +44,16 @@ def train(recipe: str, data: Path, tokens: int, extra: list[str]) -> dict[str, f
     """Train in a process of its own and return the model folder's figures."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
-        command = [sys.executable, "-m", "joker", "train", "--data", str(data.resolve()), "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "joker",
+            "train",
+            "--data",
+            str(data.resolve()),
+            "--out",
+            str(out),
+        ]
         command += ["--recipe", recipe, "--base", "new:distil", "--test-limit", "100"]
         command += ["--max-steps", str(max(2, round(tokens / RECIPES[recipe]))), *extra]
         if recipe == "joker":

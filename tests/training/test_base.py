@@ -29,6 +29,12 @@ def test_a_folder_is_a_base_and_its_embeddings_grow_for_new_markers(
     assert base.joke_tokenizer.parse(base.joke_tokenizer.encode(joke).input_ids) == joke
 
 
+def test_embeddings_are_rounded_up_where_asked() -> None:
+    base = open_base("new:tiny", TEMPLATES["original"], TEXTS, round_up_to=64)
+    assert base.model.config.vocab_size % 64 == 0
+    assert base.model.config.vocab_size >= len(base.tokenizer)
+
+
 @pytest.mark.parametrize("text", ["naïve café", "日本", "🙂 \n\t tabs", "\x00"])
 def test_a_trained_tokenizer_loses_no_byte(text: str) -> None:
     tokenizer = train_tokenizer(TEXTS, 300)

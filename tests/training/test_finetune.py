@@ -123,21 +123,6 @@ def test_a_full_disk_is_one_sentence(
     assert "Traceback" not in said
 
 
-def test_a_folder_in_use_is_refused(prepared: PreparedData, start: Command, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/thesis.txt").write_text("my only copy")
-    said = finish(start(*SHORT, "--data", prepared.path, "--out", "model"), code=2)
-    assert "not empty" in said
-    assert (tmp_path / "model/thesis.txt").exists()
-
-
-def test_resume_refuses_other_data_and_other_settings(
-    prepared: PreparedData, start: Command, tmp_path: Path
-) -> None:
-    said = finish(start("train", "--data", prepared.path, "--out", "none", "--resume"), code=2)
-    assert "no unfinished training" in said
-
-
 def test_two_processes_train_one_model(
     prepared: PreparedData, start: Command, tmp_path: Path
 ) -> None:

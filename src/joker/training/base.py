@@ -54,13 +54,16 @@ class Base:
     context_length: int
 
 
-def open_base(name: str, template: Template, texts: Iterable[str]) -> Base:
+def open_base(name: str, template: Template, texts: Iterable[str], *, round_up_to: int = 1) -> Base:
     """Return the base model called ``name``, taught the layout's special tokens.
 
     Args:
         name: ``new:SIZE``, a folder, or a name on the hub.
         template: The layout whose special tokens are added.
         texts: Texts a new tokenizer is trained on; not read for other bases.
+        round_up_to: The embeddings get a multiple of so many rows; those beyond the
+            vocabulary are never told to be right. A multiple of 64 makes the products with
+            GPT-2's 50,257 entries up to 1.7 times faster.
 
     Raises:
         ModelFolderError: If there is no such size, folder or model.
@@ -74,8 +77,11 @@ def open_base(name: str, template: Template, texts: Iterable[str]) -> Base:
     tokenizer.add_special_tokens(
         {"additional_special_tokens": added}, replace_extra_special_tokens=False
     )
-    if len(tokenizer) > len(cast("torch.Tensor", model.get_input_embeddings().weight)):
-        model.resize_token_embeddings(len(tokenizer))
+    rows = max(len(tokenizer), len(cast("torch.Tensor", model.get_input_embeddings().weight)))
+    # New rows are random, as all of a new model are, or lie around a pretrained one's mean.
+    model.resize_token_embeddings(
+        rows, pad_to_multiple_of=round_up_to, mean_resizing=not name.startswith("new:")
+    )
     joke_tokenizer = JokeTokenizer(
         tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
     )

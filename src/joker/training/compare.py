@@ -19,6 +19,7 @@ from joker.training import plots
 from joker.training.config import TrainingConfig
 from joker.training.finetune import finetune
 from joker.training.machine import quiet_libraries
+from joker.training.run import CHECKPOINTS
 from joker.training.tracking import Tracker
 
 
@@ -88,7 +89,7 @@ def compare(
 
 
 def _train_or_reuse(data: PreparedData, out: Path, config: TrainingConfig) -> ModelFolder:
-    checkpoints = out / "checkpoints"
+    checkpoints = out / CHECKPOINTS
     if out.is_dir() and not checkpoints.is_dir():
         folder = ModelFolder.open(out)
         if folder.manifest.data.get("fingerprint") != data.manifest.fingerprint:

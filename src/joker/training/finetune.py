@@ -1,17 +1,15 @@
 """Fine-tuning: a prepared folder and a configuration in, a model folder out.
 
-Checkpoints lie in ``OUT/checkpoints`` until the model folder is whole. A run that was
-killed goes on from the last one and ends with the same weights as if it had not been.
+Puts a base, packed rows, the Trainer, callbacks, figures and MLflow together. What a run
+is, and how one is taken up again, stands in `joker.training.run`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,13 @@ import torch
 from torch.distributed import is_torchelastic_launched
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
-from joker.comedy.moderation import Moderator
-from joker.core.config import make_config, read_config_file
-from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError, StoppedError
+from joker.core.errors import ConfigError, DataError, StoppedError
 from joker.core.joke import Joke
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
-from joker.core.sampling import Sampling
-from joker.core.template import Template, load_template
 from joker.data.prepared import PreparedData
 from joker.engines import open_engine
-from joker.engines.base import Request
 from joker.evaluation.figures import likelihood_figures
+from joker.evaluation.telling import first_tries
 from joker.training import plots
 from joker.training.base import Base, open_base, set_dropout
 from joker.training.callbacks import (
@@ -49,32 +43,16 @@ from joker.training.machine import (
     translate_resource_errors,
 )
 from joker.training.packing import Rows, block_rows, pack_jokes
+from joker.training.run import Run, begin_run, resume_run
 from joker.training.tracking import Tracker, TrackingCallback
 from joker.training.trainer import JokeTrainer
 
-CHECKPOINTS = "checkpoints"
 SAMPLE_JOKES = 20
 
-_RUN_FILE = "run.json"
 _TRACKED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "gpt2-the-joker")
 _RETRIEVAL_LIMIT = 500
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a training run works with, the same when it is resumed."""
-
-    data: PreparedData
-    out: Path
-    config: TrainingConfig
-    template: Template
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where checkpoints lie while the run goes on."""
-        return self.out / CHECKPOINTS
 
 
 def finetune(
@@ -104,20 +82,22 @@ def finetune(
     """
     keep_freed_memory()
     quiet_libraries()
-    if resume:
-        config = _resumed_config(data, out, config)
-    run = Run(data, out, config, load_template(config.template).with_markers(config.markers))
     with translate_resource_errors(out):
-        _claim(run, resume)
-        return _train(run, latest_checkpoint(run.checkpoints) if resume else None, alias)
+        run = resume_run(data, out, config) if resume else begin_run(data, out, config)
+        return _train(run, latest_checkpoint(run.checkpoints), alias)
 
 
 def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
-    jokes, flagged = _training_jokes(run)
+    jokes, flagged = run.training_jokes()
     texts = (f"{joke.question} {joke.answer}" for joke in jokes)
-    base = open_base(str(checkpoint) if checkpoint else config.base, run.template, texts)
+    base = open_base(
+        str(checkpoint) if checkpoint else config.base,
+        run.template,
+        texts,
+        round_up_to=1 if config.recipe == "original" else 64,
+    )
     if config.block_size > base.context_length:
         raise ConfigError(
             f"setting 'block_size' is {config.block_size}, but {config.base} looks at "
@@ -138,7 +118,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
         with Tracker(run.out.name) as tracker:
             trainer.add_callback(TrackingCallback(tracker))
             settings = config.to_dict() | _resolved(trainer, rows) | {"jokes_flagged": flagged}
-            tracker.log_params({"training": settings, "data": _data_facts(run.data)})
+            tracker.log_params({"training": settings, "data": run.data_facts})
             trainer.train(resume_from_checkpoint=start)
             if signals.stopped and trainer.state.global_step < trainer.state.max_steps:
                 raise StoppedError(
@@ -148,7 +128,8 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
             folder = _write_folder(run, base, settings, progress.tokens_per_second)
             curve = plots.loss_curve(trainer.state.log_history, run.out / "loss.png")
             tracker.log_metrics(folder.manifest.metrics, trainer.state.global_step)
-            tracker.log_jokes(_sample_jokes(folder, config.seed))
+            tries = first_tries(open_engine(folder, "transformers"), SAMPLE_JOKES, seed=config.seed)
+            tracker.log_jokes([joke for joke in tries if joke])
             tracker.log_file(curve)
             tracker.register(folder, alias)
     finally:
@@ -156,16 +137,6 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
         progress.close()
     shutil.rmtree(run.checkpoints)
     return folder
-
-
-def _training_jokes(run: Run) -> tuple[list[Joke], int]:
-    """Return the jokes to train on and how many the moderation list took out."""
-    jokes = [prepared.joke for prepared in run.data.jokes("train")]
-    if not run.config.safe:
-        return jokes, 0
-    moderator = Moderator.default()
-    kept = [joke for joke in jokes if not moderator.check(f"{joke.question}\n{joke.answer}")]
-    return kept, len(jokes) - len(kept)
 
 
 def _trainer(run: Run, base: Base, jokes: Sequence[Joke]) -> tuple[Trainer, Rows]:
@@ -251,37 +222,6 @@ def _tokens_per_step(trainer: Trainer, rows: Rows) -> float:
     return rows.token_count / len(rows) * float(min(step_rows, len(rows)))
 
 
-def _claim(run: Run, resume: bool) -> None:
-    """Make the folder ours and write down what the run is, or refuse to overwrite another's."""
-    if run.out.exists() and not run.out.is_dir():
-        raise ModelFolderError(f"{run.out} is a file; name a folder for the model")
-    if resume:
-        return
-    if latest_checkpoint(run.checkpoints):
-        raise ModelFolderError(
-            f"{run.out} holds an unfinished training: go on with --resume, or remove the folder"
-        )
-    if run.out.is_dir() and any(path != run.checkpoints for path in run.out.iterdir()):
-        raise ModelFolderError(f"{run.out} is not empty: name another folder or remove it")
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
-    facts = {"config": asdict(run.config), "data": run.data.manifest.fingerprint}
-    (run.checkpoints / _RUN_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
-
-
-def _resumed_config(data: PreparedData, out: Path, config: TrainingConfig) -> TrainingConfig:
-    """Return the settings a run began with, refusing other data."""
-    path = out / CHECKPOINTS / _RUN_FILE
-    if not path.is_file():
-        raise InputError(f"there is no unfinished training in {out} to resume")
-    facts = read_config_file(path)
-    if facts["data"] != data.manifest.fingerprint:
-        raise DataError(f"{data.path} is not the data that the training in {out} began with")
-    begun = make_config(TrainingConfig, facts["config"])
-    if config not in (begun, TrainingConfig()):
-        raise ConfigError(f"a resumed training keeps its settings: those in {path}")
-    return begun
-
-
 def _resolved(trainer: Trainer, rows: Rows) -> dict[str, Any]:
     """Return what the settings came to on this machine and data."""
     return {
@@ -292,17 +232,6 @@ def _resolved(trainer: Trainer, rows: Rows) -> dict[str, Any]:
         "compiled": trainer.args.torch_compile,
         "processes": trainer.args.world_size,
         "device": trainer.args.device.type,
-    }
-
-
-def _data_facts(data: PreparedData) -> dict[str, Any]:
-    manifest = data.manifest
-    return {
-        "fingerprint": manifest.fingerprint,
-        "split": manifest.split,
-        "seed": manifest.seed,
-        "train_jokes": len(data.jokes("train")),
-        "test_jokes": len(data.jokes("test")),
     }
 
 
@@ -328,7 +257,7 @@ def _write_folder(
         template=run.template,
         base_model=run.config.base,
         context_length=base.context_length,
-        data=_data_facts(run.data),
+        data=run.data_facts,
         training=settings,
         packages={name: version(name) for name in _TRACKED_PACKAGES},
         metrics={**figures.to_dict(), "tokens_per_second": tokens_per_second},
@@ -336,11 +265,3 @@ def _write_folder(
     write_card(run.out, manifest)
     write_manifest(run.out, manifest)
     return ModelFolder.open(run.out)
-
-
-def _sample_jokes(folder: ModelFolder, seed: int) -> list[Joke]:
-    """Return what the model makes of so many tries with an empty prompt, unpicked."""
-    engine = open_engine(folder, "transformers")
-    requests = [Request("", Sampling(), seed + index) for index in range(SAMPLE_JOKES)]
-    parsed = (engine.tokenizer.parse(done.token_ids) for done in engine.generate(requests))
-    return [joke for joke in parsed if joke]
