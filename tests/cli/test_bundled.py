@@ -1,0 +1,51 @@
+"""What a stranger does first: ask the model that comes with the package, without PyTorch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from joker.comedy.moderation import Moderator
+from joker.core.model_folder import ModelFolder, bundled_model
+
+pytestmark = pytest.mark.integration
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "transformers", "mlflow", "pyarrow"):
+    sys.modules[name] = None
+from joker.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def told() -> list[dict[str, str]]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, "tell", "-n", "50", "--seed", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    jokes: list[dict[str, str]] = json.loads(done.stdout)
+    return jokes
+
+
+def test_it_tells_as_many_jokes_as_asked(told: list[dict[str, str]]) -> None:
+    assert len(told) == 50
+    assert all(joke["question"] and joke["answer"] for joke in told)
+
+
+def test_its_questions_differ(told: list[dict[str, str]]) -> None:
+    assert len({joke["question"] for joke in told}) >= 45
+
+
+def test_hardly_any_of_its_jokes_is_flagged(told: list[dict[str, str]]) -> None:
+    check = Moderator.default().check
+    flagged = [joke for joke in told if check(f"{joke['question']}\n{joke['answer']}")]
+    assert len(flagged) <= 5
+
+
+def test_its_folder_describes_itself() -> None:
+    folder = ModelFolder.open(bundled_model())
+    assert folder.has_openvino
+    assert folder.manifest.metrics["bits_per_byte"] < 2.5
+    assert folder.manifest.training["safe"] is True
