@@ -140,11 +140,14 @@ def test_a_server_that_goes_away_does_not_lose_the_run(
 def test_a_registered_model_is_served(tiny_folder: ModelFolder) -> None:
     with Tracker("served") as tracker:
         tracker.register(tiny_folder, "served")
-    source = mlflow.MlflowClient().get_model_version_by_alias("joker", "served").source
     port = free_port()
+    store = mlflow.MlflowClient().get_model_version_by_alias("joker", "served").source
+    folder = Path(mlflow.artifacts.download_artifacts(store)).resolve()
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     process = subprocess.Popen(
-        [*command, "--model-uri", source, "--port", str(port)],
+        [*command, "--model-uri", str(folder), "--port", str(port)],
+        env={**os.environ, "PATH": search},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -159,7 +162,8 @@ def test_a_registered_model_is_served(tiny_folder: ModelFolder) -> None:
         with urllib.request.urlopen(request, timeout=60) as response:
             (told,) = json.load(response)["predictions"]
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     assert told["question"].startswith("Why")
     assert told["answer"]
