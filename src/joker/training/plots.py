@@ -50,7 +50,7 @@ def comparison(metrics: Mapping[str, Mapping[str, float]], path: Path) -> Path:
         pane.bar_label(bars, fmt="%.3f", padding=3)
         pane.set_title(title)
         pane.invert_yaxis()
-        pane.margins(x=0.15)
+        pane.margins(x=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
