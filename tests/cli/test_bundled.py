@@ -38,10 +38,9 @@ def test_its_questions_differ(told: list[dict[str, str]]) -> None:
     assert len({joke["question"] for joke in told}) >= 45
 
 
-def test_hardly_any_of_its_jokes_is_flagged(told: list[dict[str, str]]) -> None:
+def test_none_of_its_jokes_is_flagged(told: list[dict[str, str]]) -> None:
     check = Moderator.default().check
-    flagged = [joke for joke in told if check(f"{joke['question']}\n{joke['answer']}")]
-    assert len(flagged) <= 5
+    assert not [joke for joke in told if check(f"{joke['question']}\n{joke['answer']}")]
 
 
 def test_its_folder_describes_itself() -> None:

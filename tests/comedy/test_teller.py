@@ -212,3 +212,20 @@ def test_a_real_models_failures_are_tried_until_they_succeed(engine: Engine) -> 
 def test_a_prompt_too_long_for_the_model_is_refused(engine: Engine) -> None:
     with pytest.raises(InputError, match="leaves no room"):
         Teller(engine).tell("why " * 500)
+
+
+def test_a_flagged_joke_is_tried_again_unless_told_otherwise() -> None:
+    rude = f"? <|answer|> A shitty rug.{END}"
+    endings = iter([rude, f"? <|answer|> A woollen rug.{END}"])
+    engine = ScriptedEngine(lambda _: next(endings))
+    (told,) = Teller(engine).tell("What lies on floors", seed=1)
+    assert (told.joke.answer, told.tries) == ("A woollen rug.", 2)
+    engine = ScriptedEngine(lambda _: rude)
+    (told,) = Teller(engine, safe=False).tell("What lies on floors", seed=1)
+    assert told.joke.answer == "A shitty rug."
+
+
+def test_a_prompt_that_is_flagged_itself_is_said_to_be_withheld() -> None:
+    engine = ScriptedEngine(lambda _: f"? <|answer|> A rug.{END}")
+    with pytest.raises(UntoldError, match="withheld by the moderation list"):
+        Teller(engine).tell("What shitty thing", seed=1)

@@ -58,6 +58,9 @@ def tell(
     tries: Annotated[
         int, typer.Option(help="Most tries for each joke that comes out unfinished.")
     ] = DEFAULT_TRIES,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Tell jokes that the moderation list flags, too.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a list of objects: question, answer, seed.")
     ] = False,
@@ -66,7 +69,9 @@ def tell(
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens
     )
-    teller = Teller(open_engine(ModelFolder.open(model or bundled_model()), engine))
+    teller = Teller(
+        open_engine(ModelFolder.open(model or bundled_model()), engine), safe=not unsafe
+    )
     show = _show_json if as_json else _show_text
     chosen_seed = draw_seed() if seed is None else seed
     try:

@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass
 
+from joker.comedy.moderation import Moderator
 from joker.core.errors import GenerationError, InputError
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
@@ -53,10 +54,16 @@ class UntoldError(GenerationError):
 
 
 class Teller:
-    """Tells jokes with an engine."""
+    """Tells jokes with an engine.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: What continues prompts.
+        safe: Try again where the moderation list flags a joke.
+    """
+
+    def __init__(self, engine: Engine, *, safe: bool = True) -> None:
         self._engine = engine
+        self._moderator = Moderator.default() if safe else None
 
     def tell(
         self,
@@ -128,6 +135,8 @@ class Teller:
             return "had no question or no single answer"
         if _BROKEN_UTF8 in (joke.question + joke.answer) and _BROKEN_UTF8 not in prompt:
             return "held broken characters"
+        if self._moderator and self._moderator.check(f"{joke.question}\n{joke.answer}"):
+            return "were withheld by the moderation list"
         return joke
 
 
