@@ -40,4 +40,3 @@ def test_short_trainings_are_not_compiled_unless_told() -> None:
 def test_precision_is_as_told() -> None:
     assert resolve_precision("float32") is torch.float32
     assert resolve_precision("bfloat16") is torch.bfloat16
-    assert resolve_precision("auto") in (torch.float32, torch.bfloat16)
