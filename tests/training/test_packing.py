@@ -26,7 +26,9 @@ def test_every_joke_that_fits_stands_whole_in_one_row(lengths: list[int]) -> Non
         text = ",".join(map(str, joke.input_ids))
         assert sum(f",{text}," in f",{','.join(map(str, row))}," for row in flat) == 1
     assert rows.too_long == len(jokes) - len(fitting)
-    assert rows.token_count == sum(len(joke) - 1 for joke in fitting)
+    assert rows.used == sum(len(joke) for joke in fitting)
+    predicted = int((rows.tensors["labels"] != IGNORED).sum())
+    assert predicted == sum(len(joke) - 1 for joke in fitting)
 
 
 def test_best_fit_leaves_little_room() -> None:

@@ -104,7 +104,8 @@ class ProgressCallback(TrainerCallback):
     On a terminal it draws a bar; into a log file it writes a line for every twentieth of the way.
 
     Args:
-        tokens_per_step: Mean number of joke tokens in one optimizer step, all processes together.
+        tokens_per_step: Mean number of tokens read in one optimizer step, padding left out, all
+            processes together.
 
     Attributes:
         tokens_per_second: Speed since the first step, which compiling and warming up slow down.

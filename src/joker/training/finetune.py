@@ -205,7 +205,7 @@ def _trainer(run: Run, base: Base, jokes: Sequence[Joke]) -> tuple[Trainer, Rows
 
 
 def _require_rows(rows: Rows, config: TrainingConfig) -> None:
-    if not len(rows) or not rows.token_count:
+    if not rows.used:
         raise DataError(
             f"the training split fills not even one row of {config.block_size} tokens; "
             "prepare more jokes or lower --block-size"
@@ -219,7 +219,7 @@ def _tokens_per_step(trainer: Trainer, rows: Rows) -> float:
         * arguments.gradient_accumulation_steps
         * arguments.world_size
     )
-    return rows.token_count / len(rows) * float(min(step_rows, len(rows)))
+    return rows.used / len(rows) * float(min(step_rows, len(rows)))
 
 
 def _resolved(trainer: Trainer, rows: Rows) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _resolved(trainer: Trainer, rows: Rows) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "row_fill": round(rows.fill, 4),
-        "tokens_per_epoch": rows.token_count,
+        "tokens_per_epoch": rows.used,
         "jokes_too_long": rows.too_long,
         "compiled": trainer.args.torch_compile,
         "processes": trainer.args.world_size,

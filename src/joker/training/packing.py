@@ -46,11 +46,6 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
     @property
-    def token_count(self) -> int:
-        """Tokens that are predicted in one epoch."""
-        return int((self.tensors["labels"][:, 1:] != IGNORED).sum())
-
-    @property
     def fill(self) -> float:
         """Share of the rows' places that hold a joke's token, start tokens included."""
         return self.used / max(1, self.tensors["input_ids"].numel())
