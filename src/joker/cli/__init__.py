@@ -17,6 +17,7 @@ from joker.cli import data
 from joker.cli.compare import compare
 from joker.cli.evaluate import evaluate
 from joker.cli.export import export
+from joker.cli.pretrain import pretrain
 from joker.cli.tell import tell
 from joker.cli.train import train
 from joker.core.errors import JokerError
@@ -49,6 +50,7 @@ def joker(
 
 
 app.add_typer(data.app, name="data")
+app.command("pretrain")(pretrain)
 app.command("train")(train)
 app.command("compare")(compare)
 app.command("evaluate")(evaluate)

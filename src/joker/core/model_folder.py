@@ -42,6 +42,7 @@ class Manifest:
         training: The resolved training configuration.
         packages: Versions of the packages that trained it.
         metrics: Figures measured at the end of training.
+        pretraining: The base model's own ``training``, where the base was a model folder.
     """
 
     template: Template
@@ -51,6 +52,7 @@ class Manifest:
     training: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    pretraining: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object that `from_dict` reads back."""
@@ -63,6 +65,7 @@ class Manifest:
             "training": self.training,
             "packages": self.packages,
             "metrics": self.metrics,
+            "pretraining": self.pretraining,
         }
 
     @classmethod
@@ -85,6 +88,7 @@ class Manifest:
                 training=dict(fields["training"]),
                 packages=dict(fields["packages"]),
                 metrics=dict(fields["metrics"]),
+                pretraining=dict(fields.get("pretraining", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFolderError(f"{source} lacks or garbles {error}") from error

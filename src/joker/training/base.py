@@ -73,15 +73,19 @@ def open_base(name: str, template: Template, texts: Iterable[str], *, round_up_t
         tokenizer, model = _make(name.removeprefix("new:"), texts)
     else:
         tokenizer, model = _load(name)
-    added = [AddedToken(token, special=True, normalized=False) for token in template.special_tokens]
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": added}, replace_extra_special_tokens=False
-    )
+    with_special_tokens(tokenizer, template)
     rows = max(len(tokenizer), len(cast("torch.Tensor", model.get_input_embeddings().weight)))
     # New rows are random, as all of a new model are, or lie around a pretrained one's mean.
     model.resize_token_embeddings(
         rows, pad_to_multiple_of=round_up_to, mean_resizing=not name.startswith("new:")
     )
+    return make_base(model, tokenizer, template)
+
+
+def make_base(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template
+) -> Base:
+    """Return a model and a tokenizer that already knows the layout as a base."""
     joke_tokenizer = JokeTokenizer(
         tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
     )
@@ -116,6 +120,28 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     )
 
 
+def with_special_tokens(
+    tokenizer: PreTrainedTokenizerFast, template: Template
+) -> PreTrainedTokenizerFast:
+    """Add a layout's special tokens to a tokenizer; return the same tokenizer."""
+    added = [AddedToken(token, special=True, normalized=False) for token in template.special_tokens]
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": added}, replace_extra_special_tokens=False
+    )
+    return tokenizer
+
+
+def new_shape(size: str) -> dict[str, Any]:
+    """Return the shape of a model from scratch by the name of its size.
+
+    Raises:
+        ModelFolderError: If there is no such size.
+    """
+    if size not in SIZES:
+        raise ModelFolderError(f"there is no size {size!r}: choose {', '.join(SIZES)}")
+    return SIZES[size]
+
+
 def set_dropout(model: PreTrainedModel, share: float) -> None:
     """Set the share that every dropout layer of a model drops while it trains."""
     for module in model.modules():
@@ -124,9 +150,7 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
 
 
 def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
-    if size not in SIZES:
-        raise ModelFolderError(f"there is no size {size!r}: choose new:{', new:'.join(SIZES)}")
-    shape = SIZES[size]
+    shape = new_shape(size)
     tokenizer = train_tokenizer(texts, shape["vocab_size"])
     return tokenizer, GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from joker.core.model_folder import CARD, Manifest
 
@@ -12,7 +14,10 @@ def write_card(path: Path, manifest: Manifest) -> None:
     training, data, template = manifest.training, manifest.data, manifest.template
     example = template.render_prompt("Why").removesuffix("Why")
     figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
-    settings = "\n".join(f"| {name} | {value} |" for name, value in training.items())
+    settings = "\n".join(
+        f"| {name} | {value} |" for name, value in training.items() if not isinstance(value, dict)
+    )
+    corpus = _corpus(manifest.pretraining or training)
     (path / CARD).write_text(
         f"""---
 library_name: transformers
@@ -35,8 +40,8 @@ A causal language model that invents question-and-answer jokes. It started from
 
 {data.get("train_jokes", 0):,} training and {data.get("test_jokes", 0):,} test jokes, split by
 {data.get("split", "?")} with seed {data.get("seed", "?")}; fingerprint
-`{data.get("fingerprint", "?")}`.
-
+`{data.get("fingerprint", "?")}`. {_flagged(training)}
+{corpus}
 ## Figures on the test split
 
 | figure | value |
@@ -54,8 +59,49 @@ does not.
 
 ## Limits
 
-Trained on jokes that people posted, it can be offensive, wrong or a copy of what it
-read. It has no understanding of what it says.
+{_size(manifest)}Trained on what people posted, it can be offensive or wrong, or repeat
+what it read. It has no understanding of what it says.
 """,
         encoding="utf-8",
+    )
+
+
+def _flagged(training: Mapping[str, Any]) -> str:
+    flagged = training.get("jokes_flagged", 0)
+    if not training.get("safe"):
+        return "Nothing was left out for being offensive."
+    return f"The moderation list flagged {flagged:,} training jokes, which were left out."
+
+
+def _corpus(pretraining: Mapping[str, Any]) -> str:
+    """Return what a model read before it was fine-tuned, as a section."""
+    if "documents" not in pretraining:
+        return ""
+    rows = "\n".join(
+        f"| {source} | {pretraining['tokens'].get(source, 0):,} "
+        f"| {pretraining['passes'].get(source, 0):.1f} | {_counts(counts)} |"
+        for source, counts in pretraining["documents"].items()
+    )
+    return f"""
+## What it read from scratch
+
+{pretraining["budget"]} tokens in all. Whatever holds a joke of the test split was left out.
+
+| source | tokens | times read | documents |
+|---|---|---|---|
+{rows}
+"""
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items())
+
+
+def _size(manifest: Manifest) -> str:
+    parameters = (manifest.pretraining or manifest.training).get("parameters")
+    if not parameters:
+        return ""
+    return (
+        f"It is a small model: {parameters / 1e6:.1f} million parameters, against DistilGPT2's 82\n"
+        "million. Most of its jokes have the right shape and little sense.\n"
     )

@@ -15,6 +15,7 @@ Packing = Literal["jokes", "blocks"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "always", "never"]
 Schedule = Literal["linear", "cosine", "constant"]
+Weights = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class TrainingConfig:
     packing: Packing = option("jokes", "Rows of whole jokes apart, or blocks cut across jokes.")
     precision: Precision = option("auto", "Number format of matrix products.")
     compile: Compile = option("auto", "Compile the model: auto does so where it pays.")
+    weights: Weights = option("float32", "Number format of the weights in the model folder.")
     checkpoint_minutes: float = option(10.0, "Minutes between checkpoints.")
     test_limit: int = option(2000, "Most test jokes measured on at the end.")
     seed: int = option(1, "Seed of initial weights, order and dropout.")

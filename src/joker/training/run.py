@@ -10,24 +10,44 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from joker.comedy.moderation import Moderator
 from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError
 from joker.core.joke import Joke
-from joker.core.template import Template, load_template
+from joker.core.template import MarkerKind, Template, load_template
 from joker.data.prepared import PreparedData
 from joker.training.callbacks import latest_checkpoint
-from joker.training.config import TrainingConfig
 
 CHECKPOINTS = "checkpoints"
 
 _NOTE = "run.json"
 
 
+class RunConfig(Protocol):
+    """What every kind of training's settings have; they are a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def template(self) -> str:
+        """Name or file of the layout."""
+
+    @property
+    def markers(self) -> MarkerKind | None:
+        """Kind of markers; None keeps the layout's own."""
+
+    @property
+    def safe(self) -> bool:
+        """Whether training jokes that the moderation list flags are left out."""
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Generic[C]):
     """What a training run works with, the same when it is resumed.
 
     Attributes:
@@ -38,7 +58,7 @@ class Run:
 
     data: PreparedData
     out: Path
-    config: TrainingConfig
+    config: C
 
     @property
     def template(self) -> Template:
@@ -72,7 +92,7 @@ class Run:
         return kept, len(jokes) - len(kept)
 
 
-def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
+def begin_run(data: PreparedData, out: Path, config: C) -> Run[C]:
     """Make an empty folder the run's and note down what the run is.
 
     Raises:
@@ -95,7 +115,7 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     return run
 
 
-def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
+def resume_run(data: PreparedData, out: Path, config: C) -> Run[C]:
     """Take up a run with the settings it began with.
 
     Args:
@@ -112,7 +132,8 @@ def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     note = read_config_file(path)
     if note["data"] != data.manifest.fingerprint:
         raise DataError(f"{data.path} is not the data that the training in {out} began with")
-    begun = make_config(TrainingConfig, note["config"])
-    if config not in (begun, TrainingConfig()):
+    kind = type(config)
+    begun = make_config(kind, note["config"])
+    if config not in (begun, kind()):
         raise ConfigError(f"a resumed training keeps its settings: those in {path}")
     return Run(data, out, begun)

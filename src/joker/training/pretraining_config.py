@@ -1,0 +1,131 @@
+"""How a model is pretrained: one configuration."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from joker.core.config import option
+from joker.core.errors import ConfigError
+from joker.core.template import DEFAULT_TEMPLATE, MarkerKind
+from joker.training.config import Compile, Precision, Weights
+
+OptimizerKind = Literal["muon", "adamw"]
+
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMB]?)")
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainingConfig:
+    """A pretraining's settings."""
+
+    size: str = option("small", "Shape of the model: tiny, small, distil, gpt2.")
+    budget: str = option("50M", "Tokens to read, such as 500k, 50M or 1B.")
+    template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
+    markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
+    mixture: str = option("", "Shares of the sources, such as 'jokes=1 books=3'; else by size.")
+    final_mixture: str = option("", "Shares while the learning rate falls; else as before.")
+    posts: str = option("", "Sources of posts, parsed into jokes where they are: 'humor,other'.")
+    leave_out: str = option("", "Origins of documents that are not read: 'someboard,other'.")
+    safe: bool = option(False, "Leave out what the moderation list flags.")
+    optimizer: OptimizerKind = option("muon", "Muon for hidden matrices, or AdamW for all.")
+    learning_rate: float = option(2e-3, "Peak learning rate.")
+    weight_decay: float = option(0.1, "Weight decay.")
+    warmup: float = option(0.02, "Share of the steps in which the learning rate rises.")
+    decay: float = option(0.4, "Share of the steps at the end in which it falls to 0.")
+    batch_size: int = option(16, "Rows per device in one forward pass.")
+    accumulation: int = option(4, "Forward passes per optimizer step.")
+    block_size: int = option(256, "Tokens per row.")
+    precision: Precision = option("auto", "Number format of matrix products.")
+    compile: Compile = option("auto", "Compile the model: auto does so where it pays.")
+    weights: Weights = option("float32", "Number format of the weights in the model folder.")
+    checkpoint_minutes: float = option(10.0, "Minutes between checkpoints.")
+    test_limit: int = option(2000, "Most test jokes measured on at the end.")
+    seed: int = option(1, "Seed of initial weights and order.")
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "accumulation": 1, "block_size": 8, "test_limit": 1}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ConfigError(f"setting {name!r} must be at least {bound}")
+        if not 0 < self.learning_rate < 1:
+            raise ConfigError("setting 'learning_rate' must lie between 0 and 1")
+        if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
+            raise ConfigError("settings 'warmup' and 'decay' are shares that add up to 1 at most")
+        if min(self.weight_decay, self.checkpoint_minutes) < 0:
+            raise ConfigError("'weight_decay' and 'checkpoint_minutes' must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError("setting 'seed' must lie between 0 and 4294967295")
+        for mixture in (self.mixture, self.final_mixture):
+            if mixture:
+                parse_shares(mixture)
+        if self.steps < 1:
+            raise ConfigError(
+                f"a budget of {self.budget} tokens does not make one step of "
+                f"{self.tokens_per_step:,}; raise it or lower batch_size or accumulation"
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in one optimizer step of one process."""
+        return self.batch_size * self.accumulation * self.block_size
+
+    @property
+    def budget_tokens(self) -> int:
+        """The budget as a number."""
+        found = _COUNT.fullmatch(self.budget.replace(",", ""))
+        if not found:
+            raise ConfigError(
+                f"setting 'budget' must be a number of tokens such as 500k, 50M or 1B, "
+                f"not {self.budget!r}"
+            )
+        return round(float(found[1]) * _FACTORS[found[2]])
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of one process that the budget allows."""
+        return self.budget_tokens // self.tokens_per_step
+
+    @property
+    def tokens_of(self) -> dict[str, float] | None:
+        """Tokens that the mixture takes of each source; None where it goes by size."""
+        if not self.mixture:
+            return None
+        tokens: defaultdict[str, float] = defaultdict(float)
+        for mixture, part in (
+            (self.mixture, 1 - self.decay),
+            (self.final_mixture or self.mixture, self.decay),
+        ):
+            shares = parse_shares(mixture)
+            for source, share in shares.items():
+                tokens[source] += self.budget_tokens * part * share / sum(shares.values())
+        return dict(tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings."""
+        return asdict(self)
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Read shares such as ``jokes=1 books=3``; only their ratios count.
+
+    Raises:
+        ConfigError: If the text is not of this form.
+    """
+    shares: dict[str, float] = {}
+    for part in text.replace(",", " ").split():
+        name, _, number = part.partition("=")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            shares[name] = -1.0
+        if not name or not 0 <= shares[name] < float("inf"):
+            raise ConfigError(
+                f"a mixture is written like 'jokes=1 books=3', but {part!r} is not of that form"
+            )
+    if not any(shares.values()):
+        raise ConfigError("a mixture needs at least one source with a share above 0")
+    return shares
