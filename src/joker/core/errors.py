@@ -15,6 +15,11 @@ with ``exit_code``; a traceback therefore always means a defect of ours.
     ├── ResourceError          4   out of memory or disk
     ├── GenerationError        5   the model gave no acceptable joke in so many tries
     │   └── UntoldError            (comedy.teller) some of the jokes asked for; holds the others
+    ├── QueueError             6   a queue cannot do what was asked
+    │   ├── QueueFullError         too many jobs wait
+    │   ├── QueueDownError         it cannot be reached
+    │   ├── UnknownJobError        there is no such job, or no longer
+    │   └── KeyConflictError       an idempotency key stands for another request
     └── StoppedError         130   a signal ended the work early, nothing is lost
 
 Messages are one sentence that names what is wrong and what to do about it.
@@ -75,6 +80,28 @@ class GenerationError(JokerError):
     """The model produced no acceptable joke within the tries allowed."""
 
     exit_code = 5
+
+
+class QueueError(JokerError):
+    """A queue of jobs cannot do what was asked."""
+
+    exit_code = 6
+
+
+class QueueFullError(QueueError):
+    """Too many jobs wait already."""
+
+
+class QueueDownError(QueueError):
+    """The queue cannot be reached."""
+
+
+class UnknownJobError(QueueError):
+    """There is no such job, or it has been forgotten."""
+
+
+class KeyConflictError(QueueError):
+    """An idempotency key stands for another request."""
 
 
 class StoppedError(JokerError):
