@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.engines import open_engine
@@ -30,10 +31,19 @@ def test_shares_of_copies_are_counted_by_kind(sample_jokes: list[Joke]) -> None:
     assert [share.value for share in shares if share] == pytest.approx([3 / 5, 1 / 5, 2 / 5, 3 / 5])
 
 
+def test_fingerprints_recognise_what_was_trained_on(sample_jokes: list[Joke]) -> None:
+    same_answer = Joke("What happens in a bath of foam?", "They always soften their position.")
+    jokes = [*sample_jokes[:2], same_answer, NEW[0], NEW[0]]
+    figures = text_figures(jokes, None, Fingerprints.of(sample_jokes), seed=1)
+    assert figures.retold
+    assert figures.retold.value == pytest.approx(3 / 5)
+    assert figures.distinct_questions.value == pytest.approx(4 / 5)
+
+
 def test_copies_are_unknown_without_training_jokes() -> None:
     figures = text_figures(NEW, None, seed=1)
     assert figures.copied is figures.copied_exactly is figures.copied_nearly is None
-    assert figures.copied_answer is None
+    assert figures.copied_answer is figures.retold is None
     assert figures.jokes == 2
 
 

@@ -11,7 +11,7 @@ from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.data.shards import TokenShards
 from joker.training.base import END_OF_TEXT
-from joker.training.corpus import CorpusConfig, build_corpus, open_corpus
+from joker.training.corpus import CorpusConfig, build_corpus, jokes_in, open_corpus
 
 pytestmark = pytest.mark.integration
 
@@ -80,6 +80,12 @@ def test_posts_that_ask_and_answer_are_laid_out_as_jokes(
     greeting = Joke("How do you greet a tide?", "You wave at it.")
     assert jokes[: len(train)] == train
     assert jokes[len(train) :] == [CONFIG.template.render(joke) for joke in (OWN, greeting)]
+    tokenizer = JokeTokenizer.from_folder(corpus[0].path / "tokenizer", CONFIG.template)
+    assert jokes_in(corpus[0], tokenizer) == [
+        *(one.joke for one in prepared.jokes("train")),
+        OWN,
+        greeting,
+    ]
     assert documents(corpus[0], "posts") == ["A clock walked in and struck twelve."]
 
 

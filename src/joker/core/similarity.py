@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from joker.core.joke import Joke
+
 SHINGLE_LENGTH = 5
 NEAR_COPY_JACCARD = 0.5
 """From this similarity on, two jokes count as copies of one another."""
@@ -35,6 +37,11 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(_WORD.findall(text.lower()))
+
+
+def normalise_joke(joke: Joke) -> str:
+    """Return a joke's question and answer as one normalised text."""
+    return normalise(f"{joke.question} {joke.answer}")
 
 
 def shingles(normalised: str) -> NDArray[np.uint32]:
@@ -106,6 +113,16 @@ class ShingleSets:
         union = sizes[: len(left)] + sizes[len(left) :] - shared
         similarity: NDArray[np.float64] = shared / np.maximum(union, 1)
         return similarity
+
+
+def mix(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Spread codes over 32 bits (the finaliser of Appleby's MurmurHash3), for MinHash."""
+    mixed = codes ^ (codes >> np.uint32(16))
+    mixed *= np.uint32(0x85EBCA6B)
+    mixed ^= mixed >> np.uint32(13)
+    mixed *= np.uint32(0xC2B2AE35)
+    mixed ^= mixed >> np.uint32(16)
+    return mixed
 
 
 def sorted_distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from joker.core.joke import Joke
-from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, normalise
+from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, normalise, normalise_joke
 from joker.data.near_copies import ANSWER_WORDS
 
 STRETCH_CHARACTERS = 1_000
@@ -33,7 +33,7 @@ class HeldOutJokes:
     """
 
     def __init__(self, jokes: Sequence[Joke]) -> None:
-        texts = [normalise(f"{joke.question} {joke.answer}") for joke in jokes]
+        texts = [normalise_joke(joke) for joke in jokes]
         sets = ShingleSets.of(texts)
         sizes = np.diff(sets.starts)
         least = np.maximum(NEAR_COPY_JACCARD * sizes, np.minimum(sizes, LEAST_SHINGLES))

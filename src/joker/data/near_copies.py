@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joker.core.joke import Joke
-from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, normalise, sorted_distinct
+from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, mix, normalise, sorted_distinct
 
 BANDS = 64
 ROWS = 4
@@ -113,7 +113,7 @@ def _mark(first: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool
 def _candidates(sets: ShingleSets) -> NDArray[np.uint64]:
     """Return the pairs that share a band, as ``left << 32 | right`` with left below right."""
     filled = np.flatnonzero(np.diff(sets.starts))
-    mixed = _mix(sets.codes)
+    mixed = mix(sets.codes)
     seeds = np.frombuffer(hashlib.shake_128(b"joker").digest(8 * BANDS * ROWS), dtype="<u4")
     factors, masks = seeds.reshape(2, BANDS, ROWS)
 
@@ -127,16 +127,6 @@ def _candidates(sets: ShingleSets) -> NDArray[np.uint64]:
             for pairs in pool.map(pairs_of, range(BANDS)):
                 found = sorted_distinct(np.concatenate([found, pairs]))
     return found
-
-
-def _mix(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Spread codes over 32 bits (the finaliser of Appleby's MurmurHash3)."""
-    mixed = codes ^ (codes >> np.uint32(16))
-    mixed *= np.uint32(0x85EBCA6B)
-    mixed ^= mixed >> np.uint32(13)
-    mixed *= np.uint32(0xC2B2AE35)
-    mixed ^= mixed >> np.uint32(16)
-    return mixed
 
 
 def _band_keys(

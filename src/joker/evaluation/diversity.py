@@ -1,6 +1,6 @@
 """Diversity: how much the jokes of one set differ from one another.
 
-Both figures depend on the number of jokes: compare sets of equal size only.
+All these figures depend on the number of jokes: compare sets of equal size only.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
         return len(np.unique(drawn)) / max(1, len(drawn))
 
     return half_sample(share, len(jokes), seed)
+
+
+def distinct_share(texts: Sequence[str], *, seed: int) -> Estimate:
+    """Estimate the share of different texts among all; higher is more diverse."""
+    _, kinds = np.unique([normalise(text) or text for text in texts], return_inverse=True)
+
+    def share(indices: NDArray[np.intp]) -> float:
+        return len(np.unique(kinds[indices])) / len(indices)
+
+    return half_sample(share, len(texts), seed)
 
 
 def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
+from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import JokeTokenizer
@@ -44,8 +45,9 @@ def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -
     if told:
         training = None if held_out.training is None else TrainingIndex(held_out.training)
         peers = held_out.sample(len(told), config.seed).jokes
-        generated = text_figures(told, training, seed=config.seed)
-        human = text_figures(peers, training, seed=config.seed)
+        fingerprints = Fingerprints.read(folder.path)
+        generated = text_figures(told, training, fingerprints, seed=config.seed)
+        human = text_figures(peers, training, fingerprints, seed=config.seed)
     return Report(
         model=str(folder.path),
         layout=folder.manifest.template.label,

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from joker.core.fingerprints import SAME_ANSWER_WORDS
 from joker.core.joke import Joke
-from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, normalise, shingles
-
-SAME_ANSWER_WORDS = 3
-"""From so many words on, an answer that a training joke has too counts as copied."""
+from joker.core.similarity import (
+    NEAR_COPY_JACCARD,
+    ShingleSets,
+    normalise,
+    normalise_joke,
+    shingles,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class TrainingIndex:
     """
 
     def __init__(self, jokes: Sequence[Joke]) -> None:
-        texts = sorted({_text(joke) for joke in jokes})
+        texts = sorted({normalise_joke(joke) for joke in jokes})
         self._texts = frozenset(texts)
         self._answers = frozenset(normalise(joke.answer) for joke in jokes)
         sets = ShingleSets.of(texts)
@@ -55,7 +59,7 @@ class TrainingIndex:
 
     def copy(self, joke: Joke) -> Copy:
         """Say in which ways a joke copies any training joke."""
-        text, answer = _text(joke), normalise(joke.answer)
+        text, answer = normalise_joke(joke), normalise(joke.answer)
         return Copy(
             exact=bool(text) and text in self._texts,
             near=self.similarity(joke) >= NEAR_COPY_JACCARD,
@@ -64,7 +68,7 @@ class TrainingIndex:
 
     def similarity(self, joke: Joke) -> float:
         """Return the Jaccard similarity to the most similar training joke."""
-        own = shingles(_text(joke))
+        own = shingles(normalise_joke(joke))
         starts = np.searchsorted(self._codes, own, side="left")
         ends = np.searchsorted(self._codes, own, side="right")
         owners = [self._owners[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -72,7 +76,3 @@ class TrainingIndex:
             return 0.0
         shared = np.bincount(np.concatenate(owners), minlength=len(self._sizes))
         return float((shared / (len(own) + self._sizes - shared)).max(initial=0.0))
-
-
-def _text(joke: Joke) -> str:
-    return normalise(f"{joke.question} {joke.answer}")

@@ -138,6 +138,8 @@ _TELLING_ROWS = (
     ("  exactly", "copied_exactly", "{:.1%}"),
     ("  nearly", "copied_nearly", "{:.1%}"),
     ("  the answer", "copied_answer", "{:.1%}"),
+    ("recognised by fingerprints", "retold", "{:.1%}"),
+    ("different questions", "distinct_questions", "{:.1%}"),
     ("distinct-1", "distinct_1", "{:.3f}"),
     ("distinct-2", "distinct_2", "{:.3f}"),
     ("distinct-3", "distinct_3", "{:.3f}"),

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from joker.comedy.moderation import Moderator
+from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
 from joker.engines.base import Engine, Request
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
-from joker.evaluation.diversity import distinct, frequent_share
+from joker.evaluation.diversity import distinct, distinct_share, frequent_share
 from joker.evaluation.originality import TrainingIndex
 
 
@@ -31,6 +32,9 @@ class TextFigures:
         copied_exactly: Share with the question and answer of a training joke.
         copied_nearly: Share with a Jaccard similarity of 0.5 or more to a training joke.
         copied_answer: Share with a training joke's answer of three words or more.
+        retold: Share that the model folder's fingerprints recognise, of all it was trained on;
+            None where the folder has none.
+        distinct_questions: Different over all questions.
         distinct_1: Different over all words.
         distinct_2: Different over all pairs of neighbouring words.
         distinct_3: Different over all runs of three words.
@@ -44,6 +48,8 @@ class TextFigures:
     copied_exactly: Estimate | None
     copied_nearly: Estimate | None
     copied_answer: Estimate | None
+    retold: Estimate | None
+    distinct_questions: Estimate
     distinct_1: Estimate
     distinct_2: Estimate
     distinct_3: Estimate
@@ -53,13 +59,18 @@ class TextFigures:
 
 
 def text_figures(
-    jokes: Sequence[Joke], training: TrainingIndex | None, *, seed: int
+    jokes: Sequence[Joke],
+    training: TrainingIndex | None,
+    fingerprints: Fingerprints | None = None,
+    *,
+    seed: int,
 ) -> TextFigures:
     """Measure a set of at least one joke.
 
     Args:
         jokes: Generated jokes, or people's.
         training: What the model was trained on, if known.
+        fingerprints: The model folder's, if it has any.
         seed: Decides the resamples.
     """
     copies = [training.copy(joke) for joke in jokes] if training else []
@@ -75,6 +86,10 @@ def text_figures(
         copied_exactly=share([copy.exact for copy in copies]),
         copied_nearly=share([copy.near for copy in copies]),
         copied_answer=share([copy.answer for copy in copies]),
+        retold=share([fingerprints.recognise(joke).retold for joke in jokes])
+        if fingerprints
+        else None,
+        distinct_questions=distinct_share([joke.question for joke in jokes], seed=seed),
         distinct_1=distinct(jokes, 1, seed=seed),
         distinct_2=distinct(jokes, 2, seed=seed),
         distinct_3=distinct(jokes, 3, seed=seed),

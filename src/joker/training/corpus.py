@@ -30,6 +30,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from joker.comedy.moderation import Category, Moderator
@@ -200,6 +201,15 @@ def open_corpus(
             "remove that folder or name another"
         )
     return shards, PreTrainedTokenizerFast.from_pretrained(path / TOKENIZER)
+
+
+def jokes_in(shards: TokenShards, tokenizer: JokeTokenizer) -> list[Joke]:
+    """Return the jokes laid out as question and answer that a corpus holds."""
+    stream = shards.stream(JOKES)
+    tokens = np.append(stream.read(0, len(stream)), tokenizer.end_id)
+    ends = np.flatnonzero(tokens == tokenizer.end_id)
+    parsed = (tokenizer.parse(ids.tolist()) for ids in np.split(tokens, ends + 1))
+    return [joke for joke in parsed if joke]
 
 
 def _holds_enough(made: dict[str, int] | None, config: CorpusConfig) -> bool:

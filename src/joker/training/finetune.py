@@ -16,6 +16,7 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
 from joker.core.errors import ConfigError, DataError
+from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, Manifest, ModelFolder
 from joker.data.prepared import PreparedData
@@ -113,6 +114,7 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
             base,
             run.data,
             manifest,
+            _fingerprints(config.base, jokes),
             weights=config.weights,
             test_limit=config.test_limit,
             seed=config.seed,
@@ -174,6 +176,13 @@ def _pretraining(base: str) -> dict[str, Any]:
     """Return how the base was trained, where it is a model folder of ours."""
     path = Path(base)
     return ModelFolder.open(path).manifest.training if (path / MANIFEST).is_file() else {}
+
+
+def _fingerprints(base: str, jokes: Sequence[Joke]) -> Fingerprints:
+    """Return the fingerprints of jokes and of those that the base was trained on."""
+    own = Fingerprints.of(jokes)
+    before = Fingerprints.read(Path(base))
+    return Fingerprints.join([before, own]) if before else own
 
 
 def _require_rows(rows: Rows, config: TrainingConfig) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
 from joker.core.errors import ConfigError
+from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import Manifest, ModelFolder
 from joker.data.prepared import PreparedData
 from joker.data.shards import MANIFEST, TokenShards
 from joker.training.base import Base, make_base, new_shape, set_dropout
 from joker.training.callbacks import latest_checkpoint
-from joker.training.corpus import CorpusConfig, build_corpus, open_corpus
+from joker.training.corpus import CorpusConfig, build_corpus, jokes_in, open_corpus
 from joker.training.machine import (
     keep_freed_memory,
     quiet_libraries,
@@ -114,6 +115,7 @@ def pretrain(
                 base,
                 data,
                 manifest,
+                Fingerprints.of(jokes_in(shards, base.joke_tokenizer)),
                 weights=config.weights,
                 test_limit=config.test_limit,
                 seed=config.seed,

@@ -18,6 +18,7 @@ from torch.distributed import is_torchelastic_launched
 from transformers import PrinterCallback, Trainer
 
 from joker.core.errors import StoppedError
+from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.data.prepared import PreparedData
 from joker.engines import open_engine
@@ -136,6 +137,7 @@ def write_folder(
     base: Base,
     data: PreparedData,
     manifest: Manifest,
+    fingerprints: Fingerprints,
     *,
     weights: Weights,
     test_limit: int,
@@ -149,6 +151,7 @@ def write_folder(
         base: The trained model with its tokenizer.
         data: Its test split is measured on.
         manifest: What ``joker.json`` says besides versions and figures.
+        fingerprints: Of all jokes it was trained on.
         weights: Number format of the weights on disk; what is measured is what is written.
         test_limit: Most test jokes measured on.
         seed: Decides the wrong answers of punchline retrieval.
@@ -162,6 +165,7 @@ def write_folder(
     for file in out.glob("*.safetensors"):
         file.chmod(0o644)  # written for the owner only, but servers run as somebody else
     base.tokenizer.save_pretrained(out)
+    fingerprints.write(out)
     test = data.jokes("test")[:test_limit]
     figures = likelihood_figures(
         base.model,

@@ -1,0 +1,141 @@
+"""Fingerprints of training jokes: small enough to ship, enough to recognise a joke told again.
+
+The jokes themselves stay out of the model folder. Of each only a sketch is kept, the
+smallest of its 5-gram hashes under 40 permutations (MinHash, Broder 1997), a byte each
+(b-bit MinHash, Li and König 2010, https://arxiv.org/abs/0908.0014), and a hash of its
+answer. Two sketches agree in a share of places that estimates the Jaccard similarity of
+`joker.core.similarity`, with a standard error of at most 0.08.
+
+Training writes them, the teller reads them. Exact figures, with the training jokes at
+hand, are `joker.evaluation.originality`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joker.core.errors import ModelFolderError
+from joker.core.joke import Joke
+from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, mix, normalise, normalise_joke
+
+FILE = "fingerprints.npz"
+PERMUTATIONS = 40
+SAME_ANSWER_WORDS = 3
+"""From so many words on, a joke with the answer of a training joke is one told again."""
+
+_SEEDS = np.frombuffer(hashlib.shake_128(b"fingerprints").digest(8 * PERMUTATIONS), "<u4")
+_FACTORS, _MASKS = _SEEDS.reshape(2, PERMUTATIONS)
+_TEXTS_AT_ONCE = 2_000
+_CHANCE = 1 / 256
+"""Share of places in which the bytes of unlike sketches agree."""
+
+
+class Recognition(NamedTuple):
+    """How near a joke comes to what was read in training.
+
+    Attributes:
+        similarity: Estimated Jaccard similarity to the most similar training joke.
+        retold: Whether that makes it a near-copy, or its answer of three words or more is
+            a training joke's.
+    """
+
+    similarity: float
+    retold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Sketches of jokes and hashes of their answers.
+
+    Attributes:
+        sketches: Shape (jokes, 40), bytes.
+        answers: Sorted 32-bit hashes of the answers of three words or more.
+    """
+
+    sketches: NDArray[np.uint8]
+    answers: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, jokes: Sequence[Joke]) -> Fingerprints:
+        """Take the fingerprints of jokes, each once however often it is there."""
+        texts = sorted({normalise_joke(joke) for joke in jokes} - {""})
+        starts = range(0, len(texts), _TEXTS_AT_ONCE)
+        parts = [_sketch(texts[start : start + _TEXTS_AT_ONCE]) for start in starts]
+        parts.append(np.empty((0, PERMUTATIONS), np.uint8))
+        answers = {answer for joke in jokes if (answer := _long_answer(joke))}
+        hashes = np.array([_hash(answer) for answer in answers], np.uint32)
+        return cls(np.unique(np.concatenate(parts), axis=0), np.unique(hashes))
+
+    @classmethod
+    def join(cls, parts: Iterable[Fingerprints]) -> Fingerprints:
+        """Return the fingerprints of all parts."""
+        held = list(parts)
+        return cls(
+            np.unique(np.concatenate([part.sketches for part in held]), axis=0),
+            np.unique(np.concatenate([part.answers for part in held])),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Fingerprints | None:
+        """Read a model folder's fingerprints; None where it has none.
+
+        Raises:
+            ModelFolderError: If they are damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                found = cls(arrays["sketches"], arrays["answers"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ModelFolderError(f"cannot read {path}: {error}") from error
+        if found.sketches.dtype != np.uint8 or found.sketches.shape[1:] != (PERMUTATIONS,):
+            raise ModelFolderError(
+                f"{path} holds fingerprints of another kind; train the model again"
+            )
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write the fingerprints into a model folder."""
+        np.savez(folder / FILE, sketches=self.sketches, answers=self.answers)
+
+    def recognise(self, joke: Joke) -> Recognition:
+        """Say how near a joke comes to those that were fingerprinted."""
+        text, answer = normalise_joke(joke), _long_answer(joke)
+        similarity = 0.0
+        if text and len(self.sketches):
+            agreeing = (self.sketches == _sketch([text])).sum(axis=1).max() / PERMUTATIONS
+            similarity = max(0.0, float(agreeing - _CHANCE) / (1 - _CHANCE))
+        hashed = _hash(answer) if answer else None
+        known = hashed is not None and bool(np.isin(np.uint32(hashed), self.answers))
+        return Recognition(similarity, retold=known or similarity >= NEAR_COPY_JACCARD)
+
+
+def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """Return the sketches of normalised texts that are not empty."""
+    sets = ShingleSets.of(texts)
+    mixed = mix(sets.codes)
+    sketches = np.empty((len(texts), PERMUTATIONS), np.uint8)
+    for place, (factor, mask) in enumerate(zip(_FACTORS, _MASKS, strict=True)):
+        smallest = np.minimum.reduceat(mixed * (factor | np.uint32(1)) ^ mask, sets.starts[:-1])
+        # The smallest of many hashes begins with zeros; its last bits are still even.
+        sketches[:, place] = smallest & np.uint32(0xFF)
+    return sketches
+
+
+def _long_answer(joke: Joke) -> str:
+    answer = normalise(joke.answer)
+    return answer if len(answer.split()) >= SAME_ANSWER_WORDS else ""
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
