@@ -5,7 +5,14 @@ import pytest
 from numpy.typing import NDArray
 
 from joker.core.joke import Joke
-from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, jaccard, normalise, shingles
+from joker.core.similarity import (
+    NEAR_COPY_JACCARD,
+    ShingleSets,
+    jaccard,
+    mix,
+    normalise,
+    shingles,
+)
 from joker.data import near_copies
 from joker.data.near_copies import ANSWER_WORDS, NearCopies, find_near_copies
 
@@ -113,7 +120,7 @@ def test_clusters_are_the_same_on_every_machine() -> None:
     clusters = find_near_copies(varied_jokes(60, 5)).clusters.tolist()
     assert clusters == find_near_copies(varied_jokes(60, 5)).clusters.tolist()
     keys = near_copies._band_keys(
-        near_copies._mix(shingles("why do owls hum")),
+        mix(shingles("why do owls hum")),
         np.array([0]),
         np.array([3, 5], np.uint32),
         np.array([7, 9], np.uint32),
