@@ -66,6 +66,7 @@ def test_a_drawn_seed_stands_in_the_json_alone(tiny_folder: ModelFolder) -> None
         ["-n", "0"],
         ["--seed", "-1"],
         ["--tries", "0"],
+        ["--candidates", "0"],
         ["--temperature", "nan"],
         ["--top-p", "0"],
         ["--top-k", "-1"],
@@ -82,9 +83,8 @@ def test_values_that_cannot_be_used_are_refused(
 
 
 def test_jokes_that_succeeded_are_shown_before_the_failure(tiny_folder: ModelFolder) -> None:
-    result = tell(
-        tiny_folder, "-n", "9", "--temperature", "2", "--tries", "1", "--seed", "1", "--json"
-    )
+    once = ["--tries", "1", "--candidates", "1"]
+    result = tell(tiny_folder, "-n", "9", "--temperature", "2", *once, "--seed", "1", "--json")
     assert isinstance(result.exception, GenerationError)
     assert 0 < len(json.loads(result.stdout)) < 9
 

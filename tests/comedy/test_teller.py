@@ -11,7 +11,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.template import TEMPLATES
-from joker.core.tokenizer import JokeTokenizer
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines import Completion, Engine, Request, open_engine
 
 END = "<|endoftext|>"
@@ -21,7 +21,8 @@ MARKER = "\n<|answer|> "
 class ScriptedEngine:
     """An engine that continues each request with what a function of it says.
 
-    A text without an end stands for one that was cut off.
+    A text without an end stands for one that was cut off. An answer fits its question the better
+    the more exclamation marks it has.
     """
 
     def __init__(self, script: Callable[[Request], str]) -> None:
@@ -34,10 +35,16 @@ class ScriptedEngine:
         self.tokenizer = JokeTokenizer(self.backend, template, END)
         self.script = script
         self.batches: list[list[Request]] = []
+        self.scored: list[EncodedJoke] = []
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         self.batches.append(list(requests))
         return [self._complete(request) for request in requests]
+
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        self.scored += jokes
+        texts = [self.tokenizer.decode(joke.input_ids) for joke in jokes]
+        return [float(text.count("!")) if "<|question|>" in text else 0.0 for text in texts]
 
     def _complete(self, request: Request) -> Completion:
         said = self.backend.encode(self.script(request)).ids
@@ -100,6 +107,82 @@ def test_the_seeds_of_jokes_and_tries_all_differ() -> None:
     seeds = [request.seed for batch in engine.batches for request in batch]
     assert len(set(seeds)) == len(seeds) == 1000
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def excited(request: Request) -> str:
+    return f" number {request.seed}{MARKER}Fine{'!' * (1 + request.seed % 50)}{END}"
+
+
+def test_the_candidate_whose_answer_fits_best_is_told() -> None:
+    engine = ScriptedEngine(excited)
+    told = Teller(engine).tell(count=3, seed=7, candidates=8)
+    (batch,) = engine.batches
+    drawn = [1 + request.seed % 50 for request in batch]
+    assert [t.joke.answer.count("!") for t in told] == [
+        max(drawn[start : start + 8]) for start in (0, 8, 16)
+    ]
+
+
+def test_a_single_candidate_is_not_scored() -> None:
+    engine = ScriptedEngine(excited)
+    Teller(engine).tell(count=3, seed=7)
+    assert not engine.scored
+
+
+def test_candidates_that_are_all_alike_are_not_scored() -> None:
+    engine = ScriptedEngine(lambda _: f" x{MARKER}y{END}")
+    (told,) = Teller(engine).tell(candidates=8)
+    assert told.joke == Joke("x", "y")
+    assert not engine.scored
+
+
+def test_the_first_of_candidates_that_fit_alike_is_told() -> None:
+    told = Teller(ScriptedEngine(good)).tell(count=5, seed=7, candidates=8)
+    assert told == Teller(ScriptedEngine(good)).tell(count=5, seed=7)
+
+
+def test_candidates_with_a_fault_are_left_out() -> None:
+    said = [f" x{MARKER}!!!", f"{MARKER}!!!{END}", f" x{MARKER}Shitty!!!{END}", f" x{MARKER}y{END}"]
+    endings = iter(said)
+    (told,) = Teller(ScriptedEngine(lambda _: next(endings))).tell(candidates=4)
+    assert (told.joke, told.tries) == (Joke("x", "y"), 1)
+
+
+def test_candidates_are_drawn_again_when_all_have_a_fault() -> None:
+    fine = [f" x{MARKER}y{END}", f" x{MARKER}!{END}", f" x{MARKER}z{END}"]
+    endings = iter([" or", " and", END, *fine])
+    engine = ScriptedEngine(lambda _: next(endings))
+    (told,) = Teller(engine).tell(candidates=3)
+    assert (told.joke, told.tries) == (Joke("x", "!"), 2)
+    assert [len(batch) for batch in engine.batches] == [3, 3]
+
+
+def test_faults_of_all_candidates_are_counted() -> None:
+    with pytest.raises(UntoldError, match="12 were cut off"):
+        Teller(ScriptedEngine(lambda _: "")).tell(tries=3, candidates=4)
+
+
+def test_ranked_jokes_depend_on_their_own_seed_alone() -> None:
+    engine = ScriptedEngine(lambda r: excited(r) if r.seed % 9 == 0 else " or")
+    teller = Teller(engine)
+    told = teller.tell(count=9, seed=5, tries=100, candidates=4)
+    assert max(t.tries for t in told) > 2
+    assert told[:4] == teller.tell(count=4, seed=5, tries=100, candidates=4)
+    assert told == [teller.tell(seed=t.seed, tries=100, candidates=4)[0] for t in told]
+
+
+def test_the_seeds_of_candidates_all_differ() -> None:
+    engine = ScriptedEngine(lambda _: "")
+    with pytest.raises(UntoldError):
+        Teller(engine).tell(count=20, seed=0, tries=10, candidates=8)
+    seeds = [request.seed for batch in engine.batches for request in batch]
+    assert len(set(seeds)) == len(seeds) == 1600
+
+
+def test_the_likeliest_tokens_give_one_candidate() -> None:
+    engine = ScriptedEngine(good)
+    Teller(engine).tell(sampling=Sampling(temperature=0), candidates=8)
+    assert [len(batch) for batch in engine.batches] == [1]
 
 
 def test_jokes_that_were_never_told_are_counted_with_reasons() -> None:
@@ -172,6 +255,7 @@ def test_broken_characters_are_tried_again() -> None:
         ({"count": 0}, "count"),
         ({"count": -5}, "count"),
         ({"tries": 0}, "tries"),
+        ({"candidates": 0}, "candidates"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
     ],

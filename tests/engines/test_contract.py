@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+import torch
 
 from joker.core.errors import InputError
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
+from joker.core.tokenizer import EncodedJoke
 from joker.engines import Engine, EngineKind, Request, open_engine
+from joker.engines.weights import load_causal_lm
 
 GREEDY = Sampling(temperature=0)
 VARIED = Sampling(temperature=3.0, top_k=0, top_p=1.0, max_new_tokens=20)
@@ -132,3 +137,59 @@ def test_a_top_k_beyond_the_vocabulary_keeps_all(engine: Engine) -> None:
         engine, Request("Why", VARIED, seed=4), Request("Why", replace(VARIED, top_k=10**30), 4)
     )
     assert kept == huge
+
+
+@pytest.fixture
+def encoded(engine: Engine, sample_jokes: list[Joke]) -> list[EncodedJoke]:
+    """Return every question with its own answer, with another's, and every answer alone."""
+    strange = [Joke(joke.question, other.answer) for joke, other in pairwise(sample_jokes)]
+    tokenizer = engine.tokenizer
+    told = [tokenizer.encode(joke) for joke in [*sample_jokes, *strange]]
+    return told + [tokenizer.encode_answer_alone(joke) for joke in sample_jokes]
+
+
+def test_scores_are_the_log_probabilities_of_the_weights(
+    engine: Engine, folder: ModelFolder, encoded: list[EncodedJoke]
+) -> None:
+    model = load_causal_lm(folder, "cpu")
+    expected = []
+    for joke in encoded:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([joke.input_ids])).logits[0].double()
+        places = torch.arange(joke.answer_start, len(joke))
+        chosen = logits.log_softmax(-1)[places - 1, torch.tensor(joke.input_ids)[places]]
+        expected.append(float(chosen.sum()))
+    # Whole numbers of 8 bits as weights move a logarithm by some thousandths of itself.
+    assert engine.score(encoded) == pytest.approx(expected, rel=2e-2, abs=2e-2)
+
+
+def test_a_score_is_the_same_alone_and_in_company(
+    engine: Engine, encoded: list[EncodedJoke]
+) -> None:
+    together = engine.score(encoded)
+    assert together[::7] == pytest.approx([engine.score([each])[0] for each in encoded[::7]])
+    assert together[::-1] == pytest.approx(engine.score(encoded[::-1]))
+
+
+def test_what_fills_the_context_has_a_score_and_what_exceeds_it_none(
+    engine: Engine, folder: ModelFolder
+) -> None:
+    filling = EncodedJoke([engine.tokenizer.start_id] * folder.manifest.context_length, 1)
+    beyond = EncodedJoke([*filling.input_ids, engine.tokenizer.end_id], 1)
+    short = EncodedJoke(filling.input_ids[:3], 2)
+    scores = engine.score([short, beyond, filling])
+    assert scores[1] == -math.inf
+    assert -math.inf < scores[2] < scores[0] < 0
+
+
+def test_nothing_has_no_scores(engine: Engine) -> None:
+    assert engine.score([]) == []
+
+
+def test_scoring_leaves_the_next_jokes_as_they_were(
+    engine: Engine, encoded: list[EncodedJoke]
+) -> None:
+    requests = [Request("Why", VARIED, seed) for seed in range(4)]
+    before = ids(engine, *requests)
+    engine.score(encoded)
+    assert ids(engine, *requests) == before

@@ -20,6 +20,8 @@ from joker.engines import EngineKind, open_engine
 
 _DEFAULTS = Sampling()
 
+DEFAULT_CANDIDATES = 4
+
 
 def tell(
     prompt: Annotated[
@@ -58,6 +60,12 @@ def tell(
     tries: Annotated[
         int, typer.Option(help="Most tries for each joke that comes out unfinished.")
     ] = DEFAULT_TRIES,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            help="Jokes drawn for each one told; the one whose answer fits its question best is."
+        ),
+    ] = DEFAULT_CANDIDATES,
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Tell jokes that the moderation list flags, too.")
     ] = False,
@@ -75,7 +83,7 @@ def tell(
     show = _show_json if as_json else _show_text
     chosen_seed = draw_seed() if seed is None else seed
     try:
-        show(teller.tell(prompt, count, sampling, chosen_seed, tries))
+        show(teller.tell(prompt, count, sampling, chosen_seed, tries, candidates))
     except UntoldError as error:
         show(error.told)
         raise

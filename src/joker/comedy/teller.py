@@ -1,8 +1,9 @@
 """The teller: from the start of a question to whole jokes, by as many tries as it takes.
 
 The command line calls it, and so will every other entrance. It asks an engine for all
-jokes at once and again for those that came out unfinished or without an answer. How
-text becomes tokens and a joke again is the layout's matter (`joker.core.tokenizer`).
+jokes at once and again for those that came out unfinished or without an answer. Where
+it may draw several candidates for a joke, `joker.comedy.ranking` picks one. How text
+becomes tokens and a joke again is the layout's matter (`joker.core.tokenizer`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import re
 import secrets
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 
 from joker.comedy.moderation import Moderator
+from joker.comedy.ranking import pick_best
 from joker.core.errors import GenerationError, InputError
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
@@ -32,8 +35,8 @@ class ToldJoke:
 
     Attributes:
         joke: The joke; it holds no control characters but line feeds.
-        seed: Tells it again: the same prompt, sampling and seed for a single joke.
-        tries: How many times the engine was asked for it.
+        seed: Tells it again: the same prompt, sampling, candidates and seed for a single joke.
+        tries: How many times the engine was asked for its candidates.
     """
 
     joke: Joke
@@ -72,6 +75,7 @@ class Teller:
         sampling: Sampling | None = None,
         seed: int | None = None,
         tries: int = DEFAULT_TRIES,
+        candidates: int = 1,
     ) -> list[ToldJoke]:
         """Tell jokes whose questions begin with the prompt.
 
@@ -85,6 +89,9 @@ class Teller:
                 more jokes begin with the same ones. None draws one.
             tries: How many times the engine is asked for each joke at most. When the likeliest
                 token is always taken, another try would change nothing and there is one.
+            candidates: How many jokes are drawn at each try for every joke that is told; of
+                those without a fault the one is told whose answer fits its question best. With 1
+                the model scores nothing.
 
         Returns:
             ``count`` jokes.
@@ -93,7 +100,7 @@ class Teller:
             InputError: If a number is out of range or the prompt is too long for the model.
             UntoldError: If a joke was not told within the tries; it holds the others.
         """
-        for name, number in (("count", count), ("tries", tries)):
+        for name, number in (("count", count), ("tries", tries), ("candidates", candidates)):
             if number < 1:
                 raise InputError(f"{name} must be 1 or more, not {number}")
         if seed is None:
@@ -102,7 +109,8 @@ class Teller:
             raise InputError(f"seed must lie between 0 and {_SEEDS - 1}, not {seed}")
         sampling = sampling or Sampling()
         prompt = " ".join(_printable(prompt).split())
-        tries = 1 if is_greedy(sampling) else tries
+        if is_greedy(sampling):
+            tries = candidates = 1
 
         seeds = [_derive(seed, number) for number in range(count)]
         told: dict[int, ToldJoke] = {}
@@ -111,15 +119,23 @@ class Teller:
             missing = [number for number in range(count) if number not in told]
             if not missing:
                 break
-            completions = self._engine.generate(
-                [Request(prompt, sampling, _derive(seeds[n], 0, round_number)) for n in missing]
-            )
-            for number, completion in zip(missing, completions, strict=True):
-                outcome = self._read(completion, prompt)
-                if isinstance(outcome, Joke):
-                    told[number] = ToldJoke(outcome, seeds[number], round_number + 1)
-                else:
-                    failures[outcome] += 1
+            requests = [
+                Request(prompt, sampling, _draw_seed(seeds[number], candidate, round_number))
+                for number in missing
+                for candidate in range(candidates)
+            ]
+            completions = iter(self._engine.generate(requests))
+            faultless: dict[int, list[Joke]] = {}
+            for number in missing:
+                for completion in islice(completions, candidates):
+                    outcome = self._read(completion, prompt)
+                    if isinstance(outcome, Joke):
+                        faultless.setdefault(number, []).append(outcome)
+                    else:
+                        failures[outcome] += 1
+            best = pick_best(self._engine, faultless.values())
+            for number, joke in zip(faultless, best, strict=True):
+                told[number] = ToldJoke(joke, seeds[number], round_number + 1)
         jokes = [told[number] for number in sorted(told)]
         if len(jokes) < count:
             raise UntoldError(_explain(count - len(jokes), count, tries, failures), jokes)
@@ -143,6 +159,11 @@ class Teller:
 def draw_seed() -> int:
     """Return a seed for `Teller.tell` that nobody chose."""
     return secrets.randbelow(_SEEDS)
+
+
+def _draw_seed(joke_seed: int, candidate: int, round_number: int) -> int:
+    """Return the seed of one draw; the first candidate's do not depend on how many there are."""
+    return _derive(_derive(joke_seed, 0, 0, candidate), 0, round_number)
 
 
 def _derive(seed: int, *key: int) -> int:

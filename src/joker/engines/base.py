@@ -1,4 +1,4 @@
-"""What an engine is: prompts in, token ids out, many at once.
+"""What an engine is: prompts in, token ids out, many at once; and how likely answers are.
 
 Every engine encodes prompts with the model's own `JokeTokenizer` and gives token ids
 back, so one tokenizer serves training, evaluation and telling. Two engines keep this
@@ -19,7 +19,7 @@ from typing import Protocol
 from joker.core.errors import InputError, ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.core.tokenizer import JokeTokenizer
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 
 _COLDEST = 1e-3
 
@@ -54,10 +54,10 @@ class Completion:
 
 
 class Engine(Protocol):
-    """A loaded model that continues prompts.
+    """A loaded model that continues prompts and knows how likely answers are.
 
     Attributes:
-        tokenizer: Encodes the prompts and decodes the completions.
+        tokenizer: Encodes prompts and jokes, and decodes the completions.
     """
 
     tokenizer: JokeTokenizer
@@ -67,6 +67,17 @@ class Engine(Protocol):
 
         Raises:
             InputError: If a prompt leaves no room in the model's context; nothing is generated.
+            ResourceError: If the machine runs out of memory.
+        """
+        ...
+
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        """Return for every joke log p(its answer and end | what stands before), in nats, in order.
+
+        Temperature and the other rules of sampling play no part. A joke longer than the model's
+        context, which it could never tell, has minus infinity.
+
+        Raises:
             ResourceError: If the machine runs out of memory.
         """
         ...

@@ -8,8 +8,10 @@ since 2026.2. The pipeline gets token ids, so it needs no tokenizer of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 from openvino import Tensor
@@ -23,6 +25,7 @@ from openvino_genai import (
 from joker.core.errors import ModelFolderError, ResourceError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
+from joker.core.tokenizer import EncodedJoke
 from joker.engines.base import Completion, Request, encode_request, is_greedy, load_tokenizer
 
 # Beyond these a larger batch gains little on a CPU and costs memory.
@@ -36,7 +39,7 @@ _PROPERTIES = {"EXECUTION_MODE_HINT": "ACCURACY"}
 
 
 class OpenVinoEngine:
-    """Continues prompts with a model folder's OpenVINO graph.
+    """Continues prompts and scores answers with a model folder's OpenVINO graph.
 
     Raises:
         ModelFolderError: If the folder has no graph or a damaged one.
@@ -67,26 +70,45 @@ class OpenVinoEngine:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Continue every request in one continuous batch; see `Engine.generate`."""
         encoded = [encode_request(r, self.tokenizer, self._context_length) for r in requests]
-        handles = [
-            self._pipeline.add_request(
-                next(self._request_numbers),
-                Tensor(np.array([prompt_ids], dtype=np.int64)),
-                self._config(request.sampling, request.seed, max_new_tokens),
-            )
-            for request, (prompt_ids, max_new_tokens) in zip(requests, encoded, strict=True)
-        ]
-        while self._pipeline.has_non_finished_requests():
-            self._pipeline.step()
+        outputs = self._run(
+            [
+                (prompt_ids, self._sampling_config(request.sampling, request.seed, max_new_tokens))
+                for request, (prompt_ids, max_new_tokens) in zip(requests, encoded, strict=True)
+            ]
+        )
         completions = []
-        for handle, (prompt_ids, _) in zip(handles, encoded, strict=True):
-            if handle.get_status() == GenerationStatus.IGNORED:
-                raise ResourceError("out of memory for the KV cache; ask for fewer jokes at once")
-            (output,) = handle.read_all()
+        for (prompt_ids, _), output in zip(encoded, outputs, strict=True):
             ids = [*prompt_ids, *output.generated_ids]
             completions.append(Completion(ids, finished=ids[-1] == self.tokenizer.end_id))
         return completions
 
-    def _config(self, sampling: Sampling, seed: int, max_new_tokens: int) -> GenerationConfig:
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        """Return how likely every answer is, in one continuous batch; see `Engine.score`."""
+        scores = [-math.inf] * len(jokes)
+        kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
+        outputs = self._run([(jokes[i].input_ids, _scoring_config()) for i in kept])
+        for index, output in zip(kept, outputs, strict=True):
+            # With echo the prompt's own log-probabilities come back, one for each of its tokens.
+            scores[index] = math.fsum(output.generated_log_probs[jokes[index].answer_start :])
+        return scores
+
+    def _run(self, prompts: Sequence[tuple[list[int], GenerationConfig]]) -> list[Any]:
+        """Put prompts through the pipeline together; return one output for each, in order."""
+        handles = [
+            self._pipeline.add_request(
+                next(self._request_numbers), Tensor(np.array([ids], dtype=np.int64)), config
+            )
+            for ids, config in prompts
+        ]
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        if any(handle.get_status() == GenerationStatus.IGNORED for handle in handles):
+            raise ResourceError("out of memory for the KV cache; ask for fewer jokes at once")
+        return [output for handle in handles for output in handle.read_all()]
+
+    def _sampling_config(
+        self, sampling: Sampling, seed: int, max_new_tokens: int
+    ) -> GenerationConfig:
         config = GenerationConfig()
         config.set_eos_token_id(self.tokenizer.end_id)
         config.max_new_tokens = max_new_tokens
@@ -98,3 +120,12 @@ class OpenVinoEngine:
             if 0 < sampling.top_k < self.tokenizer.vocabulary_size:
                 config.top_k = sampling.top_k
         return config
+
+
+def _scoring_config() -> GenerationConfig:
+    """Return the configuration that generates nothing and reports on the prompt."""
+    config = GenerationConfig()
+    config.echo = True
+    config.logprobs = 1
+    config.max_new_tokens = 0
+    return config

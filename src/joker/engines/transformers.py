@@ -11,6 +11,7 @@ others unless a draw falls within about a millionth of the border between two to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -20,7 +21,9 @@ import torch
 
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
+from joker.core.tokenizer import EncodedJoke
 from joker.engines.base import Completion, Request, encode_request, load_tokenizer
+from joker.engines.likelihood import token_log_probabilities
 from joker.engines.sampler import draw
 from joker.engines.weights import load_causal_lm, out_of_memory_as_resource_error
 
@@ -39,7 +42,7 @@ class _Row:
 
 
 class TransformersEngine:
-    """Continues prompts with a model folder's PyTorch weights.
+    """Continues prompts and scores answers with a model folder's PyTorch weights.
 
     Args:
         folder: The model.
@@ -65,6 +68,15 @@ class TransformersEngine:
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 self._continue(rows[start : start + _ROWS_AT_ONCE])
         return [Completion(row.ids, finished=self._has_ended(row)) for row in rows]
+
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        """Return how likely every answer is; see `Engine.score`."""
+        scores = [-math.inf] * len(jokes)
+        kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
+        found = token_log_probabilities(self._model, [jokes[i].input_ids for i in kept])
+        for index, each in zip(kept, found, strict=True):
+            scores[index] = float(each[jokes[index].answer_start - 1 :].sum())
+        return scores
 
     def _row(self, request: Request) -> _Row:
         ids, max_new_tokens = encode_request(request, self.tokenizer, self._context_length)

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from joker.core.errors import DataError, ModelFolderError
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.engines.likelihood import token_log_probabilities
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
-from joker.evaluation.likelihood import token_log_probabilities
 from joker.evaluation.perplexity import BLOCK_TOKENS, cut_blocks
 from joker.evaluation.retrieval import CHOICES, draw_choices, hits
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from joker.core.model_folder import ModelFolder
+from joker.engines.likelihood import token_log_probabilities
 from joker.engines.weights import load_causal_lm
-from joker.evaluation.likelihood import token_log_probabilities
 
 
 class Bigrams(torch.nn.Module):

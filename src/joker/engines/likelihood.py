@@ -1,7 +1,7 @@
-"""Log-probabilities of tokens under a causal language model: the one place that runs PyTorch here.
+"""Log-probabilities of tokens under a causal language model in PyTorch.
 
-Called by `joker.evaluation.figures` and by training. What the numbers amount to is
-left to the modules of plain functions beside this one.
+The Transformers engine scores answers with it, `joker.evaluation.figures` measures
+models with it. What the numbers amount to is left to them.
 """
 
 from __future__ import annotations

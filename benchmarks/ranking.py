@@ -1,0 +1,150 @@
+"""What ranking so many candidates does to the fit, variety, time and memory of told jokes.
+
+    python benchmarks/ranking.py MODEL --data PREPARED --judge OTHER --candidates 1 4 8
+
+The model answers held-out questions and invents jokes of its own. Whether an answer fits is
+asked in two ways: how often it picks its own question among ten by another model's
+log p(answer | question), and how often by the number of long words it shares with each.
+The first is not independent of what ranking maximises where the judge learnt from the same
+jokes, and circular where it is the model itself; the second knows no model. Both favour
+long answers, so their length stands beside them, and people's own answers to the same
+questions are the measure of all. Prints a JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from joker.comedy.moderation import Moderator
+from joker.comedy.teller import Teller, ToldJoke, UntoldError
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+from joker.core.similarity import normalise
+from joker.engines import Engine, open_engine
+from joker.evaluation.bootstrap import bootstrap_ratio
+from joker.evaluation.diversity import distinct, frequent_share
+from joker.evaluation.held_out import HeldOut
+from joker.evaluation.originality import TrainingIndex
+from joker.evaluation.retrieval import CHOICES, hits
+
+SEED = 1
+LONG_WORD = 4  # letters; shorter words are mostly grammar
+
+
+def main() -> None:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("--data", type=Path, required=True, help="prepared folder")
+    parser.add_argument("--judge", type=Path, required=True, help="another model folder")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--jokes", type=int, default=500, help="jokes of each kind")
+    parser.add_argument("--rounds", type=int, default=5, help="times the command line is timed")
+    options = parser.parse_args()
+
+    held_out = HeldOut.open(options.data)
+    people = askable(held_out, options.jokes)
+    training = TrainingIndex(held_out.training or [])
+    judge = open_engine(ModelFolder.open(options.judge))
+    teller = Teller(open_engine(ModelFolder.open(options.model)))
+    report = {"people": figures(people, judge, training)}
+    for candidates in options.candidates:
+        begin = time.perf_counter()
+        answered = [
+            told.joke
+            for seed, joke in enumerate(people)
+            for told in tell(teller, joke.question, 1, seed, candidates)
+        ]
+        seconds = (time.perf_counter() - begin) / len(people)
+        invented = [told.joke for told in tell(teller, "", options.jokes, SEED, candidates)]
+        report[f"{candidates} candidates"] = {
+            "seconds_per_answer": seconds,
+            "answered": figures(answered, judge, training),
+            "invented": figures(invented, judge, training),
+            "command": time_command(options.model, candidates, options.rounds),
+        }
+        print(f"measured {candidates} candidates", file=sys.stderr)
+    print(json.dumps(report, indent=2))
+
+
+def askable(held_out: HeldOut, limit: int) -> list[Joke]:
+    """Return inoffensive jokes whose questions end as such, no two of one cluster."""
+    pairs = zip(held_out.clusters, held_out.jokes, strict=True)
+    one_each = {cluster: joke for cluster, joke in pairs if joke.question.endswith("?")}
+    check = Moderator.default().check
+    jokes = [joke for joke in one_each.values() if not check(f"{joke.question}\n{joke.answer}")]
+    return [jokes[i] for i in np.random.default_rng(SEED).permutation(len(jokes))[:limit]]
+
+
+def tell(teller: Teller, prompt: str, count: int, seed: int, candidates: int) -> list[ToldJoke]:
+    """Tell as many of the jokes as can be told."""
+    try:
+        return teller.tell(prompt, count, seed=seed, candidates=candidates)
+    except UntoldError as error:
+        return error.told
+
+
+def figures(jokes: Sequence[Joke], judge: Engine, training: TrainingIndex) -> dict[str, object]:
+    """Measure how well answers fit their questions and how much they differ."""
+    rng = np.random.default_rng(SEED)
+    rows = [
+        [own, *(other + (other >= own) for other in rng.permutation(len(jokes) - 1)[: CHOICES - 1])]
+        for own in range(len(jokes))
+    ]
+    trials = [[Joke(jokes[i].question, jokes[row[0]].answer) for i in row] for row in rows]
+    encoded = [judge.tokenizer.encode(joke) for trial in trials for joke in trial]
+    estimates = {
+        "picks_question_by_judge": bootstrap_ratio(
+            hits(np.reshape(judge.score(encoded), (-1, CHOICES))), seed=SEED
+        ),
+        "picks_question_by_words": bootstrap_ratio(
+            hits([[len(words(j.question) & words(j.answer)) for j in trial] for trial in trials]),
+            seed=SEED,
+        ),
+        "words_per_answer": bootstrap_ratio([len(j.answer.split()) for j in jokes], seed=SEED),
+        **{f"distinct_{n}": distinct(jokes, n, seed=SEED) for n in (1, 2, 3)},
+        "frequent_answers": frequent_share([joke.answer for joke in jokes], seed=SEED),
+        "copied": bootstrap_ratio([bool(training.copy(joke)) for joke in jokes], seed=SEED),
+    }
+    return {"jokes": len(jokes)} | {name: asdict(each) for name, each in estimates.items()}
+
+
+def words(text: str) -> set[str]:
+    """Return a text's different long words."""
+    return {word for word in normalise(text).split() if len(word) >= LONG_WORD}
+
+
+def time_command(model: Path, candidates: int, rounds: int) -> dict[str, float]:
+    """Tell jokes from the command line: median seconds from start to end, and peak memory."""
+    seconds, processor_seconds, peaks = [], [], []
+    for seed in range(rounds):
+        command = [sys.executable, "-m", "joker", "tell", "--model", str(model)]
+        command += ["--candidates", str(candidates), "--seed", str(seed)]
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds.append(time.perf_counter() - begin)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        processor_seconds.append(usage.ru_utime + usage.ru_stime)
+        peaks.append(usage.ru_maxrss / 1024)
+    return {
+        "seconds": statistics.median(seconds),
+        "most_seconds": max(seconds),
+        "processor_seconds": statistics.median(processor_seconds),
+        "peak_mebibytes": max(peaks),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Ranking: of several jokes take the one whose answer fits its question best.
+
+How well an answer fits is log p(answer | question) − log p(answer): how much likelier
+the question makes it. The second part keeps the answers back that suit any question.
+The teller calls this; drawing candidates and checking them are left to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from joker.core.joke import Joke
+from joker.engines.base import Engine
+
+
+def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
+    """Return from each group the joke whose answer fits best, the first one among equals.
+
+    All groups are scored in one batch, each different joke once; a group without
+    a choice needs no scoring.
+
+    Args:
+        engine: The model whose probabilities decide.
+        groups: At least one joke each.
+
+    Raises:
+        ResourceError: If memory runs out.
+    """
+    choices = [list(dict.fromkeys(group)) for group in groups]
+    scored = list({joke: None for group in choices if len(group) > 1 for joke in group})
+    fit_of = dict(zip(scored, fits(engine, scored), strict=True))
+    return [max(group, key=fit_of.__getitem__) if len(group) > 1 else group[0] for group in choices]
+
+
+def fits(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
+    """Return log p(answer | question) − log p(answer) of every joke, in nats.
+
+    The end of the joke counts as a part of the answer. Without a question means behind the
+    answer marker alone. A joke that the model has no room for has minus infinity.
+
+    Source: the anti-language-model criterion of Li et al., NAACL 2016, "A Diversity-Promoting
+    Objective Function for Neural Conversation Models", with a weight of 1.
+    """
+    given = [engine.tokenizer.encode(joke) for joke in jokes]
+    alone = [engine.tokenizer.encode_answer_alone(joke) for joke in jokes]
+    scores = engine.score([*given, *alone])
+    pairs = zip(scores[: len(jokes)], scores[len(jokes) :], strict=True)
+    return [joint - prior if joint > -math.inf else joint for joint, prior in pairs]
