@@ -136,6 +136,8 @@ def time_command(model: Path, candidates: int, rounds: int) -> dict[str, float]:
         _, status, usage = os.wait4(process.pid, 0)
         seconds.append(time.perf_counter() - begin)
         process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{' '.join(command)} failed")
         processor_seconds.append(usage.ru_utime + usage.ru_stime)
         peaks.append(usage.ru_maxrss / 1024)
     return {
