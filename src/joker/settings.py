@@ -1,0 +1,109 @@
+"""Settings of the servers, and the one place that puts their parts together.
+
+The only reader of environment variables: each field is ``JOKER_`` and its name in
+capitals, such as ``JOKER_BROKER``. The entrances `joker.api`, `joker.worker` and
+`joker.cli` call it; an option given on the command line wins over the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from joker.core.errors import ConfigError
+
+_PREFIX = "JOKER_"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """What the servers run with; every field has a default that works on one machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    broker: str | None = Field(
+        None,
+        description="Redis that parts work among workers, as redis://host:port/0; "
+        "by default jokes are told in the server's own process.",
+    )
+    model: Path | None = Field(
+        None, description="Model folder; by default the one that comes with the package."
+    )
+    workers: PositiveInt = Field(8, description="Jobs at once in one process.")
+    capacity: PositiveInt = Field(64, description="Most jobs that wait; more are refused.")
+    deadline_seconds: Seconds = Field(60, description="A job not told by then fails.")
+    keep_seconds: Seconds = Field(3600, description="How long a finished job is kept.")
+    lease_seconds: Seconds = Field(
+        10, description="A worker silent for so long has lost its jobs to others."
+    )
+    tries: PositiveInt = Field(5, description="Most tries for each joke that comes out unfinished.")
+    candidates: PositiveInt = Field(1, description="Candidates of each joke; the best is told.")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Sites whose pages may call the API, parted by commas; * is every one."
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Keys of which clients must send one, parted by commas; none asks for none."
+    )
+    rate_limit: str | None = Field(
+        "60/minute", description="Jobs a client may ask for, such as 60/minute; nothing: no limit."
+    )
+    max_prompt_characters: PositiveInt = Field(300, description="Longest prompt.")
+    max_body_bytes: PositiveInt = Field(16_384, description="Longest request body.")
+    max_count: PositiveInt = Field(10, description="Most jokes of one request.")
+    max_candidates: PositiveInt = Field(8, description="Most candidates of each joke.")
+    max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
+    max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
+
+    @field_validator("broker", "model", "rate_limit", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        """Let ``JOKER_BROKER=`` in a compose file mean that there is none."""
+        return value or None
+
+    @field_validator("broker")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be a Redis address such as redis://localhost:6379/0")
+        return value
+
+    @field_validator("cors_origins", "api_keys", mode="before")
+    @classmethod
+    def _part_by_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+def read_settings(**given: Any) -> Settings:
+    """Read the environment; what is given and not None wins over it.
+
+    Raises:
+        ConfigError: If a value cannot be used; the setting is named, the value is not.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"setting {name!r} ({_PREFIX}{name.upper()} in the environment): "
+            f"{reason[:1].lower()}{reason[1:]}"
+        ) from error
