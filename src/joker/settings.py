@@ -8,7 +8,8 @@ capitals, such as ``JOKER_BROKER``. The entrances `joker.api`, `joker.worker` an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -21,6 +22,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from joker.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from joker.jobs.queue import JobQueue, Work
 
 _PREFIX = "JOKER_"
 
@@ -81,6 +85,10 @@ class Settings(BaseSettings):
     def _is_redis(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must be a Redis address such as redis://localhost:6379/0")
+        try:
+            _ = value and urlsplit(value).port
+        except ValueError:
+            raise ValueError("the port must be a number from 0 to 65535") from None
         return value
 
     @field_validator("cors_origins", "api_keys", mode="before")
@@ -107,3 +115,44 @@ def read_settings(**given: Any) -> Settings:
             f"setting {name!r} ({_PREFIX}{name.upper()} in the environment): "
             f"{reason[:1].lower()}{reason[1:]}"
         ) from error
+
+
+def open_work(settings: Settings) -> Work:
+    """Load the model; return what tells jokes with it, for any number of threads.
+
+    Raises:
+        ModelFolderError: If the model folder cannot be used.
+    """
+    from joker.comedy.teller import Teller
+    from joker.core.model_folder import ModelFolder, bundled_model
+    from joker.engines import open_engine
+    from joker.jobs.telling import TellerWork
+
+    engine = open_engine(ModelFolder.open(settings.model or bundled_model()))
+    return TellerWork(safe=Teller(engine), unsafe=Teller(engine, safe=False), tries=settings.tries)
+
+
+def open_queue(settings: Settings) -> JobQueue:
+    """Return the queue that the settings ask for: over Redis where there is a broker.
+
+    Raises:
+        ModelFolderError: If this process tells the jokes and the model folder cannot be used.
+    """
+    if settings.broker is not None:
+        from joker.jobs.celery_redis import CeleryRedisQueue
+
+        return CeleryRedisQueue(
+            settings.broker,
+            capacity=settings.capacity,
+            deadline_seconds=settings.deadline_seconds,
+            keep_seconds=settings.keep_seconds,
+        )
+    from joker.jobs.in_process import InProcessQueue
+
+    return InProcessQueue(
+        open_work(settings),
+        workers=settings.workers,
+        capacity=settings.capacity,
+        deadline_seconds=settings.deadline_seconds,
+        keep_seconds=settings.keep_seconds,
+    )

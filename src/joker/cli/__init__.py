@@ -20,6 +20,7 @@ from joker.cli.export import export
 from joker.cli.pretrain import pretrain
 from joker.cli.tell import tell
 from joker.cli.train import train
+from joker.cli.worker import worker
 from joker.core.errors import JokerError
 from joker.version import __version__
 
@@ -56,6 +57,7 @@ app.command("compare")(compare)
 app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("tell")(tell)
+app.command("worker")(worker)
 
 
 def main() -> None:

@@ -1,0 +1,152 @@
+"""A queue over many processes and machines: Celery carries jobs, Redis keeps their records.
+
+This is the side of those who ask; `joker.jobs.leases` is the workers'. A job's record is
+written before the job is published, so a message that is lost loses no job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
+from joker.jobs.broker import make_celery, publish
+from joker.jobs.job import Event, Job, JokeRequest, State
+from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
+from joker.jobs.records import CONNECTION, SCRIPT, events_key, reaching, read_job, to_json
+
+# How long one read of a stream waits; a deadline that passes meanwhile is seen afterwards.
+_BLOCK_MILLISECONDS = 500
+_EVENT_ID = re.compile("[0-9]{1,18}-[0-9]{1,18}")
+
+_log = logging.getLogger(__name__)
+
+
+class CeleryRedisQueue:
+    """Keeps `joker.jobs.queue.JobQueue`'s promises while workers and processes come and go.
+
+    Args:
+        url: The Redis, as redis://:password@host:port/number.
+        capacity: Most jobs that wait.
+        deadline_seconds: A job that is not told by then fails.
+        keep_seconds: How long a final job is remembered.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        capacity: int = 64,
+        deadline_seconds: float = 60.0,
+        keep_seconds: float = 3600.0,
+    ) -> None:
+        self._url = url
+        self._capacity = capacity
+        self._deadline_seconds = deadline_seconds
+        self._keep_seconds = keep_seconds
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
+        self._redis = Redis.from_url(url, retry=retry, **CONNECTION)
+        self._script = self._redis.register_script(SCRIPT)
+        self._celery = make_celery(url, deadline_seconds)
+
+    async def submit(self, request: JokeRequest, *, key: str | None = None) -> Job:
+        """Take a job in; see `JobQueue.submit`."""
+        text = to_json(request.to_dict())
+        what, record = await self._call(
+            "submit",
+            secrets.token_urlsafe(16),
+            text,
+            "" if key is None else _digest(key),
+            _digest(text),
+            to_json(late(self._deadline_seconds)),
+            to_json(LOST),
+            self._capacity,
+            MOST_ATTEMPTS,
+            self._deadline_seconds,
+            self._keep_seconds,
+        )
+        if what == "full":
+            raise QueueFullError(full(self._capacity))
+        if what == "conflict":
+            raise KeyConflictError(CONFLICT)
+        job = read_job(record)
+        if what == "new":
+            await asyncio.to_thread(self._publish, job.id)
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job as it is now; see `JobQueue.get`."""
+        return _known(job_id, await self._call("read", job_id))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Revoke a job unless it is final; see `JobQueue.cancel`."""
+        return _known(job_id, await self._call("cancel", job_id))
+
+    async def wait(self, job_id: str, timeout_seconds: float) -> Job:
+        """Return a job once it is final or the time is up; see `JobQueue.wait`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), aclosing(self.events(job_id)) as events:
+                async for _ in events:
+                    pass
+        return await self.get(job_id)
+
+    async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
+        """Yield a job's events behind one that was seen; see `JobQueue.events`."""
+        seen = after if after and _EVENT_ID.fullmatch(after) else "0-0"
+        while True:
+            # Read before its events, so that a job found final has all of them there.
+            job = await self.get(job_id)
+            block = None if job.state.final else _BLOCK_MILLISECONDS
+            with reaching(self._url):
+                streams: Any = await self._redis.xread({events_key(job_id): seen}, block=block)
+            for _, entries in streams:
+                for seen, fields in entries:
+                    event = Event(seen, fields["name"], json.loads(fields["data"]))
+                    yield event
+                    if event.name == "state" and State(event.data["state"]).final:
+                        return
+            if job.state.final:
+                return
+
+    async def waiting(self) -> int:
+        """Return how many jobs wait for a worker."""
+        return int(await self._call("count_waiting"))
+
+    async def close(self) -> None:
+        """Close the connections; jobs go on, for they are the workers'."""
+        await self._redis.aclose()
+        self._celery.close()
+
+    async def _call(self, *arguments: Any) -> Any:
+        with reaching(self._url):
+            return await self._script(args=arguments)
+
+    def _publish(self, job_id: str) -> None:
+        try:
+            publish(self._celery, job_id)
+        except (OperationalError, RedisError, OSError) as error:
+            # The record is there: a worker's sweep finds the job.
+            _log.warning("job %s was not published yet: %s", job_id, error)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _known(job_id: str, record: str | None) -> Job:
+    if record is None:
+        raise UnknownJobError(unknown(job_id))
+    return read_job(record)

@@ -1,0 +1,270 @@
+"""A queue in this process: threads do the work, and nothing else needs to be installed.
+
+All jobs belong to one event loop, the one that submits, so nothing here is locked: threads
+get a request, and what they say comes back through the loop. Jobs end with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any
+
+from joker.core.errors import KeyConflictError, QueueDownError, QueueFullError, UnknownJobError
+from joker.jobs.attempt import make_attempt
+from joker.jobs.job import Event, Job, JokeRequest, JokeResult, State
+from joker.jobs.queue import Work
+from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
+
+_JOIN_SECONDS = 5.0
+_EVENT_ID = re.compile("[0-9]{1,18}")
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A job, what happened to it, and who is to hear of it."""
+
+    job: Job
+    key: str | None
+    events: list[Event] = field(default_factory=list)
+    happened: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
+    told: dict[int, JokeResult] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+
+    def note(self, name: str, data: dict[str, Any]) -> None:
+        """Add an event and wake those who wait for one."""
+        self.happened += 1
+        self.events.append(Event(str(self.happened), name, data))
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def move(self, state: State, **changes: Any) -> None:
+        """Put the job into another state and tell so."""
+        self.job = self.job.moved(state, **changes)
+        self.note("state", self.job.to_dict())
+
+
+class _Progress:
+    """What one attempt says, carried from its thread to the event loop."""
+
+    def __init__(self, entry: _Entry, post: Callable[..., None]) -> None:
+        self._entry = entry
+        self._post = post
+
+    def partial(self, index: int, question: str, answer: str) -> None:
+        data = {"index": index, "question": question, "answer": answer}
+        self._post(_note_partial, self._entry, data)
+
+    def joke(self, index: int, joke: JokeResult) -> None:
+        self._post(_note_joke, self._entry, index, joke)
+
+    def stopped(self) -> bool:
+        return self._entry.stop.is_set()
+
+
+class InProcessQueue:
+    """Keeps `joker.jobs.queue.JobQueue`'s promises for as long as the process lives.
+
+    Args:
+        work: Tells a request's jokes; called by several threads at once.
+        workers: How many threads there are.
+        capacity: Most jobs that wait.
+        deadline_seconds: A job that is not told by then fails.
+        keep_seconds: How long a final job is remembered.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        workers: int = 8,
+        capacity: int = 64,
+        deadline_seconds: float = 60.0,
+        keep_seconds: float = 3600.0,
+    ) -> None:
+        self._work = work
+        self._idle = workers
+        self._capacity = capacity
+        self._deadline_seconds = deadline_seconds
+        self._keep_seconds = keep_seconds
+        self._entries: dict[str, _Entry] = {}
+        self._keys: dict[str, str] = {}
+        self._pending: dict[str, _Entry] = {}
+        self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        # Daemons, because work that hangs must not keep the process from ending.
+        self._threads = [
+            threading.Thread(target=self._run, name=f"joke-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def submit(self, request: JokeRequest, *, key: str | None = None) -> Job:
+        """Take a job in; see `JobQueue.submit`."""
+        if self._closed:
+            raise QueueDownError("the server is stopping; try again later")
+        if key is not None and key in self._keys:
+            known = self._entries[self._keys[key]].job
+            if known.request != request:
+                raise KeyConflictError(CONFLICT)
+            return known
+        if len(self._pending) >= self._capacity:
+            raise QueueFullError(full(self._capacity))
+        self._loop = asyncio.get_running_loop()
+        now = time.time()
+        job = Job(
+            id=secrets.token_urlsafe(16),
+            request=request,
+            state=State.PENDING,
+            created_at=now,
+            deadline_at=now + self._deadline_seconds,
+        )
+        entry = self._entries[job.id] = self._pending[job.id] = _Entry(job, key)
+        if key is not None:
+            self._keys[key] = job.id
+        entry.note("state", job.to_dict())
+        entry.timer = self._loop.call_later(self._deadline_seconds, self._expire, entry)
+        self._hand_out()
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job as it is now; see `JobQueue.get`."""
+        return self._find(job_id).job
+
+    async def cancel(self, job_id: str) -> Job:
+        """Revoke a job unless it is final; see `JobQueue.cancel`."""
+        entry = self._find(job_id)
+        self._finish(entry, entry.job.moved(State.REVOKED))
+        return entry.job
+
+    async def wait(self, job_id: str, timeout_seconds: float) -> Job:
+        """Return a job once it is final or the time is up; see `JobQueue.wait`."""
+        entry = self._find(job_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while not entry.job.state.final:
+                    await entry.changed.wait()
+        return entry.job
+
+    async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
+        """Yield a job's events behind one that was seen; see `JobQueue.events`."""
+        entry = self._find(job_id)
+        seen = int(after) if after and _EVENT_ID.fullmatch(after) else 0
+        while True:
+            changed = entry.changed
+            for event in [event for event in entry.events if int(event.id) > seen]:
+                seen = int(event.id)
+                yield event
+            if seen >= entry.happened:
+                if entry.job.state.final:
+                    return
+                await changed.wait()
+
+    async def waiting(self) -> int:
+        """Return how many jobs wait for a thread."""
+        return len(self._pending)
+
+    async def close(self) -> None:
+        """Revoke what is not final, and let the threads end."""
+        self._closed = True
+        for entry in list(self._entries.values()):
+            self._finish(entry, entry.job.moved(State.REVOKED, error="the server was stopped"))
+            if entry.timer:
+                entry.timer.cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        until = time.monotonic() + _JOIN_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _find(self, job_id: str) -> _Entry:
+        try:
+            return self._entries[job_id]
+        except KeyError:
+            raise UnknownJobError(unknown(job_id)) from None
+
+    def _hand_out(self) -> None:
+        """Give waiting jobs to idle threads, the oldest first."""
+        while self._idle and self._pending:
+            entry = self._pending.pop(next(iter(self._pending)))
+            self._idle -= 1
+            entry.move(State.STARTED, attempts=entry.job.attempts + 1)
+            self._tasks.put(entry)
+
+    def _settle(self, entry: _Entry, outcome: Job) -> None:
+        """Take in what an attempt came to; its thread is idle again."""
+        self._idle += 1
+        if not entry.job.state.final:
+            if outcome.state.final:
+                self._finish(entry, outcome)
+            elif outcome.attempts >= MOST_ATTEMPTS:
+                self._finish(entry, outcome.moved(State.FAILURE, error=LOST))
+            else:
+                entry.told.clear()
+                entry.move(State.PENDING, jokes=())
+                self._pending[entry.job.id] = entry
+        self._hand_out()
+
+    def _finish(self, entry: _Entry, outcome: Job) -> None:
+        """Make a job final, unless it is, and forget it some time later."""
+        job = entry.job
+        if job.state.final:
+            return
+        self._pending.pop(job.id, None)
+        entry.stop.set()
+        # The jokes stand in the job: text on the way to them is of no use any more.
+        entry.events = [event for event in entry.events if event.name != "partial"]
+        jokes = outcome.jokes if outcome.state is State.SUCCESS else job.jokes
+        entry.move(outcome.state, jokes=jokes, error=outcome.error)
+        if entry.timer and self._loop:
+            entry.timer.cancel()
+            entry.timer = self._loop.call_later(self._keep_seconds, self._forget, entry)
+
+    def _expire(self, entry: _Entry) -> None:
+        reason = late(self._deadline_seconds)
+        self._finish(entry, entry.job.moved(State.FAILURE, error=reason))
+
+    def _forget(self, entry: _Entry) -> None:
+        del self._entries[entry.job.id]
+        if entry.key is not None:
+            del self._keys[entry.key]
+
+    def _run(self) -> None:
+        """Do work until there is none any more; the body of every thread."""
+        while (entry := self._tasks.get()) is not None:
+            outcome = make_attempt(entry.job, self._work, _Progress(entry, self._post))
+            self._post(self._settle, entry, outcome)
+
+    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in the event loop, from a thread."""
+        # A loop that is closed has nobody left who would hear it.
+        with suppress(RuntimeError):
+            if self._loop:
+                self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _note_partial(entry: _Entry, data: dict[str, Any]) -> None:
+    if not entry.job.state.final:
+        entry.note("partial", data)
+
+
+def _note_joke(entry: _Entry, index: int, joke: JokeResult) -> None:
+    if not entry.job.state.final:
+        entry.told[index] = joke
+        jokes = tuple(entry.told[number] for number in sorted(entry.told))
+        entry.job = replace(entry.job, jokes=jokes)
+        entry.note("joke", {"index": index, **asdict(joke)})

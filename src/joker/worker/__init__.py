@@ -1,0 +1,1 @@
+"""The worker: takes jobs from Redis and tells them."""

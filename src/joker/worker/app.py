@@ -1,0 +1,62 @@
+"""The Celery worker and its one task: many jobs at once in threads that share one engine.
+
+``joker worker`` runs it. Claims, leases and records are `joker.jobs.leases`' matter; a
+thread pool has no time limits and ends no task, so deadlines and cancelling are, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+
+from joker.core.errors import ConfigError
+from joker.jobs.broker import TASK, make_celery, publish
+from joker.jobs.leases import Leases
+from joker.jobs.queue import Work
+from joker.settings import Settings
+
+
+def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
+    """Work on jobs until a signal says stop; return the exit code.
+
+    SIGTERM and Ctrl-C let jobs in hand end first; SIGQUIT does not, and other workers take
+    them.
+
+    Args:
+        settings: ``broker``, ``workers``, ``deadline_seconds`` and ``lease_seconds`` matter here.
+        open_work: Called once, when the broker was reached; what it returns tells requests'
+            jokes for several threads at once.
+
+    Raises:
+        ConfigError: If there is no broker.
+        QueueDownError: If it cannot be reached.
+    """
+    if settings.broker is None:
+        raise ConfigError(
+            "a worker needs the Redis it takes jobs from: --broker redis://host:port/0"
+        )
+    app = make_celery(settings.broker, settings.deadline_seconds)
+    leases = Leases(
+        settings.broker,
+        lease_seconds=settings.lease_seconds,
+        publish=functools.partial(publish, app),
+    )
+    with leases:
+        work = open_work()
+
+        def tell(job_id: str) -> None:
+            leases.work_on(job_id, work)
+
+        app.task(tell, name=TASK)
+        worker = app.Worker(
+            pool="threads",
+            concurrency=settings.workers,
+            loglevel=logging.INFO,
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        worker.start()
+    return int(worker.exitcode or 0)
