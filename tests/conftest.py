@@ -1,4 +1,4 @@
-"""What every test may ask for: our own jokes, and a tiny model folder that tells them."""
+"""What every test may ask for: our own jokes, a tiny model folder that tells them, and a Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,72 @@ def served_folder(
     folder = ModelFolder.open(path)
     export_openvino(folder)
     return folder
+
+
+class RedisServer:
+    """A Redis of the test's own on a free port; what is in it outlives a stop and start."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self._folder = folder
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = {
+            "--bind": "127.0.0.1",
+            "--port": str(self._port),
+            "--dir": str(self._folder),
+            "--appendonly": "yes",
+            "--save": "",
+        }
+        arguments = [part for option in options.items() for part in option]
+        self._process = subprocess.Popen(
+            ["redis-server", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until = time.monotonic() + 60
+        while not self._answers():
+            assert time.monotonic() < until, "redis-server does not answer"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait(60)
+
+    def _answers(self) -> bool:
+        import redis
+
+        with redis.Redis.from_url(self.url) as client:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+
+@pytest.fixture(scope="session")
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
+    """Return ``start()``, which gives a running Redis that is nobody else's."""
+    if shutil.which("redis-server") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    servers = []
+
+    def start() -> RedisServer:
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis")))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(start_redis: Callable[[], RedisServer]) -> RedisServer:
+    """Return a running Redis that tests share; do not stop it."""
+    return start_redis()
 
 
 def _train_folder(path: Path, template: Template) -> ModelFolder:

@@ -101,6 +101,10 @@ class Leases:
     ) -> None:
         self._closing.set()
         self._keeper.join(self._lease_seconds)
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
         self._redis.close()
 
     def work_on(self, job_id: str, work: Work) -> None:

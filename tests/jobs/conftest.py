@@ -1,0 +1,114 @@
+"""What the tests of queues share: scripted work, workers that do it, and queues over both."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from joker.core.sampling import Sampling
+from joker.jobs.celery_redis import CeleryRedisQueue
+from joker.jobs.in_process import InProcessQueue
+from joker.jobs.job import JokeRequest
+from joker.jobs.queue import JobQueue, Work
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+
+SCRIPT = Path(__file__).with_name("scripted.py")
+THREADS = 4
+
+MakeQueue = Callable[..., JobQueue]
+MakeRequest = Callable[..., JokeRequest]
+StartWorker = Callable[["RedisServer"], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def scripted_work() -> Work:
+    """Return work that does what the prompt says; see ``scripted.py``."""
+    work: Work = runpy.run_path(str(SCRIPT))["scripted_work"]
+    return work
+
+
+@pytest.fixture(scope="session")
+def make_request() -> MakeRequest:
+    """Return ``make(prompt="", count=2, seed=7)``, which gives a request."""
+
+    def make(prompt: str = "", count: int = 2, seed: int = 7) -> JokeRequest:
+        return JokeRequest(prompt, count, Sampling(), seed, safe=True, candidates=1)
+
+    return make
+
+
+def _start_worker(server: RedisServer, log: Path, lease_seconds: float) -> subprocess.Popen[bytes]:
+    arguments = [server.url, str(THREADS), "60", str(lease_seconds)]
+    with log.open("ab") as file:
+        return subprocess.Popen([sys.executable, SCRIPT, *arguments], stdout=file, stderr=file)
+
+
+def _stop(worker: subprocess.Popen[bytes]) -> None:
+    worker.terminate()
+    try:
+        worker.wait(30)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+@pytest.fixture(scope="session")
+def shared_worker(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Have one worker process run for all tests of the contract."""
+    worker = _start_worker(redis_server, tmp_path_factory.mktemp("worker") / "log", 10)
+    yield
+    _stop(worker)
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
+    """Return ``start(redis)``, which starts a worker process with short leases."""
+    workers = []
+
+    def start(server: RedisServer) -> subprocess.Popen[bytes]:
+        workers.append(_start_worker(server, tmp_path / "worker.log", lease_seconds=2))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        _stop(worker)
+
+
+@pytest.fixture(params=["in_process", pytest.param("celery_redis", marks=pytest.mark.integration)])
+async def make_queue(
+    request: pytest.FixtureRequest, scripted_work: Work
+) -> AsyncIterator[MakeQueue]:
+    """Return ``make(**options)``, which gives a queue of each kind with scripted work."""
+    queues: list[JobQueue] = []
+    url = ""
+    if request.param == "celery_redis":
+        request.getfixturevalue("shared_worker")
+        url = request.getfixturevalue("redis_server").url
+
+    def make(**options: float) -> JobQueue:
+        queue: JobQueue
+        if url:
+            queue = CeleryRedisQueue(url, **options)  # type: ignore[arg-type]
+        else:
+            queue = InProcessQueue(scripted_work, workers=THREADS, **options)  # type: ignore[arg-type]
+        queues.append(queue)
+        return queue
+
+    yield make
+    for queue in queues:
+        await queue.close()

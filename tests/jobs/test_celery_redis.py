@@ -1,0 +1,180 @@
+"""What only the queue over Redis promises: workers and Redis itself come and go, no job does.
+
+Real workers, real Redis, real losses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from joker.core.errors import QueueDownError
+from joker.jobs.celery_redis import CeleryRedisQueue
+from joker.jobs.job import Event, Job, State
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+    from tests.jobs.conftest import MakeRequest, StartWorker
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+LONG = 150.0
+OUTAGE_SECONDS = 10.0
+
+
+@pytest.fixture
+def redis(start_redis: Callable[[], RedisServer]) -> RedisServer:
+    """Return a Redis of this test's own."""
+    return start_redis()
+
+
+@pytest.fixture
+async def queue(redis: RedisServer) -> AsyncIterator[CeleryRedisQueue]:
+    queue = CeleryRedisQueue(redis.url, deadline_seconds=LONG)
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """Return a path that scripted work can wait for."""
+    return tmp_path / "gate"
+
+
+async def until_told(queue: CeleryRedisQueue, job: Job) -> None:
+    """Wait until the first joke of a job is told."""
+    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
+        async for event in events:
+            if event.name == "joke":
+                return
+
+
+async def all_events(queue: CeleryRedisQueue, job: Job) -> list[Event]:
+    return [event async for event in queue.events(job.id)]
+
+
+async def test_a_job_of_a_worker_killed_in_mid_joke_is_told_by_another_once(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    worker = start_worker(redis)
+    job = await queue.submit(make_request(f"half {gate}"))
+    await until_told(queue, job)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    gate.touch()
+    start_worker(redis)
+    done = await queue.wait(job.id, LONG)
+    assert (done.state, done.attempts, len(done.jokes)) == (State.SUCCESS, 2, 2)
+    told = await all_events(queue, job)
+    states = [event.data["state"] for event in told if event.name == "state"]
+    assert states == ["PENDING", "STARTED", "PENDING", "STARTED", "SUCCESS"]
+
+
+async def test_jobs_outlive_ten_seconds_without_redis(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    start_worker(redis)
+    told = await queue.submit(make_request("told before"), key="before")
+    told = await queue.wait(told.id, LONG)
+    running = await queue.submit(make_request(f"half {gate}"))
+    await until_told(queue, running)
+
+    # Redis writes its file every second; what is older is safe even from a crash.
+    await asyncio.sleep(1)
+    redis.stop()
+    with pytest.raises(QueueDownError, match=r"Redis at 127\.0\.0\.1"):
+        await queue.get(running.id)
+    with pytest.raises(QueueDownError):
+        await queue.submit(make_request())
+    gate.touch()
+    await asyncio.sleep(OUTAGE_SECONDS)
+    redis.start()
+
+    assert (await queue.wait(running.id, LONG)).state is State.SUCCESS
+    assert await queue.submit(make_request("told before"), key="before") == told
+    later = await queue.submit(make_request())
+    assert (await queue.wait(later.id, LONG)).state is State.SUCCESS
+
+
+async def test_a_job_waits_for_the_first_worker(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+) -> None:
+    job = await queue.submit(make_request())
+    assert (await queue.wait(job.id, 0.5)).state is State.PENDING
+    start_worker(redis)
+    assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
+
+
+async def test_two_workers_tell_each_of_many_jobs_once(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+) -> None:
+    start_worker(redis)
+    start_worker(redis)
+    jobs = [await queue.submit(make_request(count=1, seed=seed)) for seed in range(40)]
+    for job in jobs:
+        told = await all_events(queue, job)
+        states = [event.data["state"] for event in told if event.name == "state"]
+        assert states == ["PENDING", "STARTED", "SUCCESS"]
+        assert [joke["seed"] for joke in told[-1].data["jokes"]] == [job.request.seed]
+
+
+async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    worker = start_worker(redis)
+    job = await queue.submit(make_request(f"half {gate}"))
+    await until_told(queue, job)
+    worker.terminate()
+    await asyncio.sleep(0.5)
+    gate.touch()
+    done = await queue.wait(job.id, LONG)
+    assert (done.state, done.attempts) == (State.SUCCESS, 1)
+    assert await asyncio.to_thread(worker.wait, LONG) == 0
+
+
+async def test_without_any_worker_the_deadline_still_holds(
+    redis: RedisServer, make_request: MakeRequest
+) -> None:
+    queue = CeleryRedisQueue(redis.url, deadline_seconds=0.5, capacity=1)
+    job = await queue.submit(make_request())
+    done = await queue.wait(job.id, LONG)
+    assert done.state is State.FAILURE
+    assert done.error is not None
+    assert "within 0.5 seconds" in done.error
+    # What failed waits no more, so there is room again.
+    assert (await queue.submit(make_request())).state is State.PENDING
+    await queue.close()
+
+
+async def test_a_redis_that_is_not_there_is_named_without_its_password(
+    make_request: MakeRequest,
+) -> None:
+    queue = CeleryRedisQueue("redis://:secret@127.0.0.1:1/0")
+    with pytest.raises(QueueDownError, match=r"127\.0\.0\.1:1") as raised:
+        await queue.submit(make_request())
+    assert "secret" not in str(raised.value)
+    await queue.close()

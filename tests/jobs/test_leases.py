@@ -1,0 +1,218 @@
+"""The workers' side against a real Redis, without Celery: who may say what, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+
+from joker.core.errors import QueueDownError
+from joker.jobs.celery_redis import CeleryRedisQueue
+from joker.jobs.job import JokeRequest, JokeResult, State
+from joker.jobs.leases import Leases
+from joker.jobs.queue import Progress
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+    from tests.jobs.conftest import MakeRequest
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+LEASE_SECONDS = 0.5
+JOKE = JokeResult("What waits?", "A test.", 7, 1)
+
+StartLeases = Callable[[], tuple[Leases, list[str]]]
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    """Return a database that no worker looks at."""
+    url = redis_server.url.removesuffix("0") + "1"
+    with Redis.from_url(url) as redis:
+        redis.flushdb()
+    return url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[CeleryRedisQueue]:
+    queue = CeleryRedisQueue(url, deadline_seconds=50)
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+def make_leases(url: str) -> Iterator[StartLeases]:
+    """Return ``make()``, which gives a worker's leases, not yet renewed, and what it publishes."""
+    made = []
+
+    def make() -> tuple[Leases, list[str]]:
+        published: list[str] = []
+        made.append(Leases(url, lease_seconds=LEASE_SECONDS, publish=published.append))
+        return made[-1], published
+
+    yield make
+    for leases in made:
+        leases.close()
+
+
+def tell(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    return [JOKE]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + 50
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def test_of_many_messages_for_one_job_one_is_worked_on(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+    begun = []
+
+    def slow(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        begun.append(request)
+        time.sleep(0.2)
+        return [JOKE]
+
+    leases, _ = make_leases()
+    await asyncio.gather(*(asyncio.to_thread(leases.work_on, job.id, slow) for _ in range(4)))
+    leases.work_on(job.id, slow)
+    leases.work_on("unknown", slow)
+    assert len(begun) == 1
+    assert (await queue.get(job.id)).state is State.SUCCESS
+
+
+async def test_a_lease_is_renewed_while_work_goes_on(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+
+    def slow(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        time.sleep(4 * LEASE_SECONDS)
+        return [JOKE]
+
+    working, _ = make_leases()
+    sweeping, _ = make_leases()
+    with working, sweeping:
+        await asyncio.to_thread(working.work_on, job.id, slow)
+    done = await queue.get(job.id)
+    assert (done.state, done.attempts) == (State.SUCCESS, 1)
+
+
+async def test_whoever_lost_the_lease_is_not_heard_any_more(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+    go, begun, heard = threading.Event(), threading.Event(), []
+
+    def silent(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        begun.set()
+        go.wait(50)
+        progress.joke(0, JokeResult("What comes late?", "This.", 8, 1))
+        heard.append(progress.stopped())
+        return [JokeResult("What comes later?", "This.", 8, 1)]
+
+    dead, _ = make_leases()
+    lost = asyncio.create_task(asyncio.to_thread(dead.work_on, job.id, silent))
+    await asyncio.to_thread(begun.wait, 50)
+    alive, published = make_leases()
+    with alive:
+        await until(lambda: published == [job.id])
+    alive.work_on(job.id, tell)
+    go.set()
+    await lost
+    assert heard == [True]
+    done = await queue.get(job.id)
+    assert (done.state, done.attempts, done.jokes) == (State.SUCCESS, 2, (JOKE,))
+
+
+async def test_a_job_lost_three_times_fails(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+
+    def die(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        raise SystemExit
+
+    sweeper, published = make_leases()
+    with sweeper:
+        for attempt in range(1, 4):
+            dead, _ = make_leases()
+            with pytest.raises(SystemExit):
+                dead.work_on(job.id, die)
+            if attempt < 3:
+                await until(lambda: len(published) == attempt)  # noqa: B023
+        done = await queue.wait(job.id, 50)
+    assert (done.state, done.attempts) == (State.FAILURE, 3)
+    assert done.error is not None
+    assert "3 attempts" in done.error
+    assert await queue.waiting() == 0
+
+
+async def test_a_message_that_was_lost_is_published_again(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+    leases, published = make_leases()
+    with leases:
+        await until(lambda: job.id in published)
+    assert (await queue.get(job.id)).state is State.PENDING
+
+
+async def test_work_sees_that_its_job_was_cancelled(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+    begun = threading.Event()
+
+    def patient(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        begun.set()
+        end = time.monotonic() + 50
+        while not progress.stopped():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return []
+
+    leases, _ = make_leases()
+    with leases:
+        work = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, patient))
+        await asyncio.to_thread(begun.wait, 50)
+        await queue.cancel(job.id)
+        await work
+    assert (await queue.get(job.id)).state is State.REVOKED
+
+
+async def test_a_redis_that_is_not_there_is_said_at_the_start() -> None:
+    leases = Leases("redis://127.0.0.1:1/0", lease_seconds=1, publish=print)
+    with pytest.raises(QueueDownError, match=r"127\.0\.0\.1:1"), leases:
+        raise AssertionError
+
+
+async def test_records_that_redis_evicted_harm_no_other_job(
+    url: str, queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    gone = [await queue.submit(make_request()) for _ in range(2)]
+    leases, published = make_leases()
+    with pytest.raises(SystemExit):
+        leases.work_on(gone[0].id, _die)
+    with Redis.from_url(url) as redis:
+        redis.delete(*(f"joker:job:{job.id}" for job in gone))
+    job = await queue.submit(make_request())
+    with leases:
+        await until(lambda: job.id in published)
+    for job_id in published:
+        leases.work_on(job_id, tell)
+    assert (await queue.get(job.id)).state is State.SUCCESS
+
+
+def _die(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    raise SystemExit
