@@ -124,12 +124,19 @@ def open_work(settings: Settings) -> Work:
         ModelFolderError: If the model folder cannot be used.
     """
     from joker.comedy.teller import Teller
+    from joker.core.fingerprints import Fingerprints
     from joker.core.model_folder import ModelFolder, bundled_model
     from joker.engines import open_engine
     from joker.jobs.telling import TellerWork
 
-    engine = open_engine(ModelFolder.open(settings.model or bundled_model()))
-    return TellerWork(safe=Teller(engine), unsafe=Teller(engine, safe=False), tries=settings.tries)
+    folder = ModelFolder.open(settings.model or bundled_model())
+    engine = open_engine(folder)
+    return TellerWork(
+        safe=Teller(engine),
+        unsafe=Teller(engine, safe=False),
+        tries=settings.tries,
+        fingerprints=Fingerprints.read(folder.path),
+    )
 
 
 def open_queue(settings: Settings) -> JobQueue:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from joker.comedy.teller import Teller, UntoldError
+from joker.core.fingerprints import Fingerprints
+from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
+from joker.core.tokenizer import EncodedJoke
 from joker.engines import open_engine
 from joker.engines.base import Completion, Engine, Request
 from joker.jobs.job import JokeRequest, JokeResult
@@ -50,9 +54,24 @@ class OneAtATime:
         finally:
             self._busy = False
 
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        assert not self._busy
+        return self._engine.score(jokes)
+
 
 def request(seed: int = 7, **sampling: float) -> JokeRequest:
     return JokeRequest("Why do", 2, Sampling(**sampling), seed, safe=True, candidates=1)  # type: ignore[arg-type]
+
+
+def make_work(
+    engine: Engine, tries: int = 5, fingerprints: Fingerprints | None = None
+) -> TellerWork:
+    return TellerWork(
+        safe=Teller(engine),
+        unsafe=Teller(engine, safe=False),
+        tries=tries,
+        fingerprints=fingerprints,
+    )
 
 
 @pytest.fixture
@@ -62,7 +81,7 @@ def engine(tiny_folder: ModelFolder) -> OneAtATime:
 
 @pytest.fixture
 def work(engine: OneAtATime) -> TellerWork:
-    return TellerWork(safe=Teller(engine), unsafe=Teller(engine, safe=False), tries=5)
+    return make_work(engine)
 
 
 def test_jokes_are_told_and_reported_alike(work: TellerWork) -> None:
@@ -71,6 +90,21 @@ def test_jokes_are_told_and_reported_alike(work: TellerWork) -> None:
     assert [told.jokes[0], told.jokes[1]] == jokes
     assert jokes[0].seed == 7
     assert all(joke.question.startswith("Why do") for joke in jokes)
+
+
+def test_a_joke_of_the_training_data_is_recognised(
+    engine: OneAtATime, sample_jokes: list[Joke]
+) -> None:
+    for known, original in ((sample_jokes, False), ([], True)):
+        told = make_work(engine, fingerprints=Fingerprints.of(known))(request(), Told())
+        assert {joke.original for joke in told} == {original}
+        assert all((joke.similarity == 1.0) is not original for joke in told)
+    assert make_work(engine)(request(), Told())[0].original is None
+
+
+def test_of_several_candidates_one_is_told(work: TellerWork, engine: OneAtATime) -> None:
+    told = work(replace(request(temperature=1.5), candidates=4), Told())
+    assert len(told) == 2
 
 
 def test_many_threads_share_an_engine_that_takes_one_call(work: TellerWork) -> None:
@@ -87,7 +121,7 @@ def test_nothing_is_asked_of_the_engine_once_nobody_waits(
 
 
 def test_jokes_told_before_the_tries_ran_out_are_reported(engine: OneAtATime) -> None:
-    work = TellerWork(safe=Teller(engine), unsafe=Teller(engine, safe=False), tries=1)
+    work = make_work(engine, tries=1)
     for seed in range(200):
         told, untold = Told(), None
         try:

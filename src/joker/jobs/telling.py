@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from joker.comedy.teller import Teller, ToldJoke, UntoldError
+from joker.core.fingerprints import Fingerprints
 from joker.jobs.job import JokeRequest, JokeResult
 from joker.jobs.queue import Progress
 
@@ -18,11 +20,15 @@ class TellerWork:
         safe: Withholds what the moderation list flags.
         unsafe: Tells everything; of the same engine.
         tries: How many times the engine is asked for each joke at most.
+        fingerprints: Of the training jokes, to recognise those told again; where there are any.
     """
 
-    def __init__(self, *, safe: Teller, unsafe: Teller, tries: int) -> None:
+    def __init__(
+        self, *, safe: Teller, unsafe: Teller, tries: int, fingerprints: Fingerprints | None
+    ) -> None:
         self._tellers = {True: safe, False: unsafe}
         self._tries = tries
+        self._fingerprints = fingerprints
         # An engine takes one call at a time.
         self._engine = threading.Lock()
 
@@ -35,18 +41,29 @@ class TellerWork:
             if progress.stopped():
                 return []
             told = self._tellers[request.safe].tell(
-                request.prompt, request.count, request.sampling, request.seed, self._tries
+                request.prompt,
+                request.count,
+                request.sampling,
+                request.seed,
+                self._tries,
+                request.candidates,
             )
         except UntoldError as error:
-            _report(error.told, progress)
+            self._report(error.told, progress)
             raise
         finally:
             self._engine.release()
-        return _report(told, progress)
+        return self._report(told, progress)
 
+    def _report(self, told: list[ToldJoke], progress: Progress) -> list[JokeResult]:
+        results = [self._result(joke) for joke in told]
+        for index, result in enumerate(results):
+            progress.joke(index, result)
+        return results
 
-def _report(told: list[ToldJoke], progress: Progress) -> list[JokeResult]:
-    results = [JokeResult(t.joke.question, t.joke.answer, t.seed, t.tries) for t in told]
-    for index, result in enumerate(results):
-        progress.joke(index, result)
-    return results
+    def _result(self, told: ToldJoke) -> JokeResult:
+        result = JokeResult(told.joke.question, told.joke.answer, told.seed, told.tries)
+        if self._fingerprints is None:
+            return result
+        similarity, retold = self._fingerprints.recognise(told.joke)
+        return replace(result, original=not retold, similarity=similarity)
