@@ -40,6 +40,7 @@ class Settings(BaseSettings):
 
     broker: str | None = Field(
         None,
+        repr=False,
         description="Redis that parts work among workers, as redis://host:port/0; "
         "by default jokes are told in the server's own process.",
     )
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
     @field_validator("broker")
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+        if value is not None and not value.startswith(("redis://", "rediss://")):
             raise ValueError("must be a Redis address such as redis://localhost:6379/0")
         try:
             _ = value and urlsplit(value).port

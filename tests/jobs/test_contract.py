@@ -257,6 +257,13 @@ async def test_after_a_fault_the_story_starts_again(
     assert states == ["PENDING", "STARTED", "PENDING", "STARTED", "SUCCESS"]
 
 
+async def test_workers_are_counted(make_queue: MakeQueue, make_request: MakeRequest) -> None:
+    queue = make_queue()
+    await queue.wait((await queue.submit(make_request())).id, LONG)
+    while not await queue.workers():
+        await asyncio.sleep(0.1)
+
+
 async def test_many_jobs_are_each_told_once(
     make_queue: MakeQueue, make_request: MakeRequest
 ) -> None:

@@ -191,6 +191,34 @@ async def test_work_sees_that_its_job_was_cancelled(
     assert (await queue.get(job.id)).state is State.REVOKED
 
 
+async def test_a_worker_counts_while_it_gives_signs_of_life(
+    queue: CeleryRedisQueue, make_leases: StartLeases
+) -> None:
+    leases, _ = make_leases()
+    with leases:
+        while await queue.workers() != 1:
+            await asyncio.sleep(0.02)
+    assert await queue.workers() == 0
+
+
+async def test_work_that_cannot_reach_the_queue_is_left_to_another(
+    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+
+    def cut_off(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        raise QueueDownError("the queue's Redis cannot be used")
+
+    leases, published = make_leases()
+    with leases:
+        with pytest.raises(QueueDownError):
+            leases.work_on(job.id, cut_off)
+        await until(lambda: job.id in published)
+        leases.work_on(job.id, tell)
+    done = await queue.get(job.id)
+    assert (done.state, done.attempts) == (State.SUCCESS, 2)
+
+
 async def test_a_redis_that_is_not_there_is_said_at_the_start() -> None:
     leases = Leases("redis://127.0.0.1:1/0", lease_seconds=1, publish=print)
     with pytest.raises(QueueDownError, match=r"127\.0\.0\.1:1"), leases:

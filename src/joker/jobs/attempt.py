@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from joker.core.errors import JokerError
+from joker.core.errors import JokerError, QueueDownError
 from joker.jobs.job import Job, State
 from joker.jobs.queue import Progress, Work
 
@@ -16,9 +16,14 @@ def make_attempt(job: Job, work: Work, progress: Progress) -> Job:
 
     A `JokerError` is an answer for the person who asked. Anything else is a fault, which is
     logged and may be gone the next time.
+
+    Raises:
+        QueueDownError: If the work could not say how far it is; there is nobody to answer.
     """
     try:
         jokes = work(job.request, progress)
+    except QueueDownError:
+        raise
     except JokerError as error:
         return job.moved(State.FAILURE, error=str(error))
     except Exception:

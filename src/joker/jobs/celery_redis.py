@@ -125,6 +125,10 @@ class CeleryRedisQueue:
         """Return how many jobs wait for a worker."""
         return int(await self._call("count_waiting"))
 
+    async def workers(self) -> int:
+        """Return how many worker processes gave a sign of life within their leases."""
+        return int(await self._call("count_workers"))
+
     async def close(self) -> None:
         """Close the connections; jobs go on, for they are the workers'."""
         await self._redis.aclose()

@@ -175,6 +175,10 @@ class InProcessQueue:
         """Return how many jobs wait for a thread."""
         return len(self._pending)
 
+    async def workers(self) -> int:
+        """Return how many threads are there to tell jokes."""
+        return sum(thread.is_alive() for thread in self._threads)
+
     async def close(self) -> None:
         """Revoke what is not final, and let the threads end."""
         self._closed = True

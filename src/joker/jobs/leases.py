@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from joker.core.errors import QueueDownError
 from joker.jobs.attempt import make_attempt
 from joker.jobs.job import Job, JokeResult, State
 from joker.jobs.queue import Work
@@ -78,6 +80,7 @@ class Leases:
         retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
         self._redis = Redis.from_url(url, retry=retry, **CONNECTION)
         self._script = self._redis.register_script(SCRIPT)
+        self._worker = secrets.token_urlsafe(8)
         self._held: set[_Lease] = set()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="leases", daemon=True)
@@ -88,7 +91,7 @@ class Leases:
         Raises:
             QueueDownError: If the Redis cannot be reached.
         """
-        with reaching(self._url), Redis.from_url(self._url, **CONNECTION) as redis:
+        with self._connect() as redis:
             redis.ping()
         self._keeper.start()
         return self
@@ -101,6 +104,8 @@ class Leases:
     ) -> None:
         self._closing.set()
         self._keeper.join(self._lease_seconds)
+        with suppress(QueueDownError), self._connect() as redis:
+            redis.register_script(SCRIPT)(args=["leave", self._worker])
         self.close()
 
     def close(self) -> None:
@@ -135,8 +140,9 @@ class Leases:
         """Renew what is held and publish what was lost, until closed; the keeper's body."""
         pause = self._lease_seconds / _RENEWALS
         unclaimed = self._lease_seconds * _UNCLAIMED_LEASES
-        while not self._closing.wait(pause):
+        while True:
             try:
+                self._call("attend", self._worker, self._lease_seconds)
                 for lease in list(self._held):
                     lease.change("renew", self._lease_seconds)
                 for job_id in self._call("sweep", pause, unclaimed):
@@ -144,7 +150,16 @@ class Leases:
                     self._publish(job_id)
             except Exception as error:  # A keeper that ends would lose every job of this process.
                 _log.warning("leases were not renewed: %s", error)
+            if self._closing.wait(pause):
+                return
 
     def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
             return self._script(args=arguments)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Redis]:
+        """Give a client that does not wait for a Redis that is away."""
+        once = Retry(NoBackoff(), 0)
+        with reaching(self._url), Redis.from_url(self._url, retry=once, **CONNECTION) as redis:
+            yield redis

@@ -72,6 +72,10 @@ class JobQueue(Protocol):
         """Return how many jobs wait for a worker."""
         ...
 
+    async def workers(self) -> int:
+        """Return how many workers are there, at least one of which is needed to tell a joke."""
+        ...
+
     async def close(self) -> None:
         """Give back what the queue holds; jobs in this process are revoked."""
         ...

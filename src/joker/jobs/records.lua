@@ -6,6 +6,7 @@
 --   joker:waiting     jobs that no worker has, by the time they were last published
 --   joker:running     jobs that a worker has, by the time its lease ends
 --   joker:deadlines   jobs that are not final, by their deadline
+--   joker:workers     workers that are there, by the time they count as gone
 --   joker:sweep       there while the last sweep is recent
 --
 -- Redis's clock is the only one, so machines whose clocks differ agree. Requests, jokes and
@@ -143,6 +144,18 @@ end
 
 function commands.count_waiting() return redis.call('ZCARD', 'joker:waiting') end
 
+-- Say that a worker is there.
+function commands.attend(worker, lease_seconds)
+  redis.call('ZADD', 'joker:workers', seconds(now + lease_seconds), worker)
+end
+
+function commands.leave(worker) redis.call('ZREM', 'joker:workers', worker) end
+
+function commands.count_workers()
+  redis.call('ZREMRANGEBYSCORE', 'joker:workers', '-inf', seconds(now))
+  return redis.call('ZCARD', 'joker:workers')
+end
+
 -- Give a waiting job to the holder of a new lease; return the job, or false where none waits.
 function commands.claim(id, lease, lease_seconds)
   if holds(id, lease) then return snapshot(id) end
@@ -172,8 +185,8 @@ end
 
 function commands.tell_joke(id, lease, index, joke, event)
   if not holds(id, lease) then return false end
-  redis.call('HSET', job_key(id), 'joke:' .. index, joke)
-  note(id, 'joke', event)
+  -- Told again where an answer was lost on the way: it makes no second event.
+  if redis.call('HSET', job_key(id), 'joke:' .. index, joke) == 1 then note(id, 'joke', event) end
   return 1
 end
 

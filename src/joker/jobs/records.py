@@ -56,7 +56,7 @@ def reaching(url: str) -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         parts = urlsplit(url)
-        address = parts.path if parts.hostname is None else f"{parts.hostname}:{parts.port or 6379}"
+        address = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
         raise QueueDownError(
             f"the queue's Redis at {address} cannot be used ({error}); "
             "see that it runs and that the address and password are right"
