@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from joker.core.sampling import Sampling
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeRequest
+from joker.jobs.job import JokeRequest, State
 from joker.jobs.queue import JobQueue, Work
 
 if TYPE_CHECKING:
@@ -67,12 +68,24 @@ def _stop(worker: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_worker(
-    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer,
+    make_request: MakeRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
     """Have one worker process run for all tests of the contract."""
+
+    async def until_ready() -> None:
+        queue = CeleryRedisQueue(redis_server.url, deadline_seconds=300)
+        job = await queue.submit(make_request())
+        assert (await queue.wait(job.id, 300)).state is State.SUCCESS
+        await queue.close()
+
     worker = _start_worker(redis_server, tmp_path_factory.mktemp("worker") / "log", 10)
-    yield
-    _stop(worker)
+    try:
+        asyncio.run(until_ready())
+        yield
+    finally:
+        _stop(worker)
 
 
 @pytest.fixture
@@ -90,24 +103,27 @@ def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
 
 
 @pytest.fixture(params=["in_process", pytest.param("celery_redis", marks=pytest.mark.integration)])
-async def make_queue(
-    request: pytest.FixtureRequest, scripted_work: Work
-) -> AsyncIterator[MakeQueue]:
-    """Return ``make(**options)``, which gives a queue of each kind with scripted work."""
-    queues: list[JobQueue] = []
-    url = ""
-    if request.param == "celery_redis":
-        request.getfixturevalue("shared_worker")
-        url = request.getfixturevalue("redis_server").url
+def contract_url(request: pytest.FixtureRequest) -> str | None:
+    """Return the Redis of the queue under test; None is the queue in this process."""
+    if request.param == "in_process":
+        return None
+    request.getfixturevalue("shared_worker")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url
 
-    def make(**options: float) -> JobQueue:
-        queue: JobQueue
-        if url:
-            queue = CeleryRedisQueue(url, **options)  # type: ignore[arg-type]
-        else:
-            queue = InProcessQueue(scripted_work, workers=THREADS, **options)  # type: ignore[arg-type]
-        queues.append(queue)
-        return queue
+
+@pytest.fixture
+async def make_queue(contract_url: str | None, scripted_work: Work) -> AsyncIterator[MakeQueue]:
+    """Return ``make(**options)``, which gives a queue with scripted work."""
+    queues: list[JobQueue] = []
+
+    def make(**options: Any) -> JobQueue:
+        queues.append(
+            CeleryRedisQueue(contract_url, **options)
+            if contract_url
+            else InProcessQueue(scripted_work, workers=THREADS, **options)
+        )
+        return queues[-1]
 
     yield make
     for queue in queues:
