@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 LEASE_SECONDS = 0.5
 JOKE = JokeResult("What waits?", "A test.", 7, 1)
 
-StartLeases = Callable[[], tuple[Leases, list[str]]]
+MakeLeases = Callable[..., tuple[Leases, list[str]]]
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ async def queue(url: str) -> AsyncIterator[CeleryRedisQueue]:
 
 
 @pytest.fixture
-def make_leases(url: str) -> Iterator[StartLeases]:
-    """Return ``make()``, which gives a worker's leases, not yet renewed, and what it publishes."""
+def make_leases(url: str) -> Iterator[MakeLeases]:
+    """Return ``make(lease_seconds=0.5)``: leases, not yet renewed, and what they publish."""
     made = []
 
-    def make() -> tuple[Leases, list[str]]:
+    def make(lease_seconds: float = LEASE_SECONDS) -> tuple[Leases, list[str]]:
         published: list[str] = []
-        made.append(Leases(url, lease_seconds=LEASE_SECONDS, publish=published.append))
+        made.append(Leases(url, lease_seconds=lease_seconds, publish=published.append))
         return made[-1], published
 
     yield make
@@ -73,7 +73,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_of_many_messages_for_one_job_one_is_worked_on(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     begun = []
@@ -92,16 +92,16 @@ async def test_of_many_messages_for_one_job_one_is_worked_on(
 
 
 async def test_a_lease_is_renewed_while_work_goes_on(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
 
     def slow(request: JokeRequest, progress: Progress) -> list[JokeResult]:
-        time.sleep(4 * LEASE_SECONDS)
+        time.sleep(5)
         return [JOKE]
 
-    working, _ = make_leases()
-    sweeping, _ = make_leases()
+    working, _ = make_leases(lease_seconds=3)
+    sweeping, _ = make_leases(lease_seconds=3)
     with working, sweeping:
         await asyncio.to_thread(working.work_on, job.id, slow)
     done = await queue.get(job.id)
@@ -109,7 +109,7 @@ async def test_a_lease_is_renewed_while_work_goes_on(
 
 
 async def test_whoever_lost_the_lease_is_not_heard_any_more(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     go, begun, heard = threading.Event(), threading.Event(), []
@@ -136,7 +136,7 @@ async def test_whoever_lost_the_lease_is_not_heard_any_more(
 
 
 async def test_a_job_lost_three_times_fails(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
 
@@ -159,7 +159,7 @@ async def test_a_job_lost_three_times_fails(
 
 
 async def test_a_message_that_was_lost_is_published_again(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     leases, published = make_leases()
@@ -169,7 +169,7 @@ async def test_a_message_that_was_lost_is_published_again(
 
 
 async def test_work_sees_that_its_job_was_cancelled(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     begun = threading.Event()
@@ -192,7 +192,7 @@ async def test_work_sees_that_its_job_was_cancelled(
 
 
 async def test_a_worker_counts_while_it_gives_signs_of_life(
-    queue: CeleryRedisQueue, make_leases: StartLeases
+    queue: CeleryRedisQueue, make_leases: MakeLeases
 ) -> None:
     leases, _ = make_leases()
     with leases:
@@ -202,7 +202,7 @@ async def test_a_worker_counts_while_it_gives_signs_of_life(
 
 
 async def test_work_that_cannot_reach_the_queue_is_left_to_another(
-    queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
 
@@ -226,7 +226,7 @@ async def test_a_redis_that_is_not_there_is_said_at_the_start() -> None:
 
 
 async def test_records_that_redis_evicted_harm_no_other_job(
-    url: str, queue: CeleryRedisQueue, make_leases: StartLeases, make_request: MakeRequest
+    url: str, queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     gone = [await queue.submit(make_request()) for _ in range(2)]
     leases, published = make_leases()

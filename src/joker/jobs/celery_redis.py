@@ -13,7 +13,6 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -29,7 +28,8 @@ from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknow
 from joker.jobs.records import CONNECTION, SCRIPT, events_key, reaching, read_job, to_json
 
 # How long one read of a stream waits; a deadline that passes meanwhile is seen afterwards.
-_BLOCK_MILLISECONDS = 500
+_BLOCK_SECONDS = 0.5
+_BEGINNING = "0-0"
 _EVENT_ID = re.compile("[0-9]{1,18}-[0-9]{1,18}")
 
 _log = logging.getLogger(__name__)
@@ -97,27 +97,30 @@ class CeleryRedisQueue:
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
         """Return a job once it is final or the time is up; see `JobQueue.wait`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds), aclosing(self.events(job_id)) as events:
-                async for _ in events:
-                    pass
-        return await self.get(job_id)
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout_seconds
+        seen = _BEGINNING
+        while True:
+            job = await self.get(job_id)
+            left = until - clock()
+            if job.state.final or left <= 0:
+                return job
+            # No timeout of asyncio's: before Python 3.12 the client may miss its cancellation.
+            for event in await self._read(job_id, seen, min(left, _BLOCK_SECONDS)):
+                seen = event.id
 
     async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
         """Yield a job's events behind one that was seen; see `JobQueue.events`."""
-        seen = after if after and _EVENT_ID.fullmatch(after) else "0-0"
+        seen = after if after and _EVENT_ID.fullmatch(after) else _BEGINNING
         while True:
             # Read before its events, so that a job found final has all of them there.
             job = await self.get(job_id)
-            block = None if job.state.final else _BLOCK_MILLISECONDS
-            with reaching(self._url):
-                streams: Any = await self._redis.xread({events_key(job_id): seen}, block=block)
-            for _, entries in streams:
-                for seen, fields in entries:
-                    event = Event(seen, fields["name"], json.loads(fields["data"]))
-                    yield event
-                    if event.name == "state" and State(event.data["state"]).final:
-                        return
+            block_seconds = None if job.state.final else _BLOCK_SECONDS
+            for event in await self._read(job_id, seen, block_seconds):
+                seen = event.id
+                yield event
+                if event.name == "state" and State(event.data["state"]).final:
+                    return
             if job.state.final:
                 return
 
@@ -133,6 +136,17 @@ class CeleryRedisQueue:
         """Close the connections; jobs go on, for they are the workers'."""
         await self._redis.aclose()
         self._celery.close()
+
+    async def _read(self, job_id: str, seen: str, block_seconds: float | None) -> list[Event]:
+        """Return the events behind one, after waiting for the first; None waits for none."""
+        block = None if block_seconds is None else max(1, int(block_seconds * 1000))
+        with reaching(self._url):
+            streams: Any = await self._redis.xread({events_key(job_id): seen}, block=block)
+        return [
+            Event(event_id, fields["name"], json.loads(fields["data"]))
+            for _, entries in streams
+            for event_id, fields in entries
+        ]
 
     async def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
