@@ -10,6 +10,8 @@ import functools
 import logging
 from collections.abc import Callable
 
+from celery.worker import state
+
 from joker.core.errors import ConfigError
 from joker.jobs.broker import TASK, make_celery, publish
 from joker.jobs.leases import Leases
@@ -59,4 +61,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             without_heartbeat=True,
         )
         worker.start()
+    # Celery calls Ctrl-C a failure, though the jobs in hand have ended.
+    if state.should_stop is not None and state.should_terminate is None:
+        return 0
     return int(worker.exitcode or 0)
