@@ -15,9 +15,11 @@ from rich.console import Console
 
 from joker.cli import data
 from joker.cli.compare import compare
+from joker.cli.doctor import doctor
 from joker.cli.evaluate import evaluate
 from joker.cli.export import export
 from joker.cli.pretrain import pretrain
+from joker.cli.serve import serve
 from joker.cli.tell import tell
 from joker.cli.train import train
 from joker.cli.worker import worker
@@ -58,6 +60,8 @@ app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("tell")(tell)
 app.command("worker")(worker)
+app.command("serve")(serve)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

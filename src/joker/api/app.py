@@ -1,0 +1,112 @@
+"""The application: one place where the parts of the API are put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from joker.api.errors import install_error_handlers
+from joker.api.intake import Intake
+from joker.api.limits import RateLimiter
+from joker.api.metrics import Metrics
+from joker.api.readiness import Readiness
+from joker.api.request_log import RequestLog
+from joker.api.routes import completions, generate, health, info, joke, metrics, page
+from joker.api.schemas import Problem
+from joker.api.security import BodyLimit, SecurityHeaders, digest_key
+from joker.api.watch import Watch
+from joker.jobs.queue import JobQueue
+from joker.settings import Settings
+from joker.version import __version__
+
+_DESCRIPTION = """Invents question-and-answer jokes.
+
+`curl HOST/joke` prints one; `POST /generate` asks for some and comes back for them. Every error is
+`application/problem+json` (RFC 9457) and names the parameter. Generated text can be offensive or
+wrong.
+"""
+
+
+def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
+    """Return the application.
+
+    Args:
+        queue: Where requests for jokes wait; closed when the application shuts down.
+        settings: Limits, keys and origins.
+
+    Raises:
+        ConfigError: If the rate limit cannot be read.
+    """
+    figures = Metrics()
+    watch = Watch(queue, figures)
+    limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await watch.close()
+        await queue.close()
+
+    app = FastAPI(
+        title="GPT-2 the Joker",
+        version=__version__,
+        description=_DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=_middleware(settings, figures),
+        routes=list(page.FILES),
+    )
+    app.state.queue = queue
+    app.state.settings = settings
+    app.state.metrics = figures
+    app.state.intake = Intake(queue, watch, limiter, settings)
+    app.state.readiness = Readiness(queue, watch)
+    app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
+    install_error_handlers(app)
+    for module in (page, joke, generate, completions, info, health, metrics):
+        app.include_router(module.router)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
+    """Return what every request passes, outermost first."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
+    )
+    return [
+        Middleware(SecurityHeaders),
+        Middleware(RequestLog, metrics=figures),
+        *([cors] if settings.cors_origins else []),
+        Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
+    ]
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, with the shape of problems, which no route returns itself."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            license_info=app.license_info,
+            routes=app.routes,
+        )
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas = document["components"]["schemas"]
+        schemas.update(problem.pop("$defs"))
+        schemas["Problem"] = problem
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,136 @@
+"""Errors over HTTP, mapped once: problem+json (RFC 9457) for programs, a page for browsers.
+
+Routes raise from the tree of `joker.core.errors`, or Starlette's `HTTPException` where
+the matter is HTTP itself. `render_problem` is also what middleware answers with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from joker.api.html import render_page
+from joker.api.negotiation import prefers_html
+from joker.api.schemas import Problem, WrongParameter
+from joker.core.errors import (
+    GenerationError,
+    InputError,
+    JokerError,
+    KeyConflictError,
+    QueueDownError,
+    QueueFullError,
+    UnknownJobError,
+)
+
+RETRY_AFTER_SECONDS = 5
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
+    }
+    for status, description in {
+        401: "An API key is needed.",
+        422: "A parameter cannot be used; `errors` names it.",
+        429: "Too many jokes in a short time; `Retry-After` says when to come again.",
+        503: "Too many jobs wait, or the queue is down; `Retry-After` says when to come again.",
+    }.items()
+}
+
+# The first class that fits decides.
+_STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
+    (UnknownJobError, HTTPStatus.NOT_FOUND),
+    (KeyConflictError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (QueueFullError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (QueueDownError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (GenerationError, HTTPStatus.BAD_GATEWAY),
+    (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (JokerError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error that a route meets a problem."""
+    app.add_exception_handler(JokerError, _handle_joker_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+
+
+def render_problem(
+    request: Request,
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[WrongParameter] | None = None,
+) -> Response:
+    """Return an error as the client wants to read it: a page, or problem+json.
+
+    Args:
+        request: What went wrong.
+        status: The HTTP status.
+        detail: One sentence that names what is wrong and what to do.
+        headers: Further headers of the response.
+        errors: Each parameter that cannot be used.
+    """
+    problem = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        request_id=request.state.request_id,
+        errors=list(errors) if errors else None,
+    )
+    if prefers_html(request):
+        return render_page(request, problem=problem, status=status, headers=headers)
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+async def _handle_joker_error(request: Request, error: Exception) -> Response:
+    status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+    later = status is HTTPStatus.SERVICE_UNAVAILABLE
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if later else None
+    return render_problem(request, status, str(error), headers)
+
+
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = [_describe(item) for item in error.errors()]
+    detail = "; ".join(f"{one.parameter}: {one.detail}" for one in wrong)
+    return render_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=wrong)
+
+
+def _describe(item: Mapping[str, Any]) -> WrongParameter:
+    """Name the parameter of one finding; what was given stays out, it may be long or private."""
+    location, *path = item["loc"]
+    detail = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        detail = "there is no such parameter; /docs lists them"
+    if item["type"] == "json_invalid":
+        path, detail = [], f"not valid JSON: {item['ctx']['error']}"
+    parameter = ".".join(map(str, path)) or str(location)
+    return WrongParameter(parameter=parameter, location=str(location), detail=detail)
+
+
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if detail == HTTPStatus(error.status_code).phrase:
+        detail = {
+            HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}; "
+            "see /docs",
+        }.get(HTTPStatus(error.status_code), detail)
+    return render_problem(request, error.status_code, detail, error.headers)

@@ -1,0 +1,75 @@
+"""Rate limits per client, counted in jokes; shared through Redis where a broker is used."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from limits import parse
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.errors import StorageError
+from starlette.exceptions import HTTPException
+
+from joker.core.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+
+class RateLimiter:
+    """Lets each client have so many jokes in a time.
+
+    Args:
+        rate: Such as ``60/minute``.
+        broker: URL of the Redis that several processes share; None counts in this one.
+
+    Raises:
+        ConfigError: If the rate cannot be read.
+    """
+
+    def __init__(self, rate: str, broker: str | None = None) -> None:
+        try:
+            self._rate = parse(rate)
+        except ValueError as error:
+            raise ConfigError(
+                f"cannot read the rate limit {rate!r}; write it as 60/minute"
+            ) from error
+        storage: Storage = (
+            RedisStorage(f"async+{broker}", wrap_exceptions=True, implementation="redispy")
+            if broker
+            else MemoryStorage()
+        )
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+
+    async def take(self, client: str, jokes: int) -> dict[str, str]:
+        """Count jokes that a client asks for.
+
+        Returns:
+            The headers ``RateLimit`` and ``RateLimit-Policy`` of the IETF's draft
+            (draft-ietf-httpapi-ratelimit-headers).
+
+        Raises:
+            HTTPException: 429 if the client has had its share.
+        """
+        try:
+            granted = await self._limiter.hit(self._rate, client, cost=jokes)
+            window = await self._limiter.get_window_stats(self._rate, client)
+        except StorageError as error:
+            # The queue lives in the same Redis and will say that it is down.
+            _log.warning("rate limits are not counted: %s", error)
+            return {}
+        reset_seconds = max(1, math.ceil(window.reset_time - time.time()))
+        amount, period_seconds = self._rate.amount, self._rate.get_expiry()
+        headers = {
+            "RateLimit-Policy": f'"jokes";q={amount};w={period_seconds}',
+            "RateLimit": f'"jokes";r={window.remaining};t={reset_seconds}',
+        }
+        if not granted:
+            raise HTTPException(
+                429,
+                f"more than {amount} jokes in {period_seconds} seconds; "
+                f"come again in {reset_seconds}",
+                headers=headers | {"Retry-After": str(reset_seconds)},
+            )
+        return headers

@@ -1,0 +1,61 @@
+"""Readiness: whether a joke asked for now would be told.
+
+A joke told a short while ago proves it; where nobody asked for one, the check asks
+for one itself. So it costs a joke a minute at most, and none under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from joker.api.watch import Watch
+from joker.core.errors import QueueError
+from joker.core.sampling import Sampling
+from joker.jobs.job import JokeRequest, State
+from joker.jobs.queue import JobQueue
+
+_FRESH_SECONDS = 60.0
+_QUEUE_SECONDS = 2.0
+_PROBE_SECONDS = 10.0
+_PROBE = JokeRequest(prompt="", count=1, sampling=Sampling(), seed=1, safe=False, candidates=1)
+
+
+class Readiness:
+    """Checks that jokes are told.
+
+    Args:
+        queue: Must answer.
+        watch: Knows when a joke was last told.
+    """
+
+    def __init__(self, queue: JobQueue, watch: Watch) -> None:
+        self._queue = queue
+        self._watch = watch
+
+    async def find_obstacle(self) -> str | None:
+        """Return why a joke asked for now would not be told, in one sentence, or None."""
+        try:
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                await self._queue.waiting()
+            told_at = self._watch.told_at
+            if told_at is not None and time.monotonic() - told_at < _FRESH_SECONDS:
+                return None
+            return await self._probe()
+        except QueueError as error:
+            return str(error)
+        except TimeoutError:
+            return f"the queue has not answered for {_QUEUE_SECONDS:g} seconds"
+
+    async def _probe(self) -> str | None:
+        # Checks that come together, from several processes too, share one joke.
+        key = f"probe-{time.time() // _PROBE_SECONDS:.0f}"
+        job = await self._queue.submit(_PROBE, key=key)
+        job = await self._queue.wait(job.id, _PROBE_SECONDS)
+        if job.state is State.SUCCESS:
+            self._watch.told_at = time.monotonic()
+            return None
+        if not job.state.final:
+            await self._queue.cancel(job.id)
+            return f"no worker told a joke within {_PROBE_SECONDS:g} seconds"
+        return job.error or "the joke that was to prove it was cancelled"

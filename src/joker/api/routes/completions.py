@@ -1,0 +1,206 @@
+"""``/v1``: what OpenAI clients need to have jokes told.
+
+A choice's text is the whole joke, question and answer on lines of their own, the
+prompt included. A stream has one chunk for each joke, because a joke is checked as a
+whole before anyone hears it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from joker.api.errors import PROBLEM_RESPONSES
+from joker.api.parts import TheIntake, TheQueue
+from joker.api.schemas import (
+    SAMPLING,
+    Candidates,
+    Count,
+    JokeOptions,
+    NewTokens,
+    Prompt,
+    Safe,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+)
+from joker.api.security import require_key
+from joker.core.errors import QueueError
+from joker.jobs.job import Job, State
+from joker.jobs.queue import JobQueue
+
+MODEL = "joker"
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    dependencies=[Depends(require_key)],
+    responses=PROBLEM_RESPONSES,
+)
+
+
+class CompletionBody(BaseModel):
+    """What is asked for, in OpenAI's words; `top_k`, `safe` and `candidates` are ours."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}]},
+    )
+
+    model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
+    prompt: Prompt = ""
+    max_tokens: NewTokens = SAMPLING.max_new_tokens
+    temperature: Temperature = SAMPLING.temperature
+    top_p: TopP = SAMPLING.top_p
+    top_k: TopK = SAMPLING.top_k
+    n: Count = 1
+    seed: Seed = None
+    safe: Safe = True
+    candidates: Candidates = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(
+        default=None, description="Where a text ends; the stop itself is left out."
+    )
+    stream: bool = Field(default=False, description="Send each joke as soon as it is told.")
+    user: str | None = Field(default=None, max_length=256, description="Not used.")
+
+    @property
+    def options(self) -> JokeOptions:
+        """The same in our words."""
+        return JokeOptions(
+            prompt=self.prompt,
+            n=self.n,
+            safe=self.safe,
+            seed=self.seed,
+            candidates=self.candidates,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_tokens,
+        )
+
+    @property
+    def stops(self) -> Sequence[str]:
+        """The stops as a list; an empty one would stop every text at once and is none."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [stop for stop in stops if stop]
+
+
+class Choice(BaseModel):
+    """One joke."""
+
+    index: int
+    text: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
+    finish_reason: Literal["stop"] = "stop"
+    logprobs: None = None
+
+
+class Completion(BaseModel):
+    """Jokes as a completion, or one chunk of a stream of them."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str = MODEL
+    choices: list[Choice]
+
+
+class Model(BaseModel):
+    """A model by name."""
+
+    id: str = MODEL
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = MODEL
+
+
+class Models(BaseModel):
+    """All models: one."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+@router.post(
+    "/completions",
+    summary="Complete a prompt to jokes",
+    response_model=Completion,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def complete(
+    body: CompletionBody, request: Request, intake: TheIntake, queue: TheQueue
+) -> Completion | Response:
+    """Tell jokes to an OpenAI client, at once or as a stream of server-sent events."""
+    _check_model(body.model)
+    if body.stream:
+        job = await intake.submit(request, body.options)
+        return StreamingResponse(_stream(queue, job, body.stops), media_type="text/event-stream")
+    job = await intake.tell(request, body.options)
+    texts = [f"{joke.question}\n{joke.answer}" for joke in job.jokes]
+    return _completion(job, dict(enumerate(texts)), body.stops)
+
+
+@router.get("/models", summary="List the models")
+async def list_models() -> Models:
+    """Return the one model there is."""
+    return Models(data=[Model()])
+
+
+@router.get("/models/{model}", summary="Look at a model")
+async def read_model(model: str) -> Model:
+    """Return the model, if it is the one there is."""
+    _check_model(model)
+    return Model()
+
+
+def _check_model(name: str) -> None:
+    if name != MODEL:
+        raise HTTPException(404, f"there is no model {name!r}; the only one is {MODEL!r}")
+
+
+def _completion(job: Job, texts: dict[int, str], stops: Sequence[str]) -> Completion:
+    choices = [Choice(index=index, text=_cut(text, stops)) for index, text in texts.items()]
+    return Completion(id=f"cmpl-{job.id}", created=int(job.created_at), choices=choices)
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """Return the text before the first stop."""
+    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
+
+
+async def _stream(queue: JobQueue, job: Job, stops: Sequence[str]) -> AsyncIterator[bytes]:
+    """Yield server-sent events as OpenAI sends them; cancel the job if the client leaves."""
+    final = False
+    try:
+        async for event in queue.events(job.id):
+            data = event.data
+            if event.name == "joke":
+                texts = {data["index"]: f"{data['question']}\n{data['answer']}"}
+                yield _event(_completion(job, texts, stops).model_dump())
+            elif event.name == "state":
+                state = State(data["state"])
+                final = state.final
+                if final and state is not State.SUCCESS:
+                    yield _error(data["error"] or "the joke was cancelled; ask again")
+    except QueueError as error:
+        yield _error(str(error))
+    finally:
+        if not final:
+            await queue.cancel(job.id)
+    yield format_sse_event(data_str="[DONE]")
+
+
+def _error(sentence: str) -> bytes:
+    return _event({"error": {"message": sentence, "type": "server_error"}})
+
+
+def _event(fields: dict[str, Any]) -> bytes:
+    return format_sse_event(data_str=json.dumps(fields, ensure_ascii=False))

@@ -1,0 +1,101 @@
+"""The server: uvicorn in this process, logging as JSON lines, stopping without a fuss."""
+
+from __future__ import annotations
+
+import logging.config
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+
+from joker.api.app import create_app
+from joker.core.errors import ConfigError
+from joker.jobs.queue import JobQueue
+from joker.settings import Settings
+
+_GRACE_SECONDS = 5
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"lines": {"()": "joker.api.request_log.JsonLines"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {"joker": {"level": "INFO"}},
+}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve an address; nobody is answered before `run`.
+
+    Raises:
+        ConfigError: If the port is taken, or the address is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"there is no address {host!r}; choose another with --host") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}; "
+            "choose another with --port or --host"
+        ) from error
+    return listener
+
+
+def run(
+    queue: JobQueue, settings: Settings, listener: socket.socket, announce: Callable[[str], None]
+) -> None:
+    """Answer requests until a signal comes.
+
+    Args:
+        queue: Where requests for jokes wait; closed in the end.
+        settings: Limits, keys and origins.
+        listener: An address from `bind`.
+        announce: Called with the address to open, once it is answered.
+    """
+    logging.config.dictConfig(_LOGGING)
+    config = uvicorn.Config(
+        create_app(queue, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = _Server(config, queue, lambda: announce(_address_of(listener)))
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def _address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers; closes the queue first, so that streams end and nobody is waited for."""
+
+    def __init__(
+        self, config: uvicorn.Config, queue: JobQueue, announce: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._queue = queue
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._queue.close()
+        await super().shutdown(sockets)
