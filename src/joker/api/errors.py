@@ -120,7 +120,8 @@ def _describe(item: Mapping[str, Any]) -> WrongParameter:
         detail = "there is no such parameter; /docs lists them"
     if item["type"] == "json_invalid":
         path, detail = [], f"not valid JSON: {item['ctx']['error']}"
-    parameter = ".".join(map(str, path)) or str(location)
+    # A name may be half a surrogate pair, which cannot be sent back.
+    parameter = ".".join(map(str, path)).encode(errors="replace").decode() or str(location)
     return WrongParameter(parameter=parameter, location=str(location), detail=detail)
 
 

@@ -11,7 +11,6 @@ import binascii
 import json
 
 from joker.core.errors import UnknownJobError
-from joker.core.sampling import Sampling
 from joker.jobs.job import JokeRequest
 
 

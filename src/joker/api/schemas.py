@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from joker.api.links import link_to
 from joker.core.sampling import Sampling
@@ -17,8 +17,18 @@ from joker.jobs.job import Job, JokeRequest, JokeResult, State
 SAMPLING = Sampling()
 LARGEST_SEED = 2**32 - 1
 
+
+def _check_unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("half a surrogate pair is no character; send valid Unicode") from error
+    return text
+
+
 Prompt = Annotated[
     str,
+    AfterValidator(_check_unicode),
     Field(
         description="The start of a question, a whole one ending in '?', or nothing: then the "
         "question is invented, too. `/info` says how long it may be.",

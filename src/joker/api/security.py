@@ -110,7 +110,7 @@ async def require_key(
         return
     given = bearer.credentials if bearer else basic.password if basic else ""
     digest = digest_key(given)
-    if not any([hmac.compare_digest(digest, known) for known in digests]):
+    if not any(hmac.compare_digest(digest, known) for known in digests):
         raise HTTPException(
             401,
             "an API key is needed: send 'Authorization: Bearer KEY', or the key as password",

@@ -26,7 +26,7 @@ _LOGGING = {
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Reserve an address; nobody is answered before `run`.
+    """Reserve an address; nobody is answered before a `Server` runs.
 
     Raises:
         ConfigError: If the port is taken, or the address is none of this machine's.
@@ -50,10 +50,10 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(
-    queue: JobQueue, settings: Settings, listener: socket.socket, announce: Callable[[str], None]
-) -> None:
-    """Answer requests until a signal comes.
+class Server(uvicorn.Server):
+    """Answers requests for jokes until it is told to stop.
+
+    The queue is closed before connections are, so that streams end and nobody is waited for.
 
     Args:
         queue: Where requests for jokes wait; closed in the end.
@@ -61,17 +61,43 @@ def run(
         listener: An address from `bind`.
         announce: Called with the address to open, once it is answered.
     """
-    logging.config.dictConfig(_LOGGING)
-    config = uvicorn.Config(
-        create_app(queue, settings),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    server = _Server(config, queue, lambda: announce(_address_of(listener)))
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        settings: Settings,
+        listener: socket.socket,
+        announce: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(queue, settings),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+        self._queue = queue
+        self._listener = listener
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say where."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce(_address_of(self._listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Revoke what waits in this process, then let requests end."""
+        await self._queue.close()
+        await super().shutdown(sockets)
+
+    def run_until_stopped(self) -> None:
+        """Log as JSON lines and answer until a signal such as Ctrl-C comes."""
+        logging.config.dictConfig(_LOGGING)
+        with suppress(KeyboardInterrupt):
+            self.run(sockets=[self._listener])
 
 
 def _address_of(listener: socket.socket) -> str:
@@ -79,23 +105,3 @@ def _address_of(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class _Server(uvicorn.Server):
-    """Says when it answers; closes the queue first, so that streams end and nobody is waited for."""
-
-    def __init__(
-        self, config: uvicorn.Config, queue: JobQueue, announce: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
-        self._queue = queue
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._announce()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._queue.close()
-        await super().shutdown(sockets)

@@ -32,14 +32,13 @@ def serve(
 
     Everything else is set in the environment, such as JOKER_RATE_LIMIT; 'joker doctor' shows it.
     """
-    from joker.api.server import bind, run
+    from joker.api.server import Server, bind
     from joker.settings import open_queue, read_settings
 
     settings = read_settings(host=host, port=port, broker=broker, model=model)
     with bind(settings.host, settings.port) as listener:
-        run(
-            open_queue(settings),
-            settings,
-            listener,
-            lambda address: typer.echo(f"Open {address} (Ctrl-C stops)", err=True),
-        )
+        Server(open_queue(settings), settings, listener, _announce).run_until_stopped()
+
+
+def _announce(address: str) -> None:
+    typer.echo(f"Open {address} (Ctrl-C stops)", err=True)

@@ -1,0 +1,68 @@
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from joker.core.errors import QueueDownError
+
+
+def test_a_problem_has_the_members_of_rfc_9457(client: TestClient) -> None:
+    problem = client.post(
+        "/generate", json={"n": 0, "promt": ""}, headers={"X-Request-ID": "mine"}
+    ).json()
+    wrong = {
+        "n": "Input should be greater than or equal to 1",
+        "promt": "there is no such parameter; /docs lists them",
+    }
+    assert problem == {
+        "type": "about:blank",
+        "title": "Unprocessable Content",
+        "status": 422,
+        "detail": "; ".join(f"{name}: {sentence}" for name, sentence in wrong.items()),
+        "instance": "/generate",
+        "request_id": "mine",
+        "errors": [
+            {"parameter": name, "location": "body", "detail": sentence}
+            for name, sentence in wrong.items()
+        ],
+    }
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/no", 404), ("PUT", "/joke", 405)])
+def test_a_wrong_address_is_a_problem(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    wrong = client.request(method, path)
+    assert wrong.status_code == wrong.json()["status"] == status
+    assert path in wrong.json()["detail"]
+
+
+def test_a_queue_that_is_down_says_when_to_come_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise QueueDownError("Redis cannot be reached; try again later")
+
+    monkeypatch.setattr(app.state.queue, "submit", fail)
+    down = client.get("/joke")
+    assert (down.status_code, down.headers["Retry-After"]) == (503, "5")
+    assert "Redis" in down.json()["detail"]
+
+
+def test_a_defect_is_a_problem_without_its_secrets(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(app.state.queue, "submit", fail)
+    broken = client.get("/joke")
+    assert broken.status_code == 500
+    assert broken.headers["Content-Type"] == "application/problem+json"
+    assert "secret" not in broken.text
+    assert broken.headers["X-Content-Type-Options"] == "nosniff"
