@@ -1,3 +1,5 @@
+from http import HTTPStatus
+
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -15,7 +17,7 @@ def test_a_problem_has_the_members_of_rfc_9457(client: TestClient) -> None:
     }
     assert problem == {
         "type": "about:blank",
-        "title": "Unprocessable Content",
+        "title": HTTPStatus.UNPROCESSABLE_ENTITY.phrase,
         "status": 422,
         "detail": "; ".join(f"{name}: {sentence}" for name, sentence in wrong.items()),
         "instance": "/generate",

@@ -1,0 +1,216 @@
+"""The page in a real browser: the system's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+Serve = Callable[..., AbstractContextManager[str]]
+Open = Callable[..., Page]
+
+PATIENCE_MS = 60_000
+HOSTILE = '<img src="x" onerror="document.title=\'broken\'">'
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def address(serve: Serve) -> Iterator[str]:
+    """Return the address of a running server."""
+    with serve() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return the system's Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    """Return ``open(path="/", **options)``, a page in a browser of its own.
+
+    Whatever the browser complains about fails the test: errors, refused scripts and styles.
+    """
+    complaints: list[str] = []
+    contexts = []
+
+    def start(path: str = "/", **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: complaints.append(message.text) if message.type == "error" else None,
+        )
+        page.goto(address + path)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def check_accessibility(page: Page) -> None:
+    violations = Axe().run(page).response["violations"]
+    assert [(one["id"], [n["html"] for n in one["nodes"]]) for one in violations] == []
+
+
+@pytest.mark.integration
+def test_a_joke_by_mouse(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_label("How does it begin?").fill("Why do cats")
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.locator("#jokes .question")).to_have_text(re.compile(r"^Why do cats number \d+\?$"))
+    expect(page.locator("#jokes .told .answer")).to_have_text(re.compile(r"^It was told"))
+    expect(page.locator("#jokes .badge")).to_have_text("original")
+    check_accessibility(page)
+    first = page.locator("#jokes .question").inner_text()
+    page.get_by_role("button", name="Another one").click()
+    expect(page.locator("#jokes .question")).not_to_have_text(first)
+    expect(page.locator("#jokes .told")).to_have_count(1)
+
+
+@pytest.mark.integration
+def test_jokes_by_keyboard(open_page: Open) -> None:
+    page = open_page()
+    page.keyboard.press("Tab")
+    page.keyboard.type("Why do cats")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.type("3")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.get_by_label("How does it begin?").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#jokes .told .answer")).to_have_count(3)
+    expect(page.locator("#jokes .badge")).to_have_text(["original", "retold", "retold"])
+
+
+@pytest.mark.integration
+def test_the_punchline_waits_a_beat_unless_somebody_prefers_it_at_once(open_page: Open) -> None:
+    page = open_page()
+    page.clock.install()
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.locator("#jokes .waiting .question")).to_have_text(re.compile("kettle"))
+    expect(page.locator("#jokes .answer")).to_have_text("")
+    page.clock.run_for(3000)
+    expect(page.locator("#jokes .told .answer")).to_have_text(re.compile("told"))
+    page.get_by_label("Punchline at once").check()
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.locator("#jokes .told .answer")).to_have_text(re.compile("told"))
+
+
+@pytest.mark.integration
+def test_a_hostile_joke_is_text_with_and_without_javascript(open_page: Open) -> None:
+    for page in (open_page(), open_page(java_script_enabled=False)):
+        page.get_by_label("How does it begin?").fill("hostile")
+        page.get_by_role("button", name="Tell me a joke").click()
+        expect(page.locator("#jokes .answer")).to_have_text(HOSTILE)
+        assert page.locator("#jokes img").count() == 0
+        assert page.title() == "Surely You’re Joking, GPT-2!"
+
+
+@pytest.mark.integration
+def test_a_joke_without_javascript(open_page: Open) -> None:
+    page = open_page(java_script_enabled=False)
+    page.get_by_label("How does it begin?").fill("Why do cats")
+    page.get_by_label("How many").fill("2")
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.locator("#jokes .answer")).to_have_count(2)
+    assert page.get_by_label("How does it begin?").input_value() == "Why do cats"
+    expect(page.get_by_role("button", name="Copy")).to_have_count(0)
+    question = page.locator("#jokes .question").first.inner_text()
+    page.get_by_role("link", name="Link").first.click()
+    expect(page.locator("#jokes .question")).to_have_text(question)
+
+
+@pytest.mark.integration
+def test_a_joke_on_a_phone_fits_its_width(open_page: Open) -> None:
+    page = open_page(viewport={"width": 320, "height": 640}, is_mobile=True, has_touch=True)
+    page.get_by_role("button", name="Tell me a joke").tap()
+    expect(page.locator("#jokes .told")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    check_accessibility(page)
+
+
+@pytest.mark.integration
+def test_the_dark_page_is_accessible(open_page: Open) -> None:
+    page = open_page("/joke?prompt=Why&n=2", color_scheme="dark", reduced_motion="reduce")
+    expect(page.get_by_role("button", name="Copy")).to_have_count(2)
+    check_accessibility(page)
+
+
+@pytest.mark.integration
+def test_a_failure_is_said_in_a_sentence(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_label("How does it begin?").fill("fail")
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.get_by_role("status")).to_have_text(re.compile("^The joke could not be told"))
+    expect(page.locator("#jokes .joke")).to_have_count(0)
+
+
+@pytest.mark.integration
+def test_jokes_are_remembered_in_this_browser_until_forgotten(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_label("Punchline at once").check()
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.locator("#jokes .told")).to_have_count(1)
+    page.reload()
+    page.get_by_text("Heard lately").click()
+    expect(page.locator("#recent-jokes .question")).to_have_text([re.compile("kettle")])
+    check_accessibility(page)
+    page.get_by_role("button", name="Forget them").click()
+    expect(page.get_by_text("Heard lately")).to_be_hidden()
+
+
+@pytest.mark.integration
+def test_a_joke_is_copied_and_its_link_leads_back(open_page: Open, address: str) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_label("Punchline at once").check()
+    page.get_by_role("button", name="Tell me a joke").click()
+    expect(page.locator("#jokes .told")).to_have_count(1)
+    question = page.locator("#jokes .question").inner_text()
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("status")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()").startswith(question)
+    page.get_by_role("button", name="Share").first.click()
+    expect(page.get_by_role("status")).to_have_text("Link copied.")
+    page.goto(page.evaluate("navigator.clipboard.readText()"))
+    expect(page.locator("#jokes .question")).to_have_text(question)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("path", "text"), [("/docs", "Ask for jokes"), ("/redoc", "Ask for jokes")]
+)
+def test_the_documentation_needs_no_internet(open_page: Open, path: str, text: str) -> None:
+    page = open_page(path)
+    expect(page.get_by_text(text).first).to_be_visible()
+
+
+def test_the_page_asks_nobody_else_for_anything(client: TestClient) -> None:
+    for path in ("/", "/docs", "/redoc", "/static/page.css", "/static/page.js"):
+        assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", client.get(path).text)
