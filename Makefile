@@ -1,4 +1,4 @@
-# The two commands of this project: `make run` tells a joke, `make test` checks everything.
+# The two commands of this project: `make run` serves jokes, `make test` checks everything.
 #
 # Serving and telling live in .venv, without PyTorch; training, tests and tools in .venv-dev.
 
@@ -9,8 +9,8 @@ PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run test check lint types imports docs constraints bench clean
 
-run: $(RUN)/.ready  ## Set up what telling needs and tell a joke
-	$(RUN)/bin/joker tell
+run: $(RUN)/.ready  ## Set up what serving needs, serve the page and the API, say where
+	$(RUN)/bin/joker serve
 
 test: $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile

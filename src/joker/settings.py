@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         (), description="Keys of which clients must send one, parted by commas; none asks for none."
     )
     rate_limit: str | None = Field(
-        "60/minute", description="Jobs a client may ask for, such as 60/minute; nothing: no limit."
+        "60/minute", description="Jokes a client may ask for, such as 60/minute; nothing: no limit."
     )
     max_prompt_characters: PositiveInt = Field(300, description="Longest prompt.")
     max_body_bytes: PositiveInt = Field(16_384, description="Longest request body.")

@@ -213,4 +213,6 @@ def test_the_documentation_needs_no_internet(open_page: Open, path: str, text: s
 
 def test_the_page_asks_nobody_else_for_anything(client: TestClient) -> None:
     for path in ("/", "/docs", "/redoc", "/static/page.css", "/static/page.js"):
-        assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", client.get(path).text)
+        assert not re.search(
+            r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", client.get(path).text
+        )
