@@ -1,11 +1,19 @@
+from __future__ import annotations
+
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.exceptions import HTTPException
 
 from joker.api.limits import RateLimiter
 from joker.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
@@ -47,3 +55,27 @@ def test_clients_are_counted_apart(make_client: MakeClient) -> None:
 def test_a_rate_that_cannot_be_read_is_named() -> None:
     with pytest.raises(ConfigError, match="'often'; write it as 60/minute"):
         RateLimiter("often")
+
+
+@pytest.mark.integration
+def test_processes_count_together_in_redis(redis_server: RedisServer) -> None:
+    async def take() -> None:
+        one, other = (RateLimiter("3/hour", redis_server.url) for _ in range(2))
+        await one.take("somebody", 2)
+        with pytest.raises(HTTPException, match="3 jokes"):
+            await other.take("somebody", 2)
+        await other.take("somebody else", 2)
+        await one.close()
+        await other.close()
+
+    asyncio.run(take())
+
+
+def test_without_redis_nothing_is_counted_and_nobody_refused() -> None:
+    async def take() -> dict[str, str]:
+        limiter = RateLimiter("1/hour", "redis://127.0.0.1:1/0")
+        headers = [await limiter.take("somebody", 1) for _ in range(2)]
+        await limiter.close()
+        return headers[1]
+
+    assert asyncio.run(take()) == {}

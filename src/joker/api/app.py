@@ -51,6 +51,8 @@ def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await watch.close()
+        if limiter:
+            await limiter.close()
         await queue.close()
 
     app = FastAPI(

@@ -10,9 +10,12 @@ from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
+from redis.asyncio import ConnectionPool
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import ConfigError
+
+_PATIENCE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +38,25 @@ class RateLimiter:
             raise ConfigError(
                 f"cannot read the rate limit {rate!r}; write it as 60/minute"
             ) from error
-        storage: Storage = (
-            RedisStorage(f"async+{broker}", wrap_exceptions=True, implementation="redispy")
-            if broker
-            else MemoryStorage()
-        )
+        self._connections: ConnectionPool | None = None
+        storage: Storage = MemoryStorage()
+        if broker:
+            self._connections = ConnectionPool.from_url(
+                broker, socket_connect_timeout=_PATIENCE_SECONDS, socket_timeout=_PATIENCE_SECONDS
+            )
+            storage = RedisStorage(
+                "async+redis://",
+                wrap_exceptions=True,
+                implementation="redispy",
+                key_prefix="joker:rates",
+                connection_pool=self._connections,  # type: ignore[arg-type]
+            )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._connections:
+            await self._connections.aclose()
 
     async def take(self, client: str, jokes: int) -> dict[str, str]:
         """Count jokes that a client asks for.
