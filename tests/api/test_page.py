@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 Serve = Callable[..., AbstractContextManager[str]]
 Open = Callable[..., Page]
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 300_000
 HOSTILE = '<img src="x" onerror="document.title=\'broken\'">'
 
 expect.set_options(timeout=PATIENCE_MS)

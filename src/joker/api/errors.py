@@ -28,7 +28,7 @@ from joker.core.errors import (
     UnknownJobError,
 )
 
-RETRY_AFTER_SECONDS = 5
+_RETRY_AFTER_SECONDS = 5
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
@@ -77,9 +77,11 @@ def render_problem(
         request: What went wrong.
         status: The HTTP status.
         detail: One sentence that names what is wrong and what to do.
-        headers: Further headers of the response.
+        headers: Further headers of the response; 503 always says when to come again.
         errors: Each parameter that cannot be used.
     """
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), **(headers or {})}
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -100,9 +102,7 @@ def render_problem(
 
 async def _handle_joker_error(request: Request, error: Exception) -> Response:
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    later = status is HTTPStatus.SERVICE_UNAVAILABLE
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if later else None
-    return render_problem(request, status, str(error), headers)
+    return render_problem(request, status, str(error))
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

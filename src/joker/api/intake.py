@@ -107,7 +107,7 @@ class Intake:
         if job.state is State.FAILURE:
             raise HTTPException(502, job.error)
         if job.state is State.REVOKED:
-            raise HTTPException(503, "the joke was cancelled; ask again", {"Retry-After": "5"})
+            raise HTTPException(503, "the joke was cancelled; ask again")
         raise HTTPException(504, "no joke in time; ask again later, or for fewer")
 
 

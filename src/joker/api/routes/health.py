@@ -34,5 +34,5 @@ async def ready(readiness: TheReadiness) -> Health:
     """Answer 200 if the queue answers and a joke was told in the last minute, or is told now."""
     obstacle = await readiness.find_obstacle()
     if obstacle is not None:
-        raise HTTPException(503, obstacle, {"Retry-After": "5"})
+        raise HTTPException(503, obstacle)
     return Health()
