@@ -49,11 +49,3 @@ def test_not_ready_while_the_queue_is_down(
     unready = client.get("/health/ready")
     assert unready.status_code == 503
     assert "Redis" in unready.json()["detail"]
-
-
-def test_info_tells_limits_and_defaults(make_client: MakeClient) -> None:
-    with make_client(max_count=4, candidates=2) as client:
-        info = client.get("/info").json()
-    assert info["limits"]["jokes"] == 4
-    assert info["defaults"]["candidates"] == 2
-    assert info["defaults"]["top_k"] == 50
