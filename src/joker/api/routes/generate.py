@@ -17,7 +17,9 @@ from joker.core.errors import QueueError
 from joker.jobs.job import Event, Job, JokeResult
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such job, or no longer."}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is no such job, or no longer."}
+}
 
 router = APIRouter(
     prefix="/generate",
