@@ -88,6 +88,7 @@ def render_problem(
         detail=detail,
         instance=request.url.path,
         request_id=request.state.request_id,
+        message=detail if request.url.path.startswith("/v1/") else None,
         errors=list(errors) if errors else None,
     )
     if prefers_html(request):

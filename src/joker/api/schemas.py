@@ -197,6 +197,9 @@ class Problem(BaseModel):
     detail: str = Field(examples=["n: Input should be greater than or equal to 1"])
     instance: str = Field(description="The path that was asked for.", examples=["/generate"])
     request_id: str = Field(description="Names the request in the server's log.")
+    message: str | None = Field(
+        default=None, description="Below `/v1` the detail again: there OpenAI clients look for it."
+    )
     errors: list[WrongParameter] | None = Field(
         default=None, description="Each parameter that cannot be used."
     )
