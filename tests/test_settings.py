@@ -40,7 +40,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BROKER", "MODEL", "RATE_LIMIT", "API_KEYS"):
         monkeypatch.setenv(f"JOKER_{name}", "")
     settings = read_settings()
-    assert settings.broker is settings.model is settings.rate_limit is None
+    assert (settings.broker, settings.model, settings.rate_limit) == (None, None, None)
     assert settings.api_keys == ()
 
 
