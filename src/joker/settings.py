@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from joker.comedy.teller import DEFAULT_CANDIDATES, DEFAULT_TRIES
 from joker.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,8 +55,12 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = Field(
         10, description="A worker silent for so long has lost its jobs to others."
     )
-    tries: PositiveInt = Field(5, description="Most tries for each joke that comes out unfinished.")
-    candidates: PositiveInt = Field(1, description="Candidates of each joke; the best is told.")
+    tries: PositiveInt = Field(
+        DEFAULT_TRIES, description="Most tries for each joke that comes out unfinished."
+    )
+    candidates: PositiveInt = Field(
+        DEFAULT_CANDIDATES, description="Candidates of each joke; the best is told."
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -132,11 +137,11 @@ def open_work(settings: Settings) -> Work:
 
     folder = ModelFolder.open(settings.model or bundled_model())
     engine = open_engine(folder)
+    known = Fingerprints.read(folder.path)
     return TellerWork(
-        safe=Teller(engine),
-        unsafe=Teller(engine, safe=False),
+        safe=Teller(engine, fingerprints=known),
+        unsafe=Teller(engine, safe=False, fingerprints=known),
         tries=settings.tries,
-        fingerprints=Fingerprints.read(folder.path),
     )
 
 

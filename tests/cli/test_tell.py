@@ -36,7 +36,7 @@ def test_json_is_a_list_of_questions_and_answers(tiny_folder: ModelFolder) -> No
     arguments = ["Why do", "-n", "3", "--seed", "7", "--temperature", "1.2", "--top-k", "50"]
     result = tell(tiny_folder, *arguments, "--top-p", "0.95", "--json")
     jokes = json.loads(result.stdout)
-    assert [set(joke) for joke in jokes] == [{"question", "answer", "seed"}] * 3
+    assert [set(joke) for joke in jokes] == [{"question", "answer", "seed", "retold"}] * 3
     assert jokes[0]["seed"] == 7
     assert all(joke["question"].startswith("Why do") and joke["answer"] for joke in jokes)
 

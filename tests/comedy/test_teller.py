@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from joker.comedy.teller import Teller, UntoldError, draw_seed
 from joker.core.errors import GenerationError, InputError
+from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
@@ -313,3 +314,49 @@ def test_a_prompt_that_is_flagged_itself_is_said_to_be_withheld() -> None:
     engine = ScriptedEngine(lambda _: f"? <|answer|> A rug.{END}")
     with pytest.raises(UntoldError, match="withheld by the moderation list"):
         Teller(engine).tell("What shitty thing", seed=1)
+
+
+OLD = Joke("Which clock is late?", "The one that stopped to ask the way!!!")
+FRESH = f" boat is early?{MARKER}One with the wind behind it.{END}"
+
+
+def old(_: Request) -> str:
+    return f" clock is late?{MARKER}{OLD.answer}{END}"
+
+
+def test_a_new_joke_is_told_rather_than_a_learnt_one_that_fits_better() -> None:
+    seen: list[Request] = []
+
+    def script(request: Request) -> str:
+        seen.append(request)
+        return FRESH if len(seen) == 2 else old(request)
+
+    teller = Teller(ScriptedEngine(script), fingerprints=Fingerprints.of([OLD]))
+    (told,) = teller.tell("Which", candidates=4)
+    assert told.joke.question == "Which boat is early?"
+    assert told.tries == 1
+    assert not told.retold
+
+
+def test_another_try_is_made_for_want_of_a_new_joke() -> None:
+    answers = iter([old(Request("", Sampling(), 0))] * 2 + [FRESH])
+    script = ScriptedEngine(lambda _: next(answers))
+    (told,) = Teller(script, fingerprints=Fingerprints.of([OLD])).tell("Which")
+    assert told.tries == 3
+    assert told.recognition
+    assert not told.retold
+
+
+def test_a_learnt_joke_is_told_and_called_so_where_no_try_brings_another() -> None:
+    engine = ScriptedEngine(old)
+    (told,) = Teller(engine, fingerprints=Fingerprints.of([OLD])).tell("Which", tries=3)
+    assert told.joke == OLD
+    assert told.retold
+    assert told.tries == 1
+    assert len(engine.batches) == 3
+
+
+def test_nothing_is_called_retold_where_the_training_jokes_are_unknown() -> None:
+    (told,) = Teller(ScriptedEngine(old)).tell("Which")
+    assert told.recognition is None
+    assert not told.retold

@@ -67,10 +67,9 @@ def make_work(
     engine: Engine, tries: int = 5, fingerprints: Fingerprints | None = None
 ) -> TellerWork:
     return TellerWork(
-        safe=Teller(engine),
-        unsafe=Teller(engine, safe=False),
+        safe=Teller(engine, fingerprints=fingerprints),
+        unsafe=Teller(engine, safe=False, fingerprints=fingerprints),
         tries=tries,
-        fingerprints=fingerprints,
     )
 
 

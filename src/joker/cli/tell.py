@@ -13,14 +13,20 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from joker.comedy.teller import DEFAULT_TRIES, Teller, ToldJoke, UntoldError, draw_seed
+from joker.comedy.teller import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_TRIES,
+    Teller,
+    ToldJoke,
+    UntoldError,
+    draw_seed,
+)
+from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.sampling import Sampling
 from joker.engines import EngineKind, open_engine
 
 _DEFAULTS = Sampling()
-
-DEFAULT_CANDIDATES = 4
 
 
 def tell(
@@ -70,15 +76,19 @@ def tell(
         bool, typer.Option("--unsafe", help="Tell jokes that the moderation list flags, too.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a list of objects: question, answer, seed.")
+        bool,
+        typer.Option("--json", help="Print a list of objects: question, answer, seed, retold."),
     ] = False,
 ) -> None:
     """Invent jokes and tell them."""
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens
     )
+    folder = ModelFolder.open(model or bundled_model())
     teller = Teller(
-        open_engine(ModelFolder.open(model or bundled_model()), engine), safe=not unsafe
+        open_engine(folder, engine),
+        safe=not unsafe,
+        fingerprints=Fingerprints.read(folder.path),
     )
     show = _show_json if as_json else _show_text
     chosen_seed = draw_seed() if seed is None else seed
@@ -93,7 +103,12 @@ def tell(
 
 def _show_json(jokes: Sequence[ToldJoke]) -> None:
     fields = [
-        {"question": told.joke.question, "answer": told.joke.answer, "seed": told.seed}
+        {
+            "question": told.joke.question,
+            "answer": told.joke.answer,
+            "seed": told.seed,
+            "retold": told.retold if told.recognition else None,
+        }
         for told in jokes
     ]
     typer.echo(json.dumps(fields, indent=2, ensure_ascii=False))

@@ -1,7 +1,8 @@
 """The teller: from the start of a question to whole jokes, by as many tries as it takes.
 
 The command line calls it, and so will every other entrance. It asks an engine for all
-jokes at once and again for those that came out unfinished or without an answer. Where
+jokes at once and again for those that came out unfinished, without an answer, or as a
+joke that the model learnt from. Where
 it may draw several candidates for a joke, `joker.comedy.ranking` picks one. How text
 becomes tokens and a joke again is the layout's matter (`joker.core.tokenizer`).
 """
@@ -12,17 +13,21 @@ import hashlib
 import re
 import secrets
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from joker.comedy.moderation import Moderator
 from joker.comedy.ranking import pick_best
 from joker.core.errors import GenerationError, InputError
+from joker.core.fingerprints import Fingerprints, Recognition
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
 from joker.engines.base import Completion, Engine, Request, is_greedy
 
 DEFAULT_TRIES = 5
+DEFAULT_CANDIDATES = 4
+"""What the entrances ask for; docs/experiments.md has what it does."""
 
 _SEEDS = 2**32
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -37,11 +42,19 @@ class ToldJoke:
         joke: The joke; it holds no control characters but line feeds.
         seed: Tells it again: the same prompt, sampling, candidates and seed for a single joke.
         tries: How many times the engine was asked for its candidates.
+        recognition: How near it comes to the jokes that the model learnt from; None where those
+            are not known.
     """
 
     joke: Joke
     seed: int
     tries: int
+    recognition: Recognition | None = None
+
+    @property
+    def retold(self) -> bool:
+        """Whether it is known to be one of the jokes that the model learnt from."""
+        return self.recognition is not None and self.recognition.retold
 
 
 class UntoldError(GenerationError):
@@ -62,10 +75,15 @@ class Teller:
     Args:
         engine: What continues prompts.
         safe: Try again where the moderation list flags a joke.
+        fingerprints: Of the jokes that the model learnt from. Where they are known, a new joke is
+            preferred; one of these is told again only where no try brings another.
     """
 
-    def __init__(self, engine: Engine, *, safe: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, *, safe: bool = True, fingerprints: Fingerprints | None = None
+    ) -> None:
         self._engine = engine
+        self._fingerprints = fingerprints
         self._moderator = Moderator.default() if safe else None
 
     def tell(
@@ -114,6 +132,7 @@ class Teller:
 
         seeds = [_derive(seed, number) for number in range(count)]
         told: dict[int, ToldJoke] = {}
+        retold: dict[int, ToldJoke] = {}
         failures: Counter[str] = Counter()
         for round_number in range(tries):
             missing = [number for number in range(count) if number not in told]
@@ -133,13 +152,31 @@ class Teller:
                         faultless.setdefault(number, []).append(outcome)
                     else:
                         failures[outcome] += 1
-            best = pick_best(self._engine, faultless.values())
-            for number, joke in zip(faultless, best, strict=True):
-                told[number] = ToldJoke(joke, seeds[number], round_number + 1)
+            best = self._pick(faultless)
+            for number, (joke, recognition) in best.items():
+                found = ToldJoke(joke, seeds[number], round_number + 1, recognition)
+                (retold if found.retold else told).setdefault(number, found)
+        told = retold | told
         jokes = [told[number] for number in sorted(told)]
         if len(jokes) < count:
             raise UntoldError(_explain(count - len(jokes), count, tries, failures), jokes)
         return jokes
+
+    def _pick(
+        self, groups: Mapping[int, Sequence[Joke]]
+    ) -> dict[int, tuple[Joke, Recognition | None]]:
+        """Return the best joke of each group, of the new ones where there are any."""
+        known: dict[Joke, Recognition | None] = {
+            joke: self._fingerprints.recognise(joke) if self._fingerprints else None
+            for group in groups.values()
+            for joke in group
+        }
+        new = {
+            number: [joke for joke in group if not ((found := known[joke]) and found.retold)]
+            for number, group in groups.items()
+        }
+        best = pick_best(self._engine, [new[number] or groups[number] for number in groups])
+        return {number: (joke, known[joke]) for number, joke in zip(groups, best, strict=True)}
 
     def _read(self, completion: Completion, prompt: str) -> Joke | str:
         """Return the joke that a completion tells, or why it tells none."""

@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 
 from joker.core.errors import ModelFolderError
 from joker.core.joke import Joke
-from joker.core.similarity import NEAR_COPY_JACCARD, ShingleSets, mix, normalise, normalise_joke
+from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke
 
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
+RETOLD_SIMILARITY = 0.4
+"""From this estimate on a joke counts as told again: so far below `NEAR_COPY_JACCARD` that the
+estimate's error hides few near-copies."""
 SAME_ANSWER_WORDS = 3
 """From so many words on, a joke with the answer of a training joke is one told again."""
 
@@ -43,7 +46,7 @@ class Recognition(NamedTuple):
 
     Attributes:
         similarity: Estimated Jaccard similarity to the most similar training joke.
-        retold: Whether that makes it a near-copy, or its answer of three words or more is
+        retold: Whether that makes it a likely near-copy, or its answer of three words or more is
             a training joke's.
     """
 
@@ -117,7 +120,7 @@ class Fingerprints:
             similarity = max(0.0, float(agreeing - _CHANCE) / (1 - _CHANCE))
         hashed = _hash(answer) if answer else None
         known = hashed is not None and bool(np.isin(np.uint32(hashed), self.answers))
-        return Recognition(similarity, retold=known or similarity >= NEAR_COPY_JACCARD)
+        return Recognition(similarity, retold=known or similarity >= RETOLD_SIMILARITY)
 
 
 def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:

@@ -6,7 +6,6 @@ import threading
 from dataclasses import replace
 
 from joker.comedy.teller import Teller, ToldJoke, UntoldError
-from joker.core.fingerprints import Fingerprints
 from joker.jobs.job import JokeRequest, JokeResult
 from joker.jobs.queue import Progress
 
@@ -20,15 +19,11 @@ class TellerWork:
         safe: Withholds what the moderation list flags.
         unsafe: Tells everything; of the same engine.
         tries: How many times the engine is asked for each joke at most.
-        fingerprints: Of the training jokes, to recognise those told again; where there are any.
     """
 
-    def __init__(
-        self, *, safe: Teller, unsafe: Teller, tries: int, fingerprints: Fingerprints | None
-    ) -> None:
+    def __init__(self, *, safe: Teller, unsafe: Teller, tries: int) -> None:
         self._tellers = {True: safe, False: unsafe}
         self._tries = tries
-        self._fingerprints = fingerprints
         # An engine takes one call at a time.
         self._engine = threading.Lock()
 
@@ -49,21 +44,22 @@ class TellerWork:
                 request.candidates,
             )
         except UntoldError as error:
-            self._report(error.told, progress)
+            _report(error.told, progress)
             raise
         finally:
             self._engine.release()
-        return self._report(told, progress)
+        return _report(told, progress)
 
-    def _report(self, told: list[ToldJoke], progress: Progress) -> list[JokeResult]:
-        results = [self._result(joke) for joke in told]
-        for index, result in enumerate(results):
-            progress.joke(index, result)
-        return results
 
-    def _result(self, told: ToldJoke) -> JokeResult:
-        result = JokeResult(told.joke.question, told.joke.answer, told.seed, told.tries)
-        if self._fingerprints is None:
-            return result
-        similarity, retold = self._fingerprints.recognise(told.joke)
-        return replace(result, original=not retold, similarity=similarity)
+def _report(told: list[ToldJoke], progress: Progress) -> list[JokeResult]:
+    results = [_result(joke) for joke in told]
+    for index, result in enumerate(results):
+        progress.joke(index, result)
+    return results
+
+
+def _result(told: ToldJoke) -> JokeResult:
+    result = JokeResult(told.joke.question, told.joke.answer, told.seed, told.tries)
+    if told.recognition is None:
+        return result
+    return replace(result, original=not told.retold, similarity=told.recognition.similarity)
