@@ -29,8 +29,11 @@ router = APIRouter(
         **PROBLEM_RESPONSES,
         200: {
             "description": "The jokes, in the form that `Accept` asks for; else plain text.",
-            "content": {TEXT: {"example": _EXAMPLE}, HTML: {}},
-            "model": Task,
+            "content": {
+                TEXT: {"example": _EXAMPLE},
+                JSON: {"schema": {"$ref": "#/components/schemas/Task"}},
+                HTML: {},
+            },
         },
         502: {"description": "The model gave no acceptable joke."},
         504: {"description": "No joke in time."},
