@@ -49,7 +49,7 @@ def test_dropout_is_set_everywhere() -> None:
 
 
 def test_an_unknown_size_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ModelFolderError, match="new:tiny"):
+    with pytest.raises(ModelFolderError, match="choose tiny"):
         open_base("new:huge", TEMPLATES["original"], [])
 
 

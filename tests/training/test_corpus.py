@@ -40,7 +40,7 @@ def texts(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> P
         {"text": "A clock walked in and struck twelve."},
     ]
     tales = [
-        {"text": "\n".join([TALE * 12, f"She said: {test.question} {test.answer}", TALE * 12])},
+        {"text": "\n".join([TALE * 19, f"She said: {test.question} {test.answer}", TALE * 19])},
         {"text": "A war began, and God knows who won the election. " * 3},
     ]
     for name, documents in (("posts-00", posts), ("tales-00", tales)):
