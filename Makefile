@@ -7,16 +7,23 @@ RUN := .venv
 DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test check lint types imports docs constraints bench clean
+.PHONY: run test system check lint types imports docs constraints bench clean
 
 run: $(RUN)/.ready  ## Set up what serving needs, serve the page and the API, say where
 	$(RUN)/bin/joker serve
 
-test: $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
+test: system $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile
 
 check: $(DEV)/.ready lint types imports  ## The same without the slow tests
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
+
+system:  ## Install the system packages that tests need, where that is allowed
+	@for program in redis-server chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $$missing; \
+	else echo "Without$$missing some tests are skipped, and fail in CI; install them with your package manager"; fi
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .
