@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -14,49 +16,82 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
-from joker.engines import Engine, EngineKind, Request, open_engine
+from joker.engines import Engine, EngineKind, Request, open_engine, open_shared_engine
+from joker.engines.base import AbandonedError
+from joker.engines.scripted import SCRIPT
 from joker.engines.weights import load_causal_lm
 
 GREEDY = Sampling(temperature=0)
 VARIED = Sampling(temperature=3.0, top_k=0, top_p=1.0, max_new_tokens=20)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """An engine to be tested: what runs the model, and whether in a process of its own."""
+
+    name: EngineKind
+    shared: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}-{'process' if self.shared else 'thread'}"
+
+
 @pytest.fixture(
     scope="module",
-    params=["transformers", pytest.param("openvino", marks=pytest.mark.integration)],
+    params=[
+        Kind("transformers"),
+        Kind("scripted"),
+        pytest.param(Kind("openvino"), marks=pytest.mark.integration),
+        pytest.param(Kind("openvino", shared=True), marks=pytest.mark.integration),
+        pytest.param(Kind("scripted", shared=True), marks=pytest.mark.integration),
+    ],
+    ids=str,
 )
-def kind(request: pytest.FixtureRequest) -> EngineKind:
-    parameter: EngineKind = request.param
+def kind(request: pytest.FixtureRequest) -> Kind:
+    parameter: Kind = request.param
     return parameter
 
 
 @pytest.fixture(scope="module")
-def folder(kind: EngineKind, request: pytest.FixtureRequest) -> ModelFolder:
-    name = "served_folder" if kind == "openvino" else "tiny_folder"
+def folder(kind: Kind, request: pytest.FixtureRequest) -> ModelFolder:
+    name = "served_folder" if kind.name == "openvino" else "tiny_folder"
     model: ModelFolder = request.getfixturevalue(name)
     return model
 
 
 @pytest.fixture(scope="module")
-def engine(kind: EngineKind, folder: ModelFolder) -> Engine:
-    return open_engine(folder, kind)
+def engine(kind: Kind, folder: ModelFolder) -> Iterator[Engine]:
+    engine = (open_shared_engine if kind.shared else open_engine)(folder, kind.name)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def learnt(kind: Kind, sample_jokes: list[Joke]) -> list[Joke]:
+    """Return the jokes that the engine knows."""
+    return list(SCRIPT) if kind.name == "scripted" else sample_jokes
+
+
+@pytest.fixture
+def needs_model(kind: Kind) -> None:
+    """Leave out what only something with probabilities can do."""
+    if kind.name == "scripted":
+        pytest.skip("a script has no probabilities")
 
 
 def ids(engine: Engine, *requests: Request) -> list[list[int]]:
     return [completion.token_ids for completion in engine.generate(requests)]
 
 
-def test_a_known_question_start_gives_the_learnt_joke(
-    engine: Engine, sample_jokes: list[Joke]
-) -> None:
+def test_a_known_question_start_gives_the_learnt_joke(engine: Engine, learnt: list[Joke]) -> None:
     (completion,) = engine.generate([Request("What do you call a", GREEDY, seed=0)])
     assert completion.finished
     assert completion.token_ids[-1] == engine.tokenizer.end_id
-    assert engine.tokenizer.parse(completion.token_ids) == sample_jokes[3]
+    assert engine.tokenizer.parse(completion.token_ids) == learnt[3]
 
 
-def test_completions_keep_the_order_of_requests(engine: Engine, sample_jokes: list[Joke]) -> None:
-    prompts = [joke.question for joke in sample_jokes]
+def test_completions_keep_the_order_of_requests(engine: Engine, learnt: list[Joke]) -> None:
+    prompts = [joke.question for joke in learnt]
     completions = engine.generate([Request(prompt, GREEDY, seed=0) for prompt in prompts])
     jokes = [engine.tokenizer.parse(completion.token_ids) for completion in completions]
     assert [joke and joke.question for joke in jokes] == prompts
@@ -74,6 +109,7 @@ def test_the_same_seed_gives_the_same_tokens(engine: Engine) -> None:
     assert first == again == ids(engine, request)[0]
 
 
+@pytest.mark.usefixtures("needs_model")
 def test_different_seeds_give_different_tokens(engine: Engine) -> None:
     requests = [Request("Why", VARIED, seed) for seed in range(10)]
     assert len(set(map(tuple, ids(engine, *requests)))) == 10
@@ -123,9 +159,9 @@ def test_a_prompt_that_fills_the_context_is_refused(engine: Engine) -> None:
     assert ids(engine, Request("fine", replace(GREEDY, max_new_tokens=1), 0))
 
 
-def test_an_empty_prompt_invents_the_question(engine: Engine, sample_jokes: list[Joke]) -> None:
+def test_an_empty_prompt_invents_the_question(engine: Engine, learnt: list[Joke]) -> None:
     (completion,) = engine.generate([Request("", Sampling(top_k=5), seed=3)])
-    assert engine.tokenizer.parse(completion.token_ids) in sample_jokes
+    assert engine.tokenizer.parse(completion.token_ids) in learnt
 
 
 def test_no_requests_give_no_completions(engine: Engine) -> None:
@@ -140,14 +176,15 @@ def test_a_top_k_beyond_the_vocabulary_keeps_all(engine: Engine) -> None:
 
 
 @pytest.fixture
-def encoded(engine: Engine, sample_jokes: list[Joke]) -> list[EncodedJoke]:
+def encoded(engine: Engine, learnt: list[Joke]) -> list[EncodedJoke]:
     """Return every question with its own answer, with another's, and every answer alone."""
-    strange = [Joke(joke.question, other.answer) for joke, other in pairwise(sample_jokes)]
+    strange = [Joke(joke.question, other.answer) for joke, other in pairwise(learnt)]
     tokenizer = engine.tokenizer
-    told = [tokenizer.encode(joke) for joke in [*sample_jokes, *strange]]
-    return told + [tokenizer.encode_answer_alone(joke) for joke in sample_jokes]
+    told = [tokenizer.encode(joke) for joke in [*learnt, *strange]]
+    return told + [tokenizer.encode_answer_alone(joke) for joke in learnt]
 
 
+@pytest.mark.usefixtures("needs_model")
 def test_scores_are_the_log_probabilities_of_the_weights(
     engine: Engine, folder: ModelFolder, encoded: list[EncodedJoke]
 ) -> None:
@@ -194,3 +231,44 @@ def test_scoring_leaves_the_next_jokes_as_they_were(
     before = ids(engine, *requests)
     engine.score(encoded)
     assert ids(engine, *requests) == before
+
+
+def test_a_true_answer_is_likelier_than_anothers(engine: Engine, learnt: list[Joke]) -> None:
+    strange = Joke(learnt[0].question, learnt[1].answer)
+    right, wrong = engine.score([engine.tokenizer.encode(joke) for joke in (learnt[0], strange)])
+    assert wrong < right
+
+
+def test_tokens_are_heard_as_they_are_drawn(engine: Engine) -> None:
+    heard: dict[int, list[list[int]]] = {0: [], 1: []}
+    requests = [Request("Why", replace(GREEDY, max_new_tokens=5), 1), Request("What", GREEDY, 2)]
+    completions = engine.generate(requests, hear=lambda place, ids: heard[place].append(ids))
+    for place, (request, completion) in enumerate(zip(requests, completions, strict=True)):
+        drawn = completion.token_ids[len(engine.tokenizer.encode_prompt(request.prompt)) :]
+        assert heard[place] == [drawn[: end + 1] for end in range(len(drawn))]
+
+
+def test_work_that_nobody_waits_for_ends_early(engine: Engine, encoded: list[EncodedJoke]) -> None:
+    heard = []
+    request = Request("Why", VARIED, seed=1)
+    with pytest.raises(AbandonedError):
+        engine.generate([request], hear=lambda *_: heard.append(1), stopped=lambda: bool(heard))
+    assert heard
+    with pytest.raises(AbandonedError):
+        engine.score(encoded, stopped=lambda: True)
+    assert ids(engine, request) == ids(engine, request)
+
+
+@pytest.mark.integration
+def test_calls_of_many_threads_give_what_each_gives_alone(
+    kind: Kind, engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    if not kind.shared:
+        pytest.skip("an engine in a thread has one caller")
+    requests = [
+        [Request(joke.question[: 2 * number], VARIED, seed) for seed in range(1 + number % 7)]
+        for number, joke in enumerate(sample_jokes)
+    ]
+    alone = [ids(engine, *each) for each in requests]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        assert list(pool.map(lambda each: ids(engine, *each), requests)) == alone

@@ -1,8 +1,8 @@
 """What an engine is: prompts in, token ids out, many at once; and how likely answers are.
 
 Every engine encodes prompts with the model's own `JokeTokenizer` and gives token ids
-back, so one tokenizer serves training, evaluation and telling. Two engines keep this
-protocol, `joker.engines.openvino` and `joker.engines.transformers`.
+back, so one tokenizer serves training, evaluation and telling. `joker.engines.batched`
+keeps this protocol, with any of the batches that advance requests together.
 
 An engine knows nothing of failed jokes, further tries or checks: that is
 `joker.comedy`'s work.
@@ -11,7 +11,7 @@ An engine knows nothing of failed jokes, further tries or checks: that is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +53,17 @@ class Completion:
     finished: bool
 
 
+Hear = Callable[[int, list[int]], None]
+"""Is told a request's place and all token ids drawn for it so far, whenever there are more."""
+
+Stopped = Callable[[], bool]
+"""Says whether nobody waits for a result any more; asked every now and then."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the result any more, so there is none."""
+
+
 class Engine(Protocol):
     """A loaded model that continues prompts and knows how likely answers are.
 
@@ -62,22 +73,35 @@ class Engine(Protocol):
 
     tokenizer: JokeTokenizer
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        hear: Hear | None = None,
+        stopped: Stopped | None = None,
+    ) -> list[Completion]:
         """Continue every request; return one completion for each, in order.
 
+        Args:
+            requests: What to continue.
+            hear: Told of tokens as they are drawn.
+            stopped: Ends the work early.
+
         Raises:
+            AbandonedError: If ``stopped`` said so.
             InputError: If a prompt leaves no room in the model's context; nothing is generated.
             ResourceError: If the machine runs out of memory.
         """
         ...
 
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+    def score(self, jokes: Sequence[EncodedJoke], *, stopped: Stopped | None = None) -> list[float]:
         """Return for every joke log p(its answer and end | what stands before), in nats, in order.
 
         Temperature and the other rules of sampling play no part. A joke longer than the model's
         context, which it could never tell, has minus infinity.
 
         Raises:
+            AbandonedError: If ``stopped`` said so.
             ResourceError: If the machine runs out of memory.
         """
         ...

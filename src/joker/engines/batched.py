@@ -1,0 +1,160 @@
+"""The engine over a batch: prompts become tasks, outputs become completions and scores.
+
+The steps themselves are a `Runner`'s: `InThread` here makes them while its one caller waits, and
+`joker.engines.process.InProcess` has a process of its own make them for callers in many threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Protocol
+
+from joker.core.errors import ResourceError
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.engines.base import (
+    AbandonedError,
+    Completion,
+    Hear,
+    Request,
+    Stopped,
+    encode_request,
+)
+from joker.engines.batch import Batch, Generation, Output, Scoring, Task
+from joker.engines.scheduler import Scheduler
+
+
+class Runner(Protocol):
+    """Puts tasks through a batch."""
+
+    def run(
+        self, tasks: Sequence[Task], hear: Hear | None = None, stopped: Stopped | None = None
+    ) -> list[Output]:
+        """Return every task's whole output, in order; the other arguments are `Engine.generate`'s.
+
+        Raises:
+            AbandonedError: If ``stopped`` said so.
+            ResourceError: If the machine runs out of memory.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        ...
+
+
+class BatchedEngine:
+    """Keeps `joker.engines.base.Engine`'s promises with any batch.
+
+    Args:
+        tokenizer: The model's.
+        context_length: Most tokens of a prompt and its continuation.
+        runner: Makes the steps; whether several threads may call is its matter.
+    """
+
+    def __init__(self, tokenizer: JokeTokenizer, context_length: int, runner: Runner) -> None:
+        self.tokenizer = tokenizer
+        self._context_length = context_length
+        self._runner = runner
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        hear: Hear | None = None,
+        stopped: Stopped | None = None,
+    ) -> list[Completion]:
+        """Continue every request; see `Engine.generate`."""
+        tasks = [self._generation(request) for request in requests]
+        outputs = self._runner.run(tasks, hear, stopped)
+        return [
+            Completion([*task.prompt_ids, *output.token_ids], self._has_ended(output))
+            for task, output in zip(tasks, outputs, strict=True)
+        ]
+
+    def score(self, jokes: Sequence[EncodedJoke], *, stopped: Stopped | None = None) -> list[float]:
+        """Return how likely every answer is; see `Engine.score`."""
+        scores = [-math.inf] * len(jokes)
+        kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
+        outputs = self._runner.run([Scoring(jokes[i]) for i in kept], stopped=stopped)
+        for index, output in zip(kept, outputs, strict=True):
+            scores[index] = output.log_probability
+        return scores
+
+    def close(self) -> None:
+        """Give the model's memory back; nothing can be asked for any more."""
+        self._runner.close()
+
+    def _generation(self, request: Request) -> Generation:
+        prompt_ids, max_new_tokens = encode_request(request, self.tokenizer, self._context_length)
+        return Generation(prompt_ids, max_new_tokens, request.sampling, request.seed)
+
+    def _has_ended(self, output: Output) -> bool:
+        return output.token_ids[-1:] == [self.tokenizer.end_id]
+
+
+class InThread:
+    """A runner for one caller, who makes the steps while waiting.
+
+    Args:
+        batch: Where tasks advance.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._scheduler = Scheduler(batch)
+        self._calls = count()
+
+    def run(
+        self, tasks: Sequence[Task], hear: Hear | None = None, stopped: Stopped | None = None
+    ) -> list[Output]:
+        """Step until all tasks are done; see `Runner.run`."""
+        call = next(self._calls)
+        outputs = Outputs(len(tasks), hear)
+        self._scheduler.submit(call, tasks)
+        try:
+            while not outputs.complete:
+                if stopped and stopped():
+                    raise AbandonedError
+                new = self._scheduler.step()
+                outputs.take({place: output for (_, place), output in new.items()})
+        finally:
+            self._scheduler.cancel(call)
+        return outputs.whole
+
+    def close(self) -> None:
+        """Do nothing: the batch goes with its last user."""
+
+
+class Outputs:
+    """Gathers the outputs of one call's tasks, step by step.
+
+    Args:
+        tasks: How many there are.
+        hear: Told of new tokens.
+    """
+
+    def __init__(self, tasks: int, hear: Hear | None) -> None:
+        self.whole = [Output() for _ in range(tasks)]
+        self._open = tasks
+        self._hear = hear
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task is done."""
+        return self._open == 0
+
+    def take(self, new: Mapping[int, Output]) -> None:
+        """Add what is new of each task, by its place.
+
+        Raises:
+            ResourceError: If a task was given up.
+        """
+        for place, output in new.items():
+            if output.error:
+                raise ResourceError(output.error)
+            token_ids = self.whole[place].token_ids + output.token_ids
+            self.whole[place] = Output(token_ids, output.done, output.log_probability)
+            self._open -= output.done
+            if self._hear and output.token_ids:
+                self._hear(place, token_ids)

@@ -1,0 +1,100 @@
+"""What an engine's process does: take calls in from a pipe, step, send back what is new.
+
+`joker.engines.process` starts it and is the other end of the pipe. Closing the pipe ends it, so it
+never outlives the one it works for.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+
+from joker.core.errors import JokerError
+from joker.engines.batch import Batch, Key, Output, Task
+from joker.engines.scheduler import Scheduler
+
+_SIGN_OF_LIFE_SECONDS = 1.0
+
+News = dict[int, Output]
+"""What is new of a call's tasks, by their place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Asks for tasks; where it is not streamed, news comes only of those that are done."""
+
+    call: int
+    tasks: Sequence[Task]
+    streamed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Says that a call is over, whether it is done or not."""
+
+    call: int
+
+
+def main(descriptor: int) -> None:
+    """Load what the pipe names and serve it; the body of the process.
+
+    Args:
+        descriptor: This end of the pipe. A function comes first that gives the batch; the answer
+            is None, or the `JokerError` it raised.
+    """
+    # A signal is for whoever it works for, who may want to see its jobs told before the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
+        try:
+            batch: Batch = connection.recv()()
+        except JokerError as error:
+            connection.send(error)
+            return
+        connection.send(None)
+        serve(connection, batch)
+
+
+def serve(connection: Connection, batch: Batch) -> None:
+    """Step for the other end until it closes.
+
+    Args:
+        connection: Brings `Submit` and `Forget`; takes a dict from calls to `News`, empty ones as
+            signs of life.
+        batch: Where tasks advance.
+
+    Raises:
+        EOFError: When the other end is closed.
+    """
+    scheduler = Scheduler(batch)
+    unstreamed: dict[int, dict[Key, list[int]]] = {}
+    said_at = time.monotonic()
+    while True:
+        while connection.poll(None if scheduler.idle else 0):
+            message = connection.recv()
+            if isinstance(message, Submit):
+                scheduler.submit(message.call, message.tasks)
+                if not message.streamed:
+                    unstreamed[message.call] = defaultdict(list)
+            else:
+                scheduler.cancel(message.call)
+                unstreamed.pop(message.call, None)
+        news: defaultdict[int, News] = defaultdict(dict)
+        for key, output in scheduler.step().items():
+            call, place = key
+            if call in unstreamed:
+                ids = unstreamed[call][key]
+                ids += output.token_ids
+                if not output.done:
+                    continue
+                output = replace(output, token_ids=ids)
+            news[call][place] = output
+        now = time.monotonic()
+        if news or now - said_at > _SIGN_OF_LIFE_SECONDS:
+            connection.send(dict(news))
+            said_at = now

@@ -1,0 +1,187 @@
+"""An engine's process: the model apart from the server, for callers in many threads.
+
+A model that steps in a server's own process holds Python's lock while it does, and takes the
+server with it when it dies. Here a process of its own steps (`joker.engines.host`) and this side
+of the pipe hands calls over and outputs back. A process that died or fell silent is started
+again by the next call; the calls it had raise `EngineDiedError`, and may be made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
+from multiprocessing.connection import Pipe
+from queue import Empty, SimpleQueue
+
+from joker.engines.base import AbandonedError, Hear, Stopped
+from joker.engines.batch import Batch, Output, Task
+from joker.engines.batched import Outputs
+from joker.engines.host import Forget, News, Submit
+
+# Not with -m, because what goes through the pipe names the module by its own name.
+_MAIN = "import sys; from joker.engines.host import main; main(int(sys.argv[1]))"
+_LOOK_SECONDS = 0.1
+_SILENT_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class EngineDiedError(Exception):
+    """The engine's process died before it answered; asked again, another one will."""
+
+
+class _Process:
+    """One life of the process: from its start until its end of the pipe closes.
+
+    Args:
+        open_batch: What it loads; goes there by pickle.
+
+    Raises:
+        JokerError: If the model cannot be loaded.
+        EngineDiedError: If the process dies over it.
+    """
+
+    def __init__(self, open_batch: Callable[[], Batch]) -> None:
+        self.calls: dict[int, SimpleQueue[News | None]] = {}
+        self.heard_at = time.monotonic()
+        self.dead = False
+        self._lock = threading.Lock()
+        self._connection, theirs = Pipe()
+        with theirs:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        try:
+            self._connection.send(open_batch)
+            error = self._connection.recv()
+        except (EOFError, OSError) as gone:
+            raise EngineDiedError(f"the engine ended with code {self.popen.wait()}") from gone
+        if error is not None:
+            self.popen.wait()
+            raise error
+        threading.Thread(target=self._read, name="engine", daemon=True).start()
+
+    def submit(self, call: int, tasks: Sequence[Task], streamed: bool) -> SimpleQueue[News | None]:
+        """Hand a call over; return where its news comes, and None when the process has died."""
+        news: SimpleQueue[News | None] = SimpleQueue()
+        with self._lock:
+            if not self.calls:
+                self.heard_at = time.monotonic()
+            self.calls[call] = news
+            if self.dead:
+                news.put(None)
+        self._send(Submit(call, tasks, streamed))
+        return news
+
+    def forget(self, call: int) -> None:
+        """Want no more news of a call, which is dropped if it is not done."""
+        with self._lock:
+            self.calls.pop(call, None)
+        self._send(Forget(call))
+
+    def end(self) -> None:
+        """End the process; calls it still had hear that it died."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def _send(self, message: Submit | Forget) -> None:
+        # Whoever waits hears from the reader that the process is gone.
+        with suppress(OSError), self._lock:
+            self._connection.send(message)
+
+    def _read(self) -> None:
+        """Pass news on until the pipe closes; the reading thread's body."""
+        with suppress(EOFError, OSError):
+            while True:
+                news: dict[int, News] = self._connection.recv()
+                self.heard_at = time.monotonic()
+                for call, outputs in news.items():
+                    if waiting := self.calls.get(call):
+                        waiting.put(outputs)
+        with self._lock:
+            self.dead = True
+            orphans = list(self.calls.values())
+            self._connection.close()
+        for waiting in orphans:
+            waiting.put(None)
+        code = self.popen.wait()
+        if orphans:
+            _log.error("the engine ended with code %s", code)
+
+
+class EngineProcess:
+    """A runner for callers in many threads, whose batch is in a process of its own.
+
+    Args:
+        open_batch: Gives the batch, in that process; a function that pickle can name.
+        silent_seconds: A process that is at work and says nothing for so long is ended.
+
+    Raises:
+        JokerError: If the model cannot be loaded.
+    """
+
+    def __init__(
+        self, open_batch: Callable[[], Batch], *, silent_seconds: float = _SILENT_SECONDS
+    ) -> None:
+        self._open_batch = open_batch
+        self._silent_seconds = silent_seconds
+        self._numbers = count()
+        self._starting = threading.Lock()
+        self._process = _Process(open_batch)
+
+    @property
+    def pid(self) -> int:
+        """The process's id; another one after a death."""
+        return self._process.popen.pid
+
+    def run(
+        self, tasks: Sequence[Task], hear: Hear | None = None, stopped: Stopped | None = None
+    ) -> list[Output]:
+        """Have tasks advanced beside everybody else's; see `joker.engines.batched.Runner.run`.
+
+        Raises:
+            EngineDiedError: If the process died.
+        """
+        call = next(self._numbers)
+        outputs = Outputs(len(tasks), hear)
+        process = self._living()
+        waiting = process.submit(call, tasks, streamed=hear is not None)
+        try:
+            while not outputs.complete:
+                if stopped and stopped():
+                    raise AbandonedError
+                try:
+                    news = waiting.get(timeout=_LOOK_SECONDS)
+                except Empty:
+                    self._end_if_silent(process)
+                    continue
+                if news is None:
+                    raise EngineDiedError("the engine died; it is started again")
+                outputs.take(news)
+        finally:
+            process.forget(call)
+        return outputs.whole
+
+    def close(self) -> None:
+        """End the process; calls it still had raise `EngineDiedError`."""
+        self._process.end()
+
+    def _living(self) -> _Process:
+        """Return the process, a new one where it has died."""
+        with self._starting:
+            if self._process.dead:
+                self._process = _Process(self._open_batch)
+            return self._process
+
+    def _end_if_silent(self, process: _Process) -> None:
+        if time.monotonic() - process.heard_at > self._silent_seconds:
+            _log.error("the engine said nothing for %g seconds", self._silent_seconds)
+            process.end()
