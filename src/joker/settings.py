@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from joker.comedy.teller import DEFAULT_CANDIDATES, DEFAULT_TRIES
 from joker.core.errors import ConfigError
+from joker.engines import EngineKind
 
 if TYPE_CHECKING:
     from joker.jobs.queue import JobQueue, Work
@@ -47,6 +48,11 @@ class Settings(BaseSettings):
     )
     model: Path | None = Field(
         None, description="Model folder; by default the one that comes with the package."
+    )
+    engine: EngineKind | None = Field(
+        None,
+        description="What runs the model: openvino, transformers, or scripted, which tells a few "
+        "jokes by heart; by default OpenVINO where the folder has a graph.",
     )
     workers: PositiveInt = Field(8, description="Jobs at once in one process.")
     capacity: PositiveInt = Field(64, description="Most jobs that wait; more are refused.")
@@ -80,7 +86,7 @@ class Settings(BaseSettings):
     max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
     max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
 
-    @field_validator("broker", "model", "rate_limit", mode="before")
+    @field_validator("broker", "model", "engine", "rate_limit", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         """Let ``JOKER_BROKER=`` in a compose file mean that there is none."""
@@ -132,11 +138,11 @@ def open_work(settings: Settings) -> Work:
     from joker.comedy.teller import Teller
     from joker.core.fingerprints import Fingerprints
     from joker.core.model_folder import ModelFolder, bundled_model
-    from joker.engines import open_engine
+    from joker.engines import open_shared_engine
     from joker.jobs.telling import TellerWork
 
     folder = ModelFolder.open(settings.model or bundled_model())
-    engine = open_engine(folder)
+    engine = open_shared_engine(folder, settings.engine)
     known = Fingerprints.read(folder.path)
     return TellerWork(
         safe=Teller(engine, fingerprints=known),

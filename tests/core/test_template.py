@@ -140,3 +140,19 @@ def test_an_unreadable_file_is_one_sentence(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=named):
         load_template(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ("", "")),
+        ("Quest", ("", "")),
+        ("Question: Why do", ("Why do", "")),
+        ("Question: Why?\nAns", ("Why?", "")),
+        ("Question: Why?\nAnswer:", ("Why?", "")),
+        ("Question: Why?\nAnswer: Because", ("Why?", "Because")),
+        ("Question: An A", ("An", "")),
+    ],
+)
+def test_an_unfinished_text_tells_what_is_certain(text: str, told: tuple[str, str]) -> None:
+    assert TEMPLATES["words"].parse_start(text) == told

@@ -123,7 +123,7 @@ def test_a_model_that_cannot_be_loaded_says_why(tiny_folder: ModelFolder) -> Non
 
 def test_a_process_that_dies_while_it_loads_raises() -> None:
     with pytest.raises(EngineDiedError, match="code 3"):
-        EngineProcess(partial(sys.exit, 3))  # type: ignore[arg-type]
+        EngineProcess(partial(sys.exit, 3))
 
 
 def test_it_does_not_outlive_whom_it_works_for(tiny_folder: ModelFolder) -> None:

@@ -1,9 +1,8 @@
 """The teller: from the start of a question to whole jokes, by as many tries as it takes.
 
-The command line calls it, and so will every other entrance. It asks an engine for all
-jokes at once and again for those that came out unfinished, without an answer, or as a
-joke that the model learnt from. Where
-it may draw several candidates for a joke, `joker.comedy.ranking` picks one. How text
+Every entrance tells its jokes with it. It asks an engine for all jokes at once and again for
+those that came out unfinished, without an answer, or as a joke that the model learnt from.
+Where it may draw several candidates for a joke, `joker.comedy.ranking` picks one. How text
 becomes tokens and a joke again is the layout's matter (`joker.core.tokenizer`).
 """
 
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from joker.comedy.moderation import Moderator
 from joker.comedy.ranking import pick_best
@@ -23,7 +23,7 @@ from joker.core.errors import GenerationError, InputError
 from joker.core.fingerprints import Fingerprints, Recognition
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
-from joker.engines.base import Completion, Engine, Request, is_greedy
+from joker.engines.base import Completion, Engine, Hear, Request, is_greedy
 
 DEFAULT_TRIES = 5
 DEFAULT_CANDIDATES = 4
@@ -31,6 +31,7 @@ DEFAULT_CANDIDATES = 4
 
 _SEEDS = 2**32
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
+_LAST_WORD = re.compile(r"\s*\S+$")
 _BROKEN_UTF8 = "\ufffd"
 
 
@@ -57,6 +58,19 @@ class ToldJoke:
         return self.recognition is not None and self.recognition.retold
 
 
+class Watch(Protocol):
+    """Follows jokes while they are told."""
+
+    def partial(self, index: int, question: str, answer: str) -> None:
+        """Hear how much of a joke is there so far; another try begins anew."""
+
+    def told(self, index: int, joke: ToldJoke) -> None:
+        """Hear a joke as soon as it is certain."""
+
+    def stopped(self) -> bool:
+        """Say whether nobody waits for the jokes any more."""
+
+
 class UntoldError(GenerationError):
     """Some of the jokes asked for were not told within the tries.
 
@@ -73,7 +87,7 @@ class Teller:
     """Tells jokes with an engine.
 
     Args:
-        engine: What continues prompts.
+        engine: What continues prompts; where it takes many threads, so does the teller.
         safe: Try again where the moderation list flags a joke.
         fingerprints: Of the jokes that the model learnt from. Where they are known, a new joke is
             preferred; one of these is told again only where no try brings another.
@@ -94,6 +108,7 @@ class Teller:
         seed: int | None = None,
         tries: int = DEFAULT_TRIES,
         candidates: int = 1,
+        watch: Watch | None = None,
     ) -> list[ToldJoke]:
         """Tell jokes whose questions begin with the prompt.
 
@@ -110,12 +125,15 @@ class Teller:
             candidates: How many jokes are drawn at each try for every joke that is told; of
                 those without a fault the one is told whose answer fits its question best. With 1
                 the model scores nothing.
+            watch: Told how far the jokes are. Of several candidates nobody knows yet which will be
+                told, so it hears of unfinished ones only where there is 1.
 
         Returns:
             ``count`` jokes.
 
         Raises:
             InputError: If a number is out of range or the prompt is too long for the model.
+            AbandonedError: If the watch said that nobody waits any more.
             UntoldError: If a joke was not told within the tries; it holds the others.
         """
         for name, number in (("count", count), ("tries", tries), ("candidates", candidates)):
@@ -143,7 +161,9 @@ class Teller:
                 for number in missing
                 for candidate in range(candidates)
             ]
-            completions = iter(self._engine.generate(requests))
+            hear = self._show(watch, prompt, missing) if watch and candidates == 1 else None
+            stopped = watch.stopped if watch else None
+            completions = iter(self._engine.generate(requests, hear=hear, stopped=stopped))
             faultless: dict[int, list[Joke]] = {}
             for number in missing:
                 for completion in islice(completions, candidates):
@@ -156,11 +176,45 @@ class Teller:
             for number, (joke, recognition) in best.items():
                 found = ToldJoke(joke, seeds[number], round_number + 1, recognition)
                 (retold if found.retold else told).setdefault(number, found)
-        told = retold | told
+                if watch and number in told:
+                    watch.told(number, found)
+        for number in retold.keys() - told.keys():
+            told[number] = retold[number]
+            if watch:
+                watch.told(number, retold[number])
         jokes = [told[number] for number in sorted(told)]
         if len(jokes) < count:
             raise UntoldError(_explain(count - len(jokes), count, tries, failures), jokes)
         return jokes
+
+    def _show(self, watch: Watch, prompt: str, numbers: Sequence[int]) -> Hear:
+        """Return what shows a watch the jokes that are being drawn, word by word.
+
+        The last word may still grow into another, so it is held back; what the moderation list
+        flags is not shown, nor what comes behind it.
+        """
+        tokenizer = self._engine.tokenizer
+        prompt_ids = tokenizer.encode_prompt(prompt)
+        shown: dict[int, tuple[str, str]] = {}
+
+        def hear(place: int, token_ids: list[int]) -> None:
+            question, answer = tokenizer.parse_start([*prompt_ids, *token_ids])
+            if answer:
+                answer = _whole_words(answer)
+            else:
+                question = _whole_words(question)
+            draft = _printable(question), _printable(answer)
+            if draft == shown.get(place, ("", "")):
+                return
+            shown[place] = draft
+            if not self._flags("\n".join(draft)):
+                watch.partial(numbers[place], *draft)
+
+        return hear
+
+    def _flags(self, text: str) -> bool:
+        """Say whether a text is to be withheld."""
+        return bool(self._moderator and self._moderator.check(text))
 
     def _pick(
         self, groups: Mapping[int, Sequence[Joke]]
@@ -188,7 +242,7 @@ class Teller:
             return "had no question or no single answer"
         if _BROKEN_UTF8 in (joke.question + joke.answer) and _BROKEN_UTF8 not in prompt:
             return "held broken characters"
-        if self._moderator and self._moderator.check(f"{joke.question}\n{joke.answer}"):
+        if self._flags(f"{joke.question}\n{joke.answer}"):
             return "were withheld by the moderation list"
         return joke
 
@@ -214,6 +268,11 @@ def _derive(seed: int, *key: int) -> int:
 def _printable(text: str) -> str:
     """Return text whose control characters, line feeds aside, cannot reach a terminal."""
     return _UNPRINTABLE.sub(" ", text)
+
+
+def _whole_words(text: str) -> str:
+    """Return a text without the word at its end."""
+    return _LAST_WORD.sub("", text)
 
 
 def _explain(untold: int, count: int, tries: int, failures: Counter[str]) -> str:

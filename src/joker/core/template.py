@@ -148,6 +148,28 @@ class Template:
             return None
         return Joke.from_text(self.unescape(question), self.unescape(answer))
 
+    def parse_start(self, text: str) -> tuple[str, str]:
+        """Return how much of a question and its answer a text tells that is still being written.
+
+        What might be the beginning of a marker at the text's end is held back, and so is all of
+        a text that has no question marker yet.
+        """
+        text = text.lstrip()
+        if not text.startswith(self.question_marker):
+            return "", ""
+        body = text[len(self.question_marker) :]
+        held = max(
+            (
+                size
+                for marker in self.marker_texts
+                for size in range(1, len(marker))
+                if body.endswith(marker[:size])
+            ),
+            default=0,
+        )
+        question, _, answer = body[: len(body) - held].partition(self.answer_marker)
+        return self.unescape(question).strip(), self.unescape(answer).strip()
+
     def with_markers(self, kind: MarkerKind | None) -> Template:
         """Return the same layout with another kind of markers; None keeps the kind."""
         return self if kind is None else replace(self, markers=kind)

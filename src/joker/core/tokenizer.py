@@ -22,6 +22,8 @@ from joker.core.errors import TokenizerError
 from joker.core.joke import Joke
 from joker.core.template import Template
 
+_BROKEN_UTF8 = "\ufffd"
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedJoke:
@@ -125,6 +127,13 @@ class JokeTokenizer:
         if self.end_id not in body:
             return None
         return self.template.parse(self.decode(body[: body.index(self.end_id)]))
+
+    def parse_start(self, ids: Sequence[int]) -> tuple[str, str]:
+        """Return how much of a question and its answer unfinished ids tell; both may be empty.
+
+        A character whose last bytes are still to come is held back.
+        """
+        return self.template.parse_start(self.decode(ids).rstrip(_BROKEN_UTF8))
 
     def _encode_question(self, question: str) -> list[int]:
         lead, marker, tail = _split(self.template.question_prefix)

@@ -94,14 +94,13 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, jokes: Sequence[EncodedJoke], *, stopped: Stopped | None = None) -> list[float]:
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
         """Return for every joke log p(its answer and end | what stands before), in nats, in order.
 
         Temperature and the other rules of sampling play no part. A joke longer than the model's
         context, which it could never tell, has minus infinity.
 
         Raises:
-            AbandonedError: If ``stopped`` said so.
             ResourceError: If the machine runs out of memory.
         """
         ...

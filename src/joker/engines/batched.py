@@ -73,11 +73,11 @@ class BatchedEngine:
             for task, output in zip(tasks, outputs, strict=True)
         ]
 
-    def score(self, jokes: Sequence[EncodedJoke], *, stopped: Stopped | None = None) -> list[float]:
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
         """Return how likely every answer is; see `Engine.score`."""
         scores = [-math.inf] * len(jokes)
         kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
-        outputs = self._runner.run([Scoring(jokes[i]) for i in kept], stopped=stopped)
+        outputs = self._runner.run([Scoring(jokes[i]) for i in kept])
         for index, output in zip(kept, outputs, strict=True):
             scores[index] = output.log_probability
         return scores
