@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         DEFAULT_CANDIDATES, description="Candidates of each joke; the best is told."
     )
 
+    moderation_list: Path | None = Field(
+        None, description="Moderation list; by default the one that comes with the package."
+    )
+
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -86,7 +90,7 @@ class Settings(BaseSettings):
     max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
     max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
 
-    @field_validator("broker", "model", "engine", "rate_limit", mode="before")
+    @field_validator("broker", "model", "engine", "moderation_list", "rate_limit", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         """Let ``JOKER_BROKER=`` in a compose file mean that there is none."""
@@ -134,7 +138,9 @@ def open_work(settings: Settings) -> Work:
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
+        InputError: If the moderation list cannot be read.
     """
+    from joker.comedy.moderation import Moderator
     from joker.comedy.teller import Teller
     from joker.core.fingerprints import Fingerprints
     from joker.core.model_folder import ModelFolder, bundled_model
@@ -142,13 +148,11 @@ def open_work(settings: Settings) -> Work:
     from joker.jobs.telling import TellerWork
 
     folder = ModelFolder.open(settings.model or bundled_model())
+    listed = settings.moderation_list
+    moderator = Moderator.from_file(listed) if listed else Moderator.default()
     engine = open_shared_engine(folder, settings.engine)
-    known = Fingerprints.read(folder.path)
-    return TellerWork(
-        safe=Teller(engine, fingerprints=known),
-        unsafe=Teller(engine, safe=False, fingerprints=known),
-        tries=settings.tries,
-    )
+    teller = Teller(engine, fingerprints=Fingerprints.read(folder.path), moderator=moderator)
+    return TellerWork(teller, tries=settings.tries)
 
 
 def open_queue(settings: Settings) -> JobQueue:

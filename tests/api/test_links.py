@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 
 from joker.api.links import link_to, read_link
 from joker.api.schemas import JokeOptions
+from joker.comedy.moderation import CATEGORIES, Category
 from joker.core.sampling import Sampling
 from joker.jobs.job import JokeRequest
 
@@ -10,17 +11,17 @@ from joker.jobs.job import JokeRequest
 @given(
     prompt=st.text(max_size=40),
     seed=st.integers(0, 2**32 - 1),
-    safe=st.booleans(),
+    withheld=st.sampled_from([CATEGORIES, (), ("sexist", "racist")]),
     temperature=st.floats(0, 5),
     top_p=st.floats(0.001, 1),
 )
 def test_a_link_holds_all_it_takes(
-    prompt: str, seed: int, safe: bool, temperature: float, top_p: float
+    prompt: str, seed: int, withheld: tuple[Category, ...], temperature: float, top_p: float
 ) -> None:
-    asked = JokeRequest(prompt, 4, Sampling(temperature, 20, top_p, 60), 1, safe, 3)
+    asked = JokeRequest(prompt, 4, Sampling(temperature, 20, top_p, 60), 1, withheld, 3)
     link = link_to(asked, seed)
     assert link.startswith("/jokes/")
     options = JokeOptions.model_validate(read_link(link.removeprefix("/jokes/")))
     assert options.to_request(seed=0, candidates=1) == JokeRequest(
-        prompt, 1, asked.sampling, seed, safe, 3
+        prompt, 1, asked.sampling, seed, withheld, 3
     )

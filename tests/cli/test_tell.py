@@ -63,6 +63,8 @@ def test_a_drawn_seed_stands_in_the_json_alone(tiny_folder: ModelFolder) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--withhold", "rude"],
+        ["--withhold", "racist", "--unsafe"],
         ["-n", "0"],
         ["--seed", "-1"],
         ["--tries", "0"],

@@ -325,13 +325,13 @@ def test_nobody_sees_candidates_that_may_not_be_told() -> None:
 
 
 def test_what_the_list_flags_is_not_shown_in_safe_mode() -> None:
-    engine = ScriptedEngine(lambda _: f" is it?{MARKER}It is a slut and so on.{END}")
+    engine = ScriptedEngine(lambda _: f" is it?{MARKER}It is a shitty and so on.{END}")
     safe, unsafe = Audience(), Audience()
     with pytest.raises(UntoldError):
         Teller(engine).tell("Which", seed=7, watch=safe)
-    Teller(engine, safe=False).tell("Which", seed=7, watch=unsafe)
+    Teller(engine).tell("Which", seed=7, withheld=(), watch=unsafe)
     assert {answer for _, _, answer in safe.drafts} == {"", "It", "It is", "It is a"}
-    assert "It is a slut and so" in {answer for _, _, answer in unsafe.drafts}
+    assert "It is a shitty and so" in {answer for _, _, answer in unsafe.drafts}
 
 
 def test_jokes_are_heard_as_soon_as_they_are_certain() -> None:
@@ -394,7 +394,9 @@ def test_a_flagged_joke_is_tried_again_unless_told_otherwise() -> None:
     (told,) = Teller(engine).tell("What lies on floors", seed=1)
     assert (told.joke.answer, told.tries) == ("A woollen rug.", 2)
     engine = ScriptedEngine(lambda _: rude)
-    (told,) = Teller(engine, safe=False).tell("What lies on floors", seed=1)
+    (told,) = Teller(engine).tell("What lies on floors", seed=1, withheld=())
+    assert told.joke.answer == "A shitty rug."
+    (told,) = Teller(engine).tell("What lies on floors", seed=1, withheld=("racist", "dark"))
     assert told.joke.answer == "A shitty rug."
 
 

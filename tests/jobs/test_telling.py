@@ -34,15 +34,14 @@ class Told:
 
 
 def request(seed: int = 7, **sampling: float) -> JokeRequest:
-    return JokeRequest("Why do", 2, Sampling(**sampling), seed, safe=True, candidates=1)  # type: ignore[arg-type]
+    return JokeRequest("Why do", 2, Sampling(**sampling), seed, withheld=(), candidates=1)  # type: ignore[arg-type]
 
 
 def make_work(
     engine: Engine, tries: int = 5, fingerprints: Fingerprints | None = None
 ) -> TellerWork:
     return TellerWork(
-        safe=Teller(engine, fingerprints=fingerprints),
-        unsafe=Teller(engine, safe=False, fingerprints=fingerprints),
+        Teller(engine, fingerprints=fingerprints),
         tries=tries,
     )
 

@@ -10,8 +10,11 @@ import base64
 import binascii
 import json
 
+from joker.comedy.moderation import CATEGORIES
 from joker.core.errors import UnknownJobError
 from joker.jobs.job import JokeRequest
+
+_ALL = 1  # shorter than all categories
 
 
 def link_to(request: JokeRequest, seed: int) -> str:
@@ -20,7 +23,7 @@ def link_to(request: JokeRequest, seed: int) -> str:
     recipe = (
         request.prompt,
         seed,
-        int(request.safe),
+        _ALL if request.withheld == CATEGORIES else request.withheld,
         request.candidates,
         sampling.temperature,
         sampling.top_k,
@@ -39,7 +42,8 @@ def read_link(link_id: str) -> dict[str, object]:
     """
     try:
         text = base64.urlsafe_b64decode(link_id + "=" * (-len(link_id) % 4))
-        prompt, seed, safe, candidates, temperature, top_k, top_p, max_new_tokens = json.loads(text)
+        recipe = json.loads(text)
+        prompt, seed, withheld, candidates, temperature, top_k, top_p, max_new_tokens = recipe
     except (binascii.Error, TypeError, ValueError) as error:
         raise UnknownJobError(
             "this link leads to no joke; check that all of it was copied"
@@ -47,7 +51,7 @@ def read_link(link_id: str) -> dict[str, object]:
     return {
         "prompt": prompt,
         "seed": seed,
-        "safe": bool(safe),
+        "withhold": CATEGORIES if withheld == _ALL else withheld,
         "candidates": candidates,
         "temperature": temperature,
         "top_k": top_k,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from joker.api.links import link_to
+from joker.comedy.moderation import CATEGORIES, Category, read_categories
 from joker.core.sampling import Sampling
 from joker.jobs.job import Job, JokeRequest, JokeResult, State
 
@@ -49,7 +50,16 @@ Seed = Annotated[
     ),
 ]
 Safe = Annotated[
-    bool, Field(description="Withhold what the moderation list flags.", examples=[True])
+    bool,
+    Field(description="Withhold what the moderation list flags, whatever for.", examples=[True]),
+]
+Withhold = Annotated[
+    list[Category] | None,
+    Field(
+        max_length=len(CATEGORIES),
+        description="Withhold only what is flagged for one of these categories; instead of `safe`.",
+        examples=[["explicit", "racist"]],
+    ),
 ]
 Candidates = Annotated[
     int | None,
@@ -92,6 +102,7 @@ class JokeOptions(BaseModel):
     prompt: Prompt = ""
     n: Count = 1
     safe: Safe = True
+    withhold: Withhold = None
     seed: Seed = None
     candidates: Candidates = None
     temperature: Temperature = SAMPLING.temperature
@@ -106,9 +117,20 @@ class JokeOptions(BaseModel):
             count=self.n,
             sampling=Sampling(self.temperature, self.top_k, self.top_p, self.max_new_tokens),
             seed=seed if self.seed is None else self.seed,
-            safe=self.safe,
+            withheld=self._withheld(),
             candidates=candidates if self.candidates is None else self.candidates,
         )
+
+    @model_validator(mode="after")
+    def _one_rule_only(self) -> Self:
+        if self.withhold is not None and "safe" in self.model_fields_set:
+            raise ValueError("'safe' withholds all categories or none, 'withhold' some; give one")
+        return self
+
+    def _withheld(self) -> tuple[Category, ...]:
+        if self.withhold is None:
+            return CATEGORIES if self.safe else ()
+        return read_categories(self.withhold)
 
 
 class GenerateBody(JokeOptions):

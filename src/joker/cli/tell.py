@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from joker.comedy.moderation import CATEGORIES, read_categories
 from joker.comedy.teller import (
     DEFAULT_CANDIDATES,
     DEFAULT_TRIES,
@@ -21,6 +22,7 @@ from joker.comedy.teller import (
     UntoldError,
     draw_seed,
 )
+from joker.core.errors import InputError
 from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.sampling import Sampling
@@ -72,9 +74,15 @@ def tell(
             help="Jokes drawn for each one told; the one whose answer fits its question best is."
         ),
     ] = DEFAULT_CANDIDATES,
-    unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="Tell jokes that the moderation list flags, too.")
-    ] = False,
+    withhold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Withhold only what the moderation list flags as {', '.join(CATEGORIES)}; "
+            "may be repeated. By default all are withheld.",
+            show_default=False,
+        ),
+    ] = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Withhold nothing.")] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print a list of objects: question, answer, seed, retold."),
@@ -87,13 +95,15 @@ def tell(
     folder = ModelFolder.open(model or bundled_model())
     teller = Teller(
         open_engine(folder, engine),
-        safe=not unsafe,
         fingerprints=Fingerprints.read(folder.path),
     )
+    if unsafe and withhold:
+        raise InputError("--unsafe withholds nothing, --withhold something; give one of them")
+    withheld = read_categories(withhold) if withhold else () if unsafe else CATEGORIES
     show = _show_json if as_json else _show_text
     chosen_seed = draw_seed() if seed is None else seed
     try:
-        show(teller.tell(prompt, count, sampling, chosen_seed, tries, candidates))
+        show(teller.tell(prompt, count, sampling, chosen_seed, tries, candidates, withheld))
     except UntoldError as error:
         show(error.told)
         raise

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib import resources
@@ -24,7 +24,7 @@ from joker.core.errors import InputError
 
 Category = Literal["explicit", "nsfw", "sexist", "racist", "religious", "political", "dark"]
 
-_CATEGORIES: tuple[Category, ...] = get_args(Category)
+CATEGORIES: tuple[Category, ...] = get_args(Category)
 _LIST = "moderation.txt"
 _ALLOWED = "allowed"
 _SECTION = re.compile(r"\[(@?[a-z]+)\]")
@@ -93,7 +93,7 @@ class Moderator:
         self._terms: defaultdict[str, list[_Term]] = defaultdict(list)  # by one of their words
         self._fragments: list[tuple[str, str]] = []
         self._lone_words: defaultdict[str, list[str]] = defaultdict(list)  # by first letter
-        for category in _CATEGORIES:
+        for category in CATEGORIES:
             for line in sections.get(category, []):
                 parts = line.split(" + ")
                 self._rules_of[parts[0]].append(len(self._rules))
@@ -177,6 +177,18 @@ class Moderator:
         return masked[0]
 
 
+def read_categories(names: Sequence[str]) -> tuple[Category, ...]:
+    """Return the categories that are named, in the list's order.
+
+    Raises:
+        InputError: If one is none.
+    """
+    for name in names:
+        if name not in CATEGORIES:
+            raise InputError(f"there is no category {name!r}; choose {', '.join(CATEGORIES)}")
+    return tuple(category for category in CATEGORIES if category in names)
+
+
 @cache
 def _default() -> Moderator:
     return Moderator(resources.files("joker.comedy").joinpath(_LIST).read_text(encoding="utf-8"))
@@ -190,14 +202,14 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
         line = " ".join(raw.partition("#")[0].replace("'", " ").split())
         if header := _SECTION.fullmatch(line):
             section = header[1]
-            if not section.startswith("@") and section not in (*_CATEGORIES, _ALLOWED):
+            if not section.startswith("@") and section not in (*CATEGORIES, _ALLOWED):
                 raise InputError(f"{name}, line {number}: there is no category {section!r}")
             sections.setdefault(section, [])
         elif line:
             if not section:
                 raise InputError(f"{name}, line {number}: {line!r} stands before any [section]")
             groups = [key for key in sections if key.startswith("@")]
-            for term in re.split(r" [+|] ", line) if section in _CATEGORIES else [line]:
+            for term in re.split(r" [+|] ", line) if section in CATEGORIES else [line]:
                 if not _TERM.fullmatch(term) and (term not in groups or section.startswith("@")):
                     raise InputError(f"{name}, line {number}: cannot read {term!r}")
             sections[section].append(line)

@@ -12,12 +12,12 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from joker.comedy.moderation import Moderator
+from joker.comedy.moderation import CATEGORIES, Category, Moderator
 from joker.comedy.ranking import pick_best
 from joker.core.errors import GenerationError, InputError
 from joker.core.fingerprints import Fingerprints, Recognition
@@ -88,17 +88,21 @@ class Teller:
 
     Args:
         engine: What continues prompts; where it takes many threads, so does the teller.
-        safe: Try again where the moderation list flags a joke.
         fingerprints: Of the jokes that the model learnt from. Where they are known, a new joke is
             preferred; one of these is told again only where no try brings another.
+        moderator: What withholds jokes; by default with the package's own list.
     """
 
     def __init__(
-        self, engine: Engine, *, safe: bool = True, fingerprints: Fingerprints | None = None
+        self,
+        engine: Engine,
+        *,
+        fingerprints: Fingerprints | None = None,
+        moderator: Moderator | None = None,
     ) -> None:
         self._engine = engine
         self._fingerprints = fingerprints
-        self._moderator = Moderator.default() if safe else None
+        self._moderator = moderator or Moderator.default()
 
     def tell(
         self,
@@ -108,6 +112,7 @@ class Teller:
         seed: int | None = None,
         tries: int = DEFAULT_TRIES,
         candidates: int = 1,
+        withheld: Collection[Category] = CATEGORIES,
         watch: Watch | None = None,
     ) -> list[ToldJoke]:
         """Tell jokes whose questions begin with the prompt.
@@ -125,6 +130,7 @@ class Teller:
             candidates: How many jokes are drawn at each try for every joke that is told; of
                 those without a fault the one is told whose answer fits its question best. With 1
                 the model scores nothing.
+            withheld: A joke that the moderation list flags for one of these is drawn anew.
             watch: Told how far the jokes are. Of several candidates nobody knows yet which will be
                 told, so it hears of unfinished ones only where there is 1.
 
@@ -161,13 +167,15 @@ class Teller:
                 for number in missing
                 for candidate in range(candidates)
             ]
-            hear = self._show(watch, prompt, missing) if watch and candidates == 1 else None
+            hear = None
+            if watch and candidates == 1:
+                hear = self._show(watch, prompt, missing, withheld)
             stopped = watch.stopped if watch else None
             completions = iter(self._engine.generate(requests, hear=hear, stopped=stopped))
             faultless: dict[int, list[Joke]] = {}
             for number in missing:
                 for completion in islice(completions, candidates):
-                    outcome = self._read(completion, prompt)
+                    outcome = self._read(completion, prompt, withheld)
                     if isinstance(outcome, Joke):
                         faultless.setdefault(number, []).append(outcome)
                     else:
@@ -187,11 +195,13 @@ class Teller:
             raise UntoldError(_explain(count - len(jokes), count, tries, failures), jokes)
         return jokes
 
-    def _show(self, watch: Watch, prompt: str, numbers: Sequence[int]) -> Hear:
+    def _show(
+        self, watch: Watch, prompt: str, numbers: Sequence[int], withheld: Collection[Category]
+    ) -> Hear:
         """Return what shows a watch the jokes that are being drawn, word by word.
 
-        The last word may still grow into another, so it is held back; what the moderation list
-        flags is not shown, nor what comes behind it.
+        The last word may still grow into another, so it is held back; what is to be
+        withheld is not shown, nor what comes behind it.
         """
         tokenizer = self._engine.tokenizer
         prompt_ids = tokenizer.encode_prompt(prompt)
@@ -207,14 +217,14 @@ class Teller:
             if draft == shown.get(place, ("", "")):
                 return
             shown[place] = draft
-            if not self._flags("\n".join(draft)):
+            if not self._withholds(*draft, withheld):
                 watch.partial(numbers[place], *draft)
 
         return hear
 
-    def _flags(self, text: str) -> bool:
-        """Say whether a text is to be withheld."""
-        return bool(self._moderator and self._moderator.check(text))
+    def _withholds(self, question: str, answer: str, withheld: Collection[Category]) -> bool:
+        flags = self._moderator.check(f"{question}\n{answer}") if withheld else ()
+        return any(flag.category in withheld for flag in flags)
 
     def _pick(
         self, groups: Mapping[int, Sequence[Joke]]
@@ -232,7 +242,9 @@ class Teller:
         best = pick_best(self._engine, [new[number] or groups[number] for number in groups])
         return {number: (joke, known[joke]) for number, joke in zip(groups, best, strict=True)}
 
-    def _read(self, completion: Completion, prompt: str) -> Joke | str:
+    def _read(
+        self, completion: Completion, prompt: str, withheld: Collection[Category]
+    ) -> Joke | str:
         """Return the joke that a completion tells, or why it tells none."""
         if not completion.finished:
             return "were cut off before their end"
@@ -242,7 +254,7 @@ class Teller:
             return "had no question or no single answer"
         if _BROKEN_UTF8 in (joke.question + joke.answer) and _BROKEN_UTF8 not in prompt:
             return "held broken characters"
-        if self._flags(f"{joke.question}\n{joke.answer}"):
+        if self._withholds(joke.question, joke.answer, withheld):
             return "were withheld by the moderation list"
         return joke
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from joker.comedy.moderation import Category
 from joker.core.sampling import Sampling
 
 
@@ -33,7 +34,7 @@ class JokeRequest:
         count: How many jokes.
         sampling: How tokens are drawn.
         seed: Decides all jokes.
-        safe: Withhold what the moderation list flags.
+        withheld: Categories of which a flagged joke is withheld, in `CATEGORIES`' order.
         candidates: Candidates of each joke, of which the best is told.
     """
 
@@ -41,7 +42,7 @@ class JokeRequest:
     count: int
     sampling: Sampling
     seed: int
-    safe: bool
+    withheld: tuple[Category, ...]
     candidates: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +52,8 @@ class JokeRequest:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> JokeRequest:
         """Read what `to_dict` gave."""
-        return cls(**{**fields, "sampling": Sampling(**fields["sampling"])})
+        sampling, withheld = Sampling(**fields["sampling"]), tuple(fields["withheld"])
+        return cls(**{**fields, "sampling": sampling, "withheld": withheld})
 
 
 @dataclass(frozen=True, slots=True)

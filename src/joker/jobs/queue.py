@@ -17,7 +17,7 @@ class Progress(Protocol):
     """What work tells the queue while it goes on."""
 
     def partial(self, index: int, question: str, answer: str) -> None:
-        """Say how much of a joke's text is there so far."""
+        """Say how much of a joke's text is there so far; another try begins anew."""
 
     def joke(self, index: int, joke: JokeResult) -> None:
         """Say that a joke is told."""

@@ -14,25 +14,25 @@ class TellerWork:
     """Tells requests' jokes, for any number of threads; a `joker.jobs.queue.Work`.
 
     Args:
-        safe: Withholds what the moderation list flags; its engine takes many threads.
-        unsafe: Tells everything; of the same engine.
+        teller: Its engine takes many threads.
         tries: How many times the engine is asked for each joke at most.
     """
 
-    def __init__(self, *, safe: Teller, unsafe: Teller, tries: int) -> None:
-        self._tellers = {True: safe, False: unsafe}
+    def __init__(self, teller: Teller, *, tries: int) -> None:
+        self._teller = teller
         self._tries = tries
 
     def __call__(self, request: JokeRequest, progress: Progress) -> list[JokeResult]:
         """Tell a request's jokes, or none once nobody waits for them; see `Work`."""
         try:
-            told = self._tellers[request.safe].tell(
+            told = self._teller.tell(
                 request.prompt,
                 request.count,
                 request.sampling,
                 request.seed,
                 self._tries,
                 request.candidates,
+                request.withheld,
                 watch=_Reporter(progress),
             )
         except AbandonedError:

@@ -5,6 +5,8 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
+from joker.api.links import read_link
+
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
 
@@ -91,3 +93,18 @@ def test_a_client_who_leaves_has_its_job_cancelled(serve: Serve) -> None:
             client.get("/joke", params={"prompt": "hang"}, timeout=1)
         while 'outcome_total{reason="revoked"} 1.0' not in client.get("/metrics").text:
             pass
+
+
+def test_some_categories_can_be_withheld_and_a_link_remembers_them(client: TestClient) -> None:
+    path = "/joke?withhold=racist&withhold=dark&seed=5"
+    told = client.get(path, headers={"Accept": "application/json"})
+    (joke,) = told.json()["result"]
+    link = joke["link"].removeprefix("/jokes/")
+    assert read_link(link)["withhold"] == ["racist", "dark"]
+    assert client.get(joke["link"]).status_code == 200
+
+
+def test_a_rule_for_all_and_one_for_some_contradict_each_other(client: TestClient) -> None:
+    response = client.get("/joke?safe=true&withhold=dark")
+    assert response.status_code == 422
+    assert "give one" in response.json()["detail"]

@@ -31,6 +31,7 @@ from joker.api.schemas import (
     Temperature,
     TopK,
     TopP,
+    Withhold,
 )
 from joker.api.security import require_key
 from joker.core.errors import QueueError
@@ -48,7 +49,7 @@ router = APIRouter(
 
 
 class CompletionBody(BaseModel):
-    """What is asked for, in OpenAI's words; `top_k`, `safe` and `candidates` are ours."""
+    """What is asked for, in OpenAI's words, and `top_k`, `candidates`, `safe` and `withhold`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -65,6 +66,7 @@ class CompletionBody(BaseModel):
     n: Count = 1
     seed: Seed = None
     safe: Safe = True
+    withhold: Withhold = None
     candidates: Candidates = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(
         default=None, description="Where a text ends; the stop itself is left out."
@@ -75,10 +77,11 @@ class CompletionBody(BaseModel):
     @property
     def options(self) -> JokeOptions:
         """The same in our words."""
+        rule = {"safe": self.safe} if self.withhold is None else {"withhold": self.withhold}
         return JokeOptions(
             prompt=self.prompt,
             n=self.n,
-            safe=self.safe,
+            **rule,
             seed=self.seed,
             candidates=self.candidates,
             temperature=self.temperature,
