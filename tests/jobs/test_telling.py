@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -10,8 +14,12 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.engines import Engine, open_engine, open_shared_engine
-from joker.jobs.job import JokeRequest, JokeResult
+from joker.engines import Engine, open_batch, open_engine, open_shared_engine
+from joker.engines.base import load_tokenizer
+from joker.engines.batched import BatchedEngine
+from joker.engines.process import EngineProcess
+from joker.jobs.in_process import InProcessQueue
+from joker.jobs.job import JokeRequest, JokeResult, State
 from joker.jobs.telling import TellerWork
 
 
@@ -120,3 +128,25 @@ def test_threads_share_an_engine_and_get_what_each_would_get_alone(
         results = list(pool.map(lambda seed: work(request(seed), Told()), seeds))
     assert results == [work(request(seed), Told()) for seed in seeds]
     engine.close()
+
+
+@pytest.mark.integration
+def test_jobs_are_told_though_their_engine_dies(tiny_folder: ModelFolder) -> None:
+    process = EngineProcess(partial(open_batch, tiny_folder, "scripted"))
+    tokenizer = load_tokenizer(tiny_folder, tiny_folder.path)
+    work = make_work(BatchedEngine(tokenizer, tiny_folder.manifest.context_length, process))
+
+    async def scenario() -> None:
+        queue = InProcessQueue(work, workers=3)
+        os.kill(process.pid, signal.SIGSTOP)
+        jobs = [await queue.submit(request(seed)) for seed in range(3)]
+        await asyncio.sleep(0.3)
+        assert {(await queue.get(job.id)).state for job in jobs} == {State.STARTED}
+        os.kill(process.pid, signal.SIGKILL)
+        told = [await queue.wait(job.id, 50) for job in jobs]
+        assert {job.state for job in told} == {State.SUCCESS}
+        assert {job.attempts for job in told} == {2}
+        await queue.close()
+
+    asyncio.run(scenario())
+    process.close()
