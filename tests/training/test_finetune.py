@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from joker.core.joke import Joke
@@ -123,14 +125,34 @@ def test_a_full_disk_is_one_sentence(
     assert "Traceback" not in said
 
 
-def test_two_processes_train_one_model(
+def test_two_processes_train_like_one_with_twice_the_batch(
     prepared: PreparedData, start: Command, tmp_path: Path
 ) -> None:
+    options = (*TRAIN[:-2], "--accumulation", "1", "--max-steps", "30", "--data", prepared.path)
     launch = ("--standalone", "--nproc-per-node", "2", "--module", "joker")
-    options = ("--data", prepared.path, "--out", "model")
-    finish(start(*launch, *SHORT, *options, module="torch.distributed.run"))
-    folder = ModelFolder.open(tmp_path / "model")
-    assert folder.manifest.training["processes"] == 2
+    two = start(
+        *launch, *options, "--out", "two", "--batch-size", "2", module="torch.distributed.run"
+    )
+    finish(two)
+    finish(start(*options, "--out", "one", "--batch-size", "4"))
+
+    database = sqlite3.connect(tmp_path / "mlflow.db")
+    runs = [name for (name,) in database.execute("SELECT name FROM runs ORDER BY start_time")]
+    assert runs == ["two", "one"]  # the second process told MLflow nothing
+    told: dict[str, dict[tuple[str, int], float]] = {"one": {}, "two": {}}
+    for name, key, step, value in database.execute(
+        "SELECT runs.name, key, step, value FROM metrics JOIN runs USING (run_uuid) "
+        "WHERE key IN ('loss', 'answer_loss')"
+    ):
+        told[name][key, step] = value
+    database.close()
+    assert len(told["one"]) == 8
+    assert told["two"] == pytest.approx(told["one"], rel=1e-3)
+    folders = [ModelFolder.open(tmp_path / name) for name in ("two", "one")]
+    assert [folder.manifest.training["processes"] for folder in folders] == [2, 1]
+    weights = [load_file(folder.path / "model.safetensors") for folder in folders]
+    for name, weight in weights[1].items():
+        torch.testing.assert_close(weights[0][name], weight, rtol=0.05, atol=5e-3)
 
 
 def test_the_original_recipe_trains_on_blocks_with_plain_markers(

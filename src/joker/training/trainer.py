@@ -1,9 +1,10 @@
 """Transformers' Trainer with what jokes need: a loss that shows the answer's share.
 
 Rows cut by the original's recipe go through the Trainer untouched. Packed rows get
-their loss here, under autocast and, where the model is compiled, compiled too: the
-Trainer's own autocast would copy the logits to 32 bits, which is a large part of a
-step on a CPU.
+their loss here, from hidden states where the model's logits are a plain product
+(`joker.training.vocabulary_loss`), else from logits; under autocast and, where the model is
+compiled, compiled too. The Trainer's own autocast would copy the logits to 32 bits, which
+is a large part of a step on a CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, Trainer
 
 from joker.training.packing import IGNORED
+from joker.training.vocabulary_loss import VocabularyLoss, pass_hidden_states
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -58,8 +60,11 @@ class JokeTrainer(Trainer):
         # Compiled code's own random numbers are drawn one at a time on a CPU; PyTorch's are faster,
         # and the same as without compiling.
         inductor.fallback_random = True
-        self._losses: Callable[..., torch.Tensor] = (
-            torch.compile(token_losses) if self.args.torch_compile else token_losses
+        compiled = bool(self.args.torch_compile)
+        self._head = pass_hidden_states(settings["model"])
+        self._vocabulary_loss = VocabularyLoss(compiled=compiled)
+        self._token_losses: Callable[..., torch.Tensor] = (
+            torch.compile(token_losses) if compiled else token_losses
         )
         self._answer_loss = torch.zeros(2, dtype=torch.float64)
 
@@ -76,21 +81,30 @@ class JokeTrainer(Trainer):
         enabled = self._autocast is not torch.float32
         with torch.autocast(device, dtype=self._autocast, enabled=enabled):
             outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"])
-        losses = self._losses(outputs.logits, labels)
-        if model.training and answers is not None:
-            with torch.no_grad():
-                mask = answers[:, 1:]
-                told = torch.stack([losses[mask].sum(), mask.sum()])
-                self._answer_loss += told.double().cpu()
-        if num_items_in_batch is None:
-            loss = losses.sum() / (labels[:, 1:] != IGNORED).sum().clamp(min=1)
+        wanted = labels[:, 1:]
+        predicted = wanted != IGNORED
+        if self._head is not None and model.training:
+            # Places that predict nothing, a tenth of all, take no part in the products.
+            hidden = outputs.logits[:, :-1][predicted].to(self._autocast)
+            total, losses = self._vocabulary_loss(hidden, self._head.weight, wanted[predicted])
         else:
-            loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
+            losses = self._token_losses(outputs.logits, labels)[predicted]
+            total = losses.sum()
+        if model.training and answers is not None:
+            told = losses.detach()[answers[:, 1:][predicted]]
+            self._answer_loss += torch.tensor([told.sum(), len(told)], dtype=torch.float64)
+        if num_items_in_batch is None:
+            loss = total / predicted.sum().clamp(min=1)
+        else:
+            loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the answers' mean loss since the last report to a report of the loss."""
-        if "loss" in logs and self._answer_loss[1] > 0:
-            logs["answer_loss"] = float(self._answer_loss[0] / self._answer_loss[1])
+        if "loss" in logs:
+            mine = self._answer_loss.to(self.args.device, torch.float32)
+            total, count = self.accelerator.reduce(mine, reduction="sum").tolist()
+            if count:
+                logs["answer_loss"] = total / count
             self._answer_loss.zero_()
         super().log(logs, start_time)
