@@ -128,7 +128,17 @@ def test_a_full_disk_is_one_sentence(
 def test_two_processes_train_like_one_with_twice_the_batch(
     prepared: PreparedData, start: Command, tmp_path: Path
 ) -> None:
-    options = (*TRAIN[:-2], "--accumulation", "1", "--max-steps", "30", "--data", prepared.path)
+    options = (
+        *TRAIN[:-2],
+        "--precision",
+        "float32",
+        "--accumulation",
+        "1",
+        "--max-steps",
+        "30",
+        "--data",
+        prepared.path,
+    )
     launch = ("--standalone", "--nproc-per-node", "2", "--module", "joker")
     two = start(
         *launch, *options, "--out", "two", "--batch-size", "2", module="torch.distributed.run"
@@ -150,9 +160,11 @@ def test_two_processes_train_like_one_with_twice_the_batch(
     assert told["two"] == pytest.approx(told["one"], rel=1e-3)
     folders = [ModelFolder.open(tmp_path / name) for name in ("two", "one")]
     assert [folder.manifest.training["processes"] for folder in folders] == [2, 1]
-    weights = [load_file(folder.path / "model.safetensors") for folder in folders]
-    for name, weight in weights[1].items():
-        torch.testing.assert_close(weights[0][name], weight, rtol=0.05, atol=5e-3)
+    two_weights, one_weights = (
+        torch.cat([tensor.flatten() for _, tensor in sorted(load_file(path).items())])
+        for path in (folder.path / "model.safetensors" for folder in folders)
+    )
+    assert float((two_weights - one_weights).norm() / one_weights.norm()) < 0.01
 
 
 def test_the_original_recipe_trains_on_blocks_with_plain_markers(

@@ -73,7 +73,7 @@ class VocabularyLoss:
         Returns:
             In nats and float32, shapes () and (places,).
         """
-        total, losses = _Function.apply(hidden, weight, labels, self)
+        total, losses = _Function.apply(hidden, weight, labels, self)  # type: ignore[no-untyped-call]
         return total, losses
 
 
@@ -95,7 +95,7 @@ def pass_hidden_states(model: PreTrainedModel) -> PassingHead | None:
     Returns:
         The head; None if the model does more (a bias, scaled or capped logits) and keeps its own.
     """
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, torch.nn.Linear) or head.bias is not None:
         return None
     with torch.no_grad():
@@ -141,7 +141,7 @@ class _Function(torch.autograd.Function):
             kept = peaks >= loss.log_threshold
             found = torch.zeros_like(states, dtype=torch.float32)
             shares = found.new_ones(len(states))
-            for entries in kept.nonzero().squeeze(1).split(_BLOCK):
+            for entries in torch.split(kept.nonzero().squeeze(1), _BLOCK):
                 gradient = (logits[entries] - normalizers).exp_()
                 shares -= gradient.sum(0)
                 told = places[(wanted >= entries[0]) & (wanted <= entries[-1])]
@@ -160,7 +160,7 @@ class _Function(torch.autograd.Function):
         return losses.sum(), losses
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, scale: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         into_hidden, into_weight = ctx.saved_tensors
         return into_hidden * scale, into_weight * scale, None, None
