@@ -7,19 +7,21 @@ RUN := .venv
 DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test system check lint types imports docs constraints bench clean
+.PHONY: run setup test system check lint types imports docs site audit wheel-check constraints bench clean
 
 run: $(RUN)/.ready  ## Set up what serving needs, serve the page and the API, say where
 	$(RUN)/bin/joker serve
 
+setup: $(DEV)/.ready  ## Set up training, tests and tools, and run nothing
+
 test: system $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile
 
-check: $(DEV)/.ready lint types imports  ## The same without the slow tests
+check: $(DEV)/.ready lint types imports audit  ## The same without the slow tests, and the audit
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
 
 system:  ## Install the system packages that tests need, where that is allowed
-	@for program in redis-server chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	@for program in redis-server chromium curl jq nodejs; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $$missing; \
@@ -35,8 +37,21 @@ types: $(DEV)/.ready
 imports: $(DEV)/.ready
 	$(DEV)/bin/lint-imports
 
-docs: $(DEV)/.ready  ## Write docs/cli.md anew from the commands' own help
+docs: $(DEV)/.ready  ## Write anew what of docs/ is written by programs: commands, settings, figures
 	$(DEV)/bin/typer joker.cli utils docs --name joker --output docs/cli.md
+	$(DEV)/bin/python tools/settings_page.py > docs/settings.md
+	$(DEV)/bin/python tools/figures.py
+
+site: $(DEV)/.ready  ## Build the website of docs/ into site/; a warning is an error
+	$(DEV)/bin/zensical build --strict --clean
+
+audit: $(DEV)/.ready  ## Compare the pinned versions with published advisories, where the internet is
+	@$(DEV)/bin/python tools/audit.py constraints.txt
+
+wheel-check: $(DEV)/.ready  ## Build the package and let it tell and serve a joke in an empty environment
+	rm -rf dist
+	$(DEV)/bin/python -m build
+	$(DEV)/bin/python tools/wheel_check.py dist/*.whl constraints.txt
 
 bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
 	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
