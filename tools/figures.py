@@ -76,10 +76,9 @@ def _timeline(lengths: Sequence[int], slots: int) -> str:
     """Draw the same requests in batches that wait for their longest, and in a running batch."""
     body, top = [], 40
     for title, spans in (
-        ("A batch ends with its longest joke; the next waits", _in_batches(lengths, slots)),
-        ("A joke that is done makes room at once", _continuously(lengths, slots)),
+        ("A batch ends with its longest joke; the next waits", [*_in_batches(lengths, slots)]),
+        ("A joke that is done makes room at once", [*_continuously(lengths, slots)]),
     ):
-        spans = list(spans)
         end = max(start + lengths[request] for request, _, start in spans)
         body.append(f'<text class="title" x="20" y="{top}">{title}: {end} steps</text>')
         for request, slot, start in spans:
