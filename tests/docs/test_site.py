@@ -32,6 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str], None
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert built.returncode == 0, built.stdout + built.stderr
     return project / "site"
@@ -53,13 +54,6 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
         and (match := re.search(f"{loads}|{styles}", path.read_text(encoding="utf-8")))
     }
     assert found == {}
-
-
-def test_every_documented_name_has_its_description(site: Path) -> None:
-    names = re.findall(r"^::: (\S+)", (ROOT / "docs/python.md").read_text(), re.MULTILINE)
-    page = (site / "python.html").read_text(encoding="utf-8")
-    assert len(names) > 10
-    assert [name for name in names if f'id="{name}"' not in page] == []
 
 
 def test_the_navigation_leads_to_every_page() -> None:
