@@ -127,9 +127,9 @@ class Ports:
 
 
 def script(page: list[Block], ports: Ports) -> str:
-    """Return a page as one shell script that says which of its steps it is at."""
+    """Return a page as one shell script that says when it comes to which step."""
     return PRELUDE + "".join(
-        f"echo {shlex.quote(f'{block.place}: {step.splitlines()[0]}')}\n{run}\n"
+        f"echo $SECONDS s, {shlex.quote(f'{block.place}: {step.splitlines()[0]}')}\n{run}\n"
         for block in page
         if block.runs
         for step, run in _steps(block, ports)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.docs.pages import parse
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
 
@@ -59,6 +61,20 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
 def test_the_navigation_leads_to_every_page() -> None:
     nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
     assert sorted(targets(nav)) == PAGES, "put every page into the nav of zensical.toml, once"
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md")], ids=lambda path: path.name
+)
+def test_links_outside_the_site_lead_to_files(path: Path) -> None:
+    links = [
+        str(part.attrs.get("href") or part.attrs.get("src"))
+        for token in parse(path.read_text(encoding="utf-8"))
+        for part in token.children or []
+        if part.type in {"link_open", "image"}
+    ]
+    here = [link.partition("#")[0] for link in links if not re.match(r"\w+:|#", link)]
+    assert [link for link in here if not (path.parent / link).exists()] == []
 
 
 def targets(nav: Any) -> Iterator[str]:
