@@ -201,4 +201,7 @@ def _environment(home: Path, ports: Ports) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "JOKER_PORT": ports["8000"],
         "MLFLOW_PORT": ports["5000"],
+        # MLflow's pages would start four workers and a scheduler, each a Python of its own.
+        "MLFLOW_WORKERS": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
