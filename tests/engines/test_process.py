@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Pipe
 from pathlib import Path
@@ -170,15 +171,15 @@ def test_a_call_joins_a_running_batch_and_leaves_before_its_end(tiny_folder: Mod
 
     thread = threading.Thread(target=host)
     thread.start()
-    ours.send(Submit(1, [TASK], streamed=True))
+    ours.send(Submit(1, [replace(TASK, streamed=True)]))
     batch.steps.release(2)
     assert [list(ours.recv()[1]) for _ in range(2)] == [[0], [0]]
     short = Generation([0], 2, Sampling(temperature=0), seed=0)
-    ours.send(Submit(2, [short, short], streamed=False))
+    ours.send(Submit(2, [short, short]))
     # One step may have begun before the call was seen.
     batch.steps.release(4)
     news = [ours.recv() for _ in range(4)]
-    assert sum(2 in each for each in news) == 1, "unstreamed news comes once, at the end"
+    assert sum(2 in each for each in news) == 1, "what nobody follows comes once, at the end"
     (theirs_done,) = (each[2] for each in news if 2 in each)
     assert [len(output.token_ids) for output in theirs_done.values()] == [2, 2]
     assert 3 in batch.sizes

@@ -27,12 +27,14 @@ class Generation:
         max_new_tokens: Most of them, within the model's context.
         sampling: How they are drawn; ``max_new_tokens`` above counts, not the one in here.
         seed: Decides the draw, whatever else is in the batch.
+        streamed: Whether somebody follows the tokens; otherwise they may come all at the end.
     """
 
     prompt_ids: list[int]
     max_new_tokens: int
     sampling: Sampling
     seed: int
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class BatchedEngine:
         stopped: Stopped | None = None,
     ) -> list[Completion]:
         """Continue every request; see `Engine.generate`."""
-        tasks = [self._generation(request) for request in requests]
+        tasks = [self._generation(request, hear is not None) for request in requests]
         outputs = self._runner.run(tasks, hear, stopped)
         return [
             Completion([*task.prompt_ids, *output.token_ids], self._has_ended(output))
@@ -86,9 +86,9 @@ class BatchedEngine:
         """Give the model's memory back; nothing can be asked for any more."""
         self._runner.close()
 
-    def _generation(self, request: Request) -> Generation:
+    def _generation(self, request: Request, streamed: bool) -> Generation:
         prompt_ids, max_new_tokens = encode_request(request, self.tokenizer, self._context_length)
-        return Generation(prompt_ids, max_new_tokens, request.sampling, request.seed)
+        return Generation(prompt_ids, max_new_tokens, request.sampling, request.seed, streamed)
 
     def _has_ended(self, output: Output) -> bool:
         return output.token_ids[-1:] == [self.tokenizer.end_id]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from joker.core.errors import JokerError
-from joker.engines.batch import Batch, Key, Output, Task
+from joker.engines.batch import Batch, Generation, Key, Output, Task
 from joker.engines.scheduler import Scheduler
 
 _SIGN_OF_LIFE_SECONDS = 1.0
@@ -26,16 +26,15 @@ News = dict[int, Output]
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Asks for tasks; where it is not streamed, news comes only of those that are done."""
+    """Asks for tasks; of those that nobody follows news comes only once they are done."""
 
     call: int
     tasks: Sequence[Task]
-    streamed: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """Says that a call is over, whether it is done or not."""
+class Cancel:
+    """Asks for no more of a call."""
 
     call: int
 
@@ -64,7 +63,7 @@ def serve(connection: Connection, batch: Batch) -> None:
     """Step for the other end until it closes.
 
     Args:
-        connection: Brings `Submit` and `Forget`; takes a dict from calls to `News`, empty ones as
+        connection: Brings `Submit` and `Cancel`; takes a dict from calls to `News`, empty ones as
             signs of life.
         batch: Where tasks advance.
 
@@ -72,27 +71,30 @@ def serve(connection: Connection, batch: Batch) -> None:
         EOFError: When the other end is closed.
     """
     scheduler = Scheduler(batch)
-    unstreamed: dict[int, dict[Key, list[int]]] = {}
+    unfollowed: dict[Key, list[int]] = {}
     said_at = time.monotonic()
     while True:
         while connection.poll(None if scheduler.idle else 0):
             message = connection.recv()
             if isinstance(message, Submit):
                 scheduler.submit(message.call, message.tasks)
-                if not message.streamed:
-                    unstreamed[message.call] = defaultdict(list)
+                unfollowed |= {
+                    (message.call, place): []
+                    for place, task in enumerate(message.tasks)
+                    if isinstance(task, Generation) and not task.streamed
+                }
             else:
                 scheduler.cancel(message.call)
-                unstreamed.pop(message.call, None)
+                for key in [key for key in unfollowed if key[0] == message.call]:
+                    del unfollowed[key]
         news: defaultdict[int, News] = defaultdict(dict)
         for key, output in scheduler.step().items():
-            call, place = key
-            if call in unstreamed:
-                ids = unstreamed[call][key]
-                ids += output.token_ids
+            if key in unfollowed:
+                unfollowed[key] += output.token_ids
                 if not output.done:
                     continue
-                output = replace(output, token_ids=ids)
+                output = replace(output, token_ids=unfollowed.pop(key))
+            call, place = key
             news[call][place] = output
         now = time.monotonic()
         if news or now - said_at > _SIGN_OF_LIFE_SECONDS:

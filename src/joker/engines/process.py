@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from joker.engines.base import AbandonedError, Hear, Stopped
 from joker.engines.batch import Batch, Output, Task
 from joker.engines.batched import Outputs
-from joker.engines.host import Forget, News, Submit
+from joker.engines.host import Cancel, News, Submit
 
 # Not with -m, because what goes through the pipe names the module by its own name.
 _MAIN = "import sys; from joker.engines.host import main; main(int(sys.argv[1]))"
@@ -69,7 +69,7 @@ class _Process:
             raise error
         threading.Thread(target=self._read, name="engine", daemon=True).start()
 
-    def submit(self, call: int, tasks: Sequence[Task], streamed: bool) -> SimpleQueue[News | None]:
+    def submit(self, call: int, tasks: Sequence[Task]) -> SimpleQueue[News | None]:
         """Hand a call over; return where its news comes, and None when the process has died."""
         news: SimpleQueue[News | None] = SimpleQueue()
         with self._lock:
@@ -78,21 +78,22 @@ class _Process:
             self.calls[call] = news
             if self.dead:
                 news.put(None)
-        self._send(Submit(call, tasks, streamed))
+        self._send(Submit(call, tasks))
         return news
 
-    def forget(self, call: int) -> None:
-        """Want no more news of a call, which is dropped if it is not done."""
+    def forget(self, call: int, *, cancel: bool) -> None:
+        """Want no more news of a call, nor any more of its tasks if it is to be cancelled."""
         with self._lock:
             self.calls.pop(call, None)
-        self._send(Forget(call))
+        if cancel:
+            self._send(Cancel(call))
 
     def end(self) -> None:
         """End the process; calls it still had hear that it died."""
         self.popen.kill()
         self.popen.wait()
 
-    def _send(self, message: Submit | Forget) -> None:
+    def _send(self, message: Submit | Cancel) -> None:
         # Whoever waits hears from the reader that the process is gone.
         with suppress(OSError), self._lock:
             self._connection.send(message)
@@ -153,7 +154,7 @@ class EngineProcess:
         call = next(self._numbers)
         outputs = Outputs(len(tasks), hear)
         process = self._living()
-        waiting = process.submit(call, tasks, streamed=hear is not None)
+        waiting = process.submit(call, tasks)
         try:
             while not outputs.complete:
                 if stopped and stopped():
@@ -167,7 +168,7 @@ class EngineProcess:
                     raise EngineDiedError("the engine died; it is started again")
                 outputs.take(news)
         finally:
-            process.forget(call)
+            process.forget(call, cancel=not outputs.complete)
         return outputs.whole
 
     def close(self) -> None:
