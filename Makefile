@@ -7,7 +7,7 @@ RUN := .venv
 DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test system check lint types imports docs constraints bench clean
+.PHONY: run test system check lint types imports docs constraints bench secrets stack dockerfiles clean
 
 run: $(RUN)/.ready  ## Set up what serving needs, serve the page and the API, say where
 	$(RUN)/bin/joker serve
@@ -41,6 +41,19 @@ docs: $(DEV)/.ready  ## Write docs/cli.md anew from the commands' own help
 bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
 	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
 	$(if $(DATA),$(DEV)/bin/python benchmarks/training.py --data $(DATA))
+
+# Containers run as users of their own, so the files can be read by all; the folder keeps others out.
+secrets:  ## Draw the passwords that deploy/ asks for, once
+	@mkdir -p -m 0700 deploy/secrets
+	@for name in joker_broker_password mlflow_password; do \
+	  test -s deploy/secrets/$$name || { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > deploy/secrets/$$name; chmod 0444 deploy/secrets/$$name; }; \
+	done
+
+stack: $(RUN)/.ready  ## Run web server, two workers and Redis as processes; Ctrl-C stops them
+	$(RUN)/bin/python deploy/stack.py
+
+dockerfiles: $(DEV)/.ready  ## Rehearse the Dockerfile without a container engine: root, debootstrap, 10 minutes
+	$(DEV)/bin/python deploy/rehearse.py .rehearsal
 
 constraints: $(DEV)/.ready  ## Pin what is installed now
 	$(DEV)/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
