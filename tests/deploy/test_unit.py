@@ -30,8 +30,8 @@ STEPS = parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))["web"].steps
 
 def check(file: Path) -> subprocess.CompletedProcess[str]:
     schema = Path(__file__).with_name("unit.schema.json")
-    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", schema]
-    return subprocess.run([*command, file], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(schema)]
+    return subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
 
 
 def test_the_configuration_has_the_documented_structure(tmp_path: Path) -> None:
