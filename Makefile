@@ -18,8 +18,10 @@ test: system $(DEV)/.ready lint types imports  ## Set up everything and run what
 check: $(DEV)/.ready lint types imports  ## The same without the slow tests
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
 
+# kubectl comes with Debian's package kubernetes-client.
 system:  ## Install the system packages that tests need, where that is allowed
 	@for program in redis-server chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $$missing; \

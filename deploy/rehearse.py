@@ -105,7 +105,7 @@ def perform(images: dict[str, Image], folder: Path) -> None:
         *[f"{application['module']}:{application['callable']}", "--host=0.0.0.0"],
         *[f"--port={PORT}", f"--workers={application['processes']}"],
     ]
-    redis = ["redis-server", str(HERE / "redis.conf"), "--dir", str(data)]
+    redis = ["redis-server", str(HERE / "kubernetes" / "redis.conf"), "--dir", str(data)]
     redis += ["--port", str(REDIS_PORT), "--requirepass", secret.read_text(encoding="utf-8")]
     with started("redis", redis, folder):
         worker = contained(images["worker"], compose["services"]["worker"], secret)

@@ -110,7 +110,7 @@ def _write_settings(folder: Path, redis_port: int) -> dict[str, str]:
     password = secrets.token_hex(24)
     (secret_folder / "joker_broker_password").write_text(password, encoding="utf-8")
     (folder / "redis.conf").write_text(
-        f"include {HERE / 'redis.conf'}\n"
+        f"include {HERE / 'kubernetes' / 'redis.conf'}\n"
         f"bind 127.0.0.1\nport {redis_port}\ndir {folder / 'redis'}\nrequirepass {password}\n",
         encoding="utf-8",
     )

@@ -158,7 +158,7 @@ def test_redis_starts_as_the_compose_file_starts_it(tmp_path: Path) -> None:
     command = SERVICES["redis"]["command"][2].replace("$$", "$")
     (tmp_path / "secret").write_text("of-the-test")
     script = command.replace("/run/secrets/joker_broker_password", str(tmp_path / "secret"))
-    script = script.replace("/etc/redis.conf", str(DEPLOY / "redis.conf"))
+    script = script.replace("/etc/redis.conf", str(DEPLOY / "kubernetes" / "redis.conf"))
     script = script.replace("requirepass", f"unixsocket {tmp_path}/socket\nport 0\nrequirepass")
     process = subprocess.Popen(["sh", "-c", script], cwd=tmp_path, stdout=subprocess.DEVNULL)
     address = f"unix://{tmp_path}/socket"
