@@ -4,7 +4,7 @@ Each round starts every server with two processes over one Redis and asks for ``
 a job (``POST /generate`` with one idempotency key, so that jobs do not pile up) and for streams of
 events up to the first one, so many at a time. The client shares the machine's cores with them.
 
-    python benchmarks/servers.py --rounds 5
+    pip install granian && python benchmarks/servers.py --rounds 7
 """
 
 from __future__ import annotations
