@@ -1,8 +1,8 @@
 """The heartbeat: a file that is touched as long as this process is well.
 
-Probes of containers look at its age, as the files in ``deploy/`` show. An engine that hangs holds
-Python's lock, so the file grows old then; a Redis that is away does not age it, because
-a new process would not reach it either.
+Probes of containers look at its age, as the files in ``deploy/`` show. It grows old where this
+process is stuck; an engine that hangs is `joker.engines.process`' matter, and a Redis that is
+away ages nothing, because a new process would not reach it either.
 """
 
 from __future__ import annotations
