@@ -148,12 +148,12 @@ def read_settings(**given: Any) -> Settings:
     Raises:
         ConfigError: If a value cannot be used; the setting is named, the value is not.
     """
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     secrets = os.environ.get(_SECRETS_DIR) or None
     if secrets and not Path(secrets).is_dir():
         raise ConfigError(f"{_SECRETS_DIR} must be a folder of files; {secrets} is none")
     try:
-        return Settings(**chosen, **{"_secrets_dir": secrets})
+        return Settings(**(chosen | {"_secrets_dir": secrets}))
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
