@@ -59,11 +59,12 @@ def test_every_stage_starts_from_an_image_of_one_version() -> None:
         assert stage.base in STAGES or re.search(r":\d", stage.base)
 
 
-def test_the_maintained_server_changes_nothing_but_its_image() -> None:
+def test_the_maintained_server_changes_its_image_and_whom_it_believes() -> None:
     assert list(MAINTAINED) == ["services"]
     assert {name: set(changes) for name, changes in MAINTAINED["services"].items()} == {
-        "web": {"image", "build"}
+        "web": {"image", "build", "environment"}
     }
+    assert set(MAINTAINED["services"]["web"]["environment"]) == {"FORWARDED_ALLOW_IPS"}
     target = STAGES[MAINTAINED["services"]["web"]["build"]["target"]]
     command = next(json.loads(step.text) for step in target.steps if step.name == "CMD")
     listener = next(iter(UNIT["listeners"])).removeprefix("*:")
