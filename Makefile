@@ -7,7 +7,8 @@ RUN := .venv
 DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run setup test system check lint types imports docs site audit wheel-check constraints bench clean
+.PHONY: run setup test system check lint types imports docs site audit wheel-check constraints bench \
+        secrets stack dockerfiles clean
 
 run: $(RUN)/.ready  ## Set up what serving needs, serve the page and the API, say where
 	$(RUN)/bin/joker serve
@@ -20,8 +21,10 @@ test: system $(DEV)/.ready lint types imports  ## Set up everything and run what
 check: $(DEV)/.ready lint types imports audit  ## The same without the slow tests, and the audit
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
 
+# kubectl comes with Debian's package kubernetes-client.
 system:  ## Install the system packages that tests need, where that is allowed
 	@for program in redis-server chromium curl jq nodejs; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $$missing; \
@@ -56,6 +59,19 @@ wheel-check: $(DEV)/.ready  ## Build the package and let it tell and serve a jok
 bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
 	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
 	$(if $(DATA),$(DEV)/bin/python benchmarks/training.py --data $(DATA))
+
+# Containers run as users of their own, so the files can be read by all; the folder keeps others out.
+secrets:  ## Draw the passwords that deploy/ asks for, once
+	@mkdir -p -m 0700 deploy/secrets
+	@for name in joker_broker_password mlflow_password; do \
+	  test -s deploy/secrets/$$name || { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > deploy/secrets/$$name; chmod 0444 deploy/secrets/$$name; }; \
+	done
+
+stack: $(RUN)/.ready  ## Run web server, two workers and Redis as processes; Ctrl-C stops them
+	$(RUN)/bin/python deploy/stack.py
+
+dockerfiles: $(DEV)/.ready  ## Rehearse the Dockerfile without a container engine: root, debootstrap, 10 minutes
+	$(DEV)/bin/python deploy/rehearse.py .rehearsal
 
 constraints: $(DEV)/.ready  ## Pin what is installed now
 	$(DEV)/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt

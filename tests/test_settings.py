@@ -15,7 +15,8 @@ from joker.settings import open_queue, read_settings
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("JOKER_BROKER", raising=False)
+    for name in ("BROKER", "BROKER_PASSWORD", "SECRETS_DIR"):
+        monkeypatch.delenv(f"JOKER_{name}", raising=False)
 
 
 def test_every_field_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +43,39 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read_settings()
     assert (settings.broker, settings.model, settings.rate_limit) == (None, None, None)
     assert settings.api_keys == ()
+
+
+def test_secrets_are_read_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "joker_broker_password").write_text("p@ss/w:rd\n", encoding="utf-8")
+    (tmp_path / "joker_api_keys").write_text("one,two\n", encoding="utf-8")
+    (tmp_path / "another_program").write_text("its own", encoding="utf-8")
+    monkeypatch.setenv("JOKER_SECRETS_DIR", str(tmp_path))
+    settings = read_settings(broker="redis://queue:6379/0")
+    assert settings.broker == "redis://:p%40ss%2Fw%3Ard@queue:6379/0"
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert "ss" not in repr(settings.broker_password)
+    monkeypatch.setenv("JOKER_API_KEYS", "three")
+    assert [key.get_secret_value() for key in read_settings().api_keys] == ["three"]
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOKER_SECRETS_DIR", "nowhere")
+    with pytest.raises(ConfigError, match=r"JOKER_SECRETS_DIR.*nowhere"):
+        read_settings()
+
+
+def test_two_passwords_for_one_broker_are_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match=r"JOKER_BROKER.*password already") as raised:
+        read_settings(broker="redis://:first@queue", broker_password="second")
+    assert "first" not in str(raised.value)
+    assert "second" not in str(raised.value)
+
+
+def test_a_password_without_a_broker_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOKER_BROKER_PASSWORD", "secret")
+    assert read_settings().broker is None
+    monkeypatch.setenv("JOKER_BROKER_PASSWORD", "")
+    assert read_settings(broker="redis://queue").broker == "redis://queue"
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """Settings of the servers, and the one place that puts their parts together.
 
 The only reader of environment variables: each field is ``JOKER_`` and its name in
-capitals, such as ``JOKER_BROKER``. The entrances `joker.api`, `joker.worker` and
-`joker.cli` call it; an option given on the command line wins over the environment.
+capitals, such as ``JOKER_BROKER``, or a file of that name in small letters in the folder
+``JOKER_SECRETS_DIR``. The entrances `joker.api`, `joker.worker` and `joker.cli` call it; an
+option given on the command line wins over the environment, the environment over a file.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     Field,
@@ -17,6 +19,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from joker.jobs.queue import JobQueue, Work
 
 _PREFIX = "JOKER_"
+_SECRETS_DIR = "JOKER_SECRETS_DIR"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -40,6 +44,9 @@ class Settings(BaseSettings):
         env_prefix=_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
+    broker_password: SecretStr | None = Field(
+        None, description="Password of the broker, where its address holds none."
+    )
     broker: str | None = Field(
         None,
         repr=False,
@@ -60,6 +67,9 @@ class Settings(BaseSettings):
     keep_seconds: Seconds = Field(3600, description="How long a finished job is kept.")
     lease_seconds: Seconds = Field(
         10, description="A worker silent for so long has lost its jobs to others."
+    )
+    heartbeat: Path | None = Field(
+        None, description="File that a worker touches every few seconds, for probes."
     )
     tries: PositiveInt = Field(
         DEFAULT_TRIES, description="Most tries for each joke that comes out unfinished."
@@ -90,7 +100,11 @@ class Settings(BaseSettings):
     max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
     max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
 
-    @field_validator("broker", "model", "engine", "moderation_list", "rate_limit", mode="before")
+    @field_validator(
+        *("broker_password", "broker", "model", "engine", "moderation_list"),
+        *("heartbeat", "rate_limit"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         """Let ``JOKER_BROKER=`` in a compose file mean that there is none."""
@@ -107,6 +121,19 @@ class Settings(BaseSettings):
             raise ValueError("the port must be a number from 0 to 65535") from None
         return value
 
+    @field_validator("broker")
+    @classmethod
+    def _with_password(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Put the password into the address, which is all that anybody else asks for."""
+        password: SecretStr | None = info.data.get("broker_password")
+        if value is None or password is None:
+            return value
+        parts = urlsplit(value)
+        if "@" in parts.netloc:
+            raise ValueError("holds a password already; leave it out, or the one beside it")
+        given = quote(password.get_secret_value(), safe="")
+        return parts._replace(netloc=f":{given}@{parts.netloc}").geturl()
+
     @field_validator("cors_origins", "api_keys", mode="before")
     @classmethod
     def _part_by_commas(cls, value: Any) -> Any:
@@ -116,13 +143,17 @@ class Settings(BaseSettings):
 
 
 def read_settings(**given: Any) -> Settings:
-    """Read the environment; what is given and not None wins over it.
+    """Read the environment and files of secrets; what is given and not None wins over them.
 
     Raises:
         ConfigError: If a value cannot be used; the setting is named, the value is not.
     """
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    secrets = os.environ.get(_SECRETS_DIR) or None
+    if secrets and not Path(secrets).is_dir():
+        raise ConfigError(f"{_SECRETS_DIR} must be a folder of files; {secrets} is none")
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**(chosen | {"_secrets_dir": secrets}))
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

@@ -95,9 +95,14 @@ class Server(uvicorn.Server):
 
     def run_until_stopped(self) -> None:
         """Log as JSON lines and answer until a signal such as Ctrl-C comes."""
-        logging.config.dictConfig(_LOGGING)
+        log_as_json_lines()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
+
+
+def log_as_json_lines() -> None:
+    """Have this process log to standard error, one JSON object a line."""
+    logging.config.dictConfig(_LOGGING)
 
 
 def _address_of(listener: socket.socket) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from celery.worker import state
 
@@ -17,6 +18,7 @@ from joker.jobs.broker import TASK, make_celery, publish
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings
+from joker.worker.heartbeat import beating
 
 
 def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
@@ -26,12 +28,13 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     them.
 
     Args:
-        settings: ``broker``, ``workers``, ``deadline_seconds`` and ``lease_seconds`` matter here.
+        settings: ``broker``, ``workers``, ``deadline_seconds``, ``lease_seconds`` and
+            ``heartbeat`` matter here.
         open_work: Called once, when the broker was reached; what it returns tells requests'
             jokes for several threads at once.
 
     Raises:
-        ConfigError: If there is no broker.
+        ConfigError: If there is no broker, or the heartbeat cannot be written.
         QueueDownError: If it cannot be reached.
     """
     if settings.broker is None:
@@ -60,7 +63,8 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             without_mingle=True,
             without_heartbeat=True,
         )
-        worker.start()
+        with beating(settings.heartbeat) if settings.heartbeat else nullcontext():
+            worker.start()
     # Celery calls Ctrl-C a failure, though the jobs in hand have ended.
     if state.should_stop is not None and state.should_terminate is None:
         return 0

@@ -1,0 +1,177 @@
+"""The Compose file's topology as processes of this machine: `make stack`.
+
+A web server in two processes, two workers and a Redis with password, append-only file and
+noeviction, on free ports unless told. Whatever ends by itself is started again; Ctrl-C ends all
+of them, jobs in hand first. What the processes say goes to standard error, with their names
+before it. The jobs live in a temporary folder, so they end with the stack. Once jokes are told,
+one JSON line on standard output has the address and the ids of the processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+READY_SECONDS = 120
+# A job in hand has 60 seconds; Compose waits as long.
+STOP_SECONDS = 75
+WEB_PROCESSES = 2
+
+
+class Stack:
+    """The processes, in the order in which they start; they stop in the other one."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = os.environ | environment
+        self._commands: dict[str, list[str]] = {}
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, name: str, command: list[str]) -> None:
+        """Start a process and pass on what it says."""
+        process = subprocess.Popen(
+            command,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Ctrl-C in a terminal goes to this script alone, which stops them in order.
+            start_new_session=True,
+        )
+        self._commands[name] = command
+        self.processes[name] = process
+        threading.Thread(target=_pass_on, args=(name, process), daemon=True).start()
+
+    def restart_ended(self) -> None:
+        """Start again what has ended."""
+        for name, process in list(self.processes.items()):
+            if process.poll() is not None:
+                print(f"stack: {name} has ended and is started again", file=sys.stderr)
+                self.start(name, self._commands[name])
+
+    def stop(self) -> None:
+        """Stop the web server, then the workers, then Redis, and wait for each kind."""
+        for kind in ("web", "worker", "redis"):
+            chosen = [p for name, p in self.processes.items() if name.startswith(kind)]
+            for process in chosen:
+                process.terminate()
+            for process in chosen:
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def main() -> int:
+    """Run the stack until a signal comes or one of its processes ends; return the exit code."""
+    parser = argparse.ArgumentParser(description="The Compose file's topology as processes.")
+    parser.add_argument("--port", type=int, default=0, help="of the page; by default a free one")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    options = parser.parse_args()
+    if shutil.which("redis-server") is None:
+        print("stack: redis-server is not installed; 'make system' installs it", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with tempfile.TemporaryDirectory(prefix="joker-stack-") as name:
+        folder, port, redis_port = Path(name), options.port or _free_port(), _free_port()
+        stack = Stack(_write_settings(folder, redis_port))
+        try:
+            stack.start("redis", ["redis-server", str(folder / "redis.conf")])
+            _wait_for(redis_port)
+            _start_others(stack, port, options.workers)
+            return _watch(stack, f"http://127.0.0.1:{port}")
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            # A second Ctrl-C does not leave processes behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            stack.stop()
+
+
+def _write_settings(folder: Path, redis_port: int) -> dict[str, str]:
+    """Draw a password, write what Redis reads, and return what the others are told."""
+    secret_folder = folder / "secrets"
+    for made in (folder / "redis", secret_folder):
+        made.mkdir()
+    password = secrets.token_hex(24)
+    (secret_folder / "joker_broker_password").write_text(password, encoding="utf-8")
+    (folder / "redis.conf").write_text(
+        f"include {HERE / 'kubernetes' / 'redis.conf'}\n"
+        f"bind 127.0.0.1\nport {redis_port}\ndir {folder / 'redis'}\nrequirepass {password}\n",
+        encoding="utf-8",
+    )
+    return {
+        "JOKER_BROKER": f"redis://127.0.0.1:{redis_port}/0",
+        "JOKER_SECRETS_DIR": str(secret_folder),
+    }
+
+
+def _wait_for(port: int) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+
+
+def _start_others(stack: Stack, port: int, workers: int) -> None:
+    for number in range(1, workers + 1):
+        stack.start(f"worker-{number}", [sys.executable, "-m", "joker", "worker"])
+    uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "joker.api.asgi:open_app"]
+    uvicorn += ["--port", str(port), "--workers", str(WEB_PROCESSES), "--no-access-log"]
+    stack.start("web", uvicorn)
+
+
+def _watch(stack: Stack, address: str) -> int:
+    """Say where to open the page once jokes are told; start again what ends, for ever."""
+    until = time.monotonic() + READY_SECONDS
+    while not _is_ready(address):
+        if time.monotonic() > until:
+            print(f"stack: no joke was told in {READY_SECONDS} seconds", file=sys.stderr)
+            return 1
+        time.sleep(0.5)
+    pids = {name: process.pid for name, process in stack.processes.items()}
+    print(json.dumps({"address": address, "pids": pids}), flush=True)
+    print(f"Open {address} (Ctrl-C stops)", file=sys.stderr)
+    while True:
+        time.sleep(0.5)
+        stack.restart_ended()
+
+
+def _pass_on(name: str, process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(f"{name:9}| {line}", end="", file=sys.stderr, flush=True)
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health/ready", timeout=15) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

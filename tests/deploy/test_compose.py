@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dockerfile import parse
+from joker.api.app import create_app
+from joker.settings import Settings, open_queue, read_settings
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy"
+FILES = ("docker-compose.yml", "docker-compose.maintained.yml")
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / FILES[0]).read_text(encoding="utf-8"))
+MAINTAINED: dict[str, Any] = yaml.safe_load((DEPLOY / FILES[1]).read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+STAGES = parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))
+UNIT: dict[str, Any] = json.loads((DEPLOY / "unit.json").read_text(encoding="utf-8"))
+each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_keep_the_compose_specification(name: str) -> None:
+    checker = [sys.executable, "-m", "check_jsonschema"]
+    subprocess.run([*checker, "--builtin-schema", "vendor.compose-spec", DEPLOY / name], check=True)
+
+
+@each_service
+def test_a_service_is_confined_and_comes_back(service: dict[str, Any]) -> None:
+    assert service["restart"] == "unless-stopped"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+    assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    # Our images name a user of their own; others run as one that is given here.
+    assert ("build" in service) != (service.get("user", "0").split(":")[0] not in ("0", "root"))
+
+
+@each_service
+def test_an_image_is_built_here_or_named_by_version(service: dict[str, Any]) -> None:
+    build = service.get("build")
+    if build is None:
+        assert re.search(r":\d", service["image"])
+        return
+    assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+    assert build["target"] in STAGES
+
+
+def test_every_stage_starts_from_an_image_of_one_version() -> None:
+    for stage in STAGES.values():
+        assert stage.base in STAGES or re.search(r":\d", stage.base)
+
+
+def test_the_maintained_server_changes_its_image_and_whom_it_believes() -> None:
+    assert list(MAINTAINED) == ["services"]
+    assert {name: set(changes) for name, changes in MAINTAINED["services"].items()} == {
+        "web": {"image", "build", "environment"}
+    }
+    assert set(MAINTAINED["services"]["web"]["environment"]) == {"FORWARDED_ALLOW_IPS"}
+    target = STAGES[MAINTAINED["services"]["web"]["build"]["target"]]
+    command = next(json.loads(step.text) for step in target.steps if step.name == "CMD")
+    listener = next(iter(UNIT["listeners"])).removeprefix("*:")
+    assert command[command.index("--port") + 1] == listener
+    assert (
+        int(command[command.index("--workers") + 1]) == UNIT["applications"]["joker"]["processes"]
+    )
+
+
+def test_what_is_referred_to_exists() -> None:
+    for service in SERVICES.values():
+        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
+        assert set(service["networks"]) <= set(COMPOSE["networks"])
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file()
+
+
+def test_environment_names_settings_that_exist_and_holds_no_secret() -> None:
+    names = {f"JOKER_{field.upper()}" for field in Settings.model_fields} | {"JOKER_SECRETS_DIR"}
+    for service in SERVICES.values():
+        given = {name for name in service.get("environment", {}) if name.startswith("JOKER_")}
+        assert given <= names
+        assert not [
+            name
+            for name, value in service.get("environment", {}).items()
+            if "PASSWORD" in name and not name.endswith("_FILE")
+        ]
+
+
+def test_secrets_are_drawn_by_make_once(tmp_path: Path) -> None:
+    run = ["make", "--silent", f"--file={REPOSITORY / 'Makefile'}", "secrets"]
+    subprocess.run(run, cwd=tmp_path, check=True)
+    made = {path.name: path.read_text() for path in (tmp_path / "deploy" / "secrets").iterdir()}
+    assert {f"secrets/{name}" for name in made} == {s["file"] for s in COMPOSE["secrets"].values()}
+    assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in made.values())
+    assert len(set(made.values())) == len(made)
+    assert (tmp_path / "deploy" / "secrets").stat().st_mode & 0o077 == 0
+    subprocess.run(run, cwd=tmp_path, check=True)
+    assert made == {p.name: p.read_text() for p in (tmp_path / "deploy" / "secrets").iterdir()}
+    ignored = ["git", "check-ignore", "--quiet", "deploy/secrets/joker_broker_password"]
+    subprocess.run(ignored, cwd=REPOSITORY, check=True)
+
+
+def test_only_the_page_is_published_and_redis_has_no_way_out() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"web", "mlflow"}
+    assert published["mlflow"] == ["127.0.0.1:5000:5000"]
+    assert SERVICES["redis"]["networks"] == ["queue"]
+    assert COMPOSE["networks"]["queue"] == {"internal": True}
+
+
+def test_the_page_is_published_from_where_it_listens_and_its_probe_is_answered() -> None:
+    (port,) = SERVICES["web"]["ports"]
+    assert port == "${JOKER_WEB_PORT:-80}:8080"
+    assert list(UNIT["listeners"]) == ["*:8080"]
+    settings = read_settings(broker="redis://127.0.0.1:1/0")
+    paths = create_app(open_queue(settings), settings).openapi()["paths"]
+    (probe,) = re.findall(r"http://127.0.0.1:8080(/[^']*)", str(SERVICES["web"]["healthcheck"]))
+    assert probe in paths
+
+
+def test_a_stop_outlasts_the_deadline_of_a_job() -> None:
+    deadline = Settings.model_fields["deadline_seconds"].default
+    for name in ("web", "worker"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > deadline
+    command = next(step.text for step in STAGES["web-maintained"].steps if step.name == "CMD")
+    seconds = json.loads(command)[-1]
+    assert deadline < int(seconds) < int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
+
+
+def test_the_worker_beats_where_its_probe_looks() -> None:
+    worker = SERVICES["worker"]
+    heartbeat = worker["environment"]["JOKER_HEARTBEAT"]
+    assert heartbeat in worker["healthcheck"]["test"][1]
+    assert heartbeat.startswith(worker["tmpfs"][0].split(":")[0])
+
+
+def test_the_password_is_the_file_that_the_application_reads() -> None:
+    assert SERVICES["web"]["environment"]["JOKER_SECRETS_DIR"] == "/run/secrets"
+    assert "joker_broker_password" in COMPOSE["secrets"]
+    assert "broker_password" in Settings.model_fields
+
+
+@pytest.mark.integration
+def test_redis_starts_as_the_compose_file_starts_it(tmp_path: Path) -> None:
+    """Its command is run by a shell, with this machine's places put in."""
+    import redis
+    from redis.exceptions import AuthenticationError, OutOfMemoryError
+
+    command = SERVICES["redis"]["command"][2].replace("$$", "$")
+    (tmp_path / "secret").write_text("of-the-test")
+    script = command.replace("/run/secrets/joker_broker_password", str(tmp_path / "secret"))
+    script = script.replace("/etc/redis.conf", str(DEPLOY / "kubernetes" / "redis.conf"))
+    script = script.replace("requirepass", f"unixsocket {tmp_path}/socket\nport 0\nrequirepass")
+    process = subprocess.Popen(["sh", "-c", script], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    address = f"unix://{tmp_path}/socket"
+    try:
+        with redis.Redis.from_url(address, password="of-the-test") as client:
+            until = time.monotonic() + 60
+            while not (tmp_path / "socket").exists():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            client.config_set("maxmemory", 1)
+            with pytest.raises(OutOfMemoryError):
+                client.set("one", "more")
+        with redis.Redis.from_url(address) as stranger, pytest.raises(AuthenticationError):
+            stranger.ping()
+        assert "of-the-test" not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        assert list(tmp_path.glob("appendonlydir/*")), "the working folder holds the files"
+    finally:
+        process.terminate()
+        process.wait(60)
