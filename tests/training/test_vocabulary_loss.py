@@ -1,12 +1,17 @@
+import importlib
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 
 from joker.training import vocabulary_loss
 from joker.training.vocabulary_loss import VocabularyLoss, pass_hidden_states
+
+transformers: Any = importlib.import_module("transformers")  # untyped
+GPT2 = transformers.GPT2LMHeadModel
+SHAPE = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50}
 
 PLACES, WIDTH, ENTRIES = 300, 32, 900
 
@@ -72,7 +77,7 @@ def test_the_rest_by_its_sums_is_nearer_to_the_exact_gradients_than_the_rest_lef
 
     with torch.no_grad():
         errors = logits.softmax(1) - functional.one_hot(labels, ENTRIES)
-        for here in errors.split(128):
+        for here in torch.split(errors, 128):
             here[:, here.abs().amax(0) < threshold] = 0
         left_out_hidden, left_out_weight = errors @ weight, errors.T @ hidden
     assert error(found_hidden, into_hidden) < error(left_out_hidden, into_hidden)
@@ -99,7 +104,7 @@ def test_no_places_have_no_loss_and_no_gradients() -> None:
 
 
 def test_a_model_with_plain_logits_hands_hidden_states_on_only_while_it_trains() -> None:
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50))
+    model = GPT2(transformers.GPT2Config(**SHAPE))
     ids = torch.arange(8)[None]
     before = model.eval()(input_ids=ids).logits
     head = pass_hidden_states(model)
@@ -110,17 +115,17 @@ def test_a_model_with_plain_logits_hands_hidden_states_on_only_while_it_trains()
 
 
 def test_a_model_whose_logits_have_a_bias_keeps_its_head() -> None:
-    model = GPTJForCausalLM(GPTJConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=50, rotary_dim=4))
+    model = transformers.GPTJForCausalLM(transformers.GPTJConfig(**SHAPE, rotary_dim=4))
     assert pass_hidden_states(model) is None
     assert model.train()(input_ids=torch.arange(8)[None]).logits.shape == (1, 8, 50)
 
 
 def test_a_model_that_changes_its_logits_afterwards_keeps_its_head() -> None:
-    class Scaled(GPT2LMHeadModel):
-        def forward(self, *arguments, **options):
+    class Scaled(GPT2):  # type: ignore[misc]
+        def forward(self, *arguments: Any, **options: Any) -> Any:
             outputs = super().forward(*arguments, **options)
             outputs.logits = outputs.logits * 2
             return outputs
 
-    model = Scaled(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50))
+    model = Scaled(transformers.GPT2Config(**SHAPE))
     assert pass_hidden_states(model) is None
