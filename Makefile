@@ -56,6 +56,7 @@ wheel-check: $(DEV)/.ready  ## Build the package and let it tell and serve a jok
 bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
 	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
 	$(if $(DATA),$(DEV)/bin/python benchmarks/training.py --data $(DATA))
+	$(DEV)/bin/python benchmarks/api_latency.py
 
 constraints: $(DEV)/.ready  ## Pin what is installed now
 	$(DEV)/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
