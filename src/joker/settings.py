@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     candidates: PositiveInt = Field(
         DEFAULT_CANDIDATES, description="Candidates of each joke; the best is told."
     )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of a worker's figures; nothing: it shows none."
+    )
 
     moderation_list: Path | None = Field(
         None, description="Moderation list; by default the one that comes with the package."
@@ -90,7 +93,15 @@ class Settings(BaseSettings):
     max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
     max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
 
-    @field_validator("broker", "model", "engine", "moderation_list", "rate_limit", mode="before")
+    @field_validator(
+        "broker",
+        "model",
+        "engine",
+        "moderation_list",
+        "metrics_port",
+        "rate_limit",
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         """Let ``JOKER_BROKER=`` in a compose file mean that there is none."""

@@ -118,7 +118,7 @@ async def test_a_job_waits_for_the_first_worker(
 ) -> None:
     job = await queue.submit(make_request())
     assert (await queue.wait(job.id, 0.5)).state is State.PENDING
-    assert await queue.workers() == 0
+    assert (await queue.load()).workers == 0
     start_worker(redis)
     assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
 
@@ -155,7 +155,7 @@ async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(
     done = await queue.wait(job.id, LONG)
     assert (done.state, done.attempts) == (State.SUCCESS, 1)
     assert await asyncio.to_thread(worker.wait, LONG) == 0
-    assert await queue.workers() == 0
+    assert (await queue.load()).workers == 0
 
 
 async def test_without_any_worker_the_deadline_still_holds(

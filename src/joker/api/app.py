@@ -41,9 +41,9 @@ def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
         settings: Limits, keys and origins.
 
     Raises:
-        ConfigError: If the rate limit cannot be read.
+        ConfigError: If the rate limit cannot be read, or a folder for figures cannot be used.
     """
-    figures = Metrics()
+    figures = Metrics(settings)
     watch = Watch(queue, figures)
     limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
 
@@ -70,7 +70,7 @@ def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = figures
     app.state.intake = Intake(queue, watch, limiter, settings)
-    app.state.readiness = Readiness(queue, watch)
+    app.state.readiness = Readiness(queue)
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)
     for module in (page, joke, generate, completions, info, health, metrics):

@@ -6,6 +6,7 @@ the matter is HTTP itself. `render_problem` is also what middleware answers with
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +30,9 @@ from joker.core.errors import (
 )
 
 _RETRY_AFTER_SECONDS = 5
+_QUEUE_DOWN = "the queue of jokes is out of reach; try again in a few seconds"
+
+_log = logging.getLogger(__name__)
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
@@ -62,6 +66,14 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(JokerError, _handle_joker_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
+
+
+def tell_client(error: JokerError) -> str:
+    """Return what a client may read of an error; what names the inside goes to the log."""
+    if isinstance(error, QueueDownError):
+        _log.warning("%s", error)
+        return _QUEUE_DOWN
+    return str(error)
 
 
 def render_problem(
@@ -102,8 +114,9 @@ def render_problem(
 
 
 async def _handle_joker_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, JokerError)
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    return render_problem(request, status, str(error))
+    return render_problem(request, status, tell_client(error))
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

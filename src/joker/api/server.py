@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging.config
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,18 +10,11 @@ import uvicorn
 
 from joker.api.app import create_app
 from joker.core.errors import ConfigError
+from joker.core.json_lines import log_as_json_lines
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 
 _GRACE_SECONDS = 5
-_LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"lines": {"()": "joker.api.request_log.JsonLines"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"joker": {"level": "INFO"}},
-}
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -95,7 +87,7 @@ class Server(uvicorn.Server):
 
     def run_until_stopped(self) -> None:
         """Log as JSON lines and answer until a signal such as Ctrl-C comes."""
-        logging.config.dictConfig(_LOGGING)
+        log_as_json_lines()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
 

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
 from joker.jobs.broker import make_celery, publish
 from joker.jobs.job import Event, Job, JokeRequest, State
+from joker.jobs.queue import Load
 from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
 from joker.jobs.records import CONNECTION, SCRIPT, events_key, reaching, read_job, to_json
 
@@ -62,13 +63,16 @@ class CeleryRedisQueue:
         self._script = self._redis.register_script(SCRIPT)
         self._celery = make_celery(url, deadline_seconds)
 
-    async def submit(self, request: JokeRequest, *, key: str | None = None) -> Job:
+    async def submit(
+        self, request: JokeRequest, *, key: str | None = None, request_id: str | None = None
+    ) -> Job:
         """Take a job in; see `JobQueue.submit`."""
         text = to_json(request.to_dict())
         what, record = await self._call(
             "submit",
             secrets.token_urlsafe(16),
             text,
+            to_json(request_id),
             "" if key is None else _digest(key),
             _digest(text),
             to_json(late(self._deadline_seconds)),
@@ -124,13 +128,12 @@ class CeleryRedisQueue:
             if job.state.final:
                 return
 
-    async def waiting(self) -> int:
-        """Return how many jobs wait for a worker."""
-        return int(await self._call("count_waiting"))
-
-    async def workers(self) -> int:
-        """Return how many worker processes gave a sign of life within their leases."""
-        return int(await self._call("count_workers"))
+    async def load(self) -> Load:
+        """Return what there is to do, and how many worker processes show signs of life."""
+        waiting, running, workers, told_seconds_ago = await self._call("load")
+        return Load(
+            waiting, running, workers, float(told_seconds_ago) if told_seconds_ago else None
+        )
 
     async def close(self) -> None:
         """Close the connections; jobs go on, for they are the workers'."""
