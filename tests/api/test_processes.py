@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from promql_parser import VectorSelector, parse
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 SCRIPT = Path(__file__).with_name("scripted.py")
+DEPLOY = Path(__file__).parents[2] / "deploy"
 RATE = 6
 WAIT = {"Prefer": "wait=30"}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
@@ -81,7 +85,11 @@ def worker_log(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
     """Return the log of a worker that runs."""
     path = tmp_path_factory.mktemp("worker") / "log"
     with path.open("wb") as log:
-        worker = subprocess.Popen([sys.executable, SCRIPT, redis.url], stderr=log, env=ENVIRONMENT)
+        worker = subprocess.Popen(
+            [sys.executable, SCRIPT, redis.url],
+            stderr=log,
+            env=ENVIRONMENT | {"JOKER_METRICS_PORT": "0"},
+        )
     yield path
     worker.terminate()
     worker.wait(60)
@@ -152,6 +160,56 @@ def test_a_request_is_found_by_its_id_in_the_workers_log(
     (line,) = [json.loads(line) for line in lines if "find-me" in line]
     assert (line["task_id"], line["outcome"]) == (job["task_id"], "told")
     assert not any("private" in line for line in lines)
+
+
+def test_dashboard_and_alerts_use_only_figures_that_exist(
+    clients: Clients, worker_log: Path
+) -> None:
+    one, _ = clients("three")
+    # A histogram has its labels once something was observed.
+    one.post("/generate", json={}, headers=WAIT)
+    lines = map(json.loads, worker_log.read_text().splitlines())
+    port = next(line["metrics_port"] for line in lines if line["message"] == "ready")
+    shown = one.get("/metrics").text + httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    there: dict[str, dict[str, set[str]]] = {"up": {}}
+    for family in text_string_to_metric_families(shown):
+        for sample in family.samples:
+            labels = there.setdefault(sample.name, {})
+            for name, value in sample.labels.items():
+                labels.setdefault(name, set()).add(value)
+
+    selectors = [selector for text in read_expressions() for selector in select(parse(text))]
+    for selector in selectors:
+        assert selector.name in there
+        for matcher in selector.matchers.matchers:
+            if matcher.name == "job":  # Prometheus adds it.
+                continue
+            assert matcher.name in there[selector.name]
+            if matcher.name != "status":  # Any may come.
+                assert set(matcher.value.split("|")) <= there[selector.name][matcher.name]
+
+
+def read_expressions() -> list[str]:
+    """Return all PromQL of the dashboard and the alerts."""
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert all(rule["annotations"].keys() == {"summary", "description"} for rule in rules)
+    return [text.replace("$__rate_interval", "5m") for text in shown] + [
+        rule["expr"] for rule in rules
+    ]
+
+
+def select(expression: Any) -> Iterator[VectorSelector]:
+    """Yield every selector of a parsed expression."""
+    if isinstance(expression, VectorSelector):
+        yield expression
+    for name in ("lhs", "rhs", "expr", "param", "vector_selector"):
+        if (part := getattr(expression, name, None)) is not None:
+            yield from select(part)
+    for part in getattr(expression, "args", ()):
+        yield from select(part)
 
 
 def test_while_redis_is_away_clients_learn_nothing_of_the_inside(

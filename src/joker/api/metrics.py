@@ -24,6 +24,7 @@ from joker.core.errors import ConfigError
 from joker.jobs.queue import Load
 from joker.settings import Settings
 
+_REASONS = ("success", "failure", "revoked", "lost", "rate_limited", "queue_full")
 _JOKE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
 
@@ -71,6 +72,9 @@ class Metrics:
         self.outcomes = self._counter(
             "joker:request_outcome", "Requests for jokes by outcome.", "reason"
         )
+        # A rate sees what is counted up from zero, not what appears as one.
+        for reason in _REASONS:
+            self.outcomes.labels(reason)
         self.latency_seconds = self._histogram(
             "joker:e2e_request_latency_seconds",
             "From being taken in to the final state.",

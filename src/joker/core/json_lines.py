@@ -38,3 +38,4 @@ _LOGGING = {
 def log_as_json_lines() -> None:
     """Write what this package does, and the warnings of others, to standard error."""
     logging.config.dictConfig(_LOGGING)
+    logging.captureWarnings(True)

@@ -14,7 +14,9 @@ _log = logging.getLogger(__name__)
 
 
 Observe = Callable[[str, float], None]
-"""Takes in an attempt's outcome (told, cancelled, refused, fault or lost) and its seconds."""
+"""Takes in an attempt's outcome and its seconds."""
+
+OUTCOMES = ("told", "cancelled", "refused", "fault", "lost")
 
 
 def make_attempt(

@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from joker.core.errors import ConfigError
+from joker.jobs.attempt import OUTCOMES
 from joker.jobs.job import JokeRequest, JokeResult
 from joker.jobs.queue import Progress, Work
 
@@ -38,6 +39,9 @@ class WorkerMetrics:
         self._attempts = Counter(
             "joker:worker_attempts", "Attempts at jobs by outcome.", ["outcome"], registry=registry
         )
+        # A rate sees what is counted up from zero, not what appears as one.
+        for outcome in OUTCOMES:
+            self._attempts.labels(outcome)
         self._seconds = Histogram(
             "joker:worker_attempt_seconds",
             "How long attempts took.",
