@@ -34,19 +34,27 @@ _QUEUE_DOWN = "the queue of jokes is out of reach; try again in a few seconds"
 
 _log = logging.getLogger(__name__)
 
+
+def describe_problem(description: str) -> dict[str, Any]:
+    """Return how a problem stands in the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {"application/problem+json": {"schema": schema}}
+    return {"description": description, "content": content}
+
+
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": description,
-        "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-        },
-    }
-    for status, description in {
-        401: "An API key is needed.",
-        422: "A parameter cannot be used; `errors` names it.",
-        429: "Too many jokes in a short time; `Retry-After` says when to come again.",
-        503: "Too many jobs wait, or the queue is down; `Retry-After` says when to come again.",
-    }.items()
+    401: describe_problem("An API key is needed."),
+    422: describe_problem("A parameter cannot be used; `errors` names it."),
+    429: describe_problem("Too many jokes in a short time; `Retry-After` says when to come again."),
+    503: describe_problem(
+        "Too many jobs wait, or the queue is down; `Retry-After` says when to come again."
+    ),
+}
+
+BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **PROBLEM_RESPONSES,
+    400: describe_problem("The body is no UTF-8."),
+    413: describe_problem("The body is too large; `/info` has the limit."),
 }
 
 # The first class that fits decides.
@@ -142,10 +150,19 @@ def _describe(item: Mapping[str, Any]) -> WrongParameter:
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.detail
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
+        headers = {"Allow": ", ".join(methods)}
     if detail == HTTPStatus(error.status_code).phrase:
         detail = {
             HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
             HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}; "
             "see /docs",
         }.get(HTTPStatus(error.status_code), detail)
-    return render_problem(request, error.status_code, detail, error.headers)
+    return render_problem(request, error.status_code, detail, headers)
+
+
+def _find_methods(request: Request) -> list[str]:
+    """Return the methods that a documented path takes; the router names those of one route only."""
+    path = getattr(request.scope.get("route"), "path", None)
+    return [method.upper() for method in request.app.openapi()["paths"].get(path, ())]

@@ -17,7 +17,7 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
-from joker.api.errors import PROBLEM_RESPONSES, tell_client
+from joker.api.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem, tell_client
 from joker.api.intake import Intake
 from joker.api.parts import TheIntake, TheQueue
 from joker.api.schemas import (
@@ -40,6 +40,14 @@ from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
 
 MODEL = "joker"
+
+_NOT_FOUND = describe_problem("There is no such model.")
+_RESPONSES = {
+    **BODY_RESPONSES,
+    404: _NOT_FOUND,
+    502: describe_problem("The model gave no acceptable joke."),
+    504: describe_problem("No joke in time."),
+}
 
 router = APIRouter(
     prefix="/v1",
@@ -65,7 +73,13 @@ class CompletionBody(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        json_schema_extra={"examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}]},
+        json_schema_extra={
+            "examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}],
+            "not": {
+                "required": ["best_of", "candidates"],
+                "properties": {"best_of": {"type": "integer"}, "candidates": {"type": "integer"}},
+            },
+        },
     )
 
     model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
@@ -184,7 +198,7 @@ class Models(BaseModel):
     "/completions",
     summary="Complete a prompt to jokes",
     response_model=Completion,
-    responses={200: {"content": {"text/event-stream": {}}}},
+    responses={**_RESPONSES, 200: {"content": {"text/event-stream": {}}}},
 )
 async def complete(
     body: CompletionBody, request: Request, intake: TheIntake, queue: TheQueue
@@ -206,7 +220,7 @@ async def list_models() -> Models:
     return Models(data=[Model()])
 
 
-@router.get("/models/{model}", summary="Look at a model")
+@router.get("/models/{model}", summary="Look at a model", responses={404: _NOT_FOUND})
 async def read_model(model: str) -> Model:
     """Return the model, if it is the one there is."""
     _check_model(model)
