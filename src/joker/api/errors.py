@@ -54,6 +54,7 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
 BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
     **PROBLEM_RESPONSES,
     400: describe_problem("The body is no UTF-8."),
+    408: describe_problem("The body did not come in time."),
     413: describe_problem("The body is too large; `/info` has the limit."),
 }
 

@@ -64,6 +64,9 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(queue, settings),
+                # The other implementation, where it is installed, takes headers of any size.
+                http="h11",
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
