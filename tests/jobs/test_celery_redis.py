@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis
 
 from joker.core.errors import QueueDownError
 from joker.jobs.celery_redis import CeleryRedisQueue
@@ -108,6 +109,28 @@ async def test_jobs_outlive_ten_seconds_without_redis(
     assert await queue.submit(make_request("told before"), key="before") == told
     later = await queue.submit(make_request())
     assert (await queue.wait(later.id, LONG)).state is State.SUCCESS
+
+
+async def test_many_more_clients_may_wait_than_there_are_connections(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    start_worker(redis)
+    job = await queue.submit(make_request(f"half {gate}"))
+    following = [asyncio.create_task(all_events(queue, job)) for _ in range(100)]
+    waiting = [asyncio.create_task(queue.wait(job.id, LONG)) for _ in range(100)]
+    await until_told(queue, job)
+    # Whoever only asks is not held up by those who wait.
+    assert (await queue.get(job.id)).state is State.STARTED
+    with Redis.from_url(redis.url) as client:
+        assert len(client.client_list()) < 100
+    gate.touch()
+    for events in await asyncio.gather(*following):
+        assert events[-1].data["state"] == State.SUCCESS
+    assert {done.state for done in await asyncio.gather(*waiting)} == {State.SUCCESS}
 
 
 async def test_a_job_waits_for_the_first_worker(
