@@ -13,6 +13,7 @@ TOGETHER = {"best_of", "stream_options"}
 @schemathesis.hook
 def filter_case(context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> bool:
     """Say whether a case is worth trying."""
-    keys = case.body.keys() if isinstance(case.body, dict) else set()
+    keys = set(case.query or ()) | set(case.body if isinstance(case.body, dict) else ())
     headers = {name.lower() for name in case.headers or ()}
-    return "idempotency-key" not in headers and not TOGETHER & keys
+    apart = not TOGETHER & keys and not keys >= {"safe", "withhold"}
+    return apart and "idempotency-key" not in headers
