@@ -59,6 +59,7 @@ wheel-check: $(DEV)/.ready  ## Build the package and let it tell and serve a jok
 bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
 	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
 	$(if $(DATA),$(DEV)/bin/python benchmarks/training.py --data $(DATA))
+	$(DEV)/bin/python benchmarks/api_latency.py
 
 # Containers run as users of their own, so the files can be read by all; the folder keeps others out.
 secrets:  ## Draw the passwords that deploy/ asks for, once

@@ -92,7 +92,7 @@ def measure(workers: int, jobs: int, engine: str | None, *, kill: bool) -> None:
 async def drive(jobs: int, workers: int) -> None:
     """Ask for jokes and print what became of them; runs in a process of its own."""
     queue = CeleryRedisQueue(URL, capacity=OUTSTANDING, deadline_seconds=PATIENCE_SECONDS)
-    while await queue.workers() < workers:
+    while (await queue.load()).workers < workers:
         await asyncio.sleep(0.1)
     room = asyncio.Semaphore(OUTSTANDING)
 

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     candidates: PositiveInt = Field(
         DEFAULT_CANDIDATES, description="Candidates of each joke; the best is told."
     )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of a worker's figures; nothing: it shows none."
+    )
 
     moderation_list: Path | None = Field(
         None, description="Moderation list; by default the one that comes with the package."
@@ -102,7 +105,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("broker_password", "broker", "model", "engine", "moderation_list"),
-        *("heartbeat", "rate_limit"),
+        *("heartbeat", "metrics_port", "rate_limit"),
         mode="before",
     )
     @classmethod

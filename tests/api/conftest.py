@@ -3,55 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
 
 from joker.api.server import Server, bind
-from joker.core.errors import GenerationError
+from joker.core.sampling import Sampling
+from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeRequest, JokeResult
-from joker.jobs.queue import Progress
+from joker.jobs.job import JokeRequest, State
+from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 
-HOSTILE = '<img src="x" onerror="document.title=\'broken\'">'
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+
+SCRIPT = Path(__file__).with_name("scripted.py")
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
 
 
-def tell(request: JokeRequest, progress: Progress) -> list[JokeResult]:
-    """Tell jokes without a model; what the prompt says decides how it goes."""
-    if request.prompt == "fail":
-        raise GenerationError("the joke could not be told in 5 tries; change the prompt")
-    if request.prompt == "hang":
-        while not progress.stopped():
-            time.sleep(0.01)
-        return []
-    jokes = []
-    for index in range(request.count):
-        seed = request.seed + index
-        question = f"{request.prompt or 'Why did the kettle'} number {seed}?"
-        answer = HOSTILE if request.prompt == "hostile" else f"It was told with seed {seed}."
-        joke = JokeResult(question, answer, seed, 1, original=index == 0, similarity=0.25)
-        progress.partial(index, question, answer[:6])
-        progress.joke(index, joke)
-        jokes.append(joke)
-    return jokes
+def make_queue(settings: Settings) -> JobQueue:
+    times = {"deadline_seconds": settings.deadline_seconds, "keep_seconds": settings.keep_seconds}
+    if settings.broker:
+        return CeleryRedisQueue(settings.broker, capacity=settings.capacity, **times)
+    tell = runpy.run_path(str(SCRIPT))["tell"]
+    return InProcessQueue(tell, workers=1, capacity=settings.capacity, **times)
 
 
-def make_queue(settings: Settings) -> InProcessQueue:
-    return InProcessQueue(
-        tell,
-        workers=1,
-        capacity=settings.capacity,
-        deadline_seconds=settings.deadline_seconds,
-        keep_seconds=settings.keep_seconds,
-    )
+@pytest.fixture(scope="session")
+def broker_with_worker(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Return a Redis for whose jobs a worker process is there."""
+    url = redis_server.url.removesuffix("0") + "4"
+
+    async def until_ready() -> None:
+        queue = CeleryRedisQueue(url, deadline_seconds=300)
+        job = await queue.submit(JokeRequest("", 1, Sampling(), 7, withheld=(), candidates=1))
+        assert (await queue.wait(job.id, 300)).state is State.SUCCESS
+        await queue.close()
+
+    with (tmp_path_factory.mktemp("worker") / "log").open("wb") as log:
+        worker = subprocess.Popen([sys.executable, SCRIPT, url], stdout=log, stderr=log)
+    try:
+        asyncio.run(until_ready())
+        yield url
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+@pytest.fixture
+def broker() -> str | None:
+    """Return the Redis of the queue under test; None is the queue in this process."""
+    return None
 
 
 @pytest.fixture(autouse=True)
@@ -61,13 +76,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_client() -> MakeClient:
+def make_client(broker: str | None) -> MakeClient:
     """Return ``make(**settings)``, a context manager that gives a client of an application."""
     from joker.api import create_app
 
     @contextmanager
     def make(**given: object) -> Iterator[TestClient]:
-        settings = Settings(**{"rate_limit": None, **given})  # type: ignore[arg-type]
+        settings = Settings(
+            **{"rate_limit": None, "broker": broker, **given}  # type: ignore[arg-type]
+        )
         with TestClient(create_app(make_queue(settings), settings)) as client:
             yield client
 

@@ -38,19 +38,21 @@ def test_a_wrong_address_is_a_problem(
     assert path in wrong.json()["detail"]
 
 
-def test_a_queue_that_is_down_says_when_to_come_again(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+def test_a_queue_that_is_down_says_when_to_come_again_and_nothing_of_the_inside(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = client.app
     assert isinstance(app, FastAPI)
 
     async def fail(*_: object, **__: object) -> None:
-        raise QueueDownError("Redis cannot be reached; try again later")
+        raise QueueDownError("the queue's Redis at redis.internal:6379 cannot be used")
 
     monkeypatch.setattr(app.state.queue, "submit", fail)
     down = client.get("/joke")
     assert (down.status_code, down.headers["Retry-After"]) == (503, "5")
-    assert "Redis" in down.json()["detail"]
+    assert "out of reach; try again" in down.json()["detail"]
+    assert "redis" not in down.text.lower()
+    assert "redis.internal:6379" in caplog.text, "who runs the server needs to know"
 
 
 def test_a_defect_is_a_problem_without_its_secrets(

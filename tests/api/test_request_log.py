@@ -4,7 +4,7 @@ import logging
 import pytest
 from fastapi.testclient import TestClient
 
-from joker.api.request_log import JsonLines
+from joker.core.json_lines import JsonLines
 
 LOGGER = "joker.api.request_log"
 
@@ -30,10 +30,3 @@ def test_a_well_formed_id_of_the_clients_is_kept(client: TestClient) -> None:
     for given, kept in (("abc-1", True), ("a b", False), ("x" * 129, False)):
         answered = client.get("/info", headers={"X-Request-ID": given}).headers["X-Request-ID"]
         assert (answered == given) is kept
-
-
-def test_a_line_stays_one_line() -> None:
-    record = logging.LogRecord("x", logging.ERROR, "", 1, "a\nb %s", ("é",), None)
-    line = JsonLines().format(record)
-    assert "\n" not in line
-    assert json.loads(line)["message"] == "a\nb é"

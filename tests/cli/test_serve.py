@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -67,4 +68,5 @@ def test_the_bundled_model_tells_jokes_until_a_signal_comes(
         _, errors = process.communicate(timeout=300)
     assert process.returncode == exit_code
     assert "Traceback" not in errors
-    assert len(errors.splitlines()) == 2, "one log line a request and nothing else"
+    messages = [json.loads(line)["message"] for line in errors.splitlines()]
+    assert messages == ["attempt", "request", "request"], "one line each and nothing else"

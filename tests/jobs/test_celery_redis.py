@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis
 
 from joker.core.errors import QueueDownError
 from joker.jobs.celery_redis import CeleryRedisQueue
@@ -110,6 +111,28 @@ async def test_jobs_outlive_ten_seconds_without_redis(
     assert (await queue.wait(later.id, LONG)).state is State.SUCCESS
 
 
+async def test_many_more_clients_may_wait_than_there_are_connections(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    start_worker(redis)
+    job = await queue.submit(make_request(f"half {gate}"))
+    following = [asyncio.create_task(all_events(queue, job)) for _ in range(100)]
+    waiting = [asyncio.create_task(queue.wait(job.id, LONG)) for _ in range(100)]
+    await until_told(queue, job)
+    # Whoever only asks is not held up by those who wait.
+    assert (await queue.get(job.id)).state is State.STARTED
+    with Redis.from_url(redis.url) as client:
+        assert len(client.client_list()) < 100
+    gate.touch()
+    for events in await asyncio.gather(*following):
+        assert events[-1].data["state"] == State.SUCCESS
+    assert {done.state for done in await asyncio.gather(*waiting)} == {State.SUCCESS}
+
+
 async def test_a_job_waits_for_the_first_worker(
     redis: RedisServer,
     queue: CeleryRedisQueue,
@@ -118,7 +141,7 @@ async def test_a_job_waits_for_the_first_worker(
 ) -> None:
     job = await queue.submit(make_request())
     assert (await queue.wait(job.id, 0.5)).state is State.PENDING
-    assert await queue.workers() == 0
+    assert (await queue.load()).workers == 0
     start_worker(redis)
     assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
 
@@ -155,7 +178,7 @@ async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(
     done = await queue.wait(job.id, LONG)
     assert (done.state, done.attempts) == (State.SUCCESS, 1)
     assert await asyncio.to_thread(worker.wait, LONG) == 0
-    assert await queue.workers() == 0
+    assert (await queue.load()).workers == 0
 
 
 async def test_without_any_worker_the_deadline_still_holds(

@@ -124,13 +124,13 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room(
         running.append(await queue.submit(make_request(f"after {gate}")))
     await until_started(queue, running[-1])
     waiting = [await queue.submit(make_request()) for _ in range(2)]
-    assert await queue.waiting() == 2
+    assert (await queue.load()).waiting == 2
     with pytest.raises(QueueFullError, match="2 jobs wait"):
         await queue.submit(make_request(), key="refused")
     gate.touch()
     for job in [*running, *waiting]:
         assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
-    assert await queue.waiting() == 0
+    assert (await queue.load()).waiting == 0
     again = await queue.submit(make_request(), key="refused")
     assert (await queue.wait(again.id, LONG)).state is State.SUCCESS
 
@@ -257,11 +257,52 @@ async def test_after_a_fault_the_story_starts_again(
     assert states == ["PENDING", "STARTED", "PENDING", "STARTED", "SUCCESS"]
 
 
-async def test_workers_are_counted(make_queue: MakeQueue, make_request: MakeRequest) -> None:
+async def test_the_load_says_what_there_is_to_do_and_by_whom(
+    make_queue: MakeQueue, make_request: MakeRequest, gate: Path
+) -> None:
+    queue = make_queue()
+    told = await queue.submit(make_request())
+    await queue.wait(told.id, LONG)
+    while not (load := await queue.load()).workers:
+        await asyncio.sleep(0.1)
+    assert (load.waiting, load.running) == (0, 0)
+    assert load.told_seconds_ago is not None
+    job = await queue.submit(make_request(f"after {gate}"))
+    await until_started(queue, job)
+    assert (await queue.load()).running == 1
+    gate.touch()
+    await queue.wait(job.id, LONG)
+    assert (await queue.load()).running == 0
+
+
+async def test_what_failed_or_was_cancelled_does_not_count_as_told(
+    make_queue: MakeQueue, make_request: MakeRequest, gate: Path
+) -> None:
     queue = make_queue()
     await queue.wait((await queue.submit(make_request())).id, LONG)
-    while not await queue.workers():
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
+    await queue.wait((await queue.submit(make_request("refuse"))).id, LONG)
+    job = await queue.submit(make_request(f"after {gate}"))
+    await until_started(queue, job)
+    await queue.cancel(job.id)
+    while (load := await queue.load()).running:
+        await asyncio.sleep(0.01)
+    assert load.told_seconds_ago is not None
+    assert load.told_seconds_ago >= 0.3
+
+
+async def test_a_job_knows_the_request_that_asked_first(
+    make_queue: MakeQueue, make_request: MakeRequest
+) -> None:
+    queue = make_queue()
+    key = f"asked {id(queue)}"
+    jobs = [
+        await queue.submit(make_request(), key=key, request_id=request_id)
+        for request_id in ('first "one"', "second", None)
+    ]
+    assert {(job.id, job.request_id) for job in jobs} == {(jobs[0].id, 'first "one"')}
+    assert (await queue.wait(jobs[0].id, LONG)).request_id == 'first "one"'
+    assert (await queue.submit(make_request())).request_id is None
 
 
 async def test_many_jobs_are_each_told_once(

@@ -155,7 +155,7 @@ async def test_a_job_lost_three_times_fails(
     assert (done.state, done.attempts) == (State.FAILURE, 3)
     assert done.error is not None
     assert "3 attempts" in done.error
-    assert await queue.waiting() == 0
+    assert (await queue.load()).waiting == 0
 
 
 async def test_a_message_that_was_lost_is_published_again(
@@ -196,9 +196,9 @@ async def test_a_worker_counts_while_it_gives_signs_of_life(
 ) -> None:
     leases, _ = make_leases()
     with leases:
-        while await queue.workers() != 1:
+        while (await queue.load()).workers != 1:
             await asyncio.sleep(0.02)
-    assert await queue.workers() == 0
+    assert (await queue.load()).workers == 0
 
 
 async def test_work_that_cannot_reach_the_queue_is_left_to_another(

@@ -64,11 +64,16 @@ def work(engine: Engine) -> TellerWork:
     return make_work(engine)
 
 
-def test_jokes_are_told_and_reported_alike(work: TellerWork) -> None:
+def test_jokes_are_told_and_reported_alike(work: TellerWork, engine: Engine) -> None:
     told = Told()
     jokes = work(request(), told)
     assert [told.jokes[0], told.jokes[1]] == jokes
     assert jokes[0].seed == 7
+    whole = engine.tokenizer.encode(Joke(jokes[0].question, jokes[0].answer))
+    prompt_tokens = len(engine.tokenizer.encode_prompt("Why do"))
+    assert jokes[0].prompt_tokens == prompt_tokens
+    # The same text may be drawn in other pieces than the tokenizer would cut it into.
+    assert jokes[0].tokens == pytest.approx(len(whole) - prompt_tokens, abs=2)
     assert all(joke.question.startswith("Why do") for joke in jokes)
 
 

@@ -10,7 +10,6 @@ from joker.training import vocabulary_loss
 from joker.training.vocabulary_loss import VocabularyLoss, pass_hidden_states
 
 transformers: Any = importlib.import_module("transformers")  # untyped
-GPT2 = transformers.GPT2LMHeadModel
 SHAPE = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50}
 
 PLACES, WIDTH, ENTRIES = 300, 32, 900
@@ -104,7 +103,7 @@ def test_no_places_have_no_loss_and_no_gradients() -> None:
 
 
 def test_a_model_with_plain_logits_hands_hidden_states_on_only_while_it_trains() -> None:
-    model = GPT2(transformers.GPT2Config(**SHAPE))
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**SHAPE))
     ids = torch.arange(8)[None]
     before = model.eval()(input_ids=ids).logits
     head = pass_hidden_states(model)
@@ -121,7 +120,7 @@ def test_a_model_whose_logits_have_a_bias_keeps_its_head() -> None:
 
 
 def test_a_model_that_changes_its_logits_afterwards_keeps_its_head() -> None:
-    class Scaled(GPT2):  # type: ignore[misc]
+    class Scaled(transformers.GPT2LMHeadModel):  # type: ignore[misc]
         def forward(self, *arguments: Any, **options: Any) -> Any:
             outputs = super().forward(*arguments, **options)
             outputs.logits = outputs.logits * 2

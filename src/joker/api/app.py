@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import cache
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -15,10 +14,10 @@ from joker.api.errors import install_error_handlers
 from joker.api.intake import Intake
 from joker.api.limits import RateLimiter
 from joker.api.metrics import Metrics
+from joker.api.openapi import describe
 from joker.api.readiness import Readiness
 from joker.api.request_log import RequestLog
 from joker.api.routes import completions, generate, health, info, joke, metrics, page
-from joker.api.schemas import Problem
 from joker.api.security import BodyLimit, SecurityHeaders, digest_key
 from joker.api.watch import Watch
 from joker.jobs.queue import JobQueue
@@ -41,9 +40,9 @@ def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
         settings: Limits, keys and origins.
 
     Raises:
-        ConfigError: If the rate limit cannot be read.
+        ConfigError: If the rate limit cannot be read, or a folder for figures cannot be used.
     """
-    figures = Metrics()
+    figures = Metrics(settings)
     watch = Watch(queue, figures)
     limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
 
@@ -70,12 +69,12 @@ def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = figures
     app.state.intake = Intake(queue, watch, limiter, settings)
-    app.state.readiness = Readiness(queue, watch)
+    app.state.readiness = Readiness(queue)
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)
     for module in (page, joke, generate, completions, info, health, metrics):
         app.include_router(module.router)
-    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    app.openapi = cache(lambda: describe(app, settings))  # type: ignore[method-assign]
     return app
 
 
@@ -94,21 +93,3 @@ def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
         *([cors] if settings.cors_origins else []),
         Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
     ]
-
-
-def _describe(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the shape of problems, which no route returns itself."""
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            license_info=app.license_info,
-            routes=app.routes,
-        )
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas = document["components"]["schemas"]
-        schemas.update(problem.pop("$defs"))
-        schemas["Problem"] = problem
-        app.openapi_schema = document
-    return app.openapi_schema

@@ -9,8 +9,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from joker.api.app import create_app
-from joker.api.server import log_as_json_lines
 from joker.core.errors import ConfigError
+from joker.core.json_lines import log_as_json_lines
 from joker.settings import open_queue, read_settings
 
 

@@ -6,6 +6,7 @@ the matter is HTTP itself. `render_problem` is also what middleware answers with
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -29,20 +30,32 @@ from joker.core.errors import (
 )
 
 _RETRY_AFTER_SECONDS = 5
+_QUEUE_DOWN = "the queue of jokes is out of reach; try again in a few seconds"
+
+_log = logging.getLogger(__name__)
+
+
+def describe_problem(description: str) -> dict[str, Any]:
+    """Return how a problem stands in the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {"application/problem+json": {"schema": schema}}
+    return {"description": description, "content": content}
+
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": description,
-        "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-        },
-    }
-    for status, description in {
-        401: "An API key is needed.",
-        422: "A parameter cannot be used; `errors` names it.",
-        429: "Too many jokes in a short time; `Retry-After` says when to come again.",
-        503: "Too many jobs wait, or the queue is down; `Retry-After` says when to come again.",
-    }.items()
+    401: describe_problem("An API key is needed."),
+    422: describe_problem("A parameter cannot be used; `errors` names it."),
+    429: describe_problem("Too many jokes in a short time; `Retry-After` says when to come again."),
+    503: describe_problem(
+        "Too many jobs wait, or the queue is down; `Retry-After` says when to come again."
+    ),
+}
+
+BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **PROBLEM_RESPONSES,
+    400: describe_problem("The body is no UTF-8."),
+    408: describe_problem("The body did not come in time."),
+    413: describe_problem("The body is too large; `/info` has the limit."),
 }
 
 # The first class that fits decides.
@@ -62,6 +75,14 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(JokerError, _handle_joker_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
+
+
+def tell_client(error: JokerError) -> str:
+    """Return what a client may read of an error; what names the inside goes to the log."""
+    if isinstance(error, QueueDownError):
+        _log.warning("%s", error)
+        return _QUEUE_DOWN
+    return str(error)
 
 
 def render_problem(
@@ -102,8 +123,9 @@ def render_problem(
 
 
 async def _handle_joker_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, JokerError)
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    return render_problem(request, status, str(error))
+    return render_problem(request, status, tell_client(error))
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:
@@ -129,10 +151,19 @@ def _describe(item: Mapping[str, Any]) -> WrongParameter:
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.detail
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
+        headers = {"Allow": ", ".join(methods)}
     if detail == HTTPStatus(error.status_code).phrase:
         detail = {
             HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
             HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}; "
             "see /docs",
         }.get(HTTPStatus(error.status_code), detail)
-    return render_problem(request, error.status_code, detail, error.headers)
+    return render_problem(request, error.status_code, detail, headers)
+
+
+def _find_methods(request: Request) -> list[str]:
+    """Return the methods that a documented path takes; the router names those of one route only."""
+    path = getattr(request.scope.get("route"), "path", None)
+    return [method.upper() for method in request.app.openapi()["paths"].get(path, ())]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
 
+from anyio import CancelScope
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
@@ -16,7 +18,7 @@ from joker.api.schemas import JokeOptions
 from joker.api.security import identify_client
 from joker.api.watch import Watch
 from joker.comedy.teller import draw_seed
-from joker.core.errors import InputError, QueueFullError
+from joker.core.errors import InputError, QueueError, QueueFullError
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
@@ -70,7 +72,9 @@ class Intake:
             candidates=self._settings.candidates,
         )
         try:
-            job = await self._queue.submit(joke_request, key=key)
+            job = await self._queue.submit(
+                joke_request, key=key, request_id=request.state.request_id
+            )
         except QueueFullError:
             self._watch.count_refusal("queue_full")
             raise
@@ -101,7 +105,7 @@ class Intake:
             waiting.cancel()
             gone.cancel()
             if not job.state.final and key is None:
-                await self._queue.cancel(job.id)
+                await self.abandon(job)
         if job.state is State.SUCCESS:
             return job
         if job.state is State.FAILURE:
@@ -109,6 +113,14 @@ class Intake:
         if job.state is State.REVOKED:
             raise HTTPException(503, "the joke was cancelled; ask again")
         raise HTTPException(504, "no joke in time; ask again later, or for fewer")
+
+    async def abandon(self, job: Job) -> None:
+        """Cancel a job whose client has left, even while the client's request is being cancelled.
+
+        A job that cannot be cancelled now ends at its deadline.
+        """
+        with CancelScope(shield=True), suppress(QueueError):
+            await self._queue.cancel(job.id)
 
 
 def _check_limits(options: JokeOptions, settings: Settings) -> None:

@@ -10,12 +10,13 @@ from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
-from redis.asyncio import ConnectionPool
+from redis.asyncio import BlockingConnectionPool
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import ConfigError
 
 _PATIENCE_SECONDS = 5.0
+_CONNECTIONS = 16
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +39,16 @@ class RateLimiter:
             raise ConfigError(
                 f"cannot read the rate limit {rate!r}; write it as 60/minute"
             ) from error
-        self._connections: ConnectionPool | None = None
+        self._connections: BlockingConnectionPool | None = None
         storage: Storage = MemoryStorage()
         if broker:
-            self._connections = ConnectionPool.from_url(
-                broker, socket_connect_timeout=_PATIENCE_SECONDS, socket_timeout=_PATIENCE_SECONDS
+            # More calls than connections wait their turn.
+            self._connections = BlockingConnectionPool.from_url(
+                broker,
+                max_connections=_CONNECTIONS,
+                timeout=_PATIENCE_SECONDS,
+                socket_connect_timeout=_PATIENCE_SECONDS,
+                socket_timeout=_PATIENCE_SECONDS,
             )
             storage = RedisStorage(
                 "async+redis://",

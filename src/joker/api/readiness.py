@@ -1,6 +1,6 @@
 """Readiness: whether a joke asked for now would be told.
 
-A joke told a short while ago proves it; where nobody asked for one, the check asks
+A joke told a short while ago proves it, whoever asked for it; where nobody did, the check asks
 for one itself. So it costs a joke a minute at most, and none under load.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from joker.api.watch import Watch
+from joker.api.errors import tell_client
 from joker.core.errors import QueueError
 from joker.core.sampling import Sampling
 from joker.jobs.job import JokeRequest, State
@@ -25,35 +25,33 @@ class Readiness:
     """Checks that jokes are told.
 
     Args:
-        queue: Must answer.
-        watch: Knows when a joke was last told.
+        queue: Must answer, have a worker, and tell jokes.
     """
 
-    def __init__(self, queue: JobQueue, watch: Watch) -> None:
+    def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._watch = watch
 
     async def find_obstacle(self) -> str | None:
         """Return why a joke asked for now would not be told, in one sentence, or None."""
         try:
             async with asyncio.timeout(_QUEUE_SECONDS):
-                await self._queue.waiting()
-            told_at = self._watch.told_at
-            if told_at is not None and time.monotonic() - told_at < _FRESH_SECONDS:
+                load = await self._queue.load()
+            if not load.workers:
+                return "no worker is there to tell jokes; start one with 'joker worker'"
+            if load.told_seconds_ago is not None and load.told_seconds_ago < _FRESH_SECONDS:
                 return None
             return await self._probe()
         except QueueError as error:
-            return str(error)
+            return tell_client(error)
         except TimeoutError:
             return f"the queue has not answered for {_QUEUE_SECONDS:g} seconds"
 
     async def _probe(self) -> str | None:
         # Checks that come together, from several processes too, share one joke.
         key = f"probe-{time.time() // _PROBE_SECONDS:.0f}"
-        job = await self._queue.submit(_PROBE, key=key)
+        job = await self._queue.submit(_PROBE, key=key, request_id=key)
         job = await self._queue.wait(job.id, _PROBE_SECONDS)
         if job.state is State.SUCCESS:
-            self._watch.told_at = time.monotonic()
             return None
         if not job.state.final:
             await self._queue.cancel(job.id)

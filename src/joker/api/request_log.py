@@ -5,13 +5,10 @@ Prompts and keys are never logged.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
 import time
-from datetime import UTC, datetime
-from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,23 +20,6 @@ from joker.api.security import identify_client
 
 _log = logging.getLogger(__name__)
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-
-class JsonLines(logging.Formatter):
-    """Writes a record as one line of JSON, with what ``extra={"fields": …}`` gave it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 class RequestLog:

@@ -133,14 +133,18 @@ class JokeOptions(BaseModel):
         return read_categories(self.withhold)
 
 
+def _describe_body(schema: dict[str, Any]) -> None:
+    prompt = schema["properties"]["prompt"]
+    description = "Another name of `prompt`."
+    schema["properties"]["textprompt"] = {**prompt, "description": description}
+    schema["not"] = {"required": ["prompt", "textprompt"]}
+    schema["examples"] = [{"textprompt": "Why do cats"}, {"prompt": "What do you call", "n": 3}]
+
+
 class GenerateBody(JokeOptions):
     """What is asked for: the body of `POST /generate`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"textprompt": "Why do cats"}, {"prompt": "What do you call", "n": 3}]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=_describe_body)
 
     prompt: Annotated[Prompt, Field(validation_alias=AliasChoices("prompt", "textprompt"))] = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -24,6 +25,7 @@ _POLICY = (
 _DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'") + (
     "; worker-src blob:"
 )
+_BODY_SECONDS = 10.0
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -59,7 +61,7 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Refuses bodies over a size, whether they say their length or not."""
+    """Refuses bodies over a size, whether they say their length or not, and those that dawdle."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
@@ -76,10 +78,20 @@ class BodyLimit:
             await refusal(scope, receive, send)
             return
         received = 0
+        whole = False
+        until = asyncio.get_running_loop().time() + _BODY_SECONDS
 
         async def receive_at_most() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                sentence = f"the body was not there within {_BODY_SECONDS:g} seconds; send it again"
+                raise HTTPException(408, sentence, {"Connection": "close"}) from error
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._most_bytes:
                 raise HTTPException(413, self._sentence)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging.config
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,18 +10,11 @@ import uvicorn
 
 from joker.api.app import create_app
 from joker.core.errors import ConfigError
+from joker.core.json_lines import log_as_json_lines
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 
 _GRACE_SECONDS = 5
-_LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"lines": {"()": "joker.api.request_log.JsonLines"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"joker": {"level": "INFO"}},
-}
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,6 +64,9 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(queue, settings),
+                # The other implementation, where it is installed, takes headers of any size.
+                http="h11",
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -98,11 +93,6 @@ class Server(uvicorn.Server):
         log_as_json_lines()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
-
-
-def log_as_json_lines() -> None:
-    """Have this process log to standard error, one JSON object a line."""
-    logging.config.dictConfig(_LOGGING)
 
 
 def _address_of(listener: socket.socket) -> str:

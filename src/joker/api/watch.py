@@ -1,6 +1,6 @@
 """The watch: follows every job that was taken in to its end.
 
-`joker.api.metrics` gets its figures from it, and readiness the time of the last joke.
+`joker.api.metrics` gets its figures from it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Follows jobs.
-
-    Attributes:
-        told_at: When a job last succeeded, on the clock `time.monotonic`; None before the first.
-    """
+    """Follows jobs."""
 
     def __init__(self, queue: JobQueue, metrics: Metrics) -> None:
-        self.told_at: float | None = None
         self._queue = queue
         self._metrics = metrics
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -52,32 +47,32 @@ class Watch:
     async def _follow(self, job_id: str) -> None:
         metrics = self._metrics
         began = time.monotonic()
-        running = False
-        jokes = 0
+        started = False
+        told = False
         reason = "lost"
         try:
             async for event in self._queue.events(job_id):
                 elapsed_seconds = time.monotonic() - began
-                if event.name == "joke":
-                    jokes += 1
-                    metrics.jokes.inc()
-                    if jokes == 1:
-                        metrics.first_joke_seconds.observe(elapsed_seconds)
+                if event.name == "joke" and not told:
+                    told = True
+                    metrics.first_joke_seconds.observe(elapsed_seconds)
                 if event.name != "state":
                     continue
                 state = State(event.data["state"])
-                if state is State.STARTED and not running:
-                    running = True
-                    metrics.running.inc()
+                if state is State.STARTED and not started:
+                    started = True
                     metrics.queue_seconds.observe(elapsed_seconds)
                 if state.final:
                     reason = state.lower()
                     metrics.latency_seconds.observe(elapsed_seconds)
-                if state is State.SUCCESS:
-                    self.told_at = time.monotonic()
+                    self._count(Job.from_dict(event.data))
         except QueueError as error:
             _log.warning("lost sight of a job: %s", error, extra={"fields": {"task_id": job_id}})
         finally:
-            if running:
-                metrics.running.dec()
             metrics.outcomes.labels(reason).inc()
+
+    def _count(self, job: Job) -> None:
+        for joke in job.jokes:
+            self._metrics.jokes.inc()
+            self._metrics.prompt_tokens.inc(joke.prompt_tokens or 0)
+            self._metrics.generation_tokens.inc(joke.tokens or 0)

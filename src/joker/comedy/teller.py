@@ -43,6 +43,8 @@ class ToldJoke:
         joke: The joke; it holds no control characters but line feeds.
         seed: Tells it again: the same prompt, sampling, candidates and seed for a single joke.
         tries: How many times the engine was asked for its candidates.
+        prompt_tokens: Tokens that the model was given.
+        tokens: Tokens that were drawn for it, its end included; not those of other candidates.
         recognition: How near it comes to the jokes that the model learnt from; None where those
             are not known.
     """
@@ -50,6 +52,8 @@ class ToldJoke:
     joke: Joke
     seed: int
     tries: int
+    prompt_tokens: int
+    tokens: int
     recognition: Recognition | None = None
 
     @property
@@ -154,6 +158,7 @@ class Teller:
         if is_greedy(sampling):
             tries = candidates = 1
 
+        prompt_tokens = len(self._engine.tokenizer.encode_prompt(prompt))
         seeds = [_derive(seed, number) for number in range(count)]
         told: dict[int, ToldJoke] = {}
         retold: dict[int, ToldJoke] = {}
@@ -173,16 +178,25 @@ class Teller:
             stopped = watch.stopped if watch else None
             completions = iter(self._engine.generate(requests, hear=hear, stopped=stopped))
             faultless: dict[int, list[Joke]] = {}
+            lengths: dict[Joke, int] = {}
             for number in missing:
                 for completion in islice(completions, candidates):
                     outcome = self._read(completion, prompt, withheld)
                     if isinstance(outcome, Joke):
                         faultless.setdefault(number, []).append(outcome)
+                        lengths[outcome] = len(completion.token_ids) - prompt_tokens
                     else:
                         failures[outcome] += 1
             best = self._pick(faultless)
             for number, (joke, recognition) in best.items():
-                found = ToldJoke(joke, seeds[number], round_number + 1, recognition)
+                found = ToldJoke(
+                    joke,
+                    seeds[number],
+                    round_number + 1,
+                    prompt_tokens,
+                    lengths[joke],
+                    recognition,
+                )
                 (retold if found.retold else told).setdefault(number, found)
                 if watch and number in told:
                     watch.told(number, found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from joker.core.errors import JokerError, QueueDownError
 from joker.jobs.job import Job, State
@@ -11,22 +13,46 @@ from joker.jobs.queue import Progress, Work
 _log = logging.getLogger(__name__)
 
 
-def make_attempt(job: Job, work: Work, progress: Progress) -> Job:
+Observe = Callable[[str, float], None]
+"""Takes in an attempt's outcome and its seconds."""
+
+OUTCOMES = ("told", "cancelled", "refused", "fault", "lost")
+
+
+def make_attempt(
+    job: Job, work: Work, progress: Progress, observe: Observe = lambda *_: None
+) -> Job:
     """Do a job's work once; return the job as told, as failed, or as PENDING for another attempt.
 
     A `JokerError` is an answer for the person who asked. Anything else is a fault, which is
-    logged and may be gone the next time.
+    logged and may be gone the next time. Either way one line of the log says how it went.
 
     Raises:
         QueueDownError: If the work could not say how far it is; there is nobody to answer.
     """
+    began = time.perf_counter()
+    outcome = "lost"
     try:
         jokes = work(job.request, progress)
+        outcome = "cancelled" if progress.stopped() else "told"
+        return job.moved(State.SUCCESS, jokes=tuple(jokes))
     except QueueDownError:
         raise
     except JokerError as error:
+        outcome = "refused"
         return job.moved(State.FAILURE, error=str(error))
     except Exception:
-        _log.exception("attempt %d at job %s failed", job.attempts, job.id)
+        outcome = "fault"
+        _log.exception("fault", extra={"fields": {"task_id": job.id}})
         return job.moved(State.PENDING)
-    return job.moved(State.SUCCESS, jokes=tuple(jokes))
+    finally:
+        seconds = time.perf_counter() - began
+        observe(outcome, seconds)
+        fields = {
+            "request_id": job.request_id,
+            "task_id": job.id,
+            "attempt": job.attempts,
+            "outcome": outcome,
+            "seconds": round(seconds, 4),
+        }
+        _log.info("attempt", extra={"fields": fields})

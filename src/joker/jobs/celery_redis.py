@@ -16,19 +16,30 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kombu.exceptions import OperationalError
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
+from joker.jobs.arrivals import Arrivals
 from joker.jobs.broker import make_celery, publish
 from joker.jobs.job import Event, Job, JokeRequest, State
+from joker.jobs.queue import Load
 from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
-from joker.jobs.records import CONNECTION, SCRIPT, events_key, reaching, read_job, to_json
+from joker.jobs.records import (
+    CONNECTION,
+    SCRIPT,
+    events_key,
+    reaching,
+    read_job,
+    to_json,
+)
 
 # How long one read of a stream waits; a deadline that passes meanwhile is seen afterwards.
 _BLOCK_SECONDS = 0.5
+_CONNECTIONS = 32
+_TURN_SECONDS = 20.0
 _BEGINNING = "0-0"
 _EVENT_ID = re.compile("[0-9]{1,18}-[0-9]{1,18}")
 
@@ -58,17 +69,25 @@ class CeleryRedisQueue:
         self._deadline_seconds = deadline_seconds
         self._keep_seconds = keep_seconds
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
-        self._redis = Redis.from_url(url, retry=retry, **CONNECTION)
+        # More calls than connections wait their turn.
+        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+            url, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, retry=retry, **CONNECTION
+        )
+        self._redis = Redis.from_pool(pool)
+        self._arrivals = Arrivals(self._redis)
         self._script = self._redis.register_script(SCRIPT)
         self._celery = make_celery(url, deadline_seconds)
 
-    async def submit(self, request: JokeRequest, *, key: str | None = None) -> Job:
+    async def submit(
+        self, request: JokeRequest, *, key: str | None = None, request_id: str | None = None
+    ) -> Job:
         """Take a job in; see `JobQueue.submit`."""
         text = to_json(request.to_dict())
         what, record = await self._call(
             "submit",
             secrets.token_urlsafe(16),
             text,
+            to_json(request_id),
             "" if key is None else _digest(key),
             _digest(text),
             to_json(late(self._deadline_seconds)),
@@ -105,46 +124,50 @@ class CeleryRedisQueue:
             left = until - clock()
             if job.state.final or left <= 0:
                 return job
-            # No timeout of asyncio's: before Python 3.12 the client may miss its cancellation.
             for event in await self._read(job_id, seen, min(left, _BLOCK_SECONDS)):
                 seen = event.id
 
     async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
         """Yield a job's events behind one that was seen; see `JobQueue.events`."""
         seen = after if after and _EVENT_ID.fullmatch(after) else _BEGINNING
+        job = await self.get(job_id)
         while True:
-            # Read before its events, so that a job found final has all of them there.
-            job = await self.get(job_id)
-            block_seconds = None if job.state.final else _BLOCK_SECONDS
-            for event in await self._read(job_id, seen, block_seconds):
+            events = await self._read(job_id, seen, None if job.state.final else _BLOCK_SECONDS)
+            for event in events:
                 seen = event.id
                 yield event
                 if event.name == "state" and State(event.data["state"]).final:
                     return
             if job.state.final:
                 return
+            if not events:
+                # Read before its events, so that a job found final has all of them there.
+                job = await self.get(job_id)
 
-    async def waiting(self) -> int:
-        """Return how many jobs wait for a worker."""
-        return int(await self._call("count_waiting"))
-
-    async def workers(self) -> int:
-        """Return how many worker processes gave a sign of life within their leases."""
-        return int(await self._call("count_workers"))
+    async def load(self) -> Load:
+        """Return what there is to do, and how many worker processes show signs of life."""
+        waiting, running, workers, told_seconds_ago = await self._call("load")
+        return Load(
+            waiting, running, workers, float(told_seconds_ago) if told_seconds_ago else None
+        )
 
     async def close(self) -> None:
         """Close the connections; jobs go on, for they are the workers'."""
+        await self._arrivals.close()
         await self._redis.aclose()
         self._celery.close()
 
     async def _read(self, job_id: str, seen: str, block_seconds: float | None) -> list[Event]:
         """Return the events behind one, after waiting for the first; None waits for none."""
-        block = None if block_seconds is None else max(1, int(block_seconds * 1000))
+        key = events_key(job_id)
         with reaching(self._url):
-            streams: Any = await self._redis.xread({events_key(job_id): seen}, block=block)
+            streams: Any = await self._redis.xread({key: seen})
+            if not streams and block_seconds is not None:
+                await self._arrivals.wait(key, seen, block_seconds)
+                streams = await self._redis.xread({key: seen})
         return [
             Event(event_id, fields["name"], json.loads(fields["data"]))
-            for _, entries in streams
+            for _, entries in streams or ()
             for event_id, fields in entries
         ]
 

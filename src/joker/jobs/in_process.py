@@ -20,7 +20,7 @@ from typing import Any
 from joker.core.errors import KeyConflictError, QueueDownError, QueueFullError, UnknownJobError
 from joker.jobs.attempt import make_attempt
 from joker.jobs.job import Event, Job, JokeRequest, JokeResult, State
-from joker.jobs.queue import Work
+from joker.jobs.queue import Load, Work
 from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
 
 _JOIN_SECONDS = 5.0
@@ -101,6 +101,7 @@ class InProcessQueue:
         self._pending: dict[str, _Entry] = {}
         self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told_at: float | None = None
         self._closed = False
         # Daemons, because work that hangs must not keep the process from ending.
         self._threads = [
@@ -110,7 +111,9 @@ class InProcessQueue:
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, request: JokeRequest, *, key: str | None = None) -> Job:
+    async def submit(
+        self, request: JokeRequest, *, key: str | None = None, request_id: str | None = None
+    ) -> Job:
         """Take a job in; see `JobQueue.submit`."""
         if self._closed:
             raise QueueDownError("the server is stopping; try again later")
@@ -129,6 +132,7 @@ class InProcessQueue:
             state=State.PENDING,
             created_at=now,
             deadline_at=now + self._deadline_seconds,
+            request_id=request_id,
         )
         entry = self._entries[job.id] = self._pending[job.id] = _Entry(job, key)
         if key is not None:
@@ -171,13 +175,15 @@ class InProcessQueue:
                     return
                 await changed.wait()
 
-    async def waiting(self) -> int:
-        """Return how many jobs wait for a thread."""
-        return len(self._pending)
-
-    async def workers(self) -> int:
-        """Return how many threads are there to tell jokes."""
-        return sum(thread.is_alive() for thread in self._threads)
+    async def load(self) -> Load:
+        """Return what there is to do, and how many threads there are to do it."""
+        told_at = self._told_at
+        return Load(
+            waiting=len(self._pending),
+            running=len(self._threads) - self._idle,
+            workers=sum(thread.is_alive() for thread in self._threads),
+            told_seconds_ago=None if told_at is None else time.monotonic() - told_at,
+        )
 
     async def close(self) -> None:
         """Revoke what is not final, and let the threads end."""
@@ -213,6 +219,8 @@ class InProcessQueue:
         """Take in what an attempt came to; its thread is idle again."""
         self._idle += 1
         if not entry.job.state.final:
+            if outcome.state is State.SUCCESS:
+                self._told_at = time.monotonic()
             if outcome.state.final:
                 self._finish(entry, outcome)
             elif outcome.attempts >= MOST_ATTEMPTS:

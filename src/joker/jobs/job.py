@@ -67,6 +67,8 @@ class JokeResult:
         tries: How many times the engine was asked for it.
         original: Whether it is no near-copy of a training joke; None where that is not known.
         similarity: To the most similar training joke, from 0 to 1; None where it is not known.
+        prompt_tokens: Tokens that the model was given; None where nobody counted.
+        tokens: Tokens of the joke behind those, its end included; None where nobody counted.
     """
 
     question: str
@@ -75,6 +77,8 @@ class JokeResult:
     tries: int
     original: bool | None = None
     similarity: float | None = None
+    prompt_tokens: int | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Job:
         attempts: How many times a worker began it.
         jokes: What was told; all of it once the state is SUCCESS.
         error: Why it failed, in one sentence.
+        request_id: Names in logs whoever asked for it.
     """
 
     id: str
@@ -100,6 +105,7 @@ class Job:
     attempts: int = 0
     jokes: tuple[JokeResult, ...] = ()
     error: str | None = None
+    request_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object that `from_dict` reads back."""

@@ -21,7 +21,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from joker.core.errors import QueueDownError
-from joker.jobs.attempt import make_attempt
+from joker.jobs.attempt import Observe, make_attempt
 from joker.jobs.job import Job, JokeResult, State
 from joker.jobs.queue import Work
 from joker.jobs.records import CONNECTION, SCRIPT, reaching, read_job, to_json
@@ -71,12 +71,21 @@ class Leases:
         url: The Redis, as redis://:password@host:port/number.
         lease_seconds: After so long without a sign of this process, its jobs are others'.
         publish: Publishes a job that waits.
+        observe: Hears of every attempt.
     """
 
-    def __init__(self, url: str, *, lease_seconds: float, publish: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease_seconds: float,
+        publish: Callable[[str], None],
+        observe: Observe = lambda *_: None,
+    ) -> None:
         self._url = url
         self._lease_seconds = lease_seconds
         self._publish = publish
+        self._observe = observe
         retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
         self._redis = Redis.from_url(url, retry=retry, **CONNECTION)
         self._script = self._redis.register_script(SCRIPT)
@@ -124,7 +133,7 @@ class Leases:
             return
         self._held.add(lease)
         try:
-            self._settle(lease, make_attempt(read_job(record), work, lease))
+            self._settle(lease, make_attempt(read_job(record), work, lease, self._observe))
         finally:
             self._held.discard(lease)
 
@@ -146,7 +155,7 @@ class Leases:
                 for lease in list(self._held):
                     lease.change("renew", self._lease_seconds)
                 for job_id in self._call("sweep", pause, unclaimed):
-                    _log.info("job %s is published again", job_id)
+                    _log.info("published again", extra={"fields": {"task_id": job_id}})
                     self._publish(job_id)
             except Exception as error:  # A keeper that ends would lose every job of this process.
                 _log.warning("leases were not renewed: %s", error)

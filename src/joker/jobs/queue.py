@@ -8,6 +8,7 @@ runs against both. What a worker does with a job is not the queue's matter: it g
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from joker.jobs.job import Event, Job, JokeRequest, JokeResult
@@ -31,6 +32,23 @@ Work = Callable[[JokeRequest, Progress], list[JokeResult]]
 for the person who asked; any other exception is a fault, and the job is tried again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a queue has to do, and who is there to do it.
+
+    Attributes:
+        waiting: Jobs that wait for a worker.
+        running: Jobs that a worker has in hand.
+        workers: Workers that are there; it takes at least one to tell a joke.
+        told_seconds_ago: Since any of them told a job's jokes; None before the first.
+    """
+
+    waiting: int
+    running: int
+    workers: int
+    told_seconds_ago: float | None
+
+
 class JobQueue(Protocol):
     """Takes jobs in and says what becomes of them.
 
@@ -38,8 +56,15 @@ class JobQueue(Protocol):
     forgotten some time after that, and asking for it then raises `UnknownJobError`.
     """
 
-    async def submit(self, request: JokeRequest, *, key: str | None = None) -> Job:
+    async def submit(
+        self, request: JokeRequest, *, key: str | None = None, request_id: str | None = None
+    ) -> Job:
         """Take a job in; the same key and request again give the same job.
+
+        Args:
+            request: What is asked for.
+            key: Stands for this request for as long as its job is remembered.
+            request_id: Names in the workers' logs whoever asked first.
 
         Raises:
             QueueFullError: If too many jobs wait; nothing was taken in.
@@ -68,12 +93,8 @@ class JobQueue(Protocol):
         """Yield a job's events behind one that was seen; the last tells its final state."""
         ...
 
-    async def waiting(self) -> int:
-        """Return how many jobs wait for a worker."""
-        ...
-
-    async def workers(self) -> int:
-        """Return how many workers are there, at least one of which is needed to tell a joke."""
+    async def load(self) -> Load:
+        """Return what there is to do, and who is there to do it."""
         ...
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@
 --   joker:running     jobs that a worker has, by the time its lease ends
 --   joker:deadlines   jobs that are not final, by their deadline
 --   joker:workers     workers that are there, by the time they count as gone
+--   joker:told        when a job was last told
 --   joker:sweep       there while the last sweep is recent
 --
 -- Redis's clock is the only one, so machines whose clocks differ agree. Requests, jokes and
@@ -41,7 +42,7 @@ local function snapshot(id)
   return '{"id":"' .. id .. '","request":' .. fields.request .. ',"state":"' .. fields.state
     .. '","created_at":' .. fields.created_at .. ',"deadline_at":' .. fields.deadline_at
     .. ',"attempts":' .. fields.attempts .. ',"jokes":[' .. table.concat(jokes, ',')
-    .. '],"error":' .. fields.error .. '}'
+    .. '],"error":' .. fields.error .. ',"request_id":' .. fields.request_id .. '}'
 end
 
 local function forget_jokes(id)
@@ -102,7 +103,7 @@ end
 local commands = {}
 
 -- Return what became of it (new, same, full or conflict) and the job.
-function commands.submit(id, request, key, digest, late, lost, capacity, most_attempts,
+function commands.submit(id, request, request_id, key, digest, late, lost, capacity, most_attempts,
                          deadline_seconds, keep_seconds)
   if key ~= '' then
     local known = redis.call('HMGET', idempotency_key(key), 'job', 'digest')
@@ -118,7 +119,7 @@ function commands.submit(id, request, key, digest, late, lost, capacity, most_at
   if redis.call('ZCARD', 'joker:waiting') >= tonumber(capacity) then return {'full', ''} end
 
   local deadline = seconds(now + deadline_seconds)
-  redis.call('HSET', job_key(id), 'request', request, 'state', 'PENDING',
+  redis.call('HSET', job_key(id), 'request', request, 'request_id', request_id, 'state', 'PENDING',
     'created_at', seconds(now), 'deadline_at', deadline, 'attempts', '0', 'error', 'null',
     'lease', '', 'key', key, 'late', late, 'lost', lost, 'most_attempts', most_attempts,
     'keep_seconds', keep_seconds)
@@ -142,8 +143,6 @@ function commands.cancel(id)
   return snapshot(id)
 end
 
-function commands.count_waiting() return redis.call('ZCARD', 'joker:waiting') end
-
 -- Say that a worker is there.
 function commands.attend(worker, lease_seconds)
   redis.call('ZADD', 'joker:workers', seconds(now + lease_seconds), worker)
@@ -151,9 +150,13 @@ end
 
 function commands.leave(worker) redis.call('ZREM', 'joker:workers', worker) end
 
-function commands.count_workers()
+-- Return how many jobs wait, how many are in hand, how many workers are there, and for how many
+-- seconds none has told a job.
+function commands.load()
   redis.call('ZREMRANGEBYSCORE', 'joker:workers', '-inf', seconds(now))
-  return redis.call('ZCARD', 'joker:workers')
+  local told = redis.call('GET', 'joker:told')
+  return {redis.call('ZCARD', 'joker:waiting'), redis.call('ZCARD', 'joker:running'),
+    redis.call('ZCARD', 'joker:workers'), told and seconds(now - told)}
 end
 
 -- Give a waiting job to the holder of a new lease; return the job, or false where none waits.
@@ -197,6 +200,7 @@ function commands.succeed(id, lease, ...)
     redis.call('HSET', job_key(id), 'joke:' .. (index - 1), joke)
   end
   finish(id, 'SUCCESS', 'null')
+  redis.call('SET', 'joker:told', seconds(now))
   return 1
 end
 

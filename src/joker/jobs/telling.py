@@ -53,7 +53,14 @@ class _Reporter:
 
 
 def _result(told: ToldJoke) -> JokeResult:
-    result = JokeResult(told.joke.question, told.joke.answer, told.seed, told.tries)
+    result = JokeResult(
+        told.joke.question,
+        told.joke.answer,
+        told.seed,
+        told.tries,
+        prompt_tokens=told.prompt_tokens,
+        tokens=told.tokens,
+    )
     if told.recognition is None:
         return result
     return replace(result, original=not told.retold, similarity=told.recognition.similarity)

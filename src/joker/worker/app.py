@@ -9,16 +9,22 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
+from typing import Any
 
+from celery import signals
 from celery.worker import state
 
 from joker.core.errors import ConfigError
+from joker.core.json_lines import log_as_json_lines
 from joker.jobs.broker import TASK, make_celery, publish
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings
 from joker.worker.heartbeat import beating
+from joker.worker.metrics import WorkerMetrics
+
+_log = logging.getLogger(__name__)
 
 
 def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
@@ -28,13 +34,14 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     them.
 
     Args:
-        settings: ``broker``, ``workers``, ``deadline_seconds``, ``lease_seconds`` and
-            ``heartbeat`` matter here.
+        settings: ``broker``, ``workers``, ``deadline_seconds``, ``lease_seconds``, ``heartbeat``,
+            ``host`` and ``metrics_port`` matter here.
         open_work: Called once, when the broker was reached; what it returns tells requests'
             jokes for several threads at once.
 
     Raises:
-        ConfigError: If there is no broker, or the heartbeat cannot be written.
+        ConfigError: If there is no broker, the heartbeat cannot be written, or the port for
+            figures is taken.
         QueueDownError: If it cannot be reached.
     """
     if settings.broker is None:
@@ -42,13 +49,22 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             "a worker needs the Redis it takes jobs from: --broker redis://host:port/0"
         )
     app = make_celery(settings.broker, settings.deadline_seconds)
+    log_as_json_lines()
+    # While anybody listens to this signal, Celery leaves logs alone.
+    signals.setup_logging.connect(_keep_logs)
+    metrics = WorkerMetrics(settings.workers)
     leases = Leases(
         settings.broker,
         lease_seconds=settings.lease_seconds,
         publish=functools.partial(publish, app),
+        observe=metrics.observe,
     )
-    with leases:
-        work = open_work()
+    with ExitStack() as parts:
+        port = settings.metrics_port
+        if port is not None:
+            port = parts.enter_context(metrics.exposed(settings.host, port))
+        parts.enter_context(leases)
+        work = metrics.busy(open_work())
 
         def tell(job_id: str) -> None:
             leases.work_on(job_id, work)
@@ -57,15 +73,21 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         worker = app.Worker(
             pool="threads",
             concurrency=settings.workers,
-            loglevel=logging.INFO,
             quiet=True,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
         )
-        with beating(settings.heartbeat) if settings.heartbeat else nullcontext():
-            worker.start()
+        fields = {"threads": settings.workers, "metrics_port": port}
+        _log.info("ready", extra={"fields": fields})
+        if settings.heartbeat:
+            parts.enter_context(beating(settings.heartbeat))
+        worker.start()
     # Celery calls Ctrl-C a failure, though the jobs in hand have ended.
     if state.should_stop is not None and state.should_terminate is None:
         return 0
     return int(worker.exitcode or 0)
+
+
+def _keep_logs(**_: Any) -> None:
+    pass

@@ -7,6 +7,8 @@ from fastapi.testclient import TestClient
 
 from joker.api import readiness
 from joker.core.errors import QueueDownError
+from joker.jobs.job import Job
+from joker.jobs.queue import Load
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
@@ -15,13 +17,34 @@ def test_a_live_process_says_so(client: TestClient) -> None:
     assert client.get("/health/live").json() == {"status": "ok"}
 
 
-def test_ready_is_proven_by_a_joke_and_then_taken_from_it(client: TestClient) -> None:
-    for _ in range(3):
-        assert client.get("/health/ready").json() == {"status": "ok"}
-    assert "joker:num_requests_waiting 0.0" in client.get("/metrics").text
+@pytest.fixture
+def submitted(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Return the jobs that the application's queue takes in."""
     app = client.app
     assert isinstance(app, FastAPI)
-    assert len(app.state.queue._entries) == 1
+    jobs: list[Job] = []
+    submit = app.state.queue.submit
+
+    async def remember(*arguments: object, **options: object) -> Job:
+        jobs.append(await submit(*arguments, **options))
+        return jobs[-1]
+
+    monkeypatch.setattr(app.state.queue, "submit", remember)
+    return jobs
+
+
+def test_ready_is_proven_by_a_joke_and_then_taken_from_it(
+    client: TestClient, submitted: list[Job]
+) -> None:
+    for _ in range(3):
+        assert client.get("/health/ready").json() == {"status": "ok"}
+    assert len(submitted) == 1
+
+
+def test_a_joke_that_a_client_heard_proves_it(client: TestClient, submitted: list[Job]) -> None:
+    client.get("/joke")
+    assert client.get("/health/ready").status_code == 200
+    assert len(submitted) == 1
 
 
 def test_not_ready_while_no_worker_tells(
@@ -42,10 +65,11 @@ def test_not_ready_while_the_queue_is_down(
     app = client.app
     assert isinstance(app, FastAPI)
 
-    async def fail() -> int:
+    async def fail() -> Load:
         raise QueueDownError("Redis cannot be reached; start it")
 
-    monkeypatch.setattr(app.state.queue, "waiting", fail)
+    monkeypatch.setattr(app.state.queue, "load", fail)
     unready = client.get("/health/ready")
     assert unready.status_code == 503
-    assert "Redis" in unready.json()["detail"]
+    assert "out of reach" in unready.json()["detail"]
+    assert "Redis" not in unready.text

@@ -87,8 +87,8 @@ def test_a_damaged_link_is_not_found(client: TestClient, link: str) -> None:
 
 
 @pytest.mark.integration
-def test_a_client_who_leaves_has_its_job_cancelled(serve: Serve) -> None:
-    with serve() as address, httpx2.Client(base_url=address, timeout=60) as client:
+def test_a_client_who_leaves_has_its_job_cancelled(serve: Serve, broker: str | None) -> None:
+    with serve(broker=broker) as address, httpx2.Client(base_url=address, timeout=60) as client:
         with pytest.raises(httpx2.ReadTimeout):
             client.get("/joke", params={"prompt": "hang"}, timeout=1)
         while 'outcome_total{reason="revoked"} 1.0' not in client.get("/metrics").text:

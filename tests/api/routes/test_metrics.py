@@ -1,6 +1,10 @@
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from fastapi.testclient import TestClient
+
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
 
 def read_figures(client: TestClient) -> dict[str, float]:
@@ -13,6 +17,8 @@ def test_jokes_and_outcomes_are_counted(client: TestClient) -> None:
     client.get("/joke?prompt=fail")
     figures = read_figures(client)
     assert figures["joker:jokes_total"] == 3
+    assert figures["joker:prompt_tokens_total"] == 9
+    assert figures["joker:generation_tokens_total"] == 27
     assert figures['joker:request_outcome_total{reason="success"}'] == 1
     assert figures['joker:request_outcome_total{reason="failure"}'] == 1
     assert figures["joker:e2e_request_latency_seconds_count"] == 2
@@ -30,6 +36,15 @@ def test_running_and_waiting_jobs_are_told_apart(client: TestClient) -> None:
         client.delete(f"/generate/{task['task_id']}")
     while read_figures(client)["joker:num_requests_running"] != 0:
         time.sleep(0.01)
+
+
+def test_what_alerts_compare_with_is_there(make_client: MakeClient) -> None:
+    with make_client(capacity=5, deadline_seconds=7) as client:
+        figures = read_figures(client)
+    assert figures["joker:queue_up"] == 1
+    assert figures["joker:num_workers"] == 1
+    assert figures["joker:queue_capacity"] == 5
+    assert figures["joker:deadline_seconds"] == 7
 
 
 def test_no_label_grows_with_what_clients_send(client: TestClient) -> None:

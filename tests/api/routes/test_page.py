@@ -23,6 +23,12 @@ HOSTILE = '<img src="x" onerror="document.title=\'broken\'">'
 expect.set_options(timeout=PATIENCE_MS)
 
 
+@pytest.fixture
+def broker() -> str | None:
+    """Return the queue in this process: the page knows no queue."""
+    return None
+
+
 @pytest.fixture(scope="module")
 def address(serve: Serve) -> Iterator[str]:
     """Return the address of a running server."""

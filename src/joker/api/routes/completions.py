@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
-from joker.api.errors import PROBLEM_RESPONSES
+from joker.api.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem, tell_client
+from joker.api.intake import Intake
 from joker.api.parts import TheIntake, TheQueue
 from joker.api.schemas import (
     SAMPLING,
@@ -40,6 +41,14 @@ from joker.jobs.queue import JobQueue
 
 MODEL = "joker"
 
+_NOT_FOUND = describe_problem("There is no such model.")
+_RESPONSES = {
+    **BODY_RESPONSES,
+    404: _NOT_FOUND,
+    502: describe_problem("The model gave no acceptable joke."),
+    504: describe_problem("No joke in time."),
+}
+
 router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
@@ -48,13 +57,29 @@ router = APIRouter(
 )
 
 
+class StreamOptions(BaseModel):
+    """What a stream holds beside the jokes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    include_usage: bool = Field(
+        default=False, description="End with a chunk that counts the tokens."
+    )
+
+
 class CompletionBody(BaseModel):
     """What is asked for, in OpenAI's words, and `top_k`, `candidates`, `safe` and `withhold`."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        json_schema_extra={"examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}]},
+        json_schema_extra={
+            "examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}],
+            "not": {
+                "required": ["best_of", "candidates"],
+                "properties": {"best_of": {"type": "integer"}, "candidates": {"type": "integer"}},
+            },
+        },
     )
 
     model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
@@ -68,11 +93,27 @@ class CompletionBody(BaseModel):
     safe: Safe = True
     withhold: Withhold = None
     candidates: Candidates = None
+    best_of: int | None = Field(
+        default=None,
+        ge=1,
+        description="OpenAI's way to ask for candidates: of so many in all, the best `n` are told.",
+    )
     stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(
         default=None, description="Where a text ends; the stop itself is left out."
     )
     stream: bool = Field(default=False, description="Send each joke as soon as it is told.")
+    stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256, description="Not used.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.best_of is not None and self.candidates is not None:
+            raise ValueError("'best_of' and 'candidates' are two names of one thing; give one")
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError("'best_of' must be at least 'n'")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("'stream_options' is for streams; ask for one with 'stream'")
+        return self
 
     @property
     def options(self) -> JokeOptions:
@@ -83,7 +124,7 @@ class CompletionBody(BaseModel):
             n=self.n,
             **rule,
             seed=self.seed,
-            candidates=self.candidates,
+            candidates=self.best_of // self.n if self.best_of else self.candidates,
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
@@ -106,6 +147,26 @@ class Choice(BaseModel):
     logprobs: None = None
 
 
+class Usage(BaseModel):
+    """How many tokens jokes took; candidates that were not told do not count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, job: Job) -> Self | None:
+        """Count a job's tokens; None where its workers did not."""
+        prompts = [joke.prompt_tokens for joke in job.jokes if joke.prompt_tokens is not None]
+        tokens = sum(joke.tokens or 0 for joke in job.jokes)
+        if not prompts:
+            return None
+        # All jokes of a job have one prompt.
+        return cls(
+            prompt_tokens=prompts[0], completion_tokens=tokens, total_tokens=prompts[0] + tokens
+        )
+
+
 class Completion(BaseModel):
     """Jokes as a completion, or one chunk of a stream of them."""
 
@@ -114,6 +175,7 @@ class Completion(BaseModel):
     created: int
     model: str = MODEL
     choices: list[Choice]
+    usage: Usage | None = None
 
 
 class Model(BaseModel):
@@ -136,7 +198,7 @@ class Models(BaseModel):
     "/completions",
     summary="Complete a prompt to jokes",
     response_model=Completion,
-    responses={200: {"content": {"text/event-stream": {}}}},
+    responses={**_RESPONSES, 200: {"content": {"text/event-stream": {}}}},
 )
 async def complete(
     body: CompletionBody, request: Request, intake: TheIntake, queue: TheQueue
@@ -145,10 +207,11 @@ async def complete(
     _check_model(body.model)
     if body.stream:
         job = await intake.submit(request, body.options)
-        return StreamingResponse(_stream(queue, job, body.stops), media_type="text/event-stream")
+        events = _stream(queue, intake, job, body)
+        return StreamingResponse(events, media_type="text/event-stream")
     job = await intake.tell(request, body.options)
     texts = [f"{joke.question}\n{joke.answer}" for joke in job.jokes]
-    return _completion(job, dict(enumerate(texts)), body.stops)
+    return _completion(job, dict(enumerate(texts)), body.stops, Usage.of(job))
 
 
 @router.get("/models", summary="List the models")
@@ -157,7 +220,7 @@ async def list_models() -> Models:
     return Models(data=[Model()])
 
 
-@router.get("/models/{model}", summary="Look at a model")
+@router.get("/models/{model}", summary="Look at a model", responses={404: _NOT_FOUND})
 async def read_model(model: str) -> Model:
     """Return the model, if it is the one there is."""
     _check_model(model)
@@ -169,9 +232,15 @@ def _check_model(name: str) -> None:
         raise HTTPException(404, f"there is no model {name!r}; the only one is {MODEL!r}")
 
 
-def _completion(job: Job, texts: dict[int, str], stops: Sequence[str]) -> Completion:
-    choices = [Choice(index=index, text=_cut(text, stops)) for index, text in texts.items()]
-    return Completion(id=f"cmpl-{job.id}", created=int(job.created_at), choices=choices)
+def _completion(
+    job: Job, texts: dict[int, str], stops: Sequence[str] = (), usage: Usage | None = None
+) -> Completion:
+    return Completion(
+        id=f"cmpl-{job.id}",
+        created=int(job.created_at),
+        choices=[Choice(index=index, text=_cut(text, stops)) for index, text in texts.items()],
+        usage=usage,
+    )
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
@@ -179,7 +248,9 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
 
-async def _stream(queue: JobQueue, job: Job, stops: Sequence[str]) -> AsyncIterator[bytes]:
+async def _stream(
+    queue: JobQueue, intake: Intake, job: Job, body: CompletionBody
+) -> AsyncIterator[bytes]:
     """Yield server-sent events as OpenAI sends them; cancel the job if the client leaves."""
     final = False
     try:
@@ -187,17 +258,20 @@ async def _stream(queue: JobQueue, job: Job, stops: Sequence[str]) -> AsyncItera
             data = event.data
             if event.name == "joke":
                 texts = {data["index"]: f"{data['question']}\n{data['answer']}"}
-                yield _event(_completion(job, texts, stops).model_dump())
+                yield _event(_completion(job, texts, body.stops).model_dump())
             elif event.name == "state":
                 state = State(data["state"])
                 final = state.final
                 if final and state is not State.SUCCESS:
                     yield _error(data["error"] or "the joke was cancelled; ask again")
+                elif final and body.stream_options and body.stream_options.include_usage:
+                    usage = Usage.of(Job.from_dict(data))
+                    yield _event(_completion(job, {}, usage=usage).model_dump())
     except QueueError as error:
-        yield _error(str(error))
+        yield _error(tell_client(error))
     finally:
         if not final:
-            await queue.cancel(job.id)
+            await intake.abandon(job)
     yield format_sse_event(data_str="[DONE]")
 
 

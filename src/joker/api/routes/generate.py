@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from joker.api.errors import PROBLEM_RESPONSES
+from joker.api.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
 from joker.api.parts import TheIntake, TheQueue, TheSettings
 from joker.api.schemas import GenerateBody, Joke, Task
 from joker.api.security import identify_client, require_key
@@ -18,7 +18,7 @@ from joker.jobs.job import Event, Job, JokeResult
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"description": "There is no such job, or no longer."}
+    404: describe_problem("There is no such job, or no longer.")
 }
 
 router = APIRouter(
@@ -33,7 +33,10 @@ router = APIRouter(
     "",
     status_code=202,
     summary="Ask for jokes",
-    responses={200: {"model": Task, "description": "Told within the time to wait."}},
+    responses={
+        **BODY_RESPONSES,
+        200: {"model": Task, "description": "Told within the time to wait."},
+    },
 )
 async def create(
     body: GenerateBody,
@@ -97,12 +100,12 @@ async def stream(
     job: Annotated[Job, Depends(_find_job)],
     queue: TheQueue,
     last_event_id: Annotated[
-        str | None,
+        str,
         Header(
-            pattern=r"^\d{1,20}(-\d{1,20})?$",
+            pattern=r"^([0-9]{1,20}(-[0-9]{1,20})?)?$",
             description="The last event seen; the stream goes on behind it.",
         ),
-    ] = None,
+    ] = "",
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream what happens to a job until it is final.
 

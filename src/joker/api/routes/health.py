@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from joker.api.errors import describe_problem
 from joker.api.parts import TheReadiness
 
 router = APIRouter(prefix="/health", tags=["operation"])
@@ -28,7 +29,7 @@ async def live() -> Health:
 @router.get(
     "/ready",
     summary="Would a joke be told now?",
-    responses={503: {"description": "No: the problem says why."}},
+    responses={503: describe_problem("No: the problem says why.")},
 )
 async def ready(readiness: TheReadiness) -> Health:
     """Answer 200 if the queue answers and a joke was told in the last minute, or is told now."""

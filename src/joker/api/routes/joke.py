@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import ValidationError
 
-from joker.api.errors import PROBLEM_RESPONSES
+from joker.api.errors import PROBLEM_RESPONSES, describe_problem
 from joker.api.html import render_page
 from joker.api.links import read_link
 from joker.api.negotiation import HTML, JSON, TEXT, choose_media_type
@@ -35,8 +35,8 @@ router = APIRouter(
                 HTML: {},
             },
         },
-        502: {"description": "The model gave no acceptable joke."},
-        504: {"description": "No joke in time."},
+        502: describe_problem("The model gave no acceptable joke."),
+        504: describe_problem("No joke in time."),
     },
 )
 
@@ -53,7 +53,7 @@ async def tell(
     "/jokes/{link_id}",
     summary="Tell a shared joke again",
     response_class=PlainTextResponse,
-    responses={404: {"description": "The link is damaged."}},
+    responses={404: describe_problem("The link is damaged.")},
 )
 async def tell_again(link_id: str, request: Request, intake: TheIntake) -> Response:
     """Tell the joke of a link; the same one as long as the server keeps its model."""

@@ -1,0 +1,19 @@
+"""What schemathesis leaves out: parts that are refused for how they fit together, which no schema
+can say. Other tests have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+
+TOGETHER = {"best_of", "stream_options"}
+
+
+@schemathesis.hook
+def filter_case(context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> bool:
+    """Say whether a case is worth trying."""
+    keys = set(case.query or ()) | set(case.body if isinstance(case.body, dict) else ())
+    headers = {name.lower() for name in case.headers or ()}
+    apart = not TOGETHER & keys and not keys >= {"safe", "withhold"}
+    return apart and "idempotency-key" not in headers
