@@ -85,7 +85,9 @@ def main() -> int:
     if shutil.which("redis-server") is None:
         print("stack: redis-server is not installed; 'make system' installs it", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Said aloud, for a shell starts what runs in the background with Ctrl-C ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="joker-stack-") as name:
         folder, port, redis_port = Path(name), options.port or _free_port(), _free_port()
         stack = Stack(_write_settings(folder, redis_port))
