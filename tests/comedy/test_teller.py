@@ -1,73 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from joker.comedy.teller import Teller, ToldJoke, UntoldError, draw_seed
+from joker.comedy.teller import Teller, UntoldError, draw_seed
 from joker.core.errors import GenerationError, InputError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.core.template import TEMPLATES
-from joker.core.tokenizer import EncodedJoke, JokeTokenizer
-from joker.engines import Completion, Engine, Request, open_engine
-from joker.engines.base import AbandonedError, Hear, Stopped
-
-END = "<|endoftext|>"
-MARKER = "\n<|answer|> "
-
-
-class ScriptedEngine:
-    """An engine that continues each request with what a function of it says.
-
-    A text without an end stands for one that was cut off. An answer fits its question the better
-    the more exclamation marks it has.
-    """
-
-    def __init__(self, script: Callable[[Request], str]) -> None:
-        template = TEMPLATES["original"]
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        self.backend = Tokenizer(models.BPE({sign: i for i, sign in enumerate(alphabet)}, []))
-        self.backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self.backend.decoder = decoders.ByteLevel()
-        self.backend.add_special_tokens([END, *template.special_tokens])
-        self.tokenizer = JokeTokenizer(self.backend, template, END)
-        self.script = script
-        self.batches: list[list[Request]] = []
-        self.scored: list[EncodedJoke] = []
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        hear: Hear | None = None,
-        stopped: Stopped | None = None,
-    ) -> list[Completion]:
-        if stopped and stopped():
-            raise AbandonedError
-        self.batches.append(list(requests))
-        drawn = [self.backend.encode(self.script(request)).ids for request in requests]
-        if hear:
-            for place, ids in enumerate(drawn):
-                for end in range(1, len(ids) + 1):
-                    hear(place, ids[:end])
-        return [self._complete(*pair) for pair in zip(requests, drawn, strict=True)]
-
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        self.scored += jokes
-        texts = [self.tokenizer.decode(joke.input_ids) for joke in jokes]
-        return [float(text.count("!")) if "<|question|>" in text else 0.0 for text in texts]
-
-    def _complete(self, request: Request, drawn: list[int]) -> Completion:
-        ids = [*self.tokenizer.encode_prompt(request.prompt), *drawn]
-        return Completion(ids, finished=ids[-1] == self.tokenizer.end_id)
-
-
-def good(request: Request) -> str:
-    return f" number {request.seed}{MARKER}Fine.{END}"
+from joker.engines import Engine, Request, open_engine
+from tests.comedy.scripted import END, MARKER, ScriptedEngine, excited, good
 
 
 def test_jokes_are_told_in_one_batch() -> None:
@@ -121,10 +63,6 @@ def test_the_seeds_of_jokes_and_tries_all_differ() -> None:
     seeds = [request.seed for batch in engine.batches for request in batch]
     assert len(set(seeds)) == len(seeds) == 1000
     assert all(0 <= seed < 2**32 for seed in seeds)
-
-
-def excited(request: Request) -> str:
-    return f" number {request.seed}{MARKER}Fine{'!' * (1 + request.seed % 50)}{END}"
 
 
 def test_the_candidate_whose_answer_fits_best_is_told() -> None:
@@ -283,81 +221,6 @@ def test_drawn_seeds_are_seeds() -> None:
     seeds = {draw_seed() for _ in range(100)}
     assert len(seeds) > 90
     assert all(0 <= seed < 2**32 for seed in seeds)
-
-
-class Audience:
-    """Remembers what it saw, and leaves when it has seen enough."""
-
-    def __init__(self, patience: int = 1_000) -> None:
-        self.drafts: list[tuple[int, str, str]] = []
-        self.jokes: list[tuple[int, ToldJoke]] = []
-        self._patience = patience
-
-    def partial(self, index: int, question: str, answer: str) -> None:
-        self.drafts.append((index, question, answer))
-
-    def told(self, index: int, joke: ToldJoke) -> None:
-        self.jokes.append((index, joke))
-
-    def stopped(self) -> bool:
-        return len(self.jokes) >= self._patience
-
-
-def test_a_single_candidate_is_shown_word_by_word() -> None:
-    audience = Audience()
-    Teller(ScriptedEngine(lambda _: f" café is it?{MARKER}That one.{END}")).tell(
-        "Which", seed=7, watch=audience
-    )
-    assert audience.drafts == [
-        (0, "Which", ""),
-        (0, "Which café", ""),
-        (0, "Which café is", ""),
-        (0, "Which café is it?", ""),
-        (0, "Which café is it?", "That"),
-    ]
-
-
-def test_nobody_sees_candidates_that_may_not_be_told() -> None:
-    audience = Audience()
-    told = Teller(ScriptedEngine(excited)).tell("Which", 2, seed=7, candidates=4, watch=audience)
-    assert audience.drafts == []
-    assert audience.jokes == list(enumerate(told))
-
-
-def test_what_the_list_flags_is_not_shown_in_safe_mode() -> None:
-    engine = ScriptedEngine(lambda _: f" is it?{MARKER}It is a shitty and so on.{END}")
-    safe, unsafe = Audience(), Audience()
-    with pytest.raises(UntoldError):
-        Teller(engine).tell("Which", seed=7, watch=safe)
-    Teller(engine).tell("Which", seed=7, withheld=(), watch=unsafe)
-    assert {answer for _, _, answer in safe.drafts} == {"", "It", "It is", "It is a"}
-    assert "It is a shitty and so" in {answer for _, _, answer in unsafe.drafts}
-
-
-def test_jokes_are_heard_as_soon_as_they_are_certain() -> None:
-    spoilt = iter([True, False, False, False])
-    engine = ScriptedEngine(lambda r: " or" if next(spoilt) else good(r))
-    audience = Audience()
-    told = Teller(engine).tell(count=3, seed=7, watch=audience)
-    assert audience.jokes == [(1, told[1]), (2, told[2]), (0, told[0])]
-
-
-def test_a_joke_told_again_is_heard_at_the_end(sample_jokes: list[Joke]) -> None:
-    known = Joke("Which number one", "Fine.")
-    engine = ScriptedEngine(lambda _: f" number one{MARKER}Fine.{END}")
-    audience = Audience()
-    teller = Teller(engine, fingerprints=Fingerprints.of([known, *sample_jokes]))
-    told = teller.tell("Which", 2, seed=7, watch=audience)
-    assert audience.jokes == list(enumerate(told))
-    assert all(joke.retold for joke in told)
-
-
-def test_telling_ends_when_nobody_waits() -> None:
-    engine = ScriptedEngine(good)
-    audience = Audience(patience=0)
-    with pytest.raises(AbandonedError):
-        Teller(engine).tell(count=3, watch=audience)
-    assert not engine.batches
 
 
 @pytest.fixture(scope="module")
