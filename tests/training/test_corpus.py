@@ -137,12 +137,40 @@ def test_corpus_opens_again_only_for_what_it_was_made_of(
         open_corpus(corpus[0].path, prepared, replace(CONFIG, vocabulary_size=700))
 
 
+def test_of_jokes_and_posts_told_again_the_first_is_read(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    known = prepared.jokes("train")[0].joke
+    posts = [
+        f"{known.question.upper()}\n{known.answer}",
+        f"{OWN.question}\n{OWN.answer}",
+        f"{OWN.question}\n{OWN.answer[:-1]}, and so it went!",
+        "A clock walked in and struck twelve.",
+        "A clock walked in, and struck twelve!",
+        "A kettle sang until nobody listened any more.",
+    ]
+    lines = "".join(json.dumps({"text": post}) + "\n" for post in posts)
+    (texts / "posts-00.jsonl").write_text(lines)
+    distinct = replace(CONFIG, distinct=True)
+    shards, _ = build_corpus(texts, prepared, tmp_path / "tokens", distinct, lambda _: None)
+    train = prepared.jokes("train")
+    firsts = {one.cluster: one.joke for one in reversed(train)}
+    learnt = [*(one.joke for one in train if firsts[one.cluster] == one.joke), OWN]
+    assert documents(shards, "jokes") == [CONFIG.template.render(joke) for joke in learnt]
+    assert documents(shards, "posts") == [posts[3], posts[5]]
+    counts = shards.facts["documents"]
+    assert counts["jokes"]["near-copies of others"] == len(train) + 3 - len(learnt)
+    assert counts["posts"]["near-copies of others"] == 1
+
+
 def test_sources_outside_the_mixture_are_not_read(
     texts: Path, prepared: PreparedData, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, characters={"tales": 100, "jokes": 1})
     shards, _ = build_corpus(texts, prepared, tmp_path / "tokens", config, lambda _: None)
     assert set(shards.tokens) == {"jokes", "tales"}
-    open_corpus(shards.path, prepared, replace(config, characters={"tales": 99}))
+    open_corpus(shards.path, prepared, replace(config, characters={"tales": 99, "jokes": 10**9}))
     with pytest.raises(DataError, match="another amount of text"):
         open_corpus(shards.path, prepared, replace(config, characters={"tales": 101}))

@@ -132,7 +132,8 @@ def test_malformed_mixture_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"warmup": 0.7}, {"decay": -0.1}, {"learning_rate": 0.0}, {"batch_size": 0}]
+    "settings",
+    [{"warmup": 0.7}, {"decay": -0.1}, {"learning_rate": 0.0}, {"batch_size": 0}, {"dropout": 1.0}],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -9,7 +9,9 @@ What is left out, and counted by reason:
 - whatever holds a joke of the test split (`joker.data.decontamination`);
 - posts that are no joke, by the rules of `joker.data.parsing`;
 - with ``safe``, jokes that the moderation list flags in any category, and passages of
-  other texts that it flags as offensive in themselves (`GRAVE`).
+  other texts that it flags as offensive in themselves (`GRAVE`);
+- with ``distinct``, all but the first of jokes and posts that are near-copies of one
+  another (`joker.data.near_copies`): what is read again and again is learnt by heart.
 
 Posts that are jokes of question and answer are laid out as all jokes are, and go into
 the source `JOKES` behind the prepared folder's own.
@@ -24,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from math import inf
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,6 +43,7 @@ from joker.core.tokenizer import JokeTokenizer
 from joker.data.cleaning import clean, flatten
 from joker.data.decontamination import HeldOutJokes
 from joker.data.documents import Document, TextFile, text_files
+from joker.data.near_copies import find_near_copies
 from joker.data.parsing import parse_post
 from joker.data.prepared import PreparedData
 from joker.data.shards import ShardWriter, TokenShards
@@ -73,6 +76,7 @@ class CorpusConfig:
         posts: Sources whose documents are posts: a title in the first line, then the body.
         left_out: Origins of documents that are not read.
         safe: Leave out what the moderation list flags.
+        distinct: Leave out jokes and posts that are near-copies of one before them.
         characters: Most characters kept of each source; a source that is not named is not read.
             None keeps all of all. The prepared jokes are always kept whole.
     """
@@ -82,6 +86,7 @@ class CorpusConfig:
     posts: frozenset[str]
     left_out: frozenset[str]
     safe: bool
+    distinct: bool = False
     characters: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,6 +149,11 @@ def build_corpus(
                 outcomes = _in_order(pool, source, documents)
                 counts[source] = kept.take(source, outcomes, config.limit(source))
                 report(f"{source}: {_summary(counts[source])}")
+    if config.distinct:
+        left_out = _leave_near_copies_out(out, [JOKES, *sorted(config.posts & set(counts))])
+        for source, count in left_out.items():
+            counts[source]["near-copies of others"] = count
+            report(f"{source}: {count:,} near-copies of others left out")
     sample = _SAMPLE_CHARACTERS // len(counts)
     tokenizer = with_special_tokens(
         train_tokenizer(
@@ -215,7 +225,11 @@ def jokes_in(shards: TokenShards, tokenizer: JokeTokenizer) -> list[Joke]:
 def _holds_enough(made: dict[str, int] | None, config: CorpusConfig) -> bool:
     if made is None or config.characters is None:
         return made is None
-    return all(made.get(source, 0) >= count for source, count in config.characters.items())
+    return all(
+        made.get(source, 0) >= count
+        for source, count in config.characters.items()
+        if source != JOKES  # always whole
+    )
 
 
 class _KeptDocuments:
@@ -239,11 +253,27 @@ class _KeptDocuments:
             for kept in outcome.kept:
                 counts[f"kept as {kept.kind}"] += 1
                 file = self._jokes if kept.kind == "joke" else own
-                file.write(json.dumps(kept.content, ensure_ascii=False) + "\n")
+                file.write(_line(kept.content))
                 written += sum(map(len, kept.content))
             if written >= characters:
                 break
         return counts
+
+
+def _leave_near_copies_out(folder: Path, sources: Sequence[str]) -> dict[str, int]:
+    """Keep the first of all near-copies in several sources; return how many each lost."""
+    kept = {source: list(_read_kept(folder, source)) for source in sources}
+    # A text without an answer stands for both, which changes no set of 5-grams but at the seam.
+    jokes = [Joke(content[0], content[-1]) for content in chain.from_iterable(kept.values())]
+    is_first = np.zeros(len(jokes), np.bool_)
+    is_first[np.unique(find_near_copies(jokes).clusters, return_index=True)[1]] = True
+    marks = iter(is_first.tolist())
+    left_out = {}
+    for source, contents in kept.items():
+        distinct = list(compress(contents, islice(marks, len(contents))))
+        _write_kept(folder, source, distinct)
+        left_out[source] = len(contents) - len(distinct)
+    return left_out
 
 
 def _safe_jokes(jokes: Sequence[Joke], safe: bool) -> Iterator[_Outcome]:
@@ -369,6 +399,15 @@ def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
 
 def _kept_path(folder: Path, source: str) -> Path:
     return folder / f"{source}.kept.jsonl"
+
+
+def _line(content: tuple[str, ...]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _write_kept(folder: Path, source: str, contents: Iterable[tuple[str, ...]]) -> None:
+    with _kept_path(folder, source).open("w", encoding="utf-8") as lines:
+        lines.writelines(map(_line, contents))
 
 
 def _read_kept(folder: Path, source: str) -> Iterator[tuple[str, ...]]:

@@ -143,6 +143,7 @@ def _base(
         posts=_names(config.posts),
         left_out=_names(config.leave_out),
         safe=config.safe,
+        distinct=config.distinct,
         characters=None
         if tokens_of is None
         else {source: round(n * _CHARACTERS_PER_TOKEN) for source, n in tokens_of.items()},
@@ -152,7 +153,7 @@ def _base(
     else:
         shards, tokenizer = build_corpus(texts, run.data, tokens, corpus_config, report)
     model = GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
-    set_dropout(model, 0.0)
+    set_dropout(model, config.dropout)
     return shards, make_base(model, tokenizer, run.template)
 
 

@@ -31,6 +31,8 @@ class PretrainingConfig:
     posts: str = option("", "Sources of posts, parsed into jokes where they are: 'humor,other'.")
     leave_out: str = option("", "Origins of documents that are not read: 'someboard,other'.")
     safe: bool = option(False, "Leave out what the moderation list flags.")
+    distinct: bool = option(False, "Read one of jokes and posts that are near-copies.")
+    dropout: float = option(0.0, "Share of activations dropped.")
     optimizer: OptimizerKind = option("muon", "Muon for hidden matrices, or AdamW for all.")
     learning_rate: float = option(2e-3, "Peak learning rate.")
     weight_decay: float = option(0.1, "Weight decay.")
@@ -57,6 +59,8 @@ class PretrainingConfig:
             raise ConfigError("settings 'warmup' and 'decay' are shares that add up to 1 at most")
         if min(self.weight_decay, self.checkpoint_minutes) < 0:
             raise ConfigError("'weight_decay' and 'checkpoint_minutes' must not be negative")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("setting 'dropout' must be a share from 0 to below 1")
         if not 0 <= self.seed < 2**32:
             raise ConfigError("setting 'seed' must lie between 0 and 4294967295")
         for mixture in (self.mixture, self.final_mixture):
