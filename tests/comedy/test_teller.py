@@ -195,6 +195,16 @@ def test_told_jokes_hold_no_control_characters_but_line_feeds() -> None:
     assert told.joke == Joke("Why a ]0;b", "c d\ne")
 
 
+def test_a_joke_ends_at_a_stop_and_is_tried_again_where_nothing_stands_before_it() -> None:
+    answers = iter(["!!", "Fine! Or so they say.", "Never better."])
+
+    def stopping(request: Request) -> str:
+        return f" number 1{MARKER}{next(answers)}{END}"
+
+    told = Teller(ScriptedEngine(stopping)).tell("Why", 2, Sampling(stop=("!", "?")))
+    assert [(one.joke.answer, one.tries) for one in told] == [("Never better.", 2), ("Fine", 1)]
+
+
 def test_broken_characters_are_tried_again() -> None:
     endings = iter([f" x{MARKER}\ufffd{END}", f" x{MARKER}y{END}"])
     (told,) = Teller(ScriptedEngine(lambda _: next(endings))).tell()

@@ -7,6 +7,7 @@ import pytest
 from joker.comedy.teller import Teller, ToldJoke, UntoldError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
+from joker.core.sampling import Sampling
 from joker.engines.base import AbandonedError
 from tests.comedy.scripted import END, MARKER, ScriptedEngine, excited, good
 
@@ -41,6 +42,14 @@ def test_a_single_candidate_is_shown_word_by_word() -> None:
         (0, "Which café is it?", ""),
         (0, "Which café is it?", "That"),
     ]
+
+
+def test_nothing_is_shown_from_a_stop_on() -> None:
+    audience = Audience()
+    engine = ScriptedEngine(lambda _: f" is it?{MARKER}That one of the two.{END}")
+    (told,) = Teller(engine).tell("Which", sampling=Sampling(stop=("of",)), watch=audience)
+    assert told.joke.answer == "That one"
+    assert {answer for _, _, answer in audience.drafts} == {"", "That", "That one"}
 
 
 def test_nobody_sees_candidates_that_may_not_be_told() -> None:

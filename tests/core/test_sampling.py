@@ -20,8 +20,16 @@ def test_defaults_are_the_originals() -> None:
         ("top_p", 1.1),
         ("top_p", float("nan")),
         ("max_new_tokens", 0),
+        ("stop", ("!", "")),
+        ("stop", ("a", "b", "c", "d", "e")),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(field: str, value: float) -> None:
+def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(SamplingError, match=field):
         Sampling(**{field: value})  # type: ignore[arg-type]
+
+
+def test_an_answer_is_cut_at_whichever_stop_comes_first() -> None:
+    sampling = Sampling(stop=("kettle", "tea"))
+    assert sampling.cut("More tea for the kettle") == "More "
+    assert sampling.cut("More of everything") == "More of everything"

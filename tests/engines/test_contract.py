@@ -257,6 +257,28 @@ def test_work_that_nobody_waits_for_ends_early(engine: Engine) -> None:
     assert ids(engine, request) == ids(engine, request)
 
 
+def test_an_answer_ends_at_the_first_stop_and_its_neighbours_do_not(
+    engine: Engine, learnt: list[Joke]
+) -> None:
+    first, second, third, *_ = learnt[3].answer.split()
+    start = "What do you call a"
+    stopping = replace(GREEDY, stop=("nowhere", third, second))
+    plain = Request(start, GREEDY, seed=0)
+    stopped, whole = engine.generate([Request(start, stopping, seed=0), plain])
+    assert stopped.finished
+    assert len(stopped.token_ids) < len(whole.token_ids)
+    assert whole.token_ids[: len(stopped.token_ids)] == stopped.token_ids
+    _, answer = engine.tokenizer.parse_start(stopped.token_ids)
+    assert stopping.cut(answer).split() == [first]
+    assert ids(engine, plain) == [whole.token_ids]
+
+
+def test_a_stop_in_the_question_ends_nothing(engine: Engine) -> None:
+    request = Request("What do you call a", GREEDY, seed=0)
+    stopping = replace(request, sampling=replace(GREEDY, stop=("What",)))
+    assert engine.generate([stopping]) == engine.generate([request])
+
+
 @pytest.mark.integration
 def test_calls_of_many_threads_give_what_each_gives_alone(
     kind: Kind, engine: Engine, sample_jokes: list[Joke]

@@ -29,6 +29,7 @@ def link_to(request: JokeRequest, seed: int) -> str:
         sampling.top_k,
         sampling.top_p,
         sampling.max_new_tokens,
+        *([sampling.stop] if sampling.stop else ()),
     )
     text = json.dumps(recipe, ensure_ascii=False, separators=(",", ":"))
     return "/jokes/" + base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
@@ -43,7 +44,10 @@ def read_link(link_id: str) -> dict[str, object]:
     try:
         text = base64.urlsafe_b64decode(link_id + "=" * (-len(link_id) % 4))
         recipe = json.loads(text)
-        prompt, seed, withheld, candidates, temperature, top_k, top_p, max_new_tokens = recipe
+        prompt, seed, withheld, candidates, temperature, top_k, top_p, max_new_tokens, *more = (
+            recipe
+        )
+        (stop,) = more or [()]
     except (binascii.Error, TypeError, ValueError) as error:
         raise UnknownJobError(
             "this link leads to no joke; check that all of it was copied"
@@ -57,4 +61,5 @@ def read_link(link_id: str) -> dict[str, object]:
         "top_k": top_k,
         "top_p": top_p,
         "max_new_tokens": max_new_tokens,
+        "stop": stop,
     }

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 
 from joker.api.links import link_to
 from joker.comedy.moderation import CATEGORIES, Category, read_categories
-from joker.core.sampling import Sampling
+from joker.core.sampling import MOST_STOPS, Sampling
 from joker.jobs.job import Job, JokeRequest, JokeResult, State
 
 SAMPLING = Sampling()
@@ -92,6 +92,15 @@ NewTokens = Annotated[
     int,
     Field(ge=1, description="Most tokens behind the prompt; `/info` has the limit."),
 ]
+StopText = Annotated[str, AfterValidator(_check_unicode), Field(min_length=1, max_length=100)]
+Stop = Annotated[
+    list[StopText],
+    Field(
+        max_length=MOST_STOPS,
+        description="Texts that end an answer where the first of them begins.",
+        examples=[["!"]],
+    ),
+]
 
 
 class JokeOptions(BaseModel):
@@ -109,13 +118,16 @@ class JokeOptions(BaseModel):
     top_k: TopK = SAMPLING.top_k
     top_p: TopP = SAMPLING.top_p
     max_new_tokens: NewTokens = SAMPLING.max_new_tokens
+    stop: Stop = []
 
     def to_request(self, *, seed: int, candidates: int) -> JokeRequest:
         """Return the request as the queue takes it; a seed or number given here is the default."""
         return JokeRequest(
             prompt=self.prompt,
             count=self.n,
-            sampling=Sampling(self.temperature, self.top_k, self.top_p, self.max_new_tokens),
+            sampling=Sampling(
+                self.temperature, self.top_k, self.top_p, self.max_new_tokens, tuple(self.stop)
+            ),
             seed=seed if self.seed is None else self.seed,
             withheld=self._withheld(),
             candidates=candidates if self.candidates is None else self.candidates,

@@ -174,14 +174,14 @@ class Teller:
             ]
             hear = None
             if watch and candidates == 1:
-                hear = self._show(watch, prompt, missing, withheld)
+                hear = self._show(watch, prompt, missing, sampling, withheld)
             stopped = watch.stopped if watch else None
             completions = iter(self._engine.generate(requests, hear=hear, stopped=stopped))
             faultless: dict[int, list[Joke]] = {}
             lengths: dict[Joke, int] = {}
             for number in missing:
                 for completion in islice(completions, candidates):
-                    outcome = self._read(completion, prompt, withheld)
+                    outcome = self._read(completion, prompt, sampling, withheld)
                     if isinstance(outcome, Joke):
                         faultless.setdefault(number, []).append(outcome)
                         lengths[outcome] = len(completion.token_ids) - prompt_tokens
@@ -210,7 +210,12 @@ class Teller:
         return jokes
 
     def _show(
-        self, watch: Watch, prompt: str, numbers: Sequence[int], withheld: Collection[Category]
+        self,
+        watch: Watch,
+        prompt: str,
+        numbers: Sequence[int],
+        sampling: Sampling,
+        withheld: Collection[Category],
     ) -> Hear:
         """Return what shows a watch the jokes that are being drawn, word by word.
 
@@ -224,7 +229,7 @@ class Teller:
         def hear(place: int, token_ids: list[int]) -> None:
             question, answer = tokenizer.parse_start([*prompt_ids, *token_ids])
             if answer:
-                answer = _whole_words(answer)
+                answer = sampling.cut(_whole_words(answer)).rstrip()
             else:
                 question = _whole_words(question)
             draft = _printable(question), _printable(answer)
@@ -257,13 +262,21 @@ class Teller:
         return {number: (joke, known[joke]) for number, joke in zip(groups, best, strict=True)}
 
     def _read(
-        self, completion: Completion, prompt: str, withheld: Collection[Category]
+        self,
+        completion: Completion,
+        prompt: str,
+        sampling: Sampling,
+        withheld: Collection[Category],
     ) -> Joke | str:
         """Return the joke that a completion tells, or why it tells none."""
         if not completion.finished:
             return "were cut off before their end"
-        joke = self._engine.tokenizer.parse(completion.token_ids)
-        joke = joke and Joke.from_text(_printable(joke.question), _printable(joke.answer))
+        # A joke that a stop has ended lacks its end token.
+        ids = [*completion.token_ids, self._engine.tokenizer.end_id]
+        joke = self._engine.tokenizer.parse(ids)
+        if joke:
+            answer = sampling.cut(joke.answer)
+            joke = Joke.from_text(_printable(joke.question), _printable(answer))
         if joke is None:
             return "had no question or no single answer"
         if _BROKEN_UTF8 in (joke.question + joke.answer) and _BROKEN_UTF8 not in prompt:

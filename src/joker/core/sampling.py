@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from joker.core.errors import SamplingError
 
+MOST_STOPS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -16,12 +18,14 @@ class Sampling:
         top_k: Keep only the k likeliest tokens; 0 keeps all.
         top_p: Keep the smallest set of tokens whose probability reaches p.
         max_new_tokens: Most tokens generated after the prompt.
+        stop: Texts that end an answer where the first of them begins; at most 4, none empty.
     """
 
     temperature: float = 1.0
     top_k: int = 50
     top_p: float = 0.95
     max_new_tokens: int = 100
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 5.0:
@@ -32,3 +36,10 @@ class Sampling:
             raise SamplingError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.max_new_tokens < 1:
             raise SamplingError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}")
+        if len(self.stop) > MOST_STOPS or not all(self.stop):
+            raise SamplingError(f"stop takes at most {MOST_STOPS} texts, none of them empty")
+
+    def cut(self, answer: str) -> str:
+        """Return what stands before the first stop in an answer, or all of it."""
+        places = [answer.find(stop) for stop in self.stop if stop in answer]
+        return answer[: min(places, default=len(answer))]

@@ -46,7 +46,7 @@ class Completion:
 
     Attributes:
         token_ids: The prompt's ids and what was generated, the end token included when reached.
-        finished: Whether the end token was reached, rather than a limit.
+        finished: Whether the end token or a stop was reached, rather than a limit.
     """
 
     token_ids: list[int]

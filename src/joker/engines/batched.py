@@ -7,7 +7,7 @@ The steps themselves are a `Runner`'s: `InThread` here makes them while its one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -24,14 +24,23 @@ from joker.engines.base import (
 from joker.engines.batch import Batch, Generation, Output, Scoring, Task
 from joker.engines.scheduler import Scheduler
 
+Follow = Callable[[int, list[int]], bool]
+"""Is told a task's place and all its tokens so far, whenever a task that is streamed has more;
+says whether that is enough and no more need be drawn."""
+
 
 class Runner(Protocol):
     """Puts tasks through a batch."""
 
     def run(
-        self, tasks: Sequence[Task], hear: Hear | None = None, stopped: Stopped | None = None
+        self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
     ) -> list[Output]:
-        """Return every task's whole output, in order; the other arguments are `Engine.generate`'s.
+        """Return every task's whole output, in order.
+
+        Args:
+            tasks: What is to be done.
+            follow: Told of tokens as they are drawn; may end a task early.
+            stopped: Ends all of them early.
 
         Raises:
             AbandonedError: If ``stopped`` said so.
@@ -67,10 +76,26 @@ class BatchedEngine:
     ) -> list[Completion]:
         """Continue every request; see `Engine.generate`."""
         tasks = [self._generation(request, hear is not None) for request in requests]
-        outputs = self._runner.run(tasks, hear, stopped)
+        at_stop: set[int] = set()
+
+        def follow(place: int, token_ids: list[int]) -> bool:
+            if hear:
+                hear(place, token_ids)
+            sampling = tasks[place].sampling
+            if sampling.stop:
+                ids = [*tasks[place].prompt_ids, *token_ids]
+                _, answer = self.tokenizer.parse_start(ids)
+                if sampling.cut(answer) != answer:
+                    at_stop.add(place)
+            return place in at_stop
+
+        outputs = self._runner.run(tasks, follow, stopped)
         return [
-            Completion([*task.prompt_ids, *output.token_ids], self._has_ended(output))
-            for task, output in zip(tasks, outputs, strict=True)
+            Completion(
+                [*task.prompt_ids, *output.token_ids],
+                place in at_stop or self._has_ended(output),
+            )
+            for place, (task, output) in enumerate(zip(tasks, outputs, strict=True))
         ]
 
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
@@ -88,7 +113,8 @@ class BatchedEngine:
 
     def _generation(self, request: Request, streamed: bool) -> Generation:
         prompt_ids, max_new_tokens = encode_request(request, self.tokenizer, self._context_length)
-        return Generation(prompt_ids, max_new_tokens, request.sampling, request.seed, streamed)
+        followed = streamed or bool(request.sampling.stop)
+        return Generation(prompt_ids, max_new_tokens, request.sampling, request.seed, followed)
 
     def _has_ended(self, output: Output) -> bool:
         return output.token_ids[-1:] == [self.tokenizer.end_id]
@@ -106,18 +132,19 @@ class InThread:
         self._calls = count()
 
     def run(
-        self, tasks: Sequence[Task], hear: Hear | None = None, stopped: Stopped | None = None
+        self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
     ) -> list[Output]:
         """Step until all tasks are done; see `Runner.run`."""
         call = next(self._calls)
-        outputs = Outputs(len(tasks), hear)
+        outputs = Outputs(len(tasks), follow)
         self._scheduler.submit(call, tasks)
         try:
             while not outputs.complete:
                 if stopped and stopped():
                     raise AbandonedError
                 new = self._scheduler.step()
-                outputs.take({place: output for (_, place), output in new.items()})
+                for place in outputs.take({place: output for (_, place), output in new.items()}):
+                    self._scheduler.drop((call, place))
         finally:
             self._scheduler.cancel(call)
         return outputs.whole
@@ -131,30 +158,36 @@ class Outputs:
 
     Args:
         tasks: How many there are.
-        hear: Told of new tokens.
+        follow: Told of new tokens.
     """
 
-    def __init__(self, tasks: int, hear: Hear | None) -> None:
+    def __init__(self, tasks: int, follow: Follow | None) -> None:
         self.whole = [Output() for _ in range(tasks)]
         self._open = tasks
-        self._hear = hear
+        self._follow = follow
 
     @property
     def complete(self) -> bool:
         """Whether every task is done."""
         return self._open == 0
 
-    def take(self, new: Mapping[int, Output]) -> None:
-        """Add what is new of each task, by its place.
+    def take(self, new: Mapping[int, Output]) -> list[int]:
+        """Add what is new of each task, by its place; return the places that need no more.
 
         Raises:
             ResourceError: If a task was given up.
         """
+        enough = []
         for place, output in new.items():
+            if self.whole[place].done:  # it was under way when the task was dropped
+                continue
             if output.error:
                 raise ResourceError(output.error)
             token_ids = self.whole[place].token_ids + output.token_ids
-            self.whole[place] = Output(token_ids, output.done, output.log_probability)
-            self._open -= output.done
-            if self._hear and output.token_ids:
-                self._hear(place, token_ids)
+            done = output.done
+            if self._follow and output.token_ids and self._follow(place, token_ids) and not done:
+                enough.append(place)
+                done = True
+            self.whole[place] = Output(token_ids, done, output.log_probability)
+            self._open -= done
+        return enough

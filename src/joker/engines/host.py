@@ -39,6 +39,13 @@ class Cancel:
     call: int
 
 
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Asks for no more of one task that somebody follows."""
+
+    key: Key
+
+
 def main(descriptor: int) -> None:
     """Load what the pipe names and serve it; the body of the process.
 
@@ -63,8 +70,8 @@ def serve(connection: Connection, batch: Batch) -> None:
     """Step for the other end until it closes.
 
     Args:
-        connection: Brings `Submit` and `Cancel`; takes a dict from calls to `News`, empty ones as
-            signs of life.
+        connection: Brings `Submit`, `Drop` and `Cancel`; takes a dict from calls to `News`, empty
+            ones as signs of life.
         batch: Where tasks advance.
 
     Raises:
@@ -83,6 +90,8 @@ def serve(connection: Connection, batch: Batch) -> None:
                     for place, task in enumerate(message.tasks)
                     if isinstance(task, Generation) and not task.streamed
                 }
+            elif isinstance(message, Drop):
+                scheduler.drop(message.key)
             else:
                 scheduler.cancel(message.call)
                 for key in [key for key in unfollowed if key[0] == message.call]:

@@ -19,10 +19,10 @@ from itertools import count
 from multiprocessing.connection import Pipe
 from queue import Empty, SimpleQueue
 
-from joker.engines.base import AbandonedError, Hear, Stopped
+from joker.engines.base import AbandonedError, Stopped
 from joker.engines.batch import Batch, Output, Task
-from joker.engines.batched import Outputs
-from joker.engines.host import Cancel, News, Submit
+from joker.engines.batched import Follow, Outputs
+from joker.engines.host import Cancel, Drop, News, Submit
 
 # Not with -m, because what goes through the pipe names the module by its own name.
 _MAIN = "import sys; from joker.engines.host import main; main(int(sys.argv[1]))"
@@ -81,6 +81,10 @@ class _Process:
         self._send(Submit(call, tasks))
         return news
 
+    def drop(self, call: int, place: int) -> None:
+        """Want no more of one task."""
+        self._send(Drop((call, place)))
+
     def forget(self, call: int, *, cancel: bool) -> None:
         """Want no more news of a call, nor any more of its tasks if it is to be cancelled."""
         with self._lock:
@@ -93,7 +97,7 @@ class _Process:
         self.popen.kill()
         self.popen.wait()
 
-    def _send(self, message: Submit | Cancel) -> None:
+    def _send(self, message: Submit | Drop | Cancel) -> None:
         # Whoever waits hears from the reader that the process is gone.
         with suppress(OSError), self._lock:
             self._connection.send(message)
@@ -144,7 +148,7 @@ class EngineProcess:
         return self._process.popen.pid
 
     def run(
-        self, tasks: Sequence[Task], hear: Hear | None = None, stopped: Stopped | None = None
+        self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
     ) -> list[Output]:
         """Have tasks advanced beside everybody else's; see `joker.engines.batched.Runner.run`.
 
@@ -152,7 +156,7 @@ class EngineProcess:
             EngineDiedError: If the process died.
         """
         call = next(self._numbers)
-        outputs = Outputs(len(tasks), hear)
+        outputs = Outputs(len(tasks), follow)
         process = self._living()
         waiting = process.submit(call, tasks)
         try:
@@ -166,7 +170,8 @@ class EngineProcess:
                     continue
                 if news is None:
                     raise EngineDiedError("the engine died; it is started again")
-                outputs.take(news)
+                for place in outputs.take(news):
+                    process.drop(call, place)
         finally:
             process.forget(call, cancel=not outputs.complete)
         return outputs.whole

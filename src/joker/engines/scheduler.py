@@ -42,6 +42,11 @@ class Scheduler:
         """Drop what a call has in the batch and before it."""
         self._waiting.pop(call, None)
         for key in [key for key in self._running if key[0] == call]:
+            self.drop(key)
+
+    def drop(self, key: Key) -> None:
+        """Let a task leave the batch unfinished, if it is still there."""
+        if key in self._running:
             self._running.remove(key)
             self._batch.remove(key)
 

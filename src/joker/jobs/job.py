@@ -52,8 +52,10 @@ class JokeRequest:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> JokeRequest:
         """Read what `to_dict` gave."""
-        sampling, withheld = Sampling(**fields["sampling"]), tuple(fields["withheld"])
-        return cls(**{**fields, "sampling": sampling, "withheld": withheld})
+        sampling = dict(fields["sampling"])
+        sampling["stop"] = tuple(sampling.get("stop", ()))
+        withheld = tuple(fields["withheld"])
+        return cls(**{**fields, "sampling": Sampling(**sampling), "withheld": withheld})
 
 
 @dataclass(frozen=True, slots=True)

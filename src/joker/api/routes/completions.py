@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
@@ -29,6 +29,8 @@ from joker.api.schemas import (
     Prompt,
     Safe,
     Seed,
+    Stop,
+    StopText,
     Temperature,
     TopK,
     TopP,
@@ -98,8 +100,9 @@ class CompletionBody(BaseModel):
         ge=1,
         description="OpenAI's way to ask for candidates: of so many in all, the best `n` are told.",
     )
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(
-        default=None, description="Where a text ends; the stop itself is left out."
+    stop: StopText | Literal[""] | Stop | None = Field(
+        default=None,
+        description="Where a text ends, itself left out; no more of an answer is drawn.",
     )
     stream: bool = Field(default=False, description="Send each joke as soon as it is told.")
     stream_options: StreamOptions | None = None
@@ -129,13 +132,15 @@ class CompletionBody(BaseModel):
             top_k=self.top_k,
             top_p=self.top_p,
             max_new_tokens=self.max_tokens,
+            stop=self.stops,
         )
 
     @property
-    def stops(self) -> Sequence[str]:
-        """The stops as a list; an empty one would stop every text at once and is none."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [stop for stop in stops if stop]
+    def stops(self) -> list[str]:
+        """The stops as a list; an empty text is none."""
+        if isinstance(self.stop, str):
+            return [self.stop] if self.stop else []
+        return self.stop or []
 
 
 class Choice(BaseModel):
