@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from joker.api.errors import install_error_handlers
+from joker.api.head import HeadAsGet
 from joker.api.intake import Intake
 from joker.api.limits import RateLimiter
 from joker.api.metrics import Metrics
@@ -83,7 +84,7 @@ def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
         allow_headers=["*"],
         expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
     )
@@ -92,4 +93,5 @@ def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
         Middleware(RequestLog, metrics=figures),
         *([cors] if settings.cors_origins else []),
         Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
+        Middleware(HeadAsGet),
     ]
