@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,11 +101,12 @@ async def test_three_faults_fail_with_a_reason_that_tells_nothing_of_the_inside(
     assert "scripted" not in done.error
 
 
-async def test_a_deadline_ends_a_job_whose_work_hangs_and_late_jokes_are_ignored(
-    make_queue: MakeQueue, make_request: MakeRequest, gate: Path
+@pytest.mark.parametrize(("queues", "own"), [(1.5, None), (60.0, 1.5), (1.5, 60.0)])
+async def test_the_nearer_deadline_ends_a_job_whose_work_hangs_and_late_jokes_are_ignored(
+    make_queue: MakeQueue, make_request: MakeRequest, gate: Path, queues: float, own: float | None
 ) -> None:
-    queue = make_queue(deadline_seconds=1.5)
-    job = await queue.submit(make_request(f"deaf {gate}"))
+    queue = make_queue(deadline_seconds=queues)
+    job = await queue.submit(replace(make_request(f"deaf {gate}"), deadline_seconds=own))
     done = await queue.wait(job.id, LONG)
     assert (done.state, done.jokes) == (State.FAILURE, ())
     assert done.error is not None

@@ -129,9 +129,10 @@ def _check_limits(options: JokeOptions, settings: Settings) -> None:
         ("jokes (n)", options.n, settings.max_count),
         ("candidates", options.candidates or 1, settings.max_candidates),
         ("max_new_tokens", options.max_new_tokens, settings.max_new_tokens),
+        ("deadline_seconds", options.deadline_seconds or 0, settings.deadline_seconds),
     ):
         if asked > most:
-            raise InputError(f"{name}: at most {most}; ask for fewer")
+            raise InputError(f"{name}: at most {most}; ask for less")
 
 
 async def _until_gone(request: Request) -> None:

@@ -44,6 +44,7 @@ def _state_limits(document: dict[str, Any], settings: Settings) -> None:
         "candidates": {"maximum": settings.max_candidates},
         "max_new_tokens": {"maximum": settings.max_new_tokens},
         "max_tokens": {"maximum": settings.max_new_tokens},
+        "deadline_seconds": {"maximum": settings.deadline_seconds},
     }
     places = [
         *((one["name"], one["schema"]) for one in document["paths"]["/joke"]["get"]["parameters"]),

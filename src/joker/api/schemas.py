@@ -92,6 +92,15 @@ NewTokens = Annotated[
     int,
     Field(ge=1, description="Most tokens behind the prompt; `/info` has the limit."),
 ]
+Deadline = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds until the job fails if it is not told; `/info` has default and limit.",
+        examples=[10],
+    ),
+]
 StopText = Annotated[str, AfterValidator(_check_unicode), Field(min_length=1, max_length=100)]
 Stop = Annotated[
     list[StopText],
@@ -119,6 +128,7 @@ class JokeOptions(BaseModel):
     top_p: TopP = SAMPLING.top_p
     max_new_tokens: NewTokens = SAMPLING.max_new_tokens
     stop: Stop = []
+    deadline_seconds: Deadline = None
 
     def to_request(self, *, seed: int, candidates: int) -> JokeRequest:
         """Return the request as the queue takes it; a seed or number given here is the default."""
@@ -131,6 +141,7 @@ class JokeOptions(BaseModel):
             seed=seed if self.seed is None else self.seed,
             withheld=self._withheld(),
             candidates=candidates if self.candidates is None else self.candidates,
+            deadline_seconds=self.deadline_seconds,
         )
 
     @model_validator(mode="after")

@@ -52,7 +52,7 @@ class CeleryRedisQueue:
     Args:
         url: The Redis, as redis://:password@host:port/number.
         capacity: Most jobs that wait.
-        deadline_seconds: A job that is not told by then fails.
+        deadline_seconds: A job that is not told by then fails, at the latest.
         keep_seconds: How long a final job is remembered.
     """
 
@@ -83,6 +83,7 @@ class CeleryRedisQueue:
     ) -> Job:
         """Take a job in; see `JobQueue.submit`."""
         text = to_json(request.to_dict())
+        deadline_seconds = request.deadline_within(self._deadline_seconds)
         what, record = await self._call(
             "submit",
             secrets.token_urlsafe(16),
@@ -90,11 +91,11 @@ class CeleryRedisQueue:
             to_json(request_id),
             "" if key is None else _digest(key),
             _digest(text),
-            to_json(late(self._deadline_seconds)),
+            to_json(late(deadline_seconds)),
             to_json(LOST),
             self._capacity,
             MOST_ATTEMPTS,
-            self._deadline_seconds,
+            deadline_seconds,
             self._keep_seconds,
         )
         if what == "full":

@@ -78,7 +78,7 @@ class InProcessQueue:
         work: Tells a request's jokes; called by several threads at once.
         workers: How many threads there are.
         capacity: Most jobs that wait.
-        deadline_seconds: A job that is not told by then fails.
+        deadline_seconds: A job that is not told by then fails, at the latest.
         keep_seconds: How long a final job is remembered.
     """
 
@@ -126,19 +126,20 @@ class InProcessQueue:
             raise QueueFullError(full(self._capacity))
         self._loop = asyncio.get_running_loop()
         now = time.time()
+        deadline_seconds = request.deadline_within(self._deadline_seconds)
         job = Job(
             id=secrets.token_urlsafe(16),
             request=request,
             state=State.PENDING,
             created_at=now,
-            deadline_at=now + self._deadline_seconds,
+            deadline_at=now + deadline_seconds,
             request_id=request_id,
         )
         entry = self._entries[job.id] = self._pending[job.id] = _Entry(job, key)
         if key is not None:
             self._keys[key] = job.id
         entry.note("state", job.to_dict())
-        entry.timer = self._loop.call_later(self._deadline_seconds, self._expire, entry)
+        entry.timer = self._loop.call_later(deadline_seconds, self._expire, entry)
         self._hand_out()
         return job
 
@@ -247,7 +248,7 @@ class InProcessQueue:
             entry.timer = self._loop.call_later(self._keep_seconds, self._forget, entry)
 
     def _expire(self, entry: _Entry) -> None:
-        reason = late(self._deadline_seconds)
+        reason = late(entry.job.request.deadline_within(self._deadline_seconds))
         self._finish(entry, entry.job.moved(State.FAILURE, error=reason))
 
     def _forget(self, entry: _Entry) -> None:

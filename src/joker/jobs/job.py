@@ -36,6 +36,8 @@ class JokeRequest:
         seed: Decides all jokes.
         withheld: Categories of which a flagged joke is withheld, in `CATEGORIES`' order.
         candidates: Candidates of each joke, of which the best is told.
+        deadline_seconds: When the job fails that has not been told, counted from when it is taken
+            in; None leaves it to the queue, whose own deadline none exceeds.
     """
 
     prompt: str
@@ -44,6 +46,11 @@ class JokeRequest:
     seed: int
     withheld: tuple[Category, ...]
     candidates: int
+    deadline_seconds: float | None = None
+
+    def deadline_within(self, most_seconds: float) -> float:
+        """Return the seconds until the job's deadline in a queue that grants so many at most."""
+        return min(self.deadline_seconds or most_seconds, most_seconds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object that `from_dict` reads back."""

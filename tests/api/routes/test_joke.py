@@ -54,6 +54,12 @@ def test_an_untold_joke_is_a_bad_gateway_with_its_reason(client: TestClient) -> 
     assert "5 tries" in failed.json()["detail"]
 
 
+def test_a_joke_past_its_own_deadline_is_an_error(client: TestClient) -> None:
+    late = client.get("/joke", params={"prompt": "hang", "deadline_seconds": 0.05})
+    assert late.status_code == 502
+    assert "within 0.05 seconds" in late.json()["detail"]
+
+
 def test_a_joke_past_its_deadline_is_an_error(make_client: MakeClient) -> None:
     with make_client(deadline_seconds=0.05) as client:
         assert client.get("/joke", params={"prompt": "hang"}).status_code == 502
