@@ -21,11 +21,11 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from joker.core.errors import ConfigError
+from joker.jobs.attempt import TELLING_BUCKETS
 from joker.jobs.queue import Load
 from joker.settings import Settings
 
 _REASONS = ("success", "failure", "revoked", "lost", "rate_limited", "queue_full")
-_JOKE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
 
 
@@ -78,17 +78,17 @@ class Metrics:
         self.latency_seconds = self._histogram(
             "joker:e2e_request_latency_seconds",
             "From being taken in to the final state.",
-            _JOKE_BUCKETS,
+            TELLING_BUCKETS,
         )
         self.queue_seconds = self._histogram(
             "joker:request_queue_time_seconds",
             "From being taken in to a worker's beginning.",
-            _JOKE_BUCKETS,
+            TELLING_BUCKETS,
         )
         self.first_joke_seconds = self._histogram(
             "joker:time_to_first_joke_seconds",
             "From being taken in to the first joke.",
-            _JOKE_BUCKETS,
+            TELLING_BUCKETS,
         )
         self.http_requests = self._counter(
             "joker:http_requests", "HTTP answers.", "method", "route", "status"

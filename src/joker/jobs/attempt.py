@@ -18,6 +18,9 @@ Observe = Callable[[str, float], None]
 
 OUTCOMES = ("told", "cancelled", "refused", "fault", "lost")
 
+TELLING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
+"""Seconds that part the bars of histograms of how long telling takes, servers' and workers'."""
+
 
 def make_attempt(
     job: Job, work: Work, progress: Progress, observe: Observe = lambda *_: None

@@ -16,11 +16,9 @@ from prometheus_client import (
 )
 
 from joker.core.errors import ConfigError
-from joker.jobs.attempt import OUTCOMES
+from joker.jobs.attempt import OUTCOMES, TELLING_BUCKETS
 from joker.jobs.job import JokeRequest, JokeResult
 from joker.jobs.queue import Progress, Work
-
-_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 
 
 class WorkerMetrics:
@@ -45,7 +43,7 @@ class WorkerMetrics:
         self._seconds = Histogram(
             "joker:worker_attempt_seconds",
             "How long attempts took.",
-            buckets=_BUCKETS,
+            buckets=TELLING_BUCKETS,
             registry=registry,
         )
 
