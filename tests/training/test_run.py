@@ -74,3 +74,14 @@ def test_safe_training_leaves_out_flagged_jokes_and_counts_them(
     assert flagged >= 10
     assert len(kept) == len(everything) - flagged
     assert not any("pump" in joke.question for joke in kept)
+
+
+def test_distinct_training_takes_the_first_joke_of_each_cluster(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    train = prepared.jokes("train")
+    firsts = {one.cluster: one.joke for one in reversed(train)}
+    assert len(firsts) < len(train)
+    kept, flagged = Run(prepared, tmp_path, TrainingConfig(distinct=True)).training_jokes()
+    assert kept == [one.joke for one in train if firsts[one.cluster] == one.joke]
+    assert (len(kept), flagged) == (len(firsts), 0)

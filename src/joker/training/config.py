@@ -27,6 +27,7 @@ class TrainingConfig:
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
     safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
+    distinct: bool = option(False, "Train on one of jokes that are near-copies.")
     epochs: float = option(3.0, "Passes over the training jokes.")
     max_steps: int = option(0, "Stop after so many optimizer steps; 0 goes by epochs.")
     learning_rate: float | None = option(None, "Peak learning rate of AdamW.")

@@ -42,6 +42,10 @@ class RunConfig(Protocol):
     def safe(self) -> bool:
         """Whether training jokes that the moderation list flags are left out."""
 
+    @property
+    def distinct(self) -> bool:
+        """Whether of training jokes that are near-copies only the first is read."""
+
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -84,12 +88,16 @@ class Run(Generic[C]):
 
     def training_jokes(self) -> tuple[list[Joke], int]:
         """Return the jokes to train on and how many the moderation list took out."""
-        jokes = [prepared.joke for prepared in self.data.jokes("train")]
-        if not self.config.safe:
-            return jokes, 0
-        moderator = Moderator.default()
-        kept = [joke for joke in jokes if not moderator.check(f"{joke.question}\n{joke.answer}")]
-        return kept, len(jokes) - len(kept)
+        every = self.data.jokes("train")
+        kept = every
+        if self.config.safe:
+            check = Moderator.default().check
+            kept = [one for one in every if not check(f"{one.joke.question}\n{one.joke.answer}")]
+        flagged = len(every) - len(kept)
+        if self.config.distinct:
+            firsts = {one.cluster: one for one in reversed(kept)}
+            kept = [one for one in kept if one is firsts[one.cluster]]
+        return [one.joke for one in kept], flagged
 
 
 def begin_run(data: PreparedData, out: Path, config: C) -> Run[C]:
