@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,45 @@ from joker.core.model_folder import ModelFolder, bundled_model
 
 ROOT = Path(__file__).parents[2]
 TEXT_SOURCES = ("humor", "trivia", "dialogue", "sentences", "books", "wikipedia")
+
+_PARTS = (
+    (
+        "The blue harbour",
+        "An old postman",
+        "Every second gull",
+        "My grandmother's clock",
+        "The last tram",
+        "A tired lighthouse",
+        "Nobody's umbrella",
+    ),
+    (
+        "talked of rain",
+        "slept until noon",
+        "counted the bridges",
+        "waited for letters",
+        "hummed a slow waltz",
+        "borrowed a ladder",
+        "painted the fence",
+    ),
+    (
+        "beside the bakery",
+        "under a silver moon",
+        "behind closed shutters",
+        "in the middle of town",
+        "with great patience",
+        "for no reason at all",
+        "after the harvest",
+    ),
+    (
+        "and then went home.",
+        "while children laughed.",
+        "until the kettle boiled.",
+        "as winter came early.",
+        "before anyone woke up.",
+        "because it was Sunday.",
+        "though it cost a penny.",
+    ),
+)
 
 Furnish = Callable[[Path, str], None]
 
@@ -71,7 +111,8 @@ def _write(path: Path, columns: str, rows: Iterable[Sequence[object]]) -> None:
 
 
 def _tales(source: str) -> Iterable[str]:
-    for colour in ("blue", "grey", "silver", "white"):
-        for count in range(12):
-            text = f"In {source} the {colour} harbour slept while {count} gulls talked of rain."
-            yield json.dumps({"text": text}) + "\n"
+    """Yield documents of which two share one part in four at most, so that none is a near-copy."""
+    for row, column in product(range(7), repeat=2):
+        places = (row, column, row + column, row + 2 * column)
+        parts = [part[place % 7] for part, place in zip(_PARTS, places, strict=True)]
+        yield json.dumps({"text": f"{' '.join(parts)} That was in {source}."}) + "\n"
