@@ -137,6 +137,16 @@ def test_corpus_opens_again_only_for_what_it_was_made_of(
         open_corpus(corpus[0].path, prepared, replace(CONFIG, vocabulary_size=700))
 
 
+def test_a_corpus_made_before_a_setting_was_known_is_refused_by_its_name(
+    corpus: tuple[TokenShards, list[str]], prepared: PreparedData, tmp_path: Path
+) -> None:
+    facts = json.loads((corpus[0].path / "tokens.json").read_text())
+    del facts["facts"]["settings"]["distinct"]
+    (tmp_path / "tokens.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="another distinct"):
+        open_corpus(tmp_path, prepared, CONFIG)
+
+
 def test_of_jokes_and_posts_told_again_the_first_is_read(
     prepared: PreparedData, tmp_path: Path
 ) -> None:

@@ -39,7 +39,7 @@ class Sampling:
         if len(self.stop) > MOST_STOPS or not all(self.stop):
             raise SamplingError(f"stop takes at most {MOST_STOPS} texts, none of them empty")
 
-    def cut(self, answer: str) -> str:
-        """Return what stands before the first stop in an answer, or all of it."""
-        places = [answer.find(stop) for stop in self.stop if stop in answer]
-        return answer[: min(places, default=len(answer))]
+    def cut(self, text: str) -> str:
+        """Return what stands before the first stop in a text, or all of it."""
+        places = [text.find(stop) for stop in self.stop if stop in text]
+        return text[: min(places, default=len(text))]

@@ -200,7 +200,7 @@ def open_corpus(
     shards = TokenShards.open(path)
     made_with = shards.facts["settings"]
     wanted = config.to_dict()
-    differing = [n for n in wanted if n != "characters" and made_with[n] != wanted[n]]
+    differing = [n for n in wanted if n != "characters" and made_with.get(n) != wanted[n]]
     if shards.facts["data"] != data.manifest.fingerprint:
         differing.append("set of jokes")
     if not _holds_enough(made_with["characters"], config):

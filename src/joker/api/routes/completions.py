@@ -8,7 +8,7 @@ whole before anyone hears it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Request
@@ -216,7 +216,7 @@ async def complete(
         return StreamingResponse(events, media_type="text/event-stream")
     job = await intake.tell(request, body.options)
     texts = [f"{joke.question}\n{joke.answer}" for joke in job.jokes]
-    return _completion(job, dict(enumerate(texts)), body.stops, Usage.of(job))
+    return _completion(job, dict(enumerate(texts)), Usage.of(job))
 
 
 @router.get("/models", summary="List the models")
@@ -237,20 +237,15 @@ def _check_model(name: str) -> None:
         raise HTTPException(404, f"there is no model {name!r}; the only one is {MODEL!r}")
 
 
-def _completion(
-    job: Job, texts: dict[int, str], stops: Sequence[str] = (), usage: Usage | None = None
-) -> Completion:
+def _completion(job: Job, texts: dict[int, str], usage: Usage | None = None) -> Completion:
+    # The engine ends answers at a stop; to OpenAI's clients a question is text as well.
+    cut = job.request.sampling.cut
     return Completion(
         id=f"cmpl-{job.id}",
         created=int(job.created_at),
-        choices=[Choice(index=index, text=_cut(text, stops)) for index, text in texts.items()],
+        choices=[Choice(index=index, text=cut(text)) for index, text in texts.items()],
         usage=usage,
     )
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Return the text before the first stop."""
-    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
 
 async def _stream(
@@ -263,7 +258,7 @@ async def _stream(
             data = event.data
             if event.name == "joke":
                 texts = {data["index"]: f"{data['question']}\n{data['answer']}"}
-                yield _event(_completion(job, texts, body.stops).model_dump())
+                yield _event(_completion(job, texts).model_dump())
             elif event.name == "state":
                 state = State(data["state"])
                 final = state.final
@@ -271,7 +266,7 @@ async def _stream(
                     yield _error(data["error"] or "the joke was cancelled; ask again")
                 elif final and body.stream_options and body.stream_options.include_usage:
                     usage = Usage.of(Job.from_dict(data))
-                    yield _event(_completion(job, {}, usage=usage).model_dump())
+                    yield _event(_completion(job, {}, usage).model_dump())
     except QueueError as error:
         yield _error(tell_client(error))
     finally:
