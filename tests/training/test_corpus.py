@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from joker.core.errors import DataError
@@ -10,7 +11,12 @@ from joker.core.template import TEMPLATES
 from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.data.shards import TokenShards
-from joker.training.base import END_OF_TEXT
+from joker.training.base import (
+    END_OF_TEXT,
+    as_joke_tokenizer,
+    train_tokenizer,
+    with_special_tokens,
+)
 from joker.training.corpus import CorpusConfig, build_corpus, jokes_in, open_corpus
 
 pytestmark = pytest.mark.integration
@@ -135,6 +141,32 @@ def test_corpus_opens_again_only_for_what_it_was_made_of(
     open_corpus(corpus[0].path, prepared, replace(CONFIG, characters={"tales": 10}))
     with pytest.raises(DataError, match="another vocabulary size"):
         open_corpus(corpus[0].path, prepared, replace(CONFIG, vocabulary_size=700))
+
+
+def test_a_tokenizer_that_is_given_encodes_and_none_is_learnt(
+    corpus: tuple[TokenShards, list[str]], texts: Path, prepared: PreparedData, tmp_path: Path
+) -> None:
+    _, own = open_corpus(corpus[0].path, prepared, CONFIG)
+    shards, _ = build_corpus(texts, prepared, tmp_path / "tokens", CONFIG, lambda _: None, own)
+    assert documents(shards, "tales") == documents(corpus[0], "tales")
+    open_corpus(shards.path, prepared, CONFIG, own)
+    other = with_special_tokens(train_tokenizer([TALE] * 9, 600), CONFIG.template)
+    with pytest.raises(DataError, match="another tokenizer"):
+        open_corpus(shards.path, prepared, CONFIG, other)
+
+
+def test_documents_end_with_a_token_of_its_own_where_it_is_not_the_first_one(
+    corpus: tuple[TokenShards, list[str]], texts: Path, prepared: PreparedData, tmp_path: Path
+) -> None:
+    _, own = open_corpus(corpus[0].path, prepared, CONFIG)
+    own.add_special_tokens({"bos_token": "<|start|>"})
+    shards, _ = build_corpus(texts, prepared, tmp_path / "tokens", CONFIG, lambda _: None, own)
+    tokenizer = as_joke_tokenizer(own, CONFIG.template)
+    tokens = shards.stream("tales").read(0, shards.tokens["tales"])
+    starts, ends = (np.flatnonzero(tokens == i) for i in (tokenizer.start_id, tokenizer.end_id))
+    assert starts.tolist() == [0, *(ends[:-1] + 1)]
+    jokes = [one.joke for one in prepared.jokes("train")]
+    assert jokes_in(shards, tokenizer)[: len(jokes)] == jokes
 
 
 def test_a_corpus_made_before_a_setting_was_known_is_refused_by_its_name(

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from joker.core.errors import ConfigError
+from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import ModelFolder
 from joker.data.prepared import PreparedData
 from joker.training.pretraining_config import PretrainingConfig, parse_shares
@@ -91,6 +92,31 @@ def test_pretrained_folder_is_a_base_for_fine_tuning_in_16_bits(
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     trained = load_file(tmp_path / "model" / "model.safetensors")
     assert {name: tensor.shape for name, tensor in trained.items()} == shapes
+
+
+@pytest.mark.integration
+def test_pretraining_goes_on_from_a_folder_with_its_tokenizer(
+    start: Command, texts: Path, prepared: PreparedData, tmp_path: Path
+) -> None:
+    common = ("pretrain", *SHORT, "--text", texts, "--jokes", prepared.path, "--tokens", "tokens")
+    finish(start(*common, "--out", "base"))
+    finish(start(*common, "--out", "model", "--base", "base", "--seed", "2"))
+    base, model = (ModelFolder.open(tmp_path / name) for name in ("base", "model"))
+    assert model.manifest.base_model == "base"
+    assert model.manifest.earlier == [base.manifest.training]
+    assert (base.path / "tokenizer.json").read_text() == (model.path / "tokenizer.json").read_text()
+    assert model.manifest.metrics["bits_per_byte"] < base.manifest.metrics["bits_per_byte"]
+    card = (model.path / "README.md").read_text()
+    assert card.index("What it read from scratch") < card.index("What it read next")
+    before, after = (Fingerprints.read(folder.path) for folder in (base, model))
+    assert before is not None
+    assert after is not None
+    assert (before.sketches == after.sketches).all()
+
+    errors = finish(
+        start(*common, "--out", "wide", "--base", "base", "--block-size", "999"), code=2
+    )
+    assert "base looks at 128 tokens" in errors
 
 
 @pytest.mark.integration

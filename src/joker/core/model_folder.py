@@ -42,7 +42,7 @@ class Manifest:
         training: The resolved training configuration.
         packages: Versions of the packages that trained it.
         metrics: Figures measured at the end of training.
-        pretraining: The base model's own ``training``, where the base was a model folder.
+        earlier: The ``training`` of the model folders it started from, the first one first.
     """
 
     template: Template
@@ -52,7 +52,7 @@ class Manifest:
     training: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    pretraining: dict[str, Any] = field(default_factory=dict)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object that `from_dict` reads back."""
@@ -65,7 +65,7 @@ class Manifest:
             "training": self.training,
             "packages": self.packages,
             "metrics": self.metrics,
-            "pretraining": self.pretraining,
+            "earlier": self.earlier,
         }
 
     @classmethod
@@ -88,7 +88,7 @@ class Manifest:
                 training=dict(fields["training"]),
                 packages=dict(fields["packages"]),
                 metrics=dict(fields["metrics"]),
-                pretraining=dict(fields.get("pretraining", {})),
+                earlier=[dict(training) for training in fields.get("earlier", ())],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFolderError(f"{source} lacks or garbles {error}") from error

@@ -7,8 +7,9 @@ byte-level BPE tokenizer trained on the training jokes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,9 @@ from transformers import (
 )
 
 from joker.core.errors import ModelFolderError
+from joker.core.fingerprints import Fingerprints
+from joker.core.joke import Joke
+from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.core.template import Template
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines.weights import read_causal_lm
@@ -86,13 +90,18 @@ def make_base(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template
 ) -> Base:
     """Return a model and a tokenizer that already knows the layout as a base."""
-    joke_tokenizer = JokeTokenizer(
-        tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
-    )
+    joke_tokenizer = as_joke_tokenizer(tokenizer, template)
     model.config.bos_token_id = joke_tokenizer.start_id
     model.config.eos_token_id = joke_tokenizer.end_id
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
     return Base(model, tokenizer, joke_tokenizer, int(limit))
+
+
+def as_joke_tokenizer(tokenizer: PreTrainedTokenizerFast, template: Template) -> JokeTokenizer:
+    """Return a tokenizer that already knows the layout as jokes see it."""
+    return JokeTokenizer(
+        tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
+    )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
@@ -140,6 +149,22 @@ def new_shape(size: str) -> dict[str, Any]:
     if size not in SIZES:
         raise ModelFolderError(f"there is no size {size!r}: choose {', '.join(SIZES)}")
     return SIZES[size]
+
+
+def earlier_trainings(base: str) -> list[dict[str, Any]]:
+    """Return the trainings behind a base, the first one first; none for a model not of ours."""
+    path = Path(base)
+    if not (path / MANIFEST).is_file():
+        return []
+    manifest = ModelFolder.open(path).manifest
+    return [*manifest.earlier, manifest.training]
+
+
+def fingerprints_with(base: str, jokes: Sequence[Joke]) -> Fingerprints:
+    """Return the fingerprints of jokes and of those that a base was trained on."""
+    own = Fingerprints.of(jokes)
+    before = Fingerprints.read(Path(base))
+    return Fingerprints.join([before, own]) if before else own
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:

@@ -17,7 +17,7 @@ def write_card(path: Path, manifest: Manifest) -> None:
     settings = "\n".join(
         f"| {name} | {value} |" for name, value in training.items() if not isinstance(value, dict)
     )
-    corpus = _corpus(manifest.pretraining or training)
+    corpus = "".join(map(_corpus, [*manifest.earlier, training]))
     (path / CARD).write_text(
         f"""---
 library_name: transformers
@@ -73,19 +73,19 @@ def _flagged(training: Mapping[str, Any]) -> str:
     return f"The moderation list flagged {flagged:,} training jokes, which were left out."
 
 
-def _corpus(pretraining: Mapping[str, Any]) -> str:
-    """Return what a model read before it was fine-tuned, as a section."""
-    if "documents" not in pretraining:
+def _corpus(training: Mapping[str, Any]) -> str:
+    """Return what a model read in a pretraining, as a section; nothing for a fine-tune."""
+    if "documents" not in training:
         return ""
     rows = "\n".join(
-        f"| {source} | {pretraining['tokens'].get(source, 0):,} "
-        f"| {pretraining['passes'].get(source, 0):.1f} | {_counts(counts)} |"
-        for source, counts in pretraining["documents"].items()
+        f"| {source} | {training['tokens'].get(source, 0):,} "
+        f"| {training['passes'].get(source, 0):.1f} | {_counts(counts)} |"
+        for source, counts in training["documents"].items()
     )
     return f"""
-## What it read from scratch
+## What it read {"next" if training.get("base") else "from scratch"}
 
-{pretraining["budget"]} tokens in all. Whatever holds a joke of the test split was left out.
+{training["budget"]} tokens in all. Whatever holds a joke of the test split was left out.
 
 | source | tokens | times read | documents |
 |---|---|---|---|
@@ -98,8 +98,9 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _size(manifest: Manifest) -> str:
-    parameters = (manifest.pretraining or manifest.training).get("parameters")
-    if not parameters:
+    trainings = [*manifest.earlier, manifest.training]
+    parameters = next((one["parameters"] for one in trainings if "parameters" in one), None)
+    if parameters is None:
         return ""
     return (
         f"It is a small model: {parameters / 1e6:.1f} million parameters, against DistilGPT2's 82\n"

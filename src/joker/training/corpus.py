@@ -2,7 +2,8 @@
 
 Three passes, none of which holds the corpus in memory: every document is parsed and
 checked by several processes; a byte-level BPE tokenizer learns from a sample of what was
-kept; what was kept is encoded into shards (`joker.data.shards`).
+kept, unless a model's own is given; what was kept is encoded into shards
+(`joker.data.shards`).
 
 What is left out, and counted by reason:
 
@@ -47,7 +48,7 @@ from joker.data.near_copies import find_near_copies
 from joker.data.parsing import parse_post
 from joker.data.prepared import PreparedData
 from joker.data.shards import ShardWriter, TokenShards
-from joker.training.base import END_OF_TEXT, train_tokenizer, with_special_tokens
+from joker.training.base import as_joke_tokenizer, train_tokenizer, with_special_tokens
 
 JOKES = "jokes"
 """The source of jokes laid out as question and answer."""
@@ -110,7 +111,12 @@ class _Outcome(NamedTuple):
 
 
 def build_corpus(
-    texts: Path, data: PreparedData, out: Path, config: CorpusConfig, report: Report
+    texts: Path,
+    data: PreparedData,
+    out: Path,
+    config: CorpusConfig,
+    report: Report,
+    tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> tuple[TokenShards, PreTrainedTokenizerFast]:
     """Make a tokenizer and shards of tokens.
 
@@ -120,6 +126,7 @@ def build_corpus(
         out: Folder to fill.
         config: What goes in.
         report: Gets a line now and then on how far it is.
+        tokenizer: One that knows the layout; by default one is trained.
 
     Raises:
         DataError: If texts or jokes cannot be read.
@@ -154,15 +161,16 @@ def build_corpus(
         for source, count in left_out.items():
             counts[source]["near-copies of others"] = count
             report(f"{source}: {count:,} near-copies of others left out")
-    sample = _SAMPLE_CHARACTERS // len(counts)
-    tokenizer = with_special_tokens(
-        train_tokenizer(
-            chain.from_iterable(_sample(out, source, sample) for source in counts),
-            config.vocabulary_size,
-        ),
-        config.template,
-    )
-    joke_tokenizer = JokeTokenizer(tokenizer.backend_tokenizer, config.template, END_OF_TEXT)
+    if tokenizer is None:
+        sample = _SAMPLE_CHARACTERS // len(counts)
+        tokenizer = with_special_tokens(
+            train_tokenizer(
+                chain.from_iterable(_sample(out, source, sample) for source in counts),
+                config.vocabulary_size,
+            ),
+            config.template,
+        )
+    joke_tokenizer = as_joke_tokenizer(tokenizer, config.template)
     tokens = {}
     for source in counts:
         writer = ShardWriter(out, source, len(tokenizer))
@@ -185,7 +193,10 @@ def build_corpus(
 
 
 def open_corpus(
-    path: Path, data: PreparedData, config: CorpusConfig
+    path: Path,
+    data: PreparedData,
+    config: CorpusConfig,
+    tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> tuple[TokenShards, PreTrainedTokenizerFast]:
     """Return a corpus that was made before.
 
@@ -193,6 +204,7 @@ def open_corpus(
         path: Its folder.
         data: The prepared jokes it must have been made with.
         config: What it must have been made with; it may hold more of each source.
+        tokenizer: What it must have been encoded with; by default whatever it was.
 
     Raises:
         DataError: If the folder is not complete, or was made of something else.
@@ -206,11 +218,11 @@ def open_corpus(
     if not _holds_enough(made_with["characters"], config):
         differing.append("amount of text")
     if differing:
-        raise DataError(
-            f"the tokens in {path} were made with another {differing[0].replace('_', ' ')}; "
-            "remove that folder or name another"
-        )
-    return shards, PreTrainedTokenizerFast.from_pretrained(path / TOKENIZER)
+        raise _made_with_another(differing[0].replace("_", " "), path)
+    made_by = PreTrainedTokenizerFast.from_pretrained(path / TOKENIZER)
+    if tokenizer and tokenizer.get_vocab() != made_by.get_vocab():
+        raise _made_with_another("tokenizer", path)
+    return shards, made_by
 
 
 def jokes_in(shards: TokenShards, tokenizer: JokeTokenizer) -> list[Joke]:
@@ -220,6 +232,12 @@ def jokes_in(shards: TokenShards, tokenizer: JokeTokenizer) -> list[Joke]:
     ends = np.flatnonzero(tokens == tokenizer.end_id)
     parsed = (tokenizer.parse(ids.tolist()) for ids in np.split(tokens, ends + 1))
     return [joke for joke in parsed if joke]
+
+
+def _made_with_another(part: str, path: Path) -> DataError:
+    return DataError(
+        f"the tokens in {path} were made with another {part}; remove that folder or name another"
+    )
 
 
 def _holds_enough(made: dict[str, int] | None, config: CorpusConfig) -> bool:
@@ -382,15 +400,18 @@ def _passages(text: str) -> Iterator[str]:
 
 
 def _encode(tokenizer: JokeTokenizer, batch: Sequence[tuple[str, ...]]) -> Iterator[list[int]]:
-    """Yield each document's ids behind an end-of-text token."""
+    """Yield each document's ids behind a start token.
+
+    Where that is the end token too, a document's end is the next one's start.
+    """
+    end = [] if tokenizer.start_id == tokenizer.end_id else [tokenizer.end_id]
     texts = [content[0] for content in batch if len(content) == 1]
     encoded = iter(tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False))
     for content in batch:
         if len(content) == 1:
-            yield [tokenizer.end_id, *next(encoded).ids]
+            yield [tokenizer.start_id, *next(encoded).ids, *end]
         else:
-            # The next document's first token is this joke's end token.
-            yield tokenizer.encode(Joke(*content)).input_ids[:-1]
+            yield tokenizer.encode(Joke(*content)).input_ids[:-1] + end
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -16,11 +16,16 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
 from joker.core.errors import ConfigError, DataError
-from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
-from joker.core.model_folder import MANIFEST, Manifest, ModelFolder
+from joker.core.model_folder import Manifest, ModelFolder
 from joker.data.prepared import PreparedData
-from joker.training.base import Base, open_base, set_dropout
+from joker.training.base import (
+    Base,
+    earlier_trainings,
+    fingerprints_with,
+    open_base,
+    set_dropout,
+)
 from joker.training.callbacks import latest_checkpoint
 from joker.training.config import TrainingConfig
 from joker.training.machine import (
@@ -96,7 +101,7 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
         context_length=base.context_length,
         data=run.data_facts,
         training=settings,
-        pretraining=_pretraining(config.base),
+        earlier=earlier_trainings(config.base),
     )
     session = Session(
         trainer=trainer,
@@ -114,7 +119,7 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
             base,
             run.data,
             manifest,
-            _fingerprints(config.base, jokes),
+            fingerprints_with(config.base, jokes),
             weights=config.weights,
             test_limit=config.test_limit,
             seed=config.seed,
@@ -170,19 +175,6 @@ def _trainer(run: Run[TrainingConfig], base: Base, jokes: Sequence[Joke]) -> tup
     arguments.warmup_steps = math.ceil(steps * config.warmup)
     trainer.processing_class = base.tokenizer
     return trainer, rows
-
-
-def _pretraining(base: str) -> dict[str, Any]:
-    """Return how the base was trained, where it is a model folder of ours."""
-    path = Path(base)
-    return ModelFolder.open(path).manifest.training if (path / MANIFEST).is_file() else {}
-
-
-def _fingerprints(base: str, jokes: Sequence[Joke]) -> Fingerprints:
-    """Return the fingerprints of jokes and of those that the base was trained on."""
-    own = Fingerprints.of(jokes)
-    before = Fingerprints.read(Path(base))
-    return Fingerprints.join([before, own]) if before else own
 
 
 def _require_rows(rows: Rows, config: TrainingConfig) -> None:

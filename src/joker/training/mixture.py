@@ -80,7 +80,7 @@ class MixedRows(Dataset[dict[str, torch.Tensor]]):
         streams: Tokens of every source of the plan.
         plan: The order.
         block_size: Tokens in a row.
-        end_id: The token that every document begins with.
+        start_id: The token that every document begins with.
         seed: Decides the order within each source.
 
     Raises:
@@ -92,13 +92,13 @@ class MixedRows(Dataset[dict[str, torch.Tensor]]):
         streams: Mapping[str, TokenStream],
         plan: Plan,
         block_size: int,
-        end_id: int,
+        start_id: int,
         seed: int,
     ) -> None:
         self._plan = plan
         self._streams = [streams[source] for source in plan.sources]
         self._block_size = block_size
-        self._end_id = end_id
+        self._start_id = start_id
         self._seed = seed
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
         for source, stream in zip(plan.sources, self._streams, strict=True):
@@ -112,7 +112,7 @@ class MixedRows(Dataset[dict[str, torch.Tensor]]):
         source, place = int(self._plan.source[index]), int(self._plan.place[index])
         tokens = self._streams[source].read(self._start(source, place), self._block_size)
         places = np.arange(self._block_size)
-        starts = np.maximum.accumulate(np.where(tokens == self._end_id, places, 0))
+        starts = np.maximum.accumulate(np.where(tokens == self._start_id, places, 0))
         input_ids = torch.from_numpy(tokens)
         labels = input_ids.clone()
         labels[0] = IGNORED

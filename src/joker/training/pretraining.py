@@ -1,8 +1,9 @@
 """Pretraining: a folder of texts and prepared jokes in, a model folder out.
 
-A GPT-2 from random weights reads general text mixed with jokes; `joker.training.finetune`
-goes on from there. The corpus (`joker.training.corpus`) is made once and can be kept for
-further runs; the order of rows is `joker.training.mixture`'s.
+A GPT-2 from random weights, or a causal LM that is there already, reads general text mixed
+with jokes; `joker.training.finetune` goes on from there. The corpus (`joker.training.corpus`)
+is made once and can be kept for further runs; the order of rows is
+`joker.training.mixture`'s.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from pathlib import Path
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, set_seed
 
 from joker.core.errors import ConfigError
-from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import Manifest, ModelFolder
 from joker.data.prepared import PreparedData
 from joker.data.shards import MANIFEST, TokenShards
-from joker.training.base import Base, make_base, new_shape, set_dropout
+from joker.training.base import (
+    Base,
+    earlier_trainings,
+    fingerprints_with,
+    make_base,
+    new_shape,
+    open_base,
+    set_dropout,
+)
 from joker.training.callbacks import latest_checkpoint
 from joker.training.corpus import CorpusConfig, build_corpus, jokes_in, open_corpus
 from joker.training.machine import (
@@ -52,7 +60,7 @@ def pretrain(
     alias: str = "pretrained",
     report: Callable[[str], None] = logger.info,
 ) -> ModelFolder | None:
-    """Train a model from scratch and write a model folder.
+    """Train a model on texts and jokes and write a model folder.
 
     Args:
         texts: Folder of texts.
@@ -94,10 +102,11 @@ def pretrain(
         settings = config.to_dict() | resolved
         manifest = Manifest(
             template=run.template,
-            base_model=f"new:{config.size}",
+            base_model=config.base or f"new:{config.size}",
             context_length=base.context_length,
             data=run.data_facts,
             training=settings,
+            earlier=earlier_trainings(config.base),
         )
         session = Session(
             trainer=trainer,
@@ -115,7 +124,7 @@ def pretrain(
                 base,
                 data,
                 manifest,
-                Fingerprints.of(jokes_in(shards, base.joke_tokenizer)),
+                fingerprints_with(config.base, jokes_in(shards, base.joke_tokenizer)),
                 weights=config.weights,
                 test_limit=config.test_limit,
                 seed=config.seed,
@@ -128,18 +137,21 @@ def pretrain(
 def _base(
     run: Run[PretrainingConfig], texts: Path, tokens: Path, report: Callable[[str], None]
 ) -> tuple[TokenShards, Base]:
-    """Return the shards and a model from random weights."""
+    """Return the shards and the model to train on them."""
     config = run.config
+    base = open_base(config.base, run.template, ()) if config.base else None
     shape = new_shape(config.size)
-    if config.block_size > shape["n_positions"]:
+    entries = base.joke_tokenizer.vocabulary_size if base else shape["vocab_size"]
+    context_length = base.context_length if base else shape["n_positions"]
+    if config.block_size > context_length:
         raise ConfigError(
-            f"setting 'block_size' is {config.block_size}, but size {config.size} looks at "
-            f"{shape['n_positions']} tokens at most"
+            f"setting 'block_size' is {config.block_size}, but "
+            f"{config.base or f'size {config.size}'} looks at {context_length} tokens at most"
         )
     tokens_of = config.tokens_of
     corpus_config = CorpusConfig(
         template=run.template,
-        vocabulary_size=shape["vocab_size"] - len(run.template.special_tokens),
+        vocabulary_size=entries - len(run.template.special_tokens),
         posts=_names(config.posts),
         left_out=_names(config.leave_out),
         safe=config.safe,
@@ -148,13 +160,16 @@ def _base(
         if tokens_of is None
         else {source: round(n * _CHARACTERS_PER_TOKEN) for source, n in tokens_of.items()},
     )
+    own = base.tokenizer if base else None
     if (tokens / MANIFEST).is_file():
-        shards, tokenizer = open_corpus(tokens, run.data, corpus_config)
+        shards, tokenizer = open_corpus(tokens, run.data, corpus_config, own)
     else:
-        shards, tokenizer = build_corpus(texts, run.data, tokens, corpus_config, report)
-    model = GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
-    set_dropout(model, config.dropout)
-    return shards, make_base(model, tokenizer, run.template)
+        shards, tokenizer = build_corpus(texts, run.data, tokens, corpus_config, report, own)
+    if base is None:
+        model = GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
+        base = make_base(model, tokenizer, run.template)
+    set_dropout(base.model, config.dropout)
+    return shards, base
 
 
 def _trainer(
@@ -194,7 +209,7 @@ def _trainer(
         {source: shards.stream(source) for source in plan.sources},
         plan,
         config.block_size,
-        base.joke_tokenizer.end_id,
+        base.joke_tokenizer.start_id,
         config.seed,
     )
     prepare_for_packed_rows(base.model)

@@ -22,7 +22,8 @@ _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 class PretrainingConfig:
     """A pretraining's settings."""
 
-    size: str = option("small", "Shape of the model: tiny, small, distil, gpt2.")
+    base: str = option("", "Model to go on from, its tokenizer kept: folder or hub name.")
+    size: str = option("small", "Shape of a model from scratch: tiny, small, distil, gpt2.")
     budget: str = option("50M", "Tokens to read, such as 500k, 50M or 1B.")
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
