@@ -109,12 +109,14 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
         checkpoints=run.checkpoints,
         checkpoint_minutes=config.checkpoint_minutes,
         tokens_per_step=_tokens_per_step(trainer, rows),
+        row=config.block_size,
+        precision=resolve_precision(config.precision),
         verb="train",
     )
     return session.train(
         checkpoint,
         params={"training": settings, "data": run.data_facts},
-        write=lambda tokens_per_second: write_folder(
+        write=lambda speed: write_folder(
             run.out,
             base,
             run.data,
@@ -123,7 +125,7 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
             weights=config.weights,
             test_limit=config.test_limit,
             seed=config.seed,
-            tokens_per_second=tokens_per_second,
+            speed=speed,
         ),
         alias=alias,
     )

@@ -114,12 +114,14 @@ def pretrain(
             checkpoints=run.checkpoints,
             checkpoint_minutes=config.checkpoint_minutes,
             tokens_per_step=config.tokens_per_step * trainer.args.world_size,
+            row=config.block_size,
+            precision=resolve_precision(config.precision),
             verb="pretrain",
         )
         return session.train(
             latest_checkpoint(run.checkpoints),
             params={"training": settings, "data": run.data_facts},
-            write=lambda tokens_per_second: write_folder(
+            write=lambda speed: write_folder(
                 out,
                 base,
                 data,
@@ -128,7 +130,7 @@ def pretrain(
                 weights=config.weights,
                 test_limit=config.test_limit,
                 seed=config.seed,
-                tokens_per_second=tokens_per_second,
+                speed=speed,
             ),
             alias=alias,
         )

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.distributed import is_torchelastic_launched
-from transformers import PrinterCallback, Trainer
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from joker.core.errors import StoppedError
 from joker.core.fingerprints import Fingerprints
@@ -30,6 +30,7 @@ from joker.training.callbacks import CheckpointCallback, ProgressCallback, Signa
 from joker.training.card import write_card
 from joker.training.config import Weights
 from joker.training.tracking import Tracker, TrackingCallback
+from joker.training.utilization import flops_per_token, matrix_rate
 
 SAMPLE_JOKES = 20
 
@@ -64,6 +65,8 @@ class Session:
         checkpoints: Where checkpoints lie meanwhile; removed at the end.
         checkpoint_minutes: Minutes between checkpoints.
         tokens_per_step: Tokens read in one optimizer step, padding left out.
+        row: Tokens in a row of a batch.
+        precision: Number format of matrix products.
         verb: The command that goes on with ``--resume``.
     """
 
@@ -72,13 +75,15 @@ class Session:
     checkpoints: Path
     checkpoint_minutes: float
     tokens_per_step: float
+    row: int
+    precision: torch.dtype
     verb: str
 
     def train(
         self,
         checkpoint: Path | None,
         params: Mapping[str, Any],
-        write: Callable[[float], ModelFolder],
+        write: Callable[[Mapping[str, float]], ModelFolder],
         alias: str,
     ) -> ModelFolder | None:
         """Train to the end, write the model folder and register it.
@@ -86,7 +91,7 @@ class Session:
         Args:
             checkpoint: Where to go on from.
             params: What MLflow gets as parameters.
-            write: Writes the folder, given the tokens per second of the training.
+            write: Writes the folder, given the figures of the training's speed.
             alias: What the registered model's new version is called in MLflow.
 
         Returns:
@@ -103,6 +108,7 @@ class Session:
         for callback in (CheckpointCallback(self.checkpoint_minutes), signals, progress):
             trainer.add_callback(callback)
         start = str(checkpoint) if checkpoint else None
+        flops = flops_per_token(cast("PreTrainedModel", trainer.model), self.row)
         try:
             if not trainer.is_world_process_zero():
                 trainer.train(resume_from_checkpoint=start)
@@ -117,7 +123,7 @@ class Session:
                         f"stopped after {state.global_step} of {state.max_steps} steps; "
                         f"'joker {self.verb} --resume' goes on from {self.checkpoints}"
                     )
-                folder = write(progress.tokens_per_second)
+                folder = write(self._speed(progress.tokens_per_second, flops))
                 curve = plots.loss_curve(state.log_history, self.out / "loss.png")
                 tracker.log_metrics(folder.manifest.metrics, state.global_step)
                 engine = open_engine(folder, "transformers")
@@ -131,6 +137,13 @@ class Session:
         shutil.rmtree(self.checkpoints)
         return folder
 
+    def _speed(self, tokens_per_second: float, flops: float) -> dict[str, float]:
+        """Return the speed's figures, given the operations that a token takes."""
+        arguments = self.trainer.args
+        reached = tokens_per_second * flops / arguments.world_size
+        mfu = reached / matrix_rate(arguments.device, self.precision)
+        return {"tokens_per_second": tokens_per_second, "mfu": mfu}
+
 
 def write_folder(
     out: Path,
@@ -142,7 +155,7 @@ def write_folder(
     weights: Weights,
     test_limit: int,
     seed: int,
-    tokens_per_second: float,
+    speed: Mapping[str, float],
 ) -> ModelFolder:
     """Measure a trained model and write its folder, the manifest last.
 
@@ -155,7 +168,7 @@ def write_folder(
         weights: Number format of the weights on disk; what is measured is what is written.
         test_limit: Most test jokes measured on.
         seed: Decides the wrong answers of punchline retrieval.
-        tokens_per_second: Speed of the training, one of the figures.
+        speed: Figures of the training's speed, which join those measured here.
     """
     base.model.config.use_cache = True
     module: torch.nn.Module = base.model  # PreTrainedModel's own `to` has lost its types
@@ -178,7 +191,7 @@ def write_folder(
     manifest = replace(
         manifest,
         packages={name: version(name) for name in _TRACKED_PACKAGES},
-        metrics={**figures.to_dict(), "tokens_per_second": tokens_per_second},
+        metrics={**figures.to_dict(), **speed},
     )
     write_card(out, manifest)
     write_manifest(out, manifest)
