@@ -35,8 +35,13 @@ OWN = Moderator(
     @animal + cliff | ravine
     thunder + lightning
 
+    [wary]
+    @animal
+    storm*
+
     [allowed]
     blast furnace
+    pony tail
     """
 )
 
@@ -234,6 +239,20 @@ def test_every_shipped_rule_flags_its_own_words() -> None:
             words = [sections[side][0] if side.startswith("@") else side for side in sides]
             found = moderator.check(" so ".join(words).replace("*", ""))
             assert Flag(category, line.replace("'", " ")) in found, line
+
+
+def test_words_to_be_wary_of_flag_nothing_and_are_found_in_every_disguise() -> None:
+    for text in ("A storm came up.", "Two ponies", "STORMY", "st0rm", "s t o r m"):
+        assert OWN.is_near(text)
+        assert OWN.check(text) == ()
+    assert not OWN.is_near("Her pony tail met a brainstorm.")
+    assert not OWN.is_near("Blast!")
+
+
+def test_every_shipped_word_to_be_wary_of_is_found() -> None:
+    for line in shipped_sections()["wary"]:
+        for term in shipped_sections()[line] if line.startswith("@") else [line]:
+            assert Moderator.default().is_near(term.replace("*", "")), term
 
 
 def test_every_shipped_allowance_is_needed_and_works() -> None:

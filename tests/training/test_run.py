@@ -7,7 +7,7 @@ from joker.data.preparation import prepare
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source
 from joker.training.config import TrainingConfig
-from joker.training.run import Run, begin_run, resume_run
+from joker.training.run import begin_run, resume_run
 
 CONFIG = TrainingConfig(base="new:tiny", epochs=2.0)
 
@@ -59,29 +59,3 @@ def test_a_file_or_a_folder_in_use_is_refused(prepared: PreparedData, tmp_path: 
         with pytest.raises(ModelFolderError, match=named):
             begin_run(prepared, out, CONFIG)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_safe_training_leaves_out_flagged_jokes_and_counts_them(
-    joke_file: Path, tmp_path: Path
-) -> None:
-    rude = "".join(f"What ails pump {n}?,It is a shitty pump number {n}.\n" for n in range(20))
-    (tmp_path / "rude.csv").write_text(joke_file.read_text(encoding="utf-8") + rude, "utf-8")
-    prepare([Source.own(tmp_path / "rude.csv")], tmp_path / "data", split="random", seed=1)
-    data = PreparedData.open(tmp_path / "data")
-    everything, none_flagged = Run(data, tmp_path, CONFIG).training_jokes()
-    kept, flagged = Run(data, tmp_path, TrainingConfig(safe=True)).training_jokes()
-    assert none_flagged == 0
-    assert flagged >= 10
-    assert len(kept) == len(everything) - flagged
-    assert not any("pump" in joke.question for joke in kept)
-
-
-def test_distinct_training_takes_the_first_joke_of_each_cluster(
-    prepared: PreparedData, tmp_path: Path
-) -> None:
-    train = prepared.jokes("train")
-    firsts = {one.cluster: one.joke for one in reversed(train)}
-    assert len(firsts) < len(train)
-    kept, flagged = Run(prepared, tmp_path, TrainingConfig(distinct=True)).training_jokes()
-    assert kept == [one.joke for one in train if firsts[one.cluster] == one.joke]
-    assert (len(kept), flagged) == (len(firsts), 0)

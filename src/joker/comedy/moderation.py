@@ -27,6 +27,7 @@ Category = Literal["explicit", "nsfw", "sexist", "racist", "religious", "politic
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 _LIST = "moderation.txt"
 _ALLOWED = "allowed"
+_WARY = "wary"
 _SECTION = re.compile(r"\[(@?[a-z]+)\]")
 _TERM = re.compile(r"[a-z0-9]+\*?(?: [a-z0-9]+\*?)*|\*[a-z0-9]+\*")
 
@@ -101,6 +102,9 @@ class Moderator:
         for part in dict.fromkeys(part for _, parts in self._rules for part in parts):
             for term in _terms(part, sections):
                 self._add(term, part)
+        for line in sections.get(_WARY, []):
+            for term in _terms(line, sections):
+                self._add(term, _WARY)
         self._longest_key = max(map(len, self._terms), default=0)
         self._terms_with = lru_cache(maxsize=1 << 13)(self._find_terms)
 
@@ -127,6 +131,10 @@ class Moderator:
         parts = {part for reading in self._readings(text) for part in self._parts(reading)}
         rules = sorted(rule for part in parts for rule in self._rules_of.get(part, ()))
         return tuple(self._rules[rule][0] for rule in rules if self._rules[rule][1] <= parts)
+
+    def is_near(self, text: str) -> bool:
+        """Say whether a text holds a word that is harmless alone and often flagged with others."""
+        return any(_WARY in self._parts(reading) for reading in self._readings(text))
 
     def _add(self, term: str, part: str) -> None:
         """Index a term, singular and plural, by its longest word: the one least often met."""
@@ -202,7 +210,7 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
         line = " ".join(raw.partition("#")[0].replace("'", " ").split())
         if header := _SECTION.fullmatch(line):
             section = header[1]
-            if not section.startswith("@") and section not in (*CATEGORIES, _ALLOWED):
+            if not section.startswith("@") and section not in (*CATEGORIES, _WARY, _ALLOWED):
                 raise InputError(f"{name}, line {number}: there is no category {section!r}")
             sections.setdefault(section, [])
         elif line:

@@ -67,10 +67,13 @@ what it read. It has no understanding of what it says.
 
 
 def _flagged(training: Mapping[str, Any]) -> str:
-    flagged = training.get("jokes_flagged", 0)
     if not training.get("safe"):
         return "Nothing was left out for being offensive."
-    return f"The moderation list flagged {flagged:,} training jokes, which were left out."
+    flagged, near = training.get("jokes_flagged", 0), training.get("jokes_near", 0)
+    said = f"The moderation list flagged {flagged:,} training jokes, which were left out"
+    if not near:
+        return f"{said}."
+    return f"{said}, and so were {near:,}\nwith a word that it is wary of."
 
 
 def _corpus(training: Mapping[str, Any]) -> str:

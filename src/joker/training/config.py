@@ -27,6 +27,7 @@ class TrainingConfig:
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
     safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
+    wary: bool = option(False, "With safe: leave out jokes with words that are often flagged.")
     distinct: bool = option(False, "Train on one of jokes that are near-copies.")
     epochs: float = option(3.0, "Passes over the training jokes.")
     max_steps: int = option(0, "Stop after so many optimizer steps; 0 goes by epochs.")
@@ -59,6 +60,8 @@ class TrainingConfig:
         for name, bound in least.items():
             if not getattr(self, name) > bound:
                 raise ConfigError(f"setting {name!r} must be above {bound}")
+        if self.wary and not self.safe:
+            raise ConfigError("setting 'wary' goes with 'safe'; switch both on or neither")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise ConfigError("setting 'learning_rate' must lie between 0 and 1")
         if not 0 <= self.warmup < 1:

@@ -37,6 +37,7 @@ from joker.training.machine import (
 )
 from joker.training.packing import Rows, block_rows, pack_jokes
 from joker.training.run import Run, begin_run, resume_run
+from joker.training.selection import select_jokes
 from joker.training.session import Session, trainer_settings, write_folder
 from joker.training.trainer import JokeTrainer, prepare_for_packed_rows
 
@@ -78,7 +79,7 @@ def finetune(
 def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
-    jokes, flagged = run.training_jokes()
+    jokes, flagged, near = select_jokes(run.data, config)
     texts = (f"{joke.question} {joke.answer}" for joke in jokes)
     base = open_base(
         str(checkpoint) if checkpoint else config.base,
@@ -94,7 +95,8 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
     if config.resolved_dropout is not None:
         set_dropout(base.model, config.resolved_dropout)
     trainer, rows = _trainer(run, base, jokes)
-    settings = config.to_dict() | _resolved(trainer, rows) | {"jokes_flagged": flagged}
+    settings = config.to_dict() | _resolved(trainer, rows)
+    settings |= {"jokes_flagged": flagged, "jokes_near": near}
     manifest = Manifest(
         template=run.template,
         base_model=config.base,

@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from joker.comedy.moderation import Moderator
 from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError
-from joker.core.joke import Joke
 from joker.core.template import MarkerKind, Template, load_template
 from joker.data.prepared import PreparedData
 from joker.training.callbacks import latest_checkpoint
@@ -37,14 +35,6 @@ class RunConfig(Protocol):
     @property
     def markers(self) -> MarkerKind | None:
         """Kind of markers; None keeps the layout's own."""
-
-    @property
-    def safe(self) -> bool:
-        """Whether training jokes that the moderation list flags are left out."""
-
-    @property
-    def distinct(self) -> bool:
-        """Whether of training jokes that are near-copies only the first is read."""
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -85,19 +75,6 @@ class Run(Generic[C]):
             "train_jokes": manifest.train,
             "test_jokes": manifest.test,
         }
-
-    def training_jokes(self) -> tuple[list[Joke], int]:
-        """Return the jokes to train on and how many the moderation list took out."""
-        every = self.data.jokes("train")
-        kept = every
-        if self.config.safe:
-            check = Moderator.default().check
-            kept = [one for one in every if not check(f"{one.joke.question}\n{one.joke.answer}")]
-        flagged = len(every) - len(kept)
-        if self.config.distinct:
-            firsts = {one.cluster: one for one in reversed(kept)}
-            kept = [one for one in kept if one is firsts[one.cluster]]
-        return [one.joke for one in kept], flagged
 
 
 def begin_run(data: PreparedData, out: Path, config: C) -> Run[C]:
