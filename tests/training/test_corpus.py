@@ -149,7 +149,7 @@ def test_a_tokenizer_that_is_given_encodes_and_none_is_learnt(
     _, own = open_corpus(corpus[0].path, prepared, CONFIG)
     shards, _ = build_corpus(texts, prepared, tmp_path / "tokens", CONFIG, lambda _: None, own)
     assert documents(shards, "tales") == documents(corpus[0], "tales")
-    open_corpus(shards.path, prepared, CONFIG, own)
+    open_corpus(shards.path, prepared, replace(CONFIG, vocabulary_size=599), own)
     other = with_special_tokens(train_tokenizer([TALE] * 9, 600), CONFIG.template)
     with pytest.raises(DataError, match="another tokenizer"):
         open_corpus(shards.path, prepared, CONFIG, other)

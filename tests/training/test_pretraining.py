@@ -114,9 +114,8 @@ def test_pretraining_goes_on_from_a_folder_with_its_tokenizer(
     assert after is not None
     assert (before.sketches == after.sketches).all()
 
-    errors = finish(
-        start(*common, "--out", "wide", "--base", "base", "--block-size", "999"), code=2
-    )
+    wide = ("--block-size", "999", "--budget", "10k")
+    errors = finish(start(*common, "--out", "wide", "--base", "base", *wide), code=2)
     assert "base looks at 128 tokens" in errors
 
 
