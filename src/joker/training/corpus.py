@@ -2,8 +2,7 @@
 
 Three passes, none of which holds the corpus in memory: every document is parsed and
 checked by several processes; a byte-level BPE tokenizer learns from a sample of what was
-kept, unless a model's own is given; what was kept is encoded into shards
-(`joker.data.shards`).
+kept, unless one is given; what was kept becomes shards of tokens (`joker.data.shards`).
 
 What is left out, and counted by reason:
 
@@ -212,7 +211,6 @@ def open_corpus(
     shards = TokenShards.open(path)
     made_with = shards.facts["settings"]
     wanted = config.to_dict()
-    # What was asked of a tokenizer to be learnt says nothing about one that is given.
     elsewhere = {"characters", "vocabulary_size"} if tokenizer else {"characters"}
     differing = [n for n in wanted if n not in elsewhere and made_with.get(n) != wanted[n]]
     if shards.facts["data"] != data.manifest.fingerprint:
