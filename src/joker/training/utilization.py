@@ -4,8 +4,7 @@ The operations are those that the model's own mathematics needs, so recomputing 
 count as waste: 6 for each multiplied parameter and 12 × layers × width × row for attention, a
 token (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B). They are divided by
 what one large matrix product reaches on the device at hand, measured and not looked up: so the
-figure means the same on a CPU, whose data sheet says little, and on a GPU, where the data
-sheet's number is up to a third higher.
+figure means the same on a CPU and on a GPU.
 """
 
 from __future__ import annotations
