@@ -41,7 +41,6 @@ EXCUSES = {
 STAND_INS = {
     r"make run\b": "joker serve",  # what it does once it has installed the package
     r"\.venv/bin/": "",  # the environment that runs the tests
-    r"(joker pretrain --config .*)": r"\1 --size tiny --budget 20k --block-size 32 --compile never",
 }
 
 SERVERS = {

@@ -7,7 +7,7 @@ import torch
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
-from joker.training.muon import MuonWithAdamW
+from joker.training.muon import MuonWithAdamW, orthogonalize
 
 transformers: Any = importlib.import_module("transformers")
 
@@ -24,6 +24,22 @@ def give_gradients(model: torch.nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 16, 48), (2, 48, 16)])
+def test_singular_values_of_an_update_come_near_one(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    exact = orthogonalize(matrices, torch.float32)
+    turned = left.mT @ exact @ right.mT
+    values = turned.diagonal(dim1=1, dim2=2)
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    # Nothing else: the singular vectors are the gradient's.
+    torch.testing.assert_close(turned, torch.diag_embed(values), atol=1e-4, rtol=0)
+    half = orthogonalize(matrices, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert (half - exact).norm() < 0.05 * exact.norm()
 
 
 def test_query_key_and_value_are_updated_as_three_matrices(model: Any) -> None:

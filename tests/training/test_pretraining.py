@@ -147,8 +147,24 @@ def test_tokens_of_each_source_follow_both_mixtures() -> None:
     config = PretrainingConfig(
         budget="1M", decay=0.4, mixture="jokes=1 books=3", final_mixture="jokes=1"
     )
-    assert config.tokens_of == pytest.approx({"jokes": 550_000, "books": 450_000})
-    assert PretrainingConfig().tokens_of is None
+    assert config.tokens_kept == pytest.approx({"jokes": 550_000, "books": 450_000})
+    assert PretrainingConfig().tokens_kept is None
+
+
+def test_more_tokens_can_be_kept_than_are_read() -> None:
+    config = PretrainingConfig(budget="1M", mixture="jokes=1 books=1", kept="books=2.5M")
+    assert config.tokens_kept == pytest.approx({"jokes": 500_000, "books": 2_500_000})
+
+
+@pytest.mark.parametrize("kept", ["books", "books=", "=1M", "books=-1", "books=many"])
+def test_malformed_kept_is_refused(kept: str) -> None:
+    with pytest.raises(ConfigError, match="'kept'"):
+        PretrainingConfig(mixture="jokes=1", kept=kept)
+
+
+def test_kept_without_a_mixture_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'mixture'"):
+        PretrainingConfig(kept="books=1M")
 
 
 @pytest.mark.parametrize("text", ["jokes", "jokes=", "=1", "jokes=-1", "jokes=nan", "jokes=0"])
@@ -159,7 +175,14 @@ def test_malformed_mixture_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"warmup": 0.7}, {"decay": -0.1}, {"learning_rate": 0.0}, {"batch_size": 0}, {"dropout": 1.0}],
+    [
+        {"warmup": 0.7},
+        {"decay": -0.1},
+        {"learning_rate": 0.0},
+        {"batch_size": 0},
+        {"dropout": 1.0},
+        {"layers": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from joker.cli import data
+from joker.cli.build import build
 from joker.cli.compare import compare
 from joker.cli.doctor import doctor
 from joker.cli.evaluate import evaluate
@@ -55,6 +56,7 @@ def joker(
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain)
 app.command("train")(train)
+app.command("build")(build)
 app.command("compare")(compare)
 app.command("evaluate")(evaluate)
 app.command("export")(export)

@@ -8,6 +8,7 @@ byte-level BPE tokenizer trained on the training jokes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from joker.core.errors import ModelFolderError
+from joker.core.errors import ConfigError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
@@ -148,7 +149,7 @@ def new_shape(size: str) -> dict[str, Any]:
     """
     if size not in SIZES:
         raise ModelFolderError(f"there is no size {size!r}: choose {', '.join(SIZES)}")
-    return SIZES[size]
+    return dict(SIZES[size])
 
 
 def earlier_trainings(base: str) -> list[dict[str, Any]]:
@@ -165,6 +166,34 @@ def fingerprints_with(base: str, jokes: Sequence[Joke]) -> Fingerprints:
     own = Fingerprints.of(jokes)
     before = Fingerprints.read(Path(base))
     return Fingerprints.join([before, own]) if before else own
+
+
+def stack_blocks(model: PreTrainedModel, layers: int) -> None:
+    """Give a GPT-2 more blocks by setting copies of all that it has on top of them.
+
+    A deep model that grew out of a trained shallow one comes as far as one that was deep from
+    the start, for less computation (Du et al. 2024, https://arxiv.org/abs/2405.15319).
+
+    Args:
+        model: Its blocks are replaced.
+        layers: How many it is to have, a multiple of how many there are.
+
+    Raises:
+        ConfigError: If it is no GPT-2 or ``layers`` is no such multiple.
+    """
+    if not isinstance(model, GPT2LMHeadModel):
+        raise ConfigError("setting 'layers' stacks the blocks of a GPT-2, which the base is not")
+    blocks = model.transformer.h
+    own = len(blocks)
+    if layers % own:
+        raise ConfigError(
+            f"setting 'layers' is {layers}, but the base has {own} blocks: choose a multiple"
+        )
+    for index in range(own, layers):
+        block: Any = deepcopy(blocks[index - own])
+        block.attn.layer_idx = index  # where a cache keeps its keys and values
+        blocks.append(block)
+    model.config.n_layer = layers
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:

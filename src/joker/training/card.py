@@ -101,7 +101,8 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _size(manifest: Manifest) -> str:
-    trainings = [*manifest.earlier, manifest.training]
+    # Blocks may have been stacked on the way: what counts is how large it is now.
+    trainings = [manifest.training, *reversed(manifest.earlier)]
     parameters = next((one["parameters"] for one in trainings if "parameters" in one), None)
     if parameters is None:
         return ""

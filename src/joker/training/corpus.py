@@ -19,18 +19,17 @@ the source `JOKES` behind the prepared folder's own.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import chain, compress, islice
+from itertools import chain, islice
 from math import inf
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -43,11 +42,19 @@ from joker.core.tokenizer import JokeTokenizer
 from joker.data.cleaning import clean, flatten
 from joker.data.decontamination import HeldOutJokes
 from joker.data.documents import Document, TextFile, text_files
-from joker.data.near_copies import find_near_copies
 from joker.data.parsing import parse_post
 from joker.data.prepared import PreparedData
 from joker.data.shards import ShardWriter, TokenShards
 from joker.training.base import as_joke_tokenizer, train_tokenizer, with_special_tokens
+from joker.training.kept import (
+    Kept,
+    KeptDocuments,
+    Outcome,
+    leave_near_copies_out,
+    read_kept,
+    remove_kept,
+    sample_kept,
+)
 
 JOKES = "jokes"
 """The source of jokes laid out as question and answer."""
@@ -99,16 +106,6 @@ class CorpusConfig:
         return inf if self.characters is None else self.characters.get(source, 0)
 
 
-class _Kept(NamedTuple):
-    kind: Literal["joke", "text"]
-    content: tuple[str, ...]
-
-
-class _Outcome(NamedTuple):
-    kept: list[_Kept]
-    reasons: Counter[str]
-
-
 def build_corpus(
     texts: Path,
     data: PreparedData,
@@ -134,7 +131,7 @@ def build_corpus(
     out.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Counter[str]] = {}
     with ExitStack() as files:
-        kept = _KeptDocuments(out, files)
+        kept = KeptDocuments(out, JOKES, files)
         train = [prepared.joke for prepared in data.jokes("train")]
         counts[JOKES] = kept.take(JOKES, _safe_jokes(train, config.safe), inf)
         by_source: defaultdict[str, list[TextFile]] = defaultdict(list)
@@ -156,7 +153,7 @@ def build_corpus(
                 counts[source] = kept.take(source, outcomes, config.limit(source))
                 report(f"{source}: {_summary(counts[source])}")
     if config.distinct:
-        left_out = _leave_near_copies_out(out, [JOKES, *sorted(config.posts & set(counts))])
+        left_out = leave_near_copies_out(out, [JOKES, *sorted(config.posts & set(counts))])
         for source, count in left_out.items():
             counts[source]["near-copies of others"] = count
             report(f"{source}: {count:,} near-copies of others left out")
@@ -164,7 +161,7 @@ def build_corpus(
         sample = _SAMPLE_CHARACTERS // len(counts)
         tokenizer = with_special_tokens(
             train_tokenizer(
-                chain.from_iterable(_sample(out, source, sample) for source in counts),
+                chain.from_iterable(sample_kept(out, source, sample) for source in counts),
                 config.vocabulary_size,
             ),
             config.template,
@@ -173,13 +170,13 @@ def build_corpus(
     tokens = {}
     for source in counts:
         writer = ShardWriter(out, source, len(tokenizer))
-        for batch in _batches(_read_kept(out, source), 1_000):
+        for batch in _batches(read_kept(out, source), 1_000):
             for ids in _encode(joke_tokenizer, batch):
                 writer.add(ids)
         writer.flush()
         tokens[source] = writer.tokens
         report(f"{source}: {writer.tokens:,} tokens")
-        _kept_path(out, source).unlink()
+        remove_kept(out, source)
     tokenizer.save_pretrained(out / TOKENIZER)
     facts = {
         "data": data.manifest.fingerprint,
@@ -250,61 +247,17 @@ def _holds_enough(made: dict[str, int] | None, config: CorpusConfig) -> bool:
     )
 
 
-class _KeptDocuments:
-    """What was kept of every source, on disk between the passes."""
-
-    def __init__(self, folder: Path, files: ExitStack) -> None:
-        self._folder = folder
-        self._files = files
-        self._jokes = files.enter_context(_kept_path(folder, JOKES).open("w", encoding="utf-8"))
-
-    def take(self, source: str, outcomes: Iterable[_Outcome], characters: float) -> Counter[str]:
-        """Write what was kept until it is enough; return what became of the documents."""
-        counts: Counter[str] = Counter()
-        own = self._jokes
-        if source != JOKES:
-            path = _kept_path(self._folder, source)
-            own = self._files.enter_context(path.open("w", encoding="utf-8"))
-        written = 0
-        for outcome in outcomes:
-            counts.update(outcome.reasons)
-            for kept in outcome.kept:
-                counts[f"kept as {kept.kind}"] += 1
-                file = self._jokes if kept.kind == "joke" else own
-                file.write(_line(kept.content))
-                written += sum(map(len, kept.content))
-            if written >= characters:
-                break
-        return counts
-
-
-def _leave_near_copies_out(folder: Path, sources: Sequence[str]) -> dict[str, int]:
-    """Keep the first of all near-copies in several sources; return how many each lost."""
-    kept = {source: list(_read_kept(folder, source)) for source in sources}
-    # A text without an answer stands for both, which changes no set of 5-grams but at the seam.
-    jokes = [Joke(content[0], content[-1]) for content in chain.from_iterable(kept.values())]
-    is_first = np.zeros(len(jokes), np.bool_)
-    is_first[np.unique(find_near_copies(jokes).clusters, return_index=True)[1]] = True
-    marks = iter(is_first.tolist())
-    left_out = {}
-    for source, contents in kept.items():
-        distinct = list(compress(contents, islice(marks, len(contents))))
-        _write_kept(folder, source, distinct)
-        left_out[source] = len(contents) - len(distinct)
-    return left_out
-
-
-def _safe_jokes(jokes: Sequence[Joke], safe: bool) -> Iterator[_Outcome]:
+def _safe_jokes(jokes: Sequence[Joke], safe: bool) -> Iterator[Outcome]:
     moderator = Moderator.default()
     for joke in jokes:
         flagged = safe and moderator.check(f"{joke.question}\n{joke.answer}")
         reasons = Counter({"flagged": 1} if flagged else {})
-        yield _Outcome([] if flagged else [_Kept("joke", (joke.question, joke.answer))], reasons)
+        yield Outcome([] if flagged else [Kept("joke", (joke.question, joke.answer))], reasons)
 
 
 def _in_order(
     pool: ProcessPoolExecutor, source: str, documents: Iterator[Document]
-) -> Iterator[_Outcome]:
+) -> Iterator[Outcome]:
     """Check documents by many processes, a bounded number of batches ahead."""
     batches = _batches(documents, _BATCH)
     submitted = (pool.submit(_check_batch, source, batch) for batch in batches)
@@ -328,8 +281,8 @@ def _prepare_worker(data: Path, config: CorpusConfig) -> None:
     _checks = _Checks(HeldOutJokes(test), config)
 
 
-def _check_batch(source: str, documents: Sequence[Document]) -> _Outcome:
-    kept: list[_Kept] = []
+def _check_batch(source: str, documents: Sequence[Document]) -> Outcome:
+    kept: list[Kept] = []
     reasons: Counter[str] = Counter()
     for document in documents:
         if document.origin in _checks.config.left_out:
@@ -338,10 +291,10 @@ def _check_batch(source: str, documents: Sequence[Document]) -> _Outcome:
             _check_post(document.text, kept, reasons)
         else:
             _check_text(document.text, kept, reasons)
-    return _Outcome(kept, reasons)
+    return Outcome(kept, reasons)
 
 
-def _check_post(text: str, kept: list[_Kept], reasons: Counter[str]) -> None:
+def _check_post(text: str, kept: list[Kept], reasons: Counter[str]) -> None:
     title, _, body = text.strip().partition("\n")
     if not body:  # a joke in one line, which may ask and answer
         title, mark, body = title.partition("?")
@@ -358,12 +311,12 @@ def _check_post(text: str, kept: list[_Kept], reasons: Counter[str]) -> None:
     elif _checks.config.safe and Moderator.default().check(whole):
         reasons["flagged"] += 1
     elif parsed.fate == "joke":
-        kept.append(_Kept("joke", (parsed.question, parsed.answer)))
+        kept.append(Kept("joke", (parsed.question, parsed.answer)))
     else:
-        kept.append(_Kept("text", (whole,)))
+        kept.append(Kept("text", (whole,)))
 
 
-def _check_text(text: str, kept: list[_Kept], reasons: Counter[str]) -> None:
+def _check_text(text: str, kept: list[Kept], reasons: Counter[str]) -> None:
     """Keep a text's passages, those side by side as one document."""
     run: list[str] = []
     for passage in [*_passages(text), None]:
@@ -372,7 +325,7 @@ def _check_text(text: str, kept: list[_Kept], reasons: Counter[str]) -> None:
             run.append(passage)
             continue
         if run:
-            kept.append(_Kept("text", ("\n".join(run),)))
+            kept.append(Kept("text", ("\n".join(run),)))
             run = []
         if reason:
             reasons[reason] += 1
@@ -416,34 +369,6 @@ def _encode(tokenizer: JokeTokenizer, batch: Sequence[tuple[str, ...]]) -> Itera
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
     return iter(lambda: list(islice(items, size)), [])
-
-
-def _kept_path(folder: Path, source: str) -> Path:
-    return folder / f"{source}.kept.jsonl"
-
-
-def _line(content: tuple[str, ...]) -> str:
-    return json.dumps(content, ensure_ascii=False) + "\n"
-
-
-def _write_kept(folder: Path, source: str, contents: Iterable[tuple[str, ...]]) -> None:
-    with _kept_path(folder, source).open("w", encoding="utf-8") as lines:
-        lines.writelines(map(_line, contents))
-
-
-def _read_kept(folder: Path, source: str) -> Iterator[tuple[str, ...]]:
-    with _kept_path(folder, source).open(encoding="utf-8") as lines:
-        for line in lines:
-            yield tuple(json.loads(line))
-
-
-def _sample(folder: Path, source: str, characters: int) -> Iterator[str]:
-    for content in _read_kept(folder, source):
-        text = " ".join(content)
-        characters -= len(text)
-        yield text
-        if characters < 0:
-            return
 
 
 def _summary(counts: Counter[str]) -> str:

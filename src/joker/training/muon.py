@@ -1,10 +1,14 @@
 """Muon for the hidden matrices, AdamW for the rest, as one optimizer.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) makes each update
-of a matrix orthogonal. `torch.optim.Muon` does the work; here GPT-2's fused ``c_attn``
-is cut into query, key and value, which are three matrices and not one, and embeddings,
-biases and norms go to AdamW. With updates scaled to AdamW's size (Liu et al. 2025,
-https://arxiv.org/abs/2502.16982) both share one learning rate and schedule.
+of a matrix orthogonal. GPT-2's fused ``c_attn`` is cut into query, key and value, which
+are three matrices and not one; embeddings, biases and norms go to AdamW. With updates
+scaled to AdamW's size (Liu et al. 2025, https://arxiv.org/abs/2502.16982) both share one
+learning rate and schedule.
+
+`torch.optim.Muon` computes in bfloat16 whatever the machine. Where a processor has no
+instructions for it, that takes 22 times as long as float32 (docs/experiments.md), so the
+number format is a setting here.
 """
 
 from __future__ import annotations
@@ -14,10 +18,37 @@ from typing import Any
 
 import torch
 from torch.nn import Parameter
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 _FUSED = {"c_attn": 3}
 """Matrices that hold several side by side, by a part of their names."""
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic iteration, chosen by Jordan et al. for the steepest slope at 0."""
+
+_ITERATIONS = 5
+_LEAST_NORM = 1e-7
+_ADAMW_RMS = 0.2
+"""Root mean square of AdamW's updates, measured by Liu et al."""
+
+
+def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return about U V' for each matrix U S V', by the Newton-Schulz iteration.
+
+    Singular values end up between about 0.7 and 1.2, which serves Muon as well as 1.
+
+    Args:
+        matrices: Shape (matrices, rows, columns).
+        dtype: The number format to compute in and of what is returned.
+    """
+    a, b, c = _COEFFICIENTS
+    tall = matrices.size(1) > matrices.size(2)
+    x = (matrices.mT if tall else matrices).to(dtype)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=_LEAST_NORM)
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 class MuonWithAdamW(Optimizer):
@@ -28,7 +59,8 @@ class MuonWithAdamW(Optimizer):
         lr: Learning rate of both.
         weight_decay: Of all matrices, embeddings included; biases and norms have none.
         betas: AdamW's.
-        momentum: Muon's.
+        momentum: Muon's, after Nesterov.
+        dtype: The number format in which Muon makes updates orthogonal.
     """
 
     def __init__(
@@ -39,11 +71,11 @@ class MuonWithAdamW(Optimizer):
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         momentum: float = 0.95,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        hidden: list[Parameter] = []
+        hidden: dict[int, list[Parameter]] = {}
         decayed: list[Parameter] = []
         plain: list[Parameter] = []
-        self._views: list[tuple[Parameter, int, list[Parameter]]] = []
         for name, parameter in model.named_parameters():
             if parameter.ndim != 2:
                 plain.append(parameter)
@@ -51,17 +83,8 @@ class MuonWithAdamW(Optimizer):
                 decayed.append(parameter)
             else:
                 parts = next((n for part, n in _FUSED.items() if part in name), 1)
-                # Views share the matrix's memory: what Muon does to them it does to the matrix.
-                views = [Parameter(view) for view in parameter.detach().chunk(parts, dim=1)]
-                self._views.append((parameter, parts, views))
-                hidden += views
-        self._muon = Muon(
-            hidden,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
+                hidden.setdefault(parts, []).append(parameter)
+        self._dtype = dtype
         self._adamw = AdamW(
             [
                 {"params": decayed, "weight_decay": weight_decay},
@@ -71,38 +94,46 @@ class MuonWithAdamW(Optimizer):
             betas=betas,
             fused=True,
         )
-        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        muon = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        groups = [{"params": held, "parts": n, **muon} for n, held in hidden.items()]
+        self._muon_groups = len(groups)
+        super().__init__([*groups, *self._adamw.param_groups], {})
         self._share_groups()
 
+    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Make one step of each from the gradients at hand, or those that a closure makes."""
         if closure is not None:
             with torch.enable_grad():
                 closure()
-        for parameter, parts, views in self._views:
-            if parameter.grad is not None:
-                for view, gradient in zip(views, parameter.grad.chunk(parts, dim=1), strict=True):
-                    view.grad = gradient
-        self._muon.step()  # type: ignore[no-untyped-call]
+        for group in self.param_groups[: self._muon_groups]:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._muon_step(parameter, parameter.grad, group)
         self._adamw.step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients."""
-        self._adamw.zero_grad(set_to_none)
-        for parameter, _, views in self._views:
-            for held in (parameter, *views):
-                held.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both."""
-        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
+        return {"muon": super().state_dict(), "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of both."""
-        self._muon.load_state_dict(state_dict["muon"])
+        super().load_state_dict(state_dict["muon"])
         self._adamw.load_state_dict(state_dict["adamw"])
         self._share_groups()
 
+    def _muon_step(
+        self, parameter: Parameter, gradient: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        momentum, state = group["momentum"], self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        parts = torch.stack(gradient.lerp(average, momentum).chunk(group["parts"], dim=1))
+        size = group["lr"] * _ADAMW_RMS * max(parts.shape[1:]) ** 0.5
+        update = torch.cat(tuple(orthogonalize(parts, self._dtype)), dim=1)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+
     def _share_groups(self) -> None:
-        """Let a scheduler that sets this optimizer's learning rates set both parts'."""
-        self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
+        """Let a scheduler that sets this optimizer's learning rates set AdamW's too."""
+        self._adamw.param_groups = self.param_groups[self._muon_groups :]

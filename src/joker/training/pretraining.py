@@ -26,6 +26,7 @@ from joker.training.base import (
     new_shape,
     open_base,
     set_dropout,
+    stack_blocks,
 )
 from joker.training.callbacks import latest_checkpoint
 from joker.training.corpus import CorpusConfig, build_corpus, jokes_in, open_corpus
@@ -142,7 +143,11 @@ def _base(
     """Return the shards and the model to train on them."""
     config = run.config
     base = open_base(config.base, run.template, ()) if config.base else None
+    if base and config.layers:
+        stack_blocks(base.model, config.layers)
     shape = new_shape(config.size)
+    if config.layers:
+        shape |= {"n_layer": config.layers}
     entries = base.joke_tokenizer.vocabulary_size if base else shape["vocab_size"]
     context_length = base.context_length if base else shape["n_positions"]
     if config.block_size > context_length:
@@ -150,7 +155,7 @@ def _base(
             f"setting 'block_size' is {config.block_size}, but "
             f"{config.base or f'size {config.size}'} looks at {context_length} tokens at most"
         )
-    tokens_of = config.tokens_of
+    kept = config.tokens_kept
     corpus_config = CorpusConfig(
         template=run.template,
         vocabulary_size=entries - len(run.template.special_tokens),
@@ -159,8 +164,8 @@ def _base(
         safe=config.safe,
         distinct=config.distinct,
         characters=None
-        if tokens_of is None
-        else {source: round(n * _CHARACTERS_PER_TOKEN) for source, n in tokens_of.items()},
+        if kept is None
+        else {source: round(n * _CHARACTERS_PER_TOKEN) for source, n in kept.items()},
     )
     own = base.tokenizer if base else None
     if (tokens / MANIFEST).is_file():
@@ -218,7 +223,7 @@ def _trainer(
     optimizer = None
     if config.optimizer == "muon":
         optimizer = MuonWithAdamW(
-            base.model, lr=config.learning_rate, weight_decay=config.weight_decay
+            base.model, lr=config.learning_rate, weight_decay=config.weight_decay, dtype=precision
         )
     trainer = JokeTrainer(
         autocast=precision,

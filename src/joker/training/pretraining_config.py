@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from joker.training.config import Compile, Precision, Weights
 OptimizerKind = Literal["muon", "adamw"]
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMB]?)")
+_KEPT_FORM = "setting 'kept' is written like 'books=7M humor=500k'"
+_MIXTURE_FORM = "a mixture is written like 'jokes=1 books=3'"
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -24,11 +27,17 @@ class PretrainingConfig:
 
     base: str = option("", "Model to go on from, its tokenizer kept: folder or hub name.")
     size: str = option("small", "Shape of a model from scratch: tiny, small, distil, gpt2.")
+    layers: int = option(
+        0, "Blocks: of a new model, or of a base, whose own are stacked; 0 leaves their number."
+    )
     budget: str = option("50M", "Tokens to read, such as 500k, 50M or 1B.")
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
     mixture: str = option("", "Shares of the sources, such as 'jokes=1 books=3'; else by size.")
     final_mixture: str = option("", "Shares while the learning rate falls; else as before.")
+    kept: str = option(
+        "", "Most tokens kept of sources, such as 'books=7M'; else what the budget reads."
+    )
     posts: str = option("", "Sources of posts, parsed into jokes where they are: 'humor,other'.")
     leave_out: str = option("", "Origins of documents that are not read: 'someboard,other'.")
     safe: bool = option(False, "Leave out what the moderation list flags.")
@@ -60,6 +69,8 @@ class PretrainingConfig:
             raise ConfigError("settings 'warmup' and 'decay' are shares that add up to 1 at most")
         if min(self.weight_decay, self.checkpoint_minutes) < 0:
             raise ConfigError("'weight_decay' and 'checkpoint_minutes' must not be negative")
+        if self.layers < 0:
+            raise ConfigError("setting 'layers' must be a number of blocks, or 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError("setting 'dropout' must be a share from 0 to below 1")
         if not 0 <= self.seed < 2**32:
@@ -67,6 +78,9 @@ class PretrainingConfig:
         for mixture in (self.mixture, self.final_mixture):
             if mixture:
                 parse_shares(mixture)
+        _parse_numbers(self.kept, _read_count, _KEPT_FORM)
+        if self.kept and not self.mixture:
+            raise ConfigError("setting 'kept' goes with 'mixture'; without one all text is kept")
         if self.steps < 1:
             raise ConfigError(
                 f"a budget of {self.budget} tokens does not make one step of "
@@ -81,13 +95,13 @@ class PretrainingConfig:
     @property
     def budget_tokens(self) -> int:
         """The budget as a number."""
-        found = _COUNT.fullmatch(self.budget.replace(",", ""))
-        if not found:
+        try:
+            return round(_read_count(self.budget))
+        except ValueError as error:
             raise ConfigError(
                 f"setting 'budget' must be a number of tokens such as 500k, 50M or 1B, "
                 f"not {self.budget!r}"
-            )
-        return round(float(found[1]) * _FACTORS[found[2]])
+            ) from error
 
     @property
     def steps(self) -> int:
@@ -95,8 +109,8 @@ class PretrainingConfig:
         return self.budget_tokens // self.tokens_per_step
 
     @property
-    def tokens_of(self) -> dict[str, float] | None:
-        """Tokens that the mixture takes of each source; None where it goes by size."""
+    def tokens_kept(self) -> dict[str, float] | None:
+        """Tokens to keep of each source; None keeps all, as goes with a mixture by size."""
         if not self.mixture:
             return None
         tokens: defaultdict[str, float] = defaultdict(float)
@@ -107,7 +121,7 @@ class PretrainingConfig:
             shares = parse_shares(mixture)
             for source, share in shares.items():
                 tokens[source] += self.budget_tokens * part * share / sum(shares.values())
-        return dict(tokens)
+        return dict(tokens) | _parse_numbers(self.kept, _read_count, _KEPT_FORM)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings."""
@@ -120,17 +134,28 @@ def parse_shares(text: str) -> dict[str, float]:
     Raises:
         ConfigError: If the text is not of this form.
     """
-    shares: dict[str, float] = {}
-    for part in text.replace(",", " ").split():
-        name, _, number = part.partition("=")
-        try:
-            shares[name] = float(number)
-        except ValueError:
-            shares[name] = -1.0
-        if not name or not 0 <= shares[name] < float("inf"):
-            raise ConfigError(
-                f"a mixture is written like 'jokes=1 books=3', but {part!r} is not of that form"
-            )
+    shares = _parse_numbers(text, float, _MIXTURE_FORM)
     if not any(shares.values()):
         raise ConfigError("a mixture needs at least one source with a share above 0")
     return shares
+
+
+def _parse_numbers(text: str, read: Callable[[str], float], form: str) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for part in text.replace(",", " ").split():
+        name, _, number = part.partition("=")
+        try:
+            numbers[name] = read(number)
+        except ValueError:
+            numbers[name] = -1.0
+        if not name or not 0 <= numbers[name] < float("inf"):
+            raise ConfigError(f"{form}, but {part!r} is not of that form")
+    return numbers
+
+
+def _read_count(text: str) -> float:
+    """Read a number such as 500k; raise ValueError for anything else."""
+    found = _COUNT.fullmatch(text.replace(",", ""))
+    if not found:
+        raise ValueError(text)
+    return float(found[1]) * _FACTORS[found[2]]
