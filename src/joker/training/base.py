@@ -175,7 +175,7 @@ def stack_blocks(model: PreTrainedModel, layers: int) -> None:
     the start, for less computation (Du et al. 2024, https://arxiv.org/abs/2405.15319).
 
     Args:
-        model: Its blocks are replaced.
+        model: Gets the copies behind its own blocks.
         layers: How many it is to have, a multiple of how many there are.
 
     Raises:
