@@ -39,7 +39,7 @@ def is_alive(pid: int) -> bool:
     """Say whether a process runs; one that only waits for its exit code to be read does not."""
     try:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second if it goes while it is read
         return False
 
 
