@@ -59,11 +59,24 @@ def test_each_stage_has_the_settings_of_its_kind(tmp_path: Path) -> None:
         ("stages: [{pretrain: {}}, {export: {}}]", "stage 2 .* 'export'"),
         ("stages: [{pretrain: {}}, {train: {speed: 3}}]", "stage 2: .*'speed'"),
         ("stages: [{pretrain: {}}, {train: {base: distilgpt2}}]", "stage 2 .* 'base'"),
+        ("stages: [{pretrain: {size: small}}, {pretrain: {layers: 9}}]", "stage 2: .* 6 blocks"),
+        (
+            "stages: [{pretrain: {layers: 2}}, {train: {}}, {pretrain: {layers: 4}}, "
+            "{pretrain: {}}, {pretrain: {layers: 6}}]",
+            "stage 5: .* 4 blocks",
+        ),
     ],
 )
 def test_malformed_stages_are_refused_by_number(text: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=named):
         read_stages(write(tmp_path, text))
+
+
+def test_depth_on_a_base_not_yet_opened_is_left_to_the_training(tmp_path: Path) -> None:
+    named = "stages: [{pretrain: {base: distilgpt2}}, {pretrain: {layers: 9}}]"
+    assert len(read_stages(write(tmp_path, named))) == 2
+    grown = "stages: [{train: {base: distilgpt2}}, {pretrain: {layers: 12}}]"
+    assert len(read_stages(write(tmp_path, grown))) == 2
 
 
 def test_file_of_the_bundled_model_says_what_made_it() -> None:

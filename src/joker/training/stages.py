@@ -24,6 +24,7 @@ from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, StoppedError
 from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.data.prepared import PreparedData
+from joker.training.base import new_shape
 from joker.training.callbacks import latest_checkpoint
 from joker.training.config import TrainingConfig, training_config
 from joker.training.corpus import JOKES
@@ -54,13 +55,17 @@ def read_stages(path: Path) -> list[Stage]:
     """Read the stages of a file.
 
     Raises:
-        ConfigError: If the file cannot be read, or a stage has no such settings; it is named.
+        ConfigError: If the file cannot be read, or a stage has no such settings or cannot follow
+            the one before; it is named.
+        ModelFolderError: If the first is to make a model of a size that there is not.
     """
     content = read_config_file(path)
     stages = content.get(_KEY)
     if set(content) != {_KEY} or not isinstance(stages, list) or not stages:
         raise ConfigError(f"{path} must hold nothing but {_KEY!r}, a list of trainings")
-    return [_read_stage(number, stage) for number, stage in enumerate(stages, 1)]
+    read = [_read_stage(number, stage) for number, stage in enumerate(stages, 1)]
+    _require_growth([stage.config for stage in read])
+    return read
 
 
 def build(
@@ -129,6 +134,23 @@ def _read_stage(number: int, stage: Any) -> Stage:
     except ConfigError as error:
         raise ConfigError(f"stage {number}: {error}") from error
     return Stage(f"{number}-{verb}", config)
+
+
+def _require_growth(configs: list[PretrainingConfig | TrainingConfig]) -> None:
+    """Refuse depths that stacked blocks cannot reach, before the first stage takes its hours."""
+    first = configs[0]
+    blocks = 0  # of a base that is named nobody knows before it is opened
+    if isinstance(first, PretrainingConfig):
+        blocks = first.layers or (0 if first.base else new_shape(first.size)["n_layer"])
+    for number, config in enumerate(configs[1:], 2):
+        if not isinstance(config, PretrainingConfig) or not config.layers:
+            continue
+        if blocks and config.layers % blocks:
+            raise ConfigError(
+                f"stage {number}: setting 'layers' is {config.layers}, but the model has {blocks} "
+                "blocks by then: choose a multiple"
+            )
+        blocks = config.layers
 
 
 def _corpus_of(config: PretrainingConfig) -> object:
