@@ -20,7 +20,7 @@ def build(
     """Train a model stage by stage, as one file says, and add its int8 graph.
 
     Each stage is a 'pretrain' or a 'train' that starts from the one before. Called again, it goes
-    on where it was cut short. configs/bundled.yaml holds the stages of the bundled model.
+    on where it was cut short. configs/bundled.yaml made the model that comes with the package.
     """
     require_training()
     from joker.data.prepared import PreparedData

@@ -185,15 +185,24 @@ def stack_blocks(model: PreTrainedModel, layers: int) -> None:
         raise ConfigError("setting 'layers' stacks the blocks of a GPT-2, which the base is not")
     blocks = model.transformer.h
     own = len(blocks)
-    if layers % own:
-        raise ConfigError(
-            f"setting 'layers' is {layers}, but the base has {own} blocks: choose a multiple"
-        )
+    require_multiple(layers, own)
     for index in range(own, layers):
         block: Any = deepcopy(blocks[index - own])
         block.attn.layer_idx = index  # where a cache keeps its keys and values
         blocks.append(block)
     model.config.n_layer = layers
+
+
+def require_multiple(layers: int, own: int) -> None:
+    """Refuse a depth that a model of ``own`` blocks cannot reach by copies of all of them.
+
+    Raises:
+        ConfigError: If ``layers`` is no multiple of ``own``.
+    """
+    if layers % own:
+        raise ConfigError(
+            f"setting 'layers' is {layers}, but the base has {own} blocks: choose a multiple"
+        )
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:

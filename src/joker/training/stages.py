@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, StoppedError
 from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.data.prepared import PreparedData
-from joker.training.base import new_shape
+from joker.training.base import new_shape, require_multiple
 from joker.training.callbacks import latest_checkpoint
 from joker.training.config import TrainingConfig, training_config
 from joker.training.corpus import JOKES
@@ -126,14 +127,22 @@ def _read_stage(number: int, stage: Any) -> Stage:
         )
     if number > 1 and "base" in settings:
         raise ConfigError(f"stage {number} starts from the one before; leave its 'base' out")
+    with _naming(number):
+        config: PretrainingConfig | TrainingConfig = (
+            make_config(PretrainingConfig, settings)
+            if verb == "pretrain"
+            else training_config(settings)
+        )
+    return Stage(f"{number}-{verb}", config)
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Say of a refused setting in which stage it stands."""
     try:
-        if verb == "pretrain":
-            config: PretrainingConfig | TrainingConfig = make_config(PretrainingConfig, settings)
-        else:
-            config = training_config(settings)
+        yield
     except ConfigError as error:
         raise ConfigError(f"stage {number}: {error}") from error
-    return Stage(f"{number}-{verb}", config)
 
 
 def _require_growth(configs: list[PretrainingConfig | TrainingConfig]) -> None:
@@ -145,11 +154,9 @@ def _require_growth(configs: list[PretrainingConfig | TrainingConfig]) -> None:
     for number, config in enumerate(configs[1:], 2):
         if not isinstance(config, PretrainingConfig) or not config.layers:
             continue
-        if blocks and config.layers % blocks:
-            raise ConfigError(
-                f"stage {number}: setting 'layers' is {config.layers}, but the model has {blocks} "
-                "blocks by then: choose a multiple"
-            )
+        if blocks:
+            with _naming(number):
+                require_multiple(config.layers, blocks)
         blocks = config.layers
 
 
