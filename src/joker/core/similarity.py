@@ -20,6 +20,9 @@ from joker.core.joke import Joke
 SHINGLE_LENGTH = 5
 NEAR_COPY_JACCARD = 0.5
 """From this similarity on, two jokes count as copies of one another."""
+SPLIT_JACCARD = 0.4
+"""From this similarity on, two jokes must not stand on both sides of a split. Of 17 pairs read
+between 0.44 and 0.5, 14 were the same joke."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 

@@ -15,6 +15,7 @@ Turning text into token ids is `joker.core.tokenizer`'s work.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -47,6 +48,9 @@ class Template:
         answer_prefix: What stands between question and answer, such as ``\n<|answer|> ``.
         markers: ``special`` adds each marker to the tokenizer as one token,
             ``plain`` leaves it as ordinary text.
+        punchline_first: Whether a joke without a given question is told from the punchline to the
+            question: ``answer marker + answer + question marker + question``. It is easier to
+            find a question for a punchline than the other way round.
 
     Raises:
         TemplateError: If the layout could not be parsed back without doubt.
@@ -56,6 +60,7 @@ class Template:
     question_prefix: str
     answer_prefix: str
     markers: MarkerKind = "special"
+    punchline_first: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
@@ -69,6 +74,10 @@ class Template:
         if not self.answer_marker:
             raise TemplateError(
                 f"template {self.name}: answer_prefix needs a visible marker before the answer"
+            )
+        if self.punchline_first and not self.question_marker:
+            raise TemplateError(
+                f"template {self.name}: punchline_first needs a visible marker in question_prefix"
             )
         for left, right in product(set(self.marker_texts), repeat=2):
             if "\\" in left:
@@ -140,21 +149,28 @@ class Template:
         the answer marker is missing or repeated, or a part is empty.
         """
         text = text.strip()
-        if not text.startswith(self.question_marker):
+        first, second = self.question_marker, self.answer_marker
+        if reverse := self.punchline_first and text.startswith(second):
+            first, second = second, first
+        if not text.startswith(first):
             return None
-        body = text[len(self.question_marker) :]
-        question, found, answer = body.partition(self.answer_marker)
-        if not found or any(m in part for m in self.marker_texts for part in (question, answer)):
+        parts = text[len(first) :].partition(second)
+        if not parts[1] or any(m in part for m in self.marker_texts for part in parts[::2]):
             return None
+        question, answer = parts[::-2] if reverse else parts[::2]
         return Joke.from_text(self.unescape(question), self.unescape(answer))
 
     def parse_start(self, text: str) -> tuple[str, str]:
         """Return how much of a question and its answer a text tells that is still being written.
 
         What might be the beginning of a marker at the text's end is held back, and so is all of
-        a text that has no question marker yet.
+        a text that has no question marker yet. Of one that begins with the punchline, only the
+        question is returned.
         """
         text = text.lstrip()
+        if self.punchline_first and text.startswith(self.answer_marker):
+            _, found, question = text.partition(self.question_marker)
+            text = found + question
         if not text.startswith(self.question_marker):
             return "", ""
         body = text[len(self.question_marker) :]
@@ -174,7 +190,7 @@ class Template:
         """Return the same layout with another kind of markers; None keeps the kind."""
         return self if kind is None else replace(self, markers=kind)
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields as a mapping for JSON or YAML; `from_dict` reads it back."""
         return asdict(self)
 
@@ -185,16 +201,18 @@ class Template:
         Raises:
             TemplateError: If a field is missing, unknown or no text; ``source`` is named.
         """
-        allowed = {"name", "question_prefix", "answer_prefix", "markers"}
+        allowed = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(fields, dict):
             raise TemplateError(f"{source}: expected a mapping with {', '.join(sorted(allowed))}")
         if unknown := sorted(set(map(str, fields)) - allowed):
             raise TemplateError(f"{source}: unknown field {unknown[0]!r}")
-        if missing := sorted(allowed - {"markers"} - set(fields)):
+        if missing := sorted(allowed - {"markers", "punchline_first"} - set(fields)):
             raise TemplateError(f"{source}: field {missing[0]!r} is missing")
         for key, value in fields.items():
-            if not isinstance(value, str):
-                raise TemplateError(f"{source}: field {key!r} must be text, not {value!r}")
+            kind = bool if key == "punchline_first" else str
+            if not isinstance(value, kind):
+                wanted = "true or false" if kind is bool else "text"
+                raise TemplateError(f"{source}: field {key!r} must be {wanted}, not {value!r}")
         return cls(**fields)
 
 

@@ -7,6 +7,9 @@ and a special token's spelling inside people's text stays ordinary text.
 
 A joke is always ``[start] markers and text [end]``: the start token gives the first
 marker something to be predicted from, so that bits per byte can count every token.
+
+A model with a critic knows two more tokens, `WORKS` and `FAILS`, one of which may follow the end
+of a joke: how likely the first one is says whether the joke works.
 """
 
 from __future__ import annotations
@@ -22,6 +25,11 @@ from joker.core.errors import TokenizerError
 from joker.core.joke import Joke
 from joker.core.template import Template
 
+WORKS = "<|works|>"
+FAILS = "<|fails|>"
+VERDICT_WEIGHT = 10.0
+"""A joke has thirty tokens to learn, and one verdict."""
+
 _BROKEN_UTF8 = "\ufffd"
 
 
@@ -32,11 +40,16 @@ class EncodedJoke:
     Attributes:
         input_ids: Start token, question part, answer part, end token.
         answer_start: Index of the answer's first token, just behind the answer marker.
-            ``input_ids[answer_start:]`` is the answer and the end token.
+            ``input_ids[answer_start:]`` is the answer and the end token. Behind all tokens where
+            no answer follows its question.
+        learnt_from: Index of the first token that training learns to predict.
+        weight: How much the loss of its tokens counts in training.
     """
 
     input_ids: list[int]
     answer_start: int
+    learnt_from: int = 1
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -71,6 +84,7 @@ class JokeTokenizer:
         self.end_id = self._id(end_token)
         self.start_id = self._id(start_token or end_token)
         self._special_ids = {text: self._id(text) for text in template.special_tokens}
+        self._verdict_ids = [self.backend.token_to_id(verdict) for verdict in (FAILS, WORKS)]
 
     @classmethod
     def from_folder(cls, folder: Path, template: Template) -> JokeTokenizer:
@@ -94,6 +108,28 @@ class JokeTokenizer:
         """Return the joke's ids, start and end token included."""
         return self._with_answer(self._encode_question(self.template.escape(joke.question)), joke)
 
+    @property
+    def has_critic(self) -> bool:
+        """Whether the vocabulary has the tokens that say whether a joke works."""
+        return None not in self._verdict_ids
+
+    def encode_punchline_first(self, joke: Joke) -> EncodedJoke:
+        """Return the ids of a joke from its punchline to its question, start and end included."""
+        lead, _, tail = _split(self.template.answer_prefix)
+        question = self._encode_question(self.template.escape(joke.question))[1:]
+        answer = self._encode_text(tail + self.template.escape(joke.answer) + lead)
+        ids = [*self._encode_punchline_start(), *answer, *question, self.end_id]
+        return EncodedJoke(ids, answer_start=len(ids))
+
+    def encode_verdict(self, joke: Joke, works: bool) -> EncodedJoke:
+        """Return the ids of a joke and of a verdict on it, which takes the answer's place.
+
+        Only for a tokenizer that `has_critic`.
+        """
+        ids = [*self.encode(joke).input_ids, self._verdict_ids[works]]
+        last = len(ids) - 1
+        return EncodedJoke(ids, answer_start=last, learnt_from=last, weight=VERDICT_WEIGHT)
+
     def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
         """Return the ids of an answer without its question: start token, answer marker, answer.
 
@@ -106,8 +142,11 @@ class JokeTokenizer:
         """Return the ids a model continues: start token, question marker, the question's start.
 
         A start that ends with a question mark is a whole question: the answer marker follows.
+        Where there is none and the template tells punchlines first, it is the answer marker alone.
         """
         question = question_start.strip()
+        if not question and self.template.punchline_first:
+            return self._encode_punchline_start()
         ids = self._encode_question(self.template.escape(question))
         return [*ids, *self._encode_answer_marker()] if question.endswith("?") else ids
 
@@ -145,6 +184,10 @@ class JokeTokenizer:
         ids = [*ids, *self._encode_answer_marker()]
         answer = self._encode_text(tail + self.template.escape(joke.answer))
         return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
+
+    def _encode_punchline_start(self) -> list[int]:
+        _, marker, _ = _split(self.template.answer_prefix)
+        return [self.start_id, *self._encode_marker("", marker)]
 
     def _encode_answer_marker(self) -> list[int]:
         lead, marker, _ = _split(self.template.answer_prefix)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from joker.core.errors import InputError, MissingPartError, ModelFolderError, ResourceError
@@ -47,7 +48,7 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
     """Read a causal language model in 32-bit floats, on the CPU.
 
     Args:
-        source: A folder, or a name on the hub.
+        source: A folder, a GGUF file, or a name on the hub.
         **options: Further options of Transformers' ``from_pretrained``.
 
     Raises:
@@ -63,6 +64,11 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
             f"reading PyTorch weights needs {error.name}: pip install 'gpt2-the-joker[train]'"
         ) from error
     loader: Any = AutoModelForCausalLM  # typed without output_loading_info
+    path = Path(source)
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelFolderError(f"there is no GGUF file at {path}")
+        source, options = str(path.parent), {**options, "gguf_file": path.name}
     with out_of_memory_as_resource_error(f"loading {source}"):
         try:
             with _silent_transformers():

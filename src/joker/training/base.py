@@ -1,14 +1,13 @@
 """What training starts from: a pretrained model, or the same architecture from scratch.
 
 ``distilgpt2`` and any other causal LM of the hub or a local folder come through
-Transformers' ``from_pretrained``; ``new:SIZE`` makes a GPT-2 with random weights and a
+Transformers' ``from_pretrained``, and so do the weights of a GGUF file; ``new:SIZE`` makes a GPT-2 with random weights and a
 byte-level BPE tokenizer trained on the training jokes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,8 +27,10 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.core.template import Template
-from joker.core.tokenizer import JokeTokenizer
+from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from joker.engines.weights import read_causal_lm
+from joker.training.gguf_file import SUFFIX, read_gguf_tokenizer
+from joker.training.vocabulary import shrink_vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -59,13 +60,24 @@ class Base:
     context_length: int
 
 
-def open_base(name: str, template: Template, texts: Iterable[str], *, round_up_to: int = 1) -> Base:
-    """Return the base model called ``name``, taught the layout's special tokens.
+def open_base(
+    name: str,
+    template: Template,
+    texts: Iterable[str],
+    *,
+    vocabulary_size: int | None = None,
+    critic: bool = False,
+    round_up_to: int = 1,
+) -> Base:
+    """Return the base model called ``name``, taught the template's special tokens.
 
     Args:
-        name: ``new:SIZE``, a folder, or a name on the hub.
-        template: The layout whose special tokens are added.
-        texts: Texts a new tokenizer is trained on; not read for other bases.
+        name: ``new:SIZE``, a folder, a GGUF file, or a name on the hub.
+        template: The template whose special tokens are added.
+        texts: What the model is going to read; decides which entries a new or a smaller
+            vocabulary has.
+        vocabulary_size: Entries of its vocabulary that a pretrained base keeps; None keeps all.
+        critic: Add the tokens that say whether a joke works.
         round_up_to: The embeddings get a multiple of so many rows; those beyond the
             vocabulary are never told to be right. A multiple of 64 makes the products with
             GPT-2's 50,257 entries up to 1.7 times faster.
@@ -78,7 +90,9 @@ def open_base(name: str, template: Template, texts: Iterable[str], *, round_up_t
         tokenizer, model = _make(name.removeprefix("new:"), texts)
     else:
         tokenizer, model = _load(name)
-    with_special_tokens(tokenizer, template)
+        if vocabulary_size is not None and vocabulary_size < len(tokenizer):
+            tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size)
+    with_special_tokens(tokenizer, template, critic=critic)
     rows = max(len(tokenizer), len(cast("torch.Tensor", model.get_input_embeddings().weight)))
     # New rows are random, as all of a new model are, or lie around a pretrained one's mean.
     model.resize_token_embeddings(
@@ -131,10 +145,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
 
 
 def with_special_tokens(
-    tokenizer: PreTrainedTokenizerFast, template: Template
+    tokenizer: PreTrainedTokenizerFast, template: Template, *, critic: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Add a layout's special tokens to a tokenizer; return the same tokenizer."""
-    added = [AddedToken(token, special=True, normalized=False) for token in template.special_tokens]
+    """Add a template's special tokens to a tokenizer, and a critic's; return the same tokenizer."""
+    tokens = [*template.special_tokens, *((WORKS, FAILS) if critic else ())]
+    added = [AddedToken(token, special=True, normalized=False) for token in tokens]
     tokenizer.add_special_tokens(
         {"additional_special_tokens": added}, replace_extra_special_tokens=False
     )
@@ -168,48 +183,39 @@ def fingerprints_with(base: str, jokes: Sequence[Joke]) -> Fingerprints:
     return Fingerprints.join([before, own]) if before else own
 
 
-def stack_blocks(model: PreTrainedModel, layers: int) -> None:
-    """Give a GPT-2 more blocks by setting copies of all that it has on top of them.
-
-    A deep model that grew out of a trained shallow one comes as far as one that was deep from
-    the start, for less computation (Du et al. 2024, https://arxiv.org/abs/2405.15319).
-
-    Args:
-        model: Gets the copies behind its own blocks.
-        layers: How many it is to have, a multiple of how many there are.
-
-    Raises:
-        ConfigError: If it is no GPT-2 or ``layers`` is no such multiple.
-    """
-    if not isinstance(model, GPT2LMHeadModel):
-        raise ConfigError("setting 'layers' stacks the blocks of a GPT-2, which the base is not")
-    blocks = model.transformer.h
-    own = len(blocks)
-    require_multiple(layers, own)
-    for index in range(own, layers):
-        block: Any = deepcopy(blocks[index - own])
-        block.attn.layer_idx = index  # where a cache keeps its keys and values
-        blocks.append(block)
-    model.config.n_layer = layers
-
-
-def require_multiple(layers: int, own: int) -> None:
-    """Refuse a depth that a model of ``own`` blocks cannot reach by copies of all of them.
-
-    Raises:
-        ConfigError: If ``layers`` is no multiple of ``own``.
-    """
-    if layers % own:
-        raise ConfigError(
-            f"setting 'layers' is {layers}, but the base has {own} blocks: choose a multiple"
-        )
-
-
 def set_dropout(model: PreTrainedModel, share: float) -> None:
-    """Set the share that every dropout layer of a model drops while it trains."""
+    """Set the share that a model drops while it trains, in dropout layers and in attention."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share  # Llama's and its kin's: no layer of its own
+
+
+def freeze_layers(model: PreTrainedModel, count: int) -> None:
+    """Keep the embeddings' use as input and the first blocks of a model as they are.
+
+    Their output is cut from the graph, so a training step spares their backward pass. Where the
+    output layer shares the embeddings' matrix, that still learns.
+
+    Raises:
+        ConfigError: If the model has no more blocks than that.
+    """
+    blocks = max(
+        (module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len
+    )
+    if count >= len(blocks):
+        raise ConfigError(
+            f"setting 'freeze_layers' is {count}, but the base has {len(blocks)} blocks"
+        )
+    if count:
+        for block in blocks[:count]:
+            block.requires_grad_(False)
+        blocks[count].register_forward_pre_hook(_cut_from_graph)
+
+
+def _cut_from_graph(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    return (inputs[0].detach(), *inputs[1:])
 
 
 def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
@@ -219,13 +225,15 @@ def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, Pre
 
 
 def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+    if Path(name).suffix.lower() == SUFFIX:
+        return read_gguf_tokenizer(Path(name)), read_causal_lm(name)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelFolderError(
             f"cannot load the base model {name!r}: {reason} "
-            "Name a folder, a causal LM of the hub, or new:SIZE to start from scratch."
+            "Name a folder, a GGUF file, a causal LM of the hub, or new:SIZE to start from scratch."
         ) from error
     model = read_causal_lm(name)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

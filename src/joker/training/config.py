@@ -27,8 +27,23 @@ class TrainingConfig:
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
     safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
-    wary: bool = option(False, "With safe: leave out jokes with words that are often flagged.")
-    distinct: bool = option(False, "Train on one of jokes that are near-copies.")
+    dedup: bool = option(False, "Train on one joke of each cluster of near-duplicates.")
+    min_score: int = option(0, "Leave out clusters in which no post has so many points.")
+    extra: str | None = option(
+        None, "CSV or JSONL file of more jokes to train on; near-duplicates of test jokes are left out."
+    )
+    punchline_first: bool = option(
+        False, "Also learn from the punchline to the question, and invent jokes that way."
+    )
+    preferences: str | None = option(
+        None,
+        "CSV or JSONL file of rated jokes (question, answer, score): a critic learns all of them, "
+        "and those from score 2 on are read as jokes.",
+    )
+    vocabulary_size: int | None = option(
+        None, "Entries of the base's vocabulary to keep, those that the jokes use most."
+    )
+    freeze_layers: int = option(0, "Blocks at the bottom of the base that stay as they are.")
     epochs: float = option(3.0, "Passes over the training jokes.")
     max_steps: int = option(0, "Stop after so many optimizer steps; 0 goes by epochs.")
     learning_rate: float | None = option(None, "Peak learning rate of AdamW.")
@@ -56,12 +71,12 @@ class TrainingConfig:
             "accumulation": 0,
             "block_size": 7,
             "test_limit": 0,
+            "min_score": -1,
+            "freeze_layers": -1,
         }
         for name, bound in least.items():
             if not getattr(self, name) > bound:
                 raise ConfigError(f"setting {name!r} must be above {bound}")
-        if self.wary and not self.safe:
-            raise ConfigError("setting 'wary' goes with 'safe'; switch both on or neither")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise ConfigError("setting 'learning_rate' must lie between 0 and 1")
         if not 0 <= self.warmup < 1:

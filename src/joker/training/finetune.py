@@ -16,13 +16,15 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
 from joker.core.errors import ConfigError, DataError
-from joker.core.joke import Joke
 from joker.core.model_folder import Manifest, ModelFolder
+from joker.core.similarity import normalise
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.training.base import (
     Base,
     earlier_trainings,
     fingerprints_with,
+    freeze_layers,
     open_base,
     set_dropout,
 )
@@ -37,7 +39,7 @@ from joker.training.machine import (
 )
 from joker.training.packing import Rows, block_rows, pack_jokes
 from joker.training.run import Run, begin_run, resume_run
-from joker.training.selection import select_jokes
+from joker.training.selection import Selection, select_jokes, stock_phrases
 from joker.training.session import Session, trainer_settings, write_folder
 from joker.training.trainer import JokeTrainer, prepare_for_packed_rows
 
@@ -79,12 +81,15 @@ def finetune(
 def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
-    jokes, flagged, near = select_jokes(run.data, config)
+    selection = select_jokes(run.data, config)
+    jokes = selection.jokes
     texts = (f"{joke.question} {joke.answer}" for joke in jokes)
     base = open_base(
         str(checkpoint) if checkpoint else config.base,
         run.template,
         texts,
+        vocabulary_size=None if checkpoint else config.vocabulary_size,
+        critic=bool(config.preferences),
         round_up_to=1 if config.recipe == "original" else 64,
     )
     if config.block_size > base.context_length:
@@ -94,9 +99,15 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
         )
     if config.resolved_dropout is not None:
         set_dropout(base.model, config.resolved_dropout)
-    trainer, rows = _trainer(run, base, jokes)
+    freeze_layers(base.model, config.freeze_layers)
+    trainer, rows = _trainer(run, base, _encode(base.joke_tokenizer, selection))
     settings = config.to_dict() | _resolved(trainer, rows)
-    settings |= {"jokes_flagged": flagged, "jokes_near": near}
+    settings |= {
+        "jokes": len(jokes),
+        "jokes_flagged": selection.flagged,
+        "jokes_leaked": selection.leaked,
+        "jokes_rated": len(selection.rated),
+    }
     manifest = Manifest(
         template=run.template,
         base_model=config.base,
@@ -133,11 +144,25 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
     )
 
 
-def _trainer(run: Run[TrainingConfig], base: Base, jokes: Sequence[Joke]) -> tuple[Trainer, Rows]:
+def _encode(tokenizer: JokeTokenizer, selection: Selection) -> list[EncodedJoke]:
+    """Return what a model reads: every joke, in both orders where it learns both, and verdicts."""
+    encoded = [tokenizer.encode(joke) for joke in selection.jokes]
+    if tokenizer.template.punchline_first:
+        stock = stock_phrases(selection.jokes)
+        encoded += [
+            tokenizer.encode_punchline_first(joke)
+            for joke in selection.jokes
+            if normalise(joke.answer) in stock
+        ]
+    return encoded + [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
+
+
+def _trainer(
+    run: Run[TrainingConfig], base: Base, encoded: Sequence[EncodedJoke]
+) -> tuple[Trainer, Rows]:
     """Return the Trainer for a run and the rows it goes through."""
     config = run.config
     precision = resolve_precision(config.precision)
-    encoded = [base.joke_tokenizer.encode(joke) for joke in jokes]
     settings = trainer_settings(run.checkpoints, config.seed) | {
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.accumulation,

@@ -29,8 +29,8 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
     Attributes:
         tensors: By name, each of shape (rows, block_size): ``input_ids`` and ``labels``
             (`IGNORED` where there is nothing to predict); packed rows have
-            ``position_ids``, the position within the joke, and ``answer_mask``, whether
-            a label belongs to an answer (bool), besides.
+            ``position_ids``, the position within the joke, ``answer_mask``, whether
+            a label belongs to an answer (bool), and ``weights``, how much its loss counts, besides.
         used: Places that hold a token of a joke, start tokens included.
         too_long: Jokes left out because they exceed a row.
     """
@@ -71,6 +71,7 @@ def pack_jokes(
     position_ids = torch.zeros(shape, dtype=torch.long)
     labels = torch.full(shape, IGNORED)
     answer_mask = torch.zeros(shape, dtype=torch.bool)
+    weights = torch.ones(shape)
     for row, members in enumerate(rows):
         start = 0
         for member in members:
@@ -79,14 +80,16 @@ def pack_jokes(
             ids = torch.tensor(joke.input_ids)
             input_ids[row, start:end] = ids
             position_ids[row, start:end] = torch.arange(len(joke))
-            labels[row, start + 1 : end] = ids[1:]
-            answer_mask[row, start + joke.answer_start : end] = True
+            labels[row, start + joke.learnt_from : end] = ids[joke.learnt_from :]
+            answer_mask[row, start + joke.answer_start : end] = joke.learnt_from == 1
+            weights[row, start:end] = joke.weight
             start = end
     tensors = {
         "input_ids": input_ids,
         "position_ids": position_ids,
         "labels": labels,
         "answer_mask": answer_mask,
+        "weights": weights,
     }
     used = sum(len(joke) for joke in fitting)
     return Rows(tensors, used, too_long=len(jokes) - len(fitting))

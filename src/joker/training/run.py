@@ -8,7 +8,7 @@ settings and data, and ends with the same weights as if it had not been.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -37,6 +37,11 @@ class RunConfig(Protocol):
         """Kind of markers; None keeps the layout's own."""
 
 
+    @property
+    def punchline_first(self) -> bool:
+        """Whether jokes are told from the punchline to the question."""
+
+
 C = TypeVar("C", bound=RunConfig)
 
 
@@ -57,7 +62,8 @@ class Run(Generic[C]):
     @property
     def template(self) -> Template:
         """The layout that the settings name."""
-        return load_template(self.config.template).with_markers(self.config.markers)
+        template = load_template(self.config.template).with_markers(self.config.markers)
+        return replace(template, punchline_first=self.config.punchline_first)
 
     @property
     def checkpoints(self) -> Path:

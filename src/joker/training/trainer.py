@@ -1,10 +1,8 @@
 """Transformers' Trainer with what jokes need: a loss that shows the answer's share.
 
 Rows cut by the original's recipe go through the Trainer untouched. Packed rows get
-their loss here, from hidden states where the model's logits are a plain product
-(`joker.training.vocabulary_loss`), else from logits; under autocast and, where the model is
-compiled, compiled too. The Trainer's own autocast would copy the logits to 32 bits, which
-is a large part of a step on a CPU.
+their loss here, under autocast and, where the model is compiled, compiled too. The Trainer's
+own autocast would copy the logits to 32 bits, which is a large part of a step on a CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from torch.nn import functional
 from transformers import PreTrainedModel, Trainer
 
 from joker.training.packing import IGNORED
-from joker.training.vocabulary_loss import VocabularyLoss, pass_hidden_states
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -38,10 +35,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def prepare_for_packed_rows(model: PreTrainedModel) -> None:
-    """Set a model up so that each row's texts are attended to apart, and fast."""
-    if not torch.cuda.is_available():
-        # Rows are short: fused attention's backward pass costs a fifth of a step more here.
-        model.set_attn_implementation("eager")
+    """Set a model up so that each row's texts are attended to apart."""
     # A cache makes Transformers take a packed row for one text.
     model.config.use_cache = False
 
@@ -61,8 +55,6 @@ class JokeTrainer(Trainer):
         # and the same as without compiling.
         inductor.fallback_random = True
         compiled = bool(self.args.torch_compile)
-        self._head = pass_hidden_states(settings["model"])
-        self._vocabulary_loss = VocabularyLoss(compiled=compiled)
         self._token_losses: Callable[..., torch.Tensor] = (
             torch.compile(token_losses) if compiled else token_losses
         )
@@ -81,15 +73,9 @@ class JokeTrainer(Trainer):
         enabled = self._autocast is not torch.float32
         with torch.autocast(device, dtype=self._autocast, enabled=enabled):
             outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"])
-        wanted = labels[:, 1:]
-        predicted = wanted != IGNORED
-        if self._head is not None and model.training:
-            # Places that predict nothing, a tenth of all, take no part in the products.
-            hidden = outputs.logits[:, :-1][predicted].to(self._autocast)
-            total, losses = self._vocabulary_loss(hidden, self._head.weight, wanted[predicted])
-        else:
-            losses = self._token_losses(outputs.logits, labels)[predicted]
-            total = losses.sum()
+        predicted = labels[:, 1:] != IGNORED
+        losses = self._token_losses(outputs.logits, labels)[predicted]
+        total = (losses * inputs["weights"][:, 1:][predicted]).sum()
         if model.training and answers is not None:
             told = losses.detach()[answers[:, 1:][predicted]]
             self._answer_loss += torch.tensor([told.sum(), len(told)], dtype=torch.float64)
