@@ -1,8 +1,9 @@
-"""Ranking: of several jokes take the one whose answer fits its question best.
+"""Ranking: of several jokes take the one that works best.
 
-How well an answer fits is log p(answer | question) − log p(answer): how much likelier
-the question makes it. The second part keeps the answers back that suit any question.
-The teller calls this; drawing candidates and checking them are left to it.
+A model with a critic is asked how likely it is that a joke works. Without one, the joke whose
+answer fits its question best is taken, by log p(answer | question) − log p(answer): how much
+likelier the question makes it. The teller calls this; drawing candidates and checking them are
+left to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from joker.engines.base import Engine
 
 
 def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
-    """Return from each group the joke whose answer fits best, the first one among equals.
+    """Return from each group the joke that the model rates best, the first one among equals.
 
     All groups are scored in one batch, each different joke once; a group without
     a choice needs no scoring.
@@ -29,8 +30,19 @@ def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
     """
     choices = [list(dict.fromkeys(group)) for group in groups]
     scored = list({joke: None for group in choices if len(group) > 1 for joke in group})
-    fit_of = dict(zip(scored, fits(engine, scored), strict=True))
-    return [max(group, key=fit_of.__getitem__) if len(group) > 1 else group[0] for group in choices]
+    rating = dict(zip(scored, rate(engine, scored), strict=True))
+    return [max(group, key=rating.__getitem__) if len(group) > 1 else group[0] for group in choices]
+
+
+def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
+    """Return how well a model thinks of jokes; higher is better.
+
+    With a critic it is log p(the joke works), else `fits`. A joke that the model has no room for
+    has minus infinity.
+    """
+    if not engine.tokenizer.has_critic:
+        return fits(engine, jokes)
+    return engine.score([engine.tokenizer.encode_verdict(joke, works=True) for joke in jokes])
 
 
 def fits(engine: Engine, jokes: Sequence[Joke]) -> list[float]:

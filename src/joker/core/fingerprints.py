@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ RETOLD_SIMILARITY = 0.4
 estimate's error hides few near-copies."""
 SAME_ANSWER_WORDS = 3
 """From so many words on, a joke with the answer of a training joke is one told again."""
+STOCK_QUESTIONS = 3
+"""An answer that training jokes give to so many different questions is a stock phrase: a joke that
+puts it to yet another question is a new one."""
 
 _SEEDS = np.frombuffer(hashlib.shake_128(b"fingerprints").digest(8 * PERMUTATIONS), "<u4")
 _FACTORS, _MASKS = _SEEDS.reshape(2, PERMUTATIONS)
@@ -60,7 +64,7 @@ class Fingerprints:
 
     Attributes:
         sketches: Shape (jokes, 40), bytes.
-        answers: Sorted 32-bit hashes of the answers of three words or more.
+        answers: Sorted 32-bit hashes of the answers of three words or more, stock phrases left out.
     """
 
     sketches: NDArray[np.uint8]
@@ -74,6 +78,7 @@ class Fingerprints:
         parts = [_sketch(texts[start : start + _TEXTS_AT_ONCE]) for start in starts]
         parts.append(np.empty((0, PERMUTATIONS), np.uint8))
         answers = {answer for joke in jokes if (answer := _long_answer(joke))}
+        answers -= stock_phrases(jokes)
         hashes = np.array([_hash(answer) for answer in answers], np.uint32)
         return cls(np.unique(np.concatenate(parts), axis=0), np.unique(hashes))
 
@@ -121,6 +126,14 @@ class Fingerprints:
         hashed = _hash(answer) if answer else None
         known = hashed is not None and bool(np.isin(np.uint32(hashed), self.answers))
         return Recognition(similarity, retold=known or similarity >= RETOLD_SIMILARITY)
+
+
+def stock_phrases(jokes: Iterable[Joke]) -> set[str]:
+    """Return the normalised answers that `STOCK_QUESTIONS` or more different questions have."""
+    questions: defaultdict[str, set[str]] = defaultdict(set)
+    for joke in jokes:
+        questions[normalise(joke.answer)].add(normalise(joke.question))
+    return {answer for answer, asked in questions.items() if len(asked) >= STOCK_QUESTIONS}
 
 
 def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
 from joker.core.errors import ConfigError, DataError
+from joker.core.fingerprints import stock_phrases
 from joker.core.model_folder import Manifest, ModelFolder
 from joker.core.similarity import normalise
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
@@ -39,7 +40,7 @@ from joker.training.machine import (
 )
 from joker.training.packing import Rows, block_rows, pack_jokes
 from joker.training.run import Run, begin_run, resume_run
-from joker.training.selection import Selection, select_jokes, stock_phrases
+from joker.training.selection import Selection, select_jokes
 from joker.training.session import Session, trainer_settings, write_folder
 from joker.training.trainer import JokeTrainer, prepare_for_packed_rows
 

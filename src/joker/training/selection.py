@@ -12,15 +12,12 @@ import numpy as np
 from joker.comedy.moderation import Moderator
 from joker.core.errors import DataError
 from joker.core.joke import Joke
-from joker.core.similarity import normalise
 from joker.data.near_copies import find_near_copies
 from joker.data.parsing import parse_pair
 from joker.data.prepared import PreparedData, PreparedJoke
 from joker.data.sources import Source, read_rows
 from joker.training.config import TrainingConfig
 
-STOCK_QUESTIONS = 3
-"""From so many different questions on, a punchline is a stock phrase."""
 WORKS_FROM = 2
 """Score of a rated joke from which it works: 0 makes no sense, 1 has no point, 2 works, 3 is funny."""
 
@@ -88,14 +85,6 @@ def read_jokes(path: Path) -> list[tuple[Joke, int | None]]:
     if not jokes:
         raise DataError(f"there is no joke in {path}")
     return jokes
-
-
-def stock_phrases(jokes: Sequence[Joke]) -> set[str]:
-    """Return the normalised punchlines that several different questions have."""
-    questions: defaultdict[str, set[str]] = defaultdict(set)
-    for joke in jokes:
-        questions[normalise(joke.answer)].add(normalise(joke.question))
-    return {answer for answer, asked in questions.items() if len(asked) >= STOCK_QUESTIONS}
 
 
 def _popular(jokes: Sequence[PreparedJoke], least: int) -> list[PreparedJoke]:
