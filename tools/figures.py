@@ -1,8 +1,8 @@
 """Draw the figures of the documentation into docs/images; ``make docs`` keeps them.
 
-Bars are drawn from the tables of the pages, so a figure cannot say anything else than the
-text; the timeline from a schedule that is worked out here. Each figure brings its own
-background in a light and in a dark shade, so it is legible on any page.
+Bars are drawn from the tables of the pages, so a figure cannot contradict the text; the
+timeline comes from a schedule computed here. Each figure has its own background in a light
+and a dark shade, so it is legible on any page.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ STYLE = """\
 
 def figures() -> dict[str, str]:
     """Return every figure by its file's name."""
-    layouts = _table("experiments.md", "layout | bits per byte")
+    templates = _table("experiments-log.md", "template | bits per byte | answer bits per byte")
     split = _table("data.md", "random | clusters")
     shares = [re.sub(r".*\((.*)%\)", r"\1", cell) for cell in split[-1][1:]]
     return {
-        "layouts.svg": _bars(
-            [row[0] for row in layouts],
+        "templates.svg": _bars(
+            [row[0] for row in templates],
             {
-                "bits per byte: nearly the same": [row[1].strip("*") for row in layouts],
-                "perplexity per token: “2.3 times better”": [row[4] for row in layouts],
+                "bits per byte: nearly the same": [row[1].strip("*") for row in templates],
+                "perplexity per token: “2.3 times better”": [row[4] for row in templates],
             },
         ),
         "clusters.svg": _bars(
-            ["split at random", "split by clusters"],
-            {"% of test jokes with a near-copy in training": shares},
+            ["split at random", "split by cluster"],
+            {"% of test jokes with a near-duplicate in training": shares},
         ),
         "batching.svg": _timeline([3, 11, 6, 8, 4, 9, 5, 7], slots=3),
     }
@@ -55,7 +55,7 @@ def _table(page: str, head: str) -> list[list[str]]:
 
 
 def _bars(labels: Sequence[str], panels: dict[str, list[str]]) -> str:
-    """Draw one panel of horizontal bars for each list of numbers, each from nought."""
+    """Draw one panel of horizontal bars for each list of numbers, each from zero."""
     body, top = [], 20
     for title, numbers in panels.items():
         top += 20
@@ -76,8 +76,8 @@ def _timeline(lengths: Sequence[int], slots: int) -> str:
     """Draw the same requests in batches that wait for their longest, and in a running batch."""
     body, top = [], 40
     for title, spans in (
-        ("A batch ends with its longest joke; the next waits", [*_in_batches(lengths, slots)]),
-        ("A joke that is done makes room at once", [*_continuously(lengths, slots)]),
+        ("Fixed batches, each waiting for its longest joke", [*_in_batches(lengths, slots)]),
+        ("Continuous batching, slots freed at once", [*_continuously(lengths, slots)]),
     ):
         end = max(start + lengths[request] for request, _, start in spans)
         body.append(f'<text class="title" x="20" y="{top}">{title}: {end} steps</text>')

@@ -53,7 +53,7 @@ def fits(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
 
     It is not divided by the answer's length, though it grows with it: ranked answers are longer.
     Divided by the number of tokens it hardly found better answers than the first drawn, and
-    more common and copied ones (docs/experiments.md, 2026-11-22, "Ranking candidates").
+    more common and copied ones (docs/experiments-log.md, 2026-11-22, "Ranking candidates").
 
     Source: the anti-language-model criterion of Li et al., NAACL 2016, "A Diversity-Promoting
     Objective Function for Neural Conversation Models", with a weight of 1.
