@@ -22,7 +22,7 @@ from joker.training.config import TrainingConfig
 STOCK_QUESTIONS = 3
 """From so many different questions on, a punchline is a stock phrase."""
 WORKS_FROM = 2
-"""Score of a rated joke from which it works: 0 makes no sense, 1 has no point, 2 works, 3 is funny."""
+"""Score of a rated joke from which it works: 0 no sense, 1 no point, 2 works, 3 funny."""
 
 
 class Selection(NamedTuple):
