@@ -3,19 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joker.core.similarity import ShingleSets, jaccard, normalise, shingles, sorted_distinct
+from joker.core.similarity import ShingleSets, normalise, shingles, sorted_distinct
+from tests.core.reference import five_grams, jaccard
 
 NORMALISED = st.text("abc 12", max_size=30).map(normalise)
-
-
-def five_grams(text: str) -> set[str]:
-    """Return the shingles as one would write them down."""
-    return {text[i : i + 5] for i in range(max(len(text) - 4, 1))} if text else set()
-
-
-def similarity(left: str, right: str) -> float:
-    both = five_grams(left) | five_grams(right)
-    return len(five_grams(left) & five_grams(right)) / len(both) if both else 0.0
 
 
 @pytest.mark.parametrize(
@@ -49,11 +40,6 @@ def test_there_is_one_shingle_for_every_distinct_five_gram(text: str) -> None:
     assert np.array_equal(codes, np.unique(codes))
 
 
-@given(NORMALISED, NORMALISED)
-def test_jaccard_is_that_of_the_five_grams(left: str, right: str) -> None:
-    assert jaccard(shingles(left), shingles(right)) == similarity(left, right)
-
-
 @given(st.lists(NORMALISED, min_size=1, max_size=8), st.integers(0, 8))
 def test_many_texts_have_the_shingles_of_each(texts: list[str], cut: int) -> None:
     sets = ShingleSets.join([ShingleSets.of(texts[:cut]), ShingleSets.of(texts[cut:])])
@@ -64,11 +50,11 @@ def test_many_texts_have_the_shingles_of_each(texts: list[str], cut: int) -> Non
 
 
 @given(st.lists(NORMALISED, min_size=1, max_size=6))
-def test_many_pairs_have_the_jaccard_of_each(texts: list[str]) -> None:
+def test_many_pairs_have_the_jaccard_similarity_of_their_five_grams(texts: list[str]) -> None:
     left, right = np.divmod(np.arange(len(texts) ** 2), len(texts))
     measured = ShingleSets.of(texts).jaccard(left, right)
     assert measured.tolist() == [
-        similarity(texts[i], texts[j]) for i, j in zip(left, right, strict=True)
+        jaccard(texts[i], texts[j]) for i, j in zip(left, right, strict=True)
     ]
 
 

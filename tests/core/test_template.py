@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from joker.core.errors import InputError, TemplateError
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template, load_template
+from tests.core.reference import render
 
 JOKE = Joke("Why did the bicycle lie down?", "It was two tired.")
 LAYOUTS = [t.with_markers(kind) for t in TEMPLATES.values() for kind in ("special", "plain")]
@@ -20,7 +21,7 @@ stripped_texts = texts.map(str.strip).filter(bool)
 @given(question=stripped_texts, answer=stripped_texts)
 def test_every_joke_survives_the_round_trip(template: Template, question: str, answer: str) -> None:
     joke = Joke(question, answer)
-    assert template.parse(template.render(joke)) == joke
+    assert template.parse(render(template, joke)) == joke
 
 
 @given(text=texts)
@@ -38,7 +39,7 @@ def test_parse_never_raises(text: str) -> None:
 
 
 def test_the_original_layout_is_the_originals_to_the_letter() -> None:
-    assert TEMPLATES["original"].render(JOKE) == (
+    assert render(TEMPLATES["original"], JOKE) == (
         "<|question|> Why did the bicycle lie down?\n<|answer|> It was two tired."
     )
 
@@ -93,13 +94,13 @@ def test_a_layout_is_read_from_a_file(tmp_path: Path, name: str, content: str) -
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     template = load_template(str(path))
-    assert template.render(JOKE) == "[Q] Why did the bicycle lie down? [A] It was two tired."
+    assert render(template, JOKE) == "[Q] Why did the bicycle lie down? [A] It was two tired."
     assert Template.from_dict(template.to_dict()) == template
 
 
 def test_a_layout_may_have_no_question_marker() -> None:
     template = Template("bare", "", "\nPunchline: ")
-    assert template.parse(template.render(JOKE)) == JOKE
+    assert template.parse(render(template, JOKE)) == JOKE
 
 
 @pytest.mark.parametrize(

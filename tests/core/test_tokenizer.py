@@ -13,6 +13,7 @@ from joker.core.errors import TokenizerError
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
+from tests.core.reference import render
 
 END = "<|endoftext|>"
 JOKE = Joke("Why was the ruler smug?", "It knew where to draw the line.")
@@ -45,7 +46,7 @@ def test_an_encoded_joke_is_the_rendered_text_between_start_and_end(
 ) -> None:
     encoded = tokenizer.encode(JOKE)
     assert encoded.input_ids[0] == encoded.input_ids[-1] == tokenizer.end_id
-    assert tokenizer.decode(encoded.input_ids) == tokenizer.template.render(JOKE)
+    assert tokenizer.decode(encoded.input_ids) == render(tokenizer.template, JOKE)
     assert tokenizer.decode(encoded.input_ids[encoded.answer_start :]).strip() == JOKE.answer
 
 

@@ -8,13 +8,13 @@ from joker.core.joke import Joke
 from joker.core.similarity import (
     NEAR_COPY_JACCARD,
     ShingleSets,
-    jaccard,
     mix,
     normalise,
     shingles,
 )
 from joker.data import near_copies
 from joker.data.near_copies import ANSWER_WORDS, NearCopies, find_near_copies
+from tests.core.reference import jaccard
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("na", "rik", "lo", "sem")]
 
@@ -35,13 +35,13 @@ def varied_jokes(count: int, seed: int) -> list[Joke]:
 
 def exhaustive_pairs(jokes: list[Joke]) -> set[tuple[int, int]]:
     """Return all near-copies by comparing every two jokes."""
-    sets = [shingles(normalise(f"{joke.question} {joke.answer}")) for joke in jokes]
+    texts = [normalise(f"{joke.question} {joke.answer}") for joke in jokes]
     answers = [normalise(joke.answer) for joke in jokes]
     return {
         (i, j)
         for j in range(len(jokes))
         for i in range(j)
-        if jaccard(sets[i], sets[j]) >= NEAR_COPY_JACCARD
+        if jaccard(texts[i], texts[j]) >= NEAR_COPY_JACCARD
         or (answers[i] == answers[j] and len(answers[i].split()) >= ANSWER_WORDS)
     }
 

@@ -1,14 +1,12 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from joker.core.errors import ConfigError, ModelFolderError
+from joker.core.errors import ModelFolderError
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES
-from joker.training.base import SIZES, open_base, set_dropout, stack_blocks, train_tokenizer
+from joker.training.base import SIZES, open_base, set_dropout, train_tokenizer
 
 TEXTS = ["Why did the bicycle lie down? It was two tired."] * 20
 
@@ -48,30 +46,6 @@ def test_dropout_is_set_everywhere() -> None:
     set_dropout(base.model, 0.25)
     shares = {m.p for m in base.model.modules() if type(m).__name__ == "Dropout"}
     assert shares == {0.25}
-
-
-def test_stacked_blocks_repeat_the_models_own_and_use_a_cache_of_their_own() -> None:
-    model: Any = open_base("new:tiny", TEMPLATES["original"], TEXTS).model
-    model.eval()
-    stack_blocks(model, 4)
-    blocks = model.transformer.h
-    assert len(blocks) == model.config.num_hidden_layers == 4
-    for lower, upper in zip(blocks[:2], blocks[2:], strict=True):
-        for name, value in lower.state_dict().items():
-            assert torch.equal(value, upper.state_dict()[name]), name
-    with torch.no_grad():
-        lower.attn.c_proj.bias += 1  # weights of their own, too
-        assert not torch.equal(lower.attn.c_proj.bias, upper.attn.c_proj.bias)
-        ids = torch.tensor([[5, 6, 7]])
-        cached = model(ids[:, :2], use_cache=True).past_key_values
-        step = model(ids[:, 2:], past_key_values=cached).logits
-        torch.testing.assert_close(step, model(ids).logits[:, 2:], atol=1e-5, rtol=1e-5)
-
-
-def test_a_number_of_blocks_that_is_no_multiple_is_refused() -> None:
-    model = open_base("new:tiny", TEMPLATES["original"], TEXTS).model
-    with pytest.raises(ConfigError, match="2 blocks"):
-        stack_blocks(model, 3)
 
 
 def test_an_unknown_size_is_refused_with_those_that_are() -> None:

@@ -7,7 +7,11 @@ from joker.training.config import training_config
 def test_the_original_recipe_is_the_originals_to_the_letter() -> None:
     config = training_config({"recipe": "original"})
     assert (config.base, config.epochs, config.peak_learning_rate) == ("distilgpt2", 3.0, 2e-5)
-    assert (config.weight_decay, config.batch_size, config.accumulation) == (0.01, 8, 1)
+    assert (config.weight_decay, config.batch_size, config.gradient_accumulation_steps) == (
+        0.01,
+        8,
+        1,
+    )
     assert (config.packing, config.block_size, config.precision) == ("blocks", 128, "float32")
     assert (config.template, config.markers) == ("original", "plain")
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 Command = Callable[..., subprocess.Popen[str]]
 
 TRAIN = ("train", "--base", "new:tiny", "--compile", "never", "--batch-size", "2")
-SHORT = (*TRAIN, "--accumulation", "1", "--max-steps", "30")
+SHORT = (*TRAIN, "--gradient-accumulation-steps", "1", "--max-steps", "30")
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
@@ -132,7 +132,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(
         *TRAIN[:-2],
         "--precision",
         "float32",
-        "--accumulation",
+        "--gradient-accumulation-steps",
         "1",
         "--max-steps",
         "30",

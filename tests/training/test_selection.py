@@ -1,56 +1,141 @@
+import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from joker.core.errors import ConfigError
+from joker.core.errors import DataError
+from joker.core.joke import Joke
 from joker.data.preparation import prepare
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source
 from joker.training.config import TrainingConfig
-from joker.training.selection import select_jokes
+from joker.training.selection import read_jokes, select_jokes, stock_phrases
 
 RUDE = "".join(f"What ails pump {n}?,It is a shitty pump number {n}.\n" for n in range(20))
-GRIM = "".join(f"Why is fusebox {n} dead?,It burned through wire {n}.\n" for n in range(20))
+
+NEW = (
+    Joke("Why did the sundial apply for night shifts?", "It wanted to work on its dark side."),
+    Joke("What does a bashful onion do at parties?", "It slips out of its skin by the back door."),
+    Joke("Who repairs a cracked whistle?", "Anyone with a tube of quiet glue."),
+)
 
 
-@pytest.fixture(scope="module")
-def mixed(joke_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """Return harmless jokes with rude ones and some that only come near the list."""
-    folder = tmp_path_factory.mktemp("mixed")
-    (folder / "all.csv").write_text(joke_file.read_text(encoding="utf-8") + RUDE + GRIM, "utf-8")
-    prepare([Source.own(folder / "all.csv")], folder / "data", split="random", seed=1)
-    return PreparedData.open(folder / "data")
+def write_jokes(path: Path, rows: Iterable[tuple[Joke, int]]) -> str:
+    """Write jokes and their scores into a CSV file and return its name."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "answer", "score"])
+        writer.writerows((joke.question, joke.answer, score) for joke, score in rows)
+    return str(path)
 
 
-def test_safe_training_leaves_out_flagged_jokes_and_counts_them(mixed: PreparedData) -> None:
+def reworded(joke: Joke) -> Joke:
+    """Return a near-duplicate of a joke."""
+    return Joke(f"So {joke.question}", f"{joke.answer} Yes!")
+
+
+@pytest.fixture
+def mixed(joke_file: Path, tmp_path: Path) -> PreparedData:
+    """Return harmless jokes with rude ones."""
+    (tmp_path / "all.csv").write_text(joke_file.read_text(encoding="utf-8") + RUDE, "utf-8")
+    prepare([Source.own(tmp_path / "all.csv")], tmp_path / "data", split="random", seed=1)
+    return PreparedData.open(tmp_path / "data")
+
+
+def test_every_training_joke_is_read_once_by_default(prepared: PreparedData) -> None:
+    selection = select_jokes(prepared, TrainingConfig())
+    assert selection.jokes == list(dict.fromkeys(one.joke for one in prepared.jokes("train")))
+    assert (selection.flagged, selection.leaked, selection.rated) == (0, 0, [])
+
+
+def test_safe_leaves_out_flagged_jokes_and_counts_them(mixed: PreparedData) -> None:
     everything = select_jokes(mixed, TrainingConfig())
-    assert (everything.flagged, everything.near) == (0, 0)
     safe = select_jokes(mixed, TrainingConfig(safe=True))
+    assert everything.flagged == 0
     assert safe.flagged >= 10
-    assert safe.near == 0
     assert len(safe.jokes) == len(everything.jokes) - safe.flagged
     assert not any("pump" in joke.question for joke in safe.jokes)
-    assert any("fusebox" in joke.question for joke in safe.jokes)
 
 
-def test_wary_training_leaves_out_jokes_near_the_list_too(mixed: PreparedData) -> None:
-    safe = select_jokes(mixed, TrainingConfig(safe=True))
-    wary = select_jokes(mixed, TrainingConfig(safe=True, wary=True))
-    assert wary.flagged == safe.flagged
-    assert wary.near >= 10
-    assert len(wary.jokes) == len(safe.jokes) - wary.near
-    assert not any("fusebox" in joke.question for joke in wary.jokes)
+def test_safe_leaves_out_flagged_extra_jokes_too(prepared: PreparedData, tmp_path: Path) -> None:
+    rude = Joke("What ails the village pump?", "It is a shitty pump.")
+    extra = write_jokes(tmp_path / "extra.csv", [(NEW[0], 0), (rude, 0)])
+    selection = select_jokes(prepared, TrainingConfig(safe=True, extra=extra))
+    assert selection.flagged == 1
+    assert NEW[0] in selection.jokes
+    assert rude not in selection.jokes
 
 
-def test_wary_training_that_is_not_safe_is_refused() -> None:
-    with pytest.raises(ConfigError, match="goes with 'safe'"):
-        TrainingConfig(wary=True)
-
-
-def test_distinct_training_takes_the_first_joke_of_each_cluster(prepared: PreparedData) -> None:
+def test_dedup_takes_the_first_joke_of_each_cluster(prepared: PreparedData) -> None:
     train = prepared.jokes("train")
     firsts = {one.cluster: one.joke for one in reversed(train)}
     assert len(firsts) < len(train)
-    selected = select_jokes(prepared, TrainingConfig(distinct=True))
+    selected = select_jokes(prepared, TrainingConfig(dedup=True))
     assert selected.jokes == [one.joke for one in train if firsts[one.cluster] == one.joke]
-    assert (selected.flagged, selected.near) == (0, 0)
+
+
+def test_min_score_is_that_of_a_clusters_best_post(tmp_path: Path) -> None:
+    rows = [(NEW[0], 2), (reworded(NEW[0]), 40), (NEW[1], 9), (NEW[2], 10)]
+    # Enough others that nothing of the above is drawn for the test split by every seed.
+    others = [
+        (Joke(f"Where does hat {n} sleep?", f"Upon peg {n} of {n * n} in hall {n}."), 0)
+        for n in range(30)
+    ]
+    write_jokes(tmp_path / "scored.csv", [*rows, *others])
+    prepare([Source.own(tmp_path / "scored.csv")], tmp_path / "data", split="clusters", seed=1)
+    data = PreparedData.open(tmp_path / "data")
+    trained = {one.joke for one in data.jokes("train")}
+    expected = [joke for joke in (NEW[0], reworded(NEW[0]), NEW[2]) if joke in trained]
+    assert expected
+    assert select_jokes(data, TrainingConfig(min_score=10)).jokes == expected
+
+
+def test_extra_jokes_join_but_for_near_duplicates_of_test_jokes(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    known = prepared.jokes("test")[0].joke
+    extra = write_jokes(
+        tmp_path / "extra.csv", [(NEW[0], 0), (known, 0), (reworded(known), 0), (NEW[1], 0)]
+    )
+    alone = select_jokes(prepared, TrainingConfig())
+    joined = select_jokes(prepared, TrainingConfig(extra=extra))
+    assert joined.leaked == 2
+    assert joined.jokes == [*alone.jokes, NEW[0], NEW[1]]
+
+
+def test_an_extra_joke_that_is_in_the_training_split_is_read_once(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    alone = select_jokes(prepared, TrainingConfig(dedup=True))
+    tests = {one.cluster for one in prepared.jokes("test")}
+    own = next(one.joke for one in prepared.jokes("train") if one.cluster not in tests)
+    extra = write_jokes(tmp_path / "extra.csv", [(own, 0)])
+    assert select_jokes(prepared, TrainingConfig(dedup=True, extra=extra)).jokes == alone.jokes
+
+
+def test_rated_jokes_teach_the_critic_and_those_that_work_are_read_too(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    known = prepared.jokes("test")[0].joke
+    preferences = write_jokes(
+        tmp_path / "rated.csv", [(NEW[0], 3), (NEW[1], 1), (NEW[2], 2), (known, 3)]
+    )
+    alone = select_jokes(prepared, TrainingConfig())
+    selection = select_jokes(prepared, TrainingConfig(preferences=preferences))
+    assert selection.rated == [(NEW[0], True), (NEW[1], False), (NEW[2], True)]
+    assert selection.leaked == 1
+    assert selection.jokes == [*alone.jokes, NEW[0], NEW[2]]
+
+
+def test_a_file_without_a_joke_is_refused_by_name(tmp_path: Path) -> None:
+    write_jokes(tmp_path / "empty.csv", [])
+    with pytest.raises(DataError, match=r"no joke in .*empty\.csv"):
+        read_jokes(tmp_path / "empty.csv")
+
+
+def test_a_punchline_of_three_different_questions_is_a_stock_phrase() -> None:
+    stock = [Joke(f"Why was the {thing} sad?", "Nobody knows!") for thing in ("cup", "fan", "rug")]
+    repeated = [Joke("Why was the jug sad?", "It leaked.")] * 3
+    assert stock_phrases([*stock, *repeated]) == {"nobody knows"}
+    assert stock_phrases(stock[:2]) == set()

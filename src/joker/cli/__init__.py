@@ -14,12 +14,10 @@ import typer
 from rich.console import Console
 
 from joker.cli import data
-from joker.cli.build import build
 from joker.cli.compare import compare
 from joker.cli.doctor import doctor
 from joker.cli.evaluate import evaluate
 from joker.cli.export import export
-from joker.cli.pretrain import pretrain
 from joker.cli.serve import serve
 from joker.cli.tell import tell
 from joker.cli.train import train
@@ -54,9 +52,7 @@ def joker(
 
 
 app.add_typer(data.app, name="data")
-app.command("pretrain")(pretrain)
 app.command("train")(train)
-app.command("build")(build)
 app.command("compare")(compare)
 app.command("evaluate")(evaluate)
 app.command("export")(export)

@@ -56,13 +56,6 @@ def shingles(normalised: str) -> NDArray[np.uint32]:
     return ShingleSets.of([normalised]).codes
 
 
-def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
-    """Return shared over all shingles of two sets from `shingles`; 0 when both are empty."""
-    shared = len(np.intersect1d(left, right, assume_unique=True))
-    union = len(left) + len(right) - shared
-    return shared / union if union else 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class ShingleSets:
     """The shingles of many texts, one behind the other.
@@ -103,7 +96,7 @@ class ShingleSets:
         return cls(np.concatenate(codes), np.cumsum(np.concatenate(counts)))
 
     def jaccard(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the `jaccard` of each pair of texts, given by their indices."""
+        """Return the Jaccard similarity of each pair of texts, given by their indices."""
         members = np.concatenate([left, right])
         sizes = np.diff(self.starts)[members]
         pair = np.tile(np.arange(len(left), dtype=np.uint64), 2) << _HALF

@@ -129,11 +129,6 @@ class Template:
             text = re.sub(rf"({head})\\(\\*)({rest})", r"\1\2\3", text)
         return text
 
-    def render(self, joke: Joke) -> str:
-        """Return the joke as one text, without the end-of-text token."""
-        question, answer = self.escape(joke.question), self.escape(joke.answer)
-        return f"{self.question_prefix}{question}{self.answer_prefix}{answer}"
-
     def render_prompt(self, question_start: str = "") -> str:
         """Return the text a model continues: the start of a question, possibly empty.
 

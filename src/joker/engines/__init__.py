@@ -7,14 +7,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from joker.core.errors import MissingPartError
 from joker.core.model_folder import ModelFolder
+from joker.core.tokenizer import JokeTokenizer
 from joker.engines.base import Completion, Engine, Request, load_tokenizer
 from joker.engines.batch import Batch
 from joker.engines.batched import BatchedEngine, InThread, Runner
 from joker.engines.process import EngineProcess
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = [
     "Completion",
@@ -22,6 +26,7 @@ __all__ = [
     "EngineKind",
     "Request",
     "choose_kind",
+    "engine_for_model",
     "open_batch",
     "open_engine",
     "open_shared_engine",
@@ -56,6 +61,23 @@ def open_shared_engine(folder: ModelFolder, kind: EngineKind | None = None) -> B
     return _make_engine(folder, kind, EngineProcess(partial(open_batch, folder, kind)))
 
 
+def engine_for_model(
+    model: PreTrainedModel, tokenizer: JokeTokenizer, context_length: int
+) -> BatchedEngine:
+    """Return an engine for one thread on a PyTorch model that is already loaded.
+
+    Args:
+        model: A causal LM; switched to evaluation mode.
+        tokenizer: Its tokenizer.
+        context_length: Most tokens of a prompt and its continuation.
+    """
+    from joker.engines.transformers import TransformersBatch
+
+    model.eval()  # type: ignore[no-untyped-call]
+    batch = TransformersBatch(model, tokenizer.end_id)
+    return BatchedEngine(tokenizer, context_length, InThread(batch))
+
+
 def open_batch(folder: ModelFolder, kind: EngineKind) -> Batch:
     """Load a model folder into an empty batch; errors are those of `open_engine`."""
     try:
@@ -65,8 +87,10 @@ def open_batch(folder: ModelFolder, kind: EngineKind) -> Batch:
             return OpenVinoBatch(folder)
         if kind == "transformers":
             from joker.engines.transformers import TransformersBatch
+            from joker.engines.weights import load_causal_lm
 
-            return TransformersBatch(folder)
+            tokenizer = load_tokenizer(folder, folder.path)
+            return TransformersBatch(load_causal_lm(folder), tokenizer.end_id)
     except ModuleNotFoundError as error:
         raise MissingPartError(
             f"the {kind} engine needs {error.name}: pip install 'gpt2-the-joker[train]', "

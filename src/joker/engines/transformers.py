@@ -19,14 +19,13 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from joker.core.model_folder import ModelFolder
-from joker.engines.base import load_tokenizer
 from joker.engines.batch import Generation, Key, Output, Scoring, Task
 from joker.engines.likelihood import token_log_probabilities
 from joker.engines.sampler import draw
-from joker.engines.weights import load_causal_lm, out_of_memory_as_resource_error
+from joker.engines.weights import out_of_memory_as_resource_error
 
 _ROWS_AT_ONCE = 64
 """More rows cost memory for their keys and values and are hardly faster."""
@@ -60,23 +59,18 @@ class _Rows:
 
 
 class TransformersBatch:
-    """Advances tasks with a model folder's PyTorch weights; a `joker.engines.batch.Batch`.
+    """Advances tasks with PyTorch weights; a `joker.engines.batch.Batch`.
 
     Args:
-        folder: The model.
-        device: Where it runs, such as ``cpu`` or ``cuda``; by default a GPU if there is one.
-
-    Raises:
-        ModelFolderError: If the folder has no weights or damaged ones.
-        TokenizerError: If its tokenizer cannot be read.
-        MissingPartError: If Transformers is not installed.
+        model: A causal LM in evaluation mode, on the device where it is to run.
+        end_id: The token that ends a joke.
     """
 
     capacity = _ROWS_AT_ONCE
 
-    def __init__(self, folder: ModelFolder, device: str | None = None) -> None:
-        self._end_id = load_tokenizer(folder, folder.path).end_id
-        self._model: Any = load_causal_lm(folder, device)
+    def __init__(self, model: PreTrainedModel, end_id: int) -> None:
+        self._end_id = end_id
+        self._model: Any = model
         # Models with relative positions take no position_ids.
         self._takes_positions = "position_ids" in signature(self._model.forward).parameters
         self._joining: dict[Key, Generation] = {}

@@ -1,8 +1,8 @@
 """What training starts from: a pretrained model, or the same architecture from scratch.
 
 ``distilgpt2`` and any other causal LM of the hub or a local folder come through
-Transformers' ``from_pretrained``, and so do the weights of a GGUF file; ``new:SIZE`` makes a GPT-2 with random weights and a
-byte-level BPE tokenizer trained on the training jokes.
+Transformers' ``from_pretrained``, and so do the weights of a GGUF file; ``new:SIZE`` makes a
+GPT-2 with random weights and a byte-level BPE tokenizer trained on the training jokes.
 """
 
 from __future__ import annotations
@@ -185,11 +185,12 @@ def fingerprints_with(base: str, jokes: Sequence[Joke]) -> Fingerprints:
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:
     """Set the share that a model drops while it trains, in dropout layers and in attention."""
+    module: Any
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share  # Llama's and its kin's: no layer of its own
+            module.attention_dropout = share  # Llama and its relatives have no dropout layer
 
 
 def freeze_layers(model: PreTrainedModel, count: int) -> None:

@@ -17,7 +17,6 @@ def write_card(path: Path, manifest: Manifest) -> None:
     settings = "\n".join(
         f"| {name} | {value} |" for name, value in training.items() if not isinstance(value, dict)
     )
-    corpus = "".join(map(_corpus, [*manifest.earlier, training]))
     (path / CARD).write_text(
         f"""---
 library_name: transformers
@@ -40,8 +39,8 @@ A causal language model that invents question-and-answer jokes. It started from
 
 {data.get("train_jokes", 0):,} training and {data.get("test_jokes", 0):,} test jokes, split by
 {data.get("split", "?")} with seed {data.get("seed", "?")}; fingerprint
-`{data.get("fingerprint", "?")}`. {_flagged(training)}
-{corpus}
+`{data.get("fingerprint", "?")}`. {_left_out(training)}
+
 ## Figures on the test split
 
 | figure | value |
@@ -59,54 +58,29 @@ does not.
 
 ## Limits
 
-{_size(manifest)}Trained on what people posted, it can be offensive or wrong, or repeat
-what it read. It has no understanding of what it says.
+{_size(training)}Trained on what people posted, it can be offensive or wrong, or repeat
+what it read. It does not understand what it says.
 """,
         encoding="utf-8",
     )
 
 
-def _flagged(training: Mapping[str, Any]) -> str:
-    if not training.get("safe"):
-        return "Nothing was left out for being offensive."
-    flagged, near = training.get("jokes_flagged", 0), training.get("jokes_near", 0)
-    said = f"The moderation list flagged {flagged:,} training jokes, which were left out"
-    if not near:
-        return f"{said}."
-    return f"{said}, and so were {near:,}\nwith a word that it is wary of."
+def _left_out(training: Mapping[str, Any]) -> str:
+    """Return sentences on the jokes that were left out of training or added to it."""
+    said = []
+    if training.get("safe"):
+        flagged = training.get("jokes_flagged", 0)
+        said.append(f"{flagged:,} jokes that the moderation list flags were left out of training.")
+    else:
+        said.append("Nothing was left out of training for being offensive.")
+    if leaked := training.get("jokes_leaked"):
+        said.append(f"{leaked:,} extra jokes were near-duplicates of test jokes and left out.")
+    if rated := training.get("jokes_rated"):
+        said.append(f"A critic learned from {rated:,} rated jokes.")
+    return "\n".join(said)
 
 
-def _corpus(training: Mapping[str, Any]) -> str:
-    """Return what a model read in a pretraining, as a section; nothing for a fine-tune."""
-    if "documents" not in training:
+def _size(training: Mapping[str, Any]) -> str:
+    if "parameters" not in training:
         return ""
-    rows = "\n".join(
-        f"| {source} | {training['tokens'].get(source, 0):,} "
-        f"| {training['passes'].get(source, 0):.1f} | {_counts(counts)} |"
-        for source, counts in training["documents"].items()
-    )
-    return f"""
-## What it read {"next" if training.get("base") else "from scratch"}
-
-{training["budget"]} tokens in all. Whatever holds a joke of the test split was left out.
-
-| source | tokens | times read | documents |
-|---|---|---|---|
-{rows}
-"""
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items())
-
-
-def _size(manifest: Manifest) -> str:
-    # Blocks may have been stacked on the way: what counts is how large it is now.
-    trainings = [manifest.training, *reversed(manifest.earlier)]
-    parameters = next((one["parameters"] for one in trainings if "parameters" in one), None)
-    if parameters is None:
-        return ""
-    return (
-        f"It is a small model: {parameters / 1e6:.1f} million parameters, against DistilGPT2's 82\n"
-        "million. Most of its jokes have the right shape and little sense.\n"
-    )
+    return f"The model has {training['parameters'] / 1e6:.1f} million parameters.\n"

@@ -30,7 +30,8 @@ class TrainingConfig:
     dedup: bool = option(False, "Train on one joke of each cluster of near-duplicates.")
     min_score: int = option(0, "Leave out clusters in which no post has so many points.")
     extra: str | None = option(
-        None, "CSV or JSONL file of more jokes to train on; near-duplicates of test jokes are left out."
+        None,
+        "CSV or JSONL file of more jokes to train on; near-duplicates of test jokes are left out.",
     )
     punchline_first: bool = option(
         False, "Also learn from the punchline to the question, and invent jokes that way."
@@ -53,7 +54,7 @@ class TrainingConfig:
     warmup: float = option(0.05, "Share of the steps in which the learning rate rises.")
     schedule: Schedule = option("cosine", "How the learning rate falls afterwards.")
     batch_size: int = option(8, "Rows per device in one forward pass.")
-    accumulation: int = option(4, "Forward passes per optimizer step.")
+    gradient_accumulation_steps: int = option(4, "Forward passes per optimizer step.")
     block_size: int = option(128, "Tokens per row.")
     packing: Packing = option("jokes", "Rows of whole jokes apart, or blocks cut across jokes.")
     precision: Precision = option("auto", "Number format of matrix products.")
@@ -68,7 +69,7 @@ class TrainingConfig:
             "epochs": 0,
             "max_steps": -1,
             "batch_size": 0,
-            "accumulation": 0,
+            "gradient_accumulation_steps": 0,
             "block_size": 7,
             "test_limit": 0,
             "min_score": -1,
@@ -118,7 +119,7 @@ ORIGINAL: dict[str, Any] = {
     "warmup": 0.0,
     "schedule": "linear",
     "batch_size": 8,
-    "accumulation": 1,
+    "gradient_accumulation_steps": 1,
     "block_size": 128,
     "packing": "blocks",
     "precision": "float32",

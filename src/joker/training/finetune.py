@@ -1,50 +1,50 @@
 """Fine-tuning: a prepared folder and a configuration in, a model folder out.
 
-Puts a base, packed rows, the Trainer, callbacks, figures and MLflow together. What a run
+Puts a base, packed rows, the Trainer, callbacks, metrics and MLflow together. What a run
 is, and how one is taken up again, stands in `joker.training.run`.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, set_seed
 
-from joker.core.errors import ConfigError, DataError
+from joker.core.errors import ConfigError, StoppedError
 from joker.core.fingerprints import stock_phrases
-from joker.core.model_folder import Manifest, ModelFolder
+from joker.core.model_folder import ModelFolder
 from joker.core.similarity import normalise
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.data.prepared import PreparedData
-from joker.training.base import (
-    Base,
-    earlier_trainings,
-    fingerprints_with,
-    freeze_layers,
-    open_base,
-    set_dropout,
+from joker.engines import engine_for_model
+from joker.evaluation.telling import first_tries
+from joker.training import plots
+from joker.training.base import Base, fingerprints_with, freeze_layers, open_base, set_dropout
+from joker.training.callbacks import (
+    CheckpointCallback,
+    ProgressCallback,
+    SignalCallback,
+    latest_checkpoint,
 )
-from joker.training.callbacks import latest_checkpoint
 from joker.training.config import TrainingConfig
+from joker.training.folder import write_folder
 from joker.training.machine import (
     keep_freed_memory,
     quiet_libraries,
-    resolve_compile,
     resolve_precision,
     translate_resource_errors,
 )
-from joker.training.packing import Rows, block_rows, pack_jokes
+from joker.training.packing import Rows
 from joker.training.run import Run, begin_run, resume_run
 from joker.training.selection import Selection, select_jokes
-from joker.training.session import Session, trainer_settings, write_folder
-from joker.training.trainer import JokeTrainer, prepare_for_packed_rows
+from joker.training.tracking import Tracker, TrackingCallback
+from joker.training.trainer import make_trainer
+from joker.training.utilization import flops_per_token, matrix_rate
 
-logger = logging.getLogger(__name__)
+SAMPLE_JOKES = 20
 
 
 def finetune(
@@ -79,16 +79,56 @@ def finetune(
         return _train(run, latest_checkpoint(run.checkpoints), alias)
 
 
-def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> ModelFolder | None:
+def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
+    precision = resolve_precision(config.precision)
     selection = select_jokes(run.data, config)
-    jokes = selection.jokes
-    texts = (f"{joke.question} {joke.answer}" for joke in jokes)
+    base = _open_base(run, selection, checkpoint)
+    encoded = _encode(base.joke_tokenizer, selection)
+    trainer, rows = make_trainer(base, encoded, config, precision, run.checkpoints)
+    settings = config.to_dict() | _resolved(trainer, base, rows, selection)
+    progress, signals = ProgressCallback(_tokens_per_step(trainer, rows)), SignalCallback()
+    for callback in (CheckpointCallback(config.checkpoint_minutes), signals, progress):
+        trainer.add_callback(callback)
+    start = str(checkpoint) if checkpoint else None
+    try:
+        if not trainer.is_world_process_zero():
+            trainer.train(resume_from_checkpoint=start)
+            return None
+        with Tracker(run.out.name) as tracker:
+            trainer.add_callback(TrackingCallback(tracker))
+            tracker.log_params({"training": settings, "data": run.data_facts})
+            trainer.train(resume_from_checkpoint=start)
+            state = trainer.state
+            if signals.stopped and state.global_step < state.max_steps:
+                raise StoppedError(
+                    f"stopped after {state.global_step} of {state.max_steps} steps; "
+                    f"'joker train --resume' goes on from {run.checkpoints}"
+                )
+            speed = _speed(trainer, base, config, precision, progress.tokens_per_second)
+            fingerprints = fingerprints_with(config.base, selection.jokes)
+            folder = write_folder(run, base, settings, fingerprints, speed)
+            tracker.log_metrics(folder.manifest.metrics, state.global_step)
+            engine = engine_for_model(base.model, base.joke_tokenizer, base.context_length)
+            tries = first_tries(engine, SAMPLE_JOKES, seed=config.seed)
+            tracker.log_jokes([joke for joke in tries if joke])
+            tracker.log_file(plots.loss_curve(state.log_history, run.out / "loss.png"))
+            tracker.register(folder, alias)
+    finally:
+        signals.restore()
+        progress.close()
+    shutil.rmtree(run.checkpoints)
+    return folder
+
+
+def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
+    """Return the model to train, as the settings want it."""
+    config = run.config
     base = open_base(
         str(checkpoint) if checkpoint else config.base,
         run.template,
-        texts,
+        (f"{joke.question} {joke.answer}" for joke in selection.jokes),
         vocabulary_size=None if checkpoint else config.vocabulary_size,
         critic=bool(config.preferences),
         round_up_to=1 if config.recipe == "original" else 64,
@@ -101,48 +141,7 @@ def _train(run: Run[TrainingConfig], checkpoint: Path | None, alias: str) -> Mod
     if config.resolved_dropout is not None:
         set_dropout(base.model, config.resolved_dropout)
     freeze_layers(base.model, config.freeze_layers)
-    trainer, rows = _trainer(run, base, _encode(base.joke_tokenizer, selection))
-    settings = config.to_dict() | _resolved(trainer, rows)
-    settings |= {
-        "jokes": len(jokes),
-        "jokes_flagged": selection.flagged,
-        "jokes_leaked": selection.leaked,
-        "jokes_rated": len(selection.rated),
-    }
-    manifest = Manifest(
-        template=run.template,
-        base_model=config.base,
-        context_length=base.context_length,
-        data=run.data_facts,
-        training=settings,
-        earlier=earlier_trainings(config.base),
-    )
-    session = Session(
-        trainer=trainer,
-        out=run.out,
-        checkpoints=run.checkpoints,
-        checkpoint_minutes=config.checkpoint_minutes,
-        tokens_per_step=_tokens_per_step(trainer, rows),
-        row=config.block_size,
-        precision=resolve_precision(config.precision),
-        verb="train",
-    )
-    return session.train(
-        checkpoint,
-        params={"training": settings, "data": run.data_facts},
-        write=lambda speed: write_folder(
-            run.out,
-            base,
-            run.data,
-            manifest,
-            fingerprints_with(config.base, jokes),
-            weights=config.weights,
-            test_limit=config.test_limit,
-            seed=config.seed,
-            speed=speed,
-        ),
-        alias=alias,
-    )
+    return base
 
 
 def _encode(tokenizer: JokeTokenizer, selection: Selection) -> list[EncodedJoke]:
@@ -158,64 +157,8 @@ def _encode(tokenizer: JokeTokenizer, selection: Selection) -> list[EncodedJoke]
     return encoded + [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
 
 
-def _trainer(
-    run: Run[TrainingConfig], base: Base, encoded: Sequence[EncodedJoke]
-) -> tuple[Trainer, Rows]:
-    """Return the Trainer for a run and the rows it goes through."""
-    config = run.config
-    precision = resolve_precision(config.precision)
-    settings = trainer_settings(run.checkpoints, config.seed) | {
-        "per_device_train_batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.accumulation,
-        "learning_rate": config.peak_learning_rate,
-        "weight_decay": config.weight_decay,
-        "adam_beta2": config.beta2,
-        "lr_scheduler_type": "constant_with_warmup"
-        if config.schedule == "constant"
-        else config.schedule,
-        "num_train_epochs": config.epochs,
-        "max_steps": config.max_steps or -1,
-        "save_strategy": "epoch",
-    }
-    if config.packing == "blocks":
-        rows = block_rows(encoded, config.block_size)
-        _require_rows(rows, config)
-        arguments = TrainingArguments(**settings, bf16=precision is torch.bfloat16)
-        trainer = Trainer(model=base.model, args=arguments, train_dataset=rows)
-    else:
-        arguments = TrainingArguments(**settings)
-        step_rows = config.batch_size * config.accumulation * arguments.world_size
-        rows = pack_jokes(encoded, config.block_size, base.joke_tokenizer.end_id, step_rows)
-        _require_rows(rows, config)
-        passes = math.ceil(len(rows) * config.epochs / config.batch_size)
-        arguments.torch_compile = resolve_compile(
-            config.compile, config.max_steps * config.accumulation or passes
-        )
-        prepare_for_packed_rows(base.model)
-        trainer = JokeTrainer(
-            autocast=precision, model=base.model, args=arguments, train_dataset=rows
-        )
-    if rows.too_long:
-        logger.warning(
-            "%d jokes exceed %d tokens and are left out", rows.too_long, config.block_size
-        )
-    steps = config.max_steps or math.ceil(
-        len(rows) / (config.batch_size * config.accumulation * arguments.world_size) * config.epochs
-    )
-    arguments.warmup_steps = math.ceil(steps * config.warmup)
-    trainer.processing_class = base.tokenizer
-    return trainer, rows
-
-
-def _require_rows(rows: Rows, config: TrainingConfig) -> None:
-    if not rows.used:
-        raise DataError(
-            f"the training split fills not even one row of {config.block_size} tokens; "
-            "prepare more jokes or lower --block-size"
-        )
-
-
 def _tokens_per_step(trainer: Trainer, rows: Rows) -> float:
+    """Return the mean number of tokens in an optimizer step, padding left out."""
     arguments = trainer.args
     step_rows = (
         arguments.per_device_train_batch_size
@@ -225,9 +168,10 @@ def _tokens_per_step(trainer: Trainer, rows: Rows) -> float:
     return rows.used / len(rows) * float(min(step_rows, len(rows)))
 
 
-def _resolved(trainer: Trainer, rows: Rows) -> dict[str, Any]:
+def _resolved(trainer: Trainer, base: Base, rows: Rows, selection: Selection) -> dict[str, Any]:
     """Return what the settings came to on this machine and data."""
     return {
+        "parameters": base.model.num_parameters(),
         "rows": len(rows),
         "row_fill": round(rows.fill, 4),
         "tokens_per_epoch": rows.used,
@@ -235,4 +179,22 @@ def _resolved(trainer: Trainer, rows: Rows) -> dict[str, Any]:
         "compiled": trainer.args.torch_compile,
         "processes": trainer.args.world_size,
         "device": trainer.args.device.type,
+        "jokes": len(selection.jokes),
+        "jokes_flagged": selection.flagged,
+        "jokes_leaked": selection.leaked,
+        "jokes_rated": len(selection.rated),
     }
+
+
+def _speed(
+    trainer: Trainer,
+    base: Base,
+    config: TrainingConfig,
+    precision: torch.dtype,
+    tokens_per_second: float,
+) -> dict[str, float]:
+    """Return the metrics of the training's speed."""
+    arguments = trainer.args
+    flops = tokens_per_second * flops_per_token(base.model, config.block_size)
+    rate = arguments.world_size * matrix_rate(arguments.device, precision)
+    return {"tokens_per_second": tokens_per_second, "mfu": flops / rate}

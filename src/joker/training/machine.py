@@ -86,8 +86,8 @@ def translate_resource_errors(out: Path) -> Iterator[None]:
         said = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error) or _NO_MEMORY.search(said):
             raise ResourceError(
-                "out of memory: lower --batch-size (raise --accumulation to make up for it) "
-                "or choose a smaller base; --resume goes on from the last checkpoint"
+                "out of memory: lower --batch-size (raise --gradient-accumulation-steps to make up "
+                "for it) or choose a smaller base; --resume goes on from the last checkpoint"
             ) from error
         if getattr(error, "errno", None) in _NO_DISK_NUMBERS or _NO_DISK.search(said):
             raise ResourceError(

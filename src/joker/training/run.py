@@ -10,43 +10,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any
 
 from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError
-from joker.core.template import MarkerKind, Template, load_template
+from joker.core.template import Template, load_template
 from joker.data.prepared import PreparedData
 from joker.training.callbacks import latest_checkpoint
+from joker.training.config import TrainingConfig
 
 CHECKPOINTS = "checkpoints"
 
 _NOTE = "run.json"
 
 
-class RunConfig(Protocol):
-    """What every kind of training's settings have; they are a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def template(self) -> str:
-        """Name or file of the layout."""
-
-    @property
-    def markers(self) -> MarkerKind | None:
-        """Kind of markers; None keeps the layout's own."""
-
-
-    @property
-    def punchline_first(self) -> bool:
-        """Whether jokes are told from the punchline to the question."""
-
-
-C = TypeVar("C", bound=RunConfig)
-
-
 @dataclass(frozen=True, slots=True)
-class Run(Generic[C]):
+class Run:
     """What a training run works with, the same when it is resumed.
 
     Attributes:
@@ -57,7 +36,7 @@ class Run(Generic[C]):
 
     data: PreparedData
     out: Path
-    config: C
+    config: TrainingConfig
 
     @property
     def template(self) -> Template:
@@ -83,7 +62,7 @@ class Run(Generic[C]):
         }
 
 
-def begin_run(data: PreparedData, out: Path, config: C) -> Run[C]:
+def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     """Make an empty folder the run's and note down what the run is.
 
     Raises:
@@ -106,7 +85,7 @@ def begin_run(data: PreparedData, out: Path, config: C) -> Run[C]:
     return run
 
 
-def resume_run(data: PreparedData, out: Path, config: C) -> Run[C]:
+def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     """Take up a run with the settings it began with.
 
     Args:
@@ -123,8 +102,7 @@ def resume_run(data: PreparedData, out: Path, config: C) -> Run[C]:
     note = read_config_file(path)
     if note["data"] != data.manifest.fingerprint:
         raise DataError(f"{data.path} is not the data that the training in {out} began with")
-    kind = type(config)
-    begun = make_config(kind, note["config"])
-    if config not in (begun, kind()):
+    begun = make_config(TrainingConfig, note["config"])
+    if config not in (begun, TrainingConfig()):
         raise ConfigError(f"a resumed training keeps its settings: those in {path}")
     return Run(data, out, begun)

@@ -19,7 +19,7 @@ from joker.data.sources import Source, read_rows
 from joker.training.config import TrainingConfig
 
 WORKS_FROM = 2
-"""Score of a rated joke from which it works: 0 makes no sense, 1 has no point, 2 works, 3 is funny."""
+"""Score of a rated joke from which it works: 0 no sense, 1 no point, 2 works, 3 funny."""
 
 
 class Selection(NamedTuple):

@@ -7,15 +7,109 @@ own autocast would copy the logits to 32 bits, which is a large part of a step o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch._inductor import config as inductor
+from torch.distributed import is_torchelastic_launched
 from torch.nn import functional
-from transformers import PreTrainedModel, Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from joker.training.packing import IGNORED
+from joker.core.errors import DataError
+from joker.core.tokenizer import EncodedJoke
+from joker.training.base import Base
+from joker.training.config import TrainingConfig
+from joker.training.machine import resolve_compile
+from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes
+
+logger = logging.getLogger(__name__)
+
+
+def make_trainer(
+    base: Base,
+    encoded: Sequence[EncodedJoke],
+    config: TrainingConfig,
+    precision: torch.dtype,
+    checkpoints: Path,
+) -> tuple[Trainer, Rows]:
+    """Return a Trainer as the settings ask for it, and the rows it goes through.
+
+    Args:
+        base: What is trained.
+        encoded: What it reads.
+        config: The settings.
+        precision: Number format of matrix products.
+        checkpoints: Folder for checkpoints.
+
+    Raises:
+        DataError: If what it reads does not fill one row.
+    """
+    arguments = TrainingArguments(**_arguments(config, precision, checkpoints))
+    step_rows = config.batch_size * config.gradient_accumulation_steps * arguments.world_size
+    if config.packing == "blocks":
+        rows = block_rows(encoded, config.block_size)
+    else:
+        rows = pack_jokes(encoded, config.block_size, base.joke_tokenizer.end_id, step_rows)
+    if not rows.used:
+        raise DataError(
+            f"the training split does not fill one row of {config.block_size} tokens; "
+            "prepare more jokes or lower --block-size"
+        )
+    if rows.too_long:
+        logger.warning(
+            "%d jokes exceed %d tokens and are left out", rows.too_long, config.block_size
+        )
+    steps = config.max_steps or math.ceil(len(rows) / step_rows * config.epochs)
+    arguments.warmup_steps = math.ceil(steps * config.warmup)
+    parts: dict[str, Any] = {"model": base.model, "args": arguments, "train_dataset": rows}
+    if config.packing == "blocks":
+        trainer = Trainer(**parts)
+    else:
+        passes = math.ceil(len(rows) * config.epochs / config.batch_size)
+        arguments.torch_compile = resolve_compile(
+            config.compile, config.max_steps * config.gradient_accumulation_steps or passes
+        )
+        # A cache makes Transformers take a packed row for one text.
+        base.model.config.use_cache = False
+        trainer = JokeTrainer(autocast=precision, **parts)
+    trainer.processing_class = base.tokenizer
+    # Transformers announces its own progress on standard output; ours is on standard error.
+    trainer.pop_callback(PrinterCallback)
+    return trainer, rows
+
+
+def _arguments(config: TrainingConfig, precision: torch.dtype, checkpoints: Path) -> dict[str, Any]:
+    """Return what `transformers.TrainingArguments` get."""
+    on_cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(checkpoints),
+        "seed": config.seed,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "learning_rate": config.peak_learning_rate,
+        "weight_decay": config.weight_decay,
+        "adam_beta2": config.beta2,
+        "lr_scheduler_type": "constant_with_warmup"
+        if config.schedule == "constant"
+        else config.schedule,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        # Packed rows get their own autocast in `JokeTrainer`.
+        "bf16": config.packing == "blocks" and precision is torch.bfloat16,
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "logging_first_step": True,
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu": not on_cuda,
+        "ddp_backend": "gloo" if is_torchelastic_launched() and not on_cuda else None,
+    }
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -32,12 +126,6 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(
         kept.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
     ).view(kept.shape[:2])
-
-
-def prepare_for_packed_rows(model: PreTrainedModel) -> None:
-    """Set a model up so that each row's texts are attended to apart."""
-    # A cache makes Transformers take a packed row for one text.
-    model.config.use_cache = False
 
 
 class JokeTrainer(Trainer):

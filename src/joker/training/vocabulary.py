@@ -41,7 +41,8 @@ def shrink_vocabulary(
     bpe = state["model"]
     if bpe["type"] != "BPE" or "ByteLevel" not in json.dumps(state["pre_tokenizer"]):
         raise ConfigError("setting 'vocabulary_size' needs a base with a byte-level BPE tokenizer")
-    ids: dict[str, int] = bpe["vocab"] | {one["content"]: one["id"] for one in state["added_tokens"]}
+    added_ids = {one["content"]: one["id"] for one in state["added_tokens"]}
+    ids: dict[str, int] = bpe["vocab"] | added_ids
     merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" "))
               for merge in bpe["merges"]]  # fmt: skip
     parts: dict[str, tuple[str, str]] = {}
