@@ -36,10 +36,9 @@ class RunConfig(Protocol):
     def markers(self) -> MarkerKind | None:
         """Kind of markers; None keeps the layout's own."""
 
-
     @property
     def punchline_first(self) -> bool:
-        """Whether jokes are told from the punchline to the question."""
+        """Whether jokes are told from the punchline to the question; False keeps the layout's."""
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -63,7 +62,9 @@ class Run(Generic[C]):
     def template(self) -> Template:
         """The layout that the settings name."""
         template = load_template(self.config.template).with_markers(self.config.markers)
-        return replace(template, punchline_first=self.config.punchline_first)
+        return replace(
+            template, punchline_first=template.punchline_first or self.config.punchline_first
+        )
 
     @property
     def checkpoints(self) -> Path:
@@ -88,10 +89,10 @@ def begin_run(data: PreparedData, out: Path, config: C) -> Run[C]:
 
     Raises:
         ModelFolderError: If the folder holds anything but a run that never got to a checkpoint.
-        TemplateError: If there is no such layout.
+        TemplateError: If there is no such layout, or it cannot be used with these settings.
     """
     run = Run(data, out, config)
-    load_template(config.template)
+    _ = run.template
     if out.exists() and not out.is_dir():
         raise ModelFolderError(f"{out} is a file; name a folder for the model")
     if latest_checkpoint(run.checkpoints):
