@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.core.reference import render
 
 JOKE = Joke("Why did the bicycle lie down?", "It was two tired.")
 LAYOUTS = [t.with_markers(kind) for t in TEMPLATES.values() for kind in ("special", "plain")]
+REVERSED = [replace(layout, punchline_first=True) for layout in LAYOUTS]
 fragments = st.sampled_from(["\\", "\n", " ", "A\\nswer:", "?", "why", "<|endoftext|>"])
 markers = st.sampled_from([text for layout in LAYOUTS for text in layout.marker_texts])
 texts = st.lists(st.one_of(fragments, markers, st.text(max_size=8)), min_size=1).map("".join)
@@ -24,6 +26,20 @@ def test_every_joke_survives_the_round_trip(template: Template, question: str, a
     assert template.parse(render(template, joke)) == joke
 
 
+@pytest.mark.parametrize("template", REVERSED, ids=lambda t: t.label)
+@given(question=stripped_texts, answer=stripped_texts)
+def test_a_joke_told_from_its_punchline_survives_the_round_trip(
+    template: Template, question: str, answer: str
+) -> None:
+    told = (
+        f"{template.answer_prefix.lstrip()}{template.escape(answer)}\n"
+        f"{template.question_prefix}{template.escape(question)}"
+    )
+    assert template.parse(told) == Joke(question, answer)
+    assert template.parse(template.render(Joke(question, answer))) == Joke(question, answer)
+    assert replace(template, punchline_first=False).parse(told) is None
+
+
 @given(text=texts)
 def test_escape_leaves_no_marker_and_is_undone(text: str) -> None:
     for template in LAYOUTS:
@@ -34,8 +50,10 @@ def test_escape_leaves_no_marker_and_is_undone(text: str) -> None:
 
 @given(text=texts)
 def test_parse_never_raises(text: str) -> None:
-    for template in LAYOUTS:
-        template.parse(template.question_prefix + text)
+    for template in [*LAYOUTS, *REVERSED]:
+        for prefix in (template.question_prefix, template.answer_prefix):
+            template.parse(prefix + text)
+            template.parse_start(prefix + text)
 
 
 def test_the_original_layout_is_the_originals_to_the_letter() -> None:
@@ -66,6 +84,23 @@ def test_ordinary_text_is_left_as_it_is() -> None:
 )
 def test_half_finished_or_malformed_text_is_no_joke(text: str) -> None:
     assert TEMPLATES["original"].parse(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|answer|>",
+        "<|answer|> Because.",
+        "<|answer|> Because.\n<|question|>",
+        "<|answer|>\n<|question|> Why?",
+        "Because.\n<|question|> Why?",
+        "<|answer|> Because. <|answer|> And so on.\n<|question|> Why?",
+        "<|answer|> Because.\n<|question|> Why?\n<|answer|> And so on.",
+        "<|answer|> Because.\n<|question|> Why? <|question|> Who?",
+    ],
+)
+def test_half_a_joke_from_its_punchline_is_no_joke(text: str) -> None:
+    assert replace(TEMPLATES["original"], punchline_first=True).parse(text) is None
 
 
 def test_a_prompt_ends_where_the_next_word_begins() -> None:
@@ -103,6 +138,21 @@ def test_a_layout_may_have_no_question_marker() -> None:
     assert template.parse(render(template, JOKE)) == JOKE
 
 
+def test_a_layout_without_a_question_marker_cannot_begin_with_the_punchline() -> None:
+    with pytest.raises(TemplateError, match="punchline_first needs a visible marker"):
+        Template("bare", "", "\nPunchline: ", punchline_first=True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_order_is_kept_in_a_mapping(first: bool) -> None:
+    template = replace(TEMPLATES["original"], punchline_first=first)
+    fields = template.to_dict()
+    assert fields["punchline_first"] is first
+    assert Template.from_dict(fields) == template
+    del fields["punchline_first"]  # as in a folder from before there was a choice
+    assert Template.from_dict(fields) == TEMPLATES["original"]
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -113,6 +163,14 @@ def test_a_layout_may_have_no_question_marker() -> None:
         ({"name": "x", "question_prefix": "Q:", "answer_prefix": "\n"}, "answer_prefix"),
         ({"name": "x y", "question_prefix": "Q:", "answer_prefix": "A:"}, "name"),
         ({"name": "x", "question_prefix": "Q:", "answer_prefix": "A:", "markers": "big"}, "big"),
+        (
+            {"name": "x", "question_prefix": "Q:", "answer_prefix": "A:", "punchline_first": "yes"},
+            "'punchline_first' must be true or false",
+        ),
+        (
+            {"name": "x", "question_prefix": " ", "answer_prefix": "A:", "punchline_first": True},
+            "question_prefix",
+        ),
         ({"name": "x", "question_prefix": "Ans", "answer_prefix": "Answer:"}, "Ans"),
         ({"name": "x", "question_prefix": "##Q##", "answer_prefix": "A:"}, "##Q##"),
         ({"name": "x", "question_prefix": "ab", "answer_prefix": "bc"}, "bc"),
@@ -157,3 +215,21 @@ def test_an_unreadable_file_is_one_sentence(
 )
 def test_an_unfinished_text_tells_what_is_certain(text: str, told: tuple[str, str]) -> None:
     assert TEMPLATES["words"].parse_start(text) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Ans", ("", "")),
+        ("Answer: Because", ("", "")),
+        ("Answer: Because\nQuest", ("", "")),
+        ("Answer: Because\nQuestion:", ("", "")),
+        ("Answer: Because\nQuestion: Why do", ("Why do", "")),
+        ("Answer: Because\nQuestion: Why do A", ("Why do", "")),
+        ("Question: Why?\nAnswer: Because", ("Why?", "Because")),
+    ],
+)
+def test_an_unfinished_text_from_the_punchline_tells_the_question_alone(
+    text: str, told: tuple[str, str]
+) -> None:
+    assert replace(TEMPLATES["words"], punchline_first=True).parse_start(text) == told

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from joker.core.errors import TokenizerError
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
-from joker.core.tokenizer import JokeTokenizer
+from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from tests.core.reference import render
 
 END = "<|endoftext|>"
@@ -30,7 +31,14 @@ def make_backend(template: Template) -> Tokenizer:
     return backend
 
 
-@pytest.fixture(params=[*TEMPLATES.values(), TEMPLATES["words"].with_markers("special")])
+@pytest.fixture(
+    params=[
+        *TEMPLATES.values(),
+        TEMPLATES["words"].with_markers("special"),
+        replace(TEMPLATES["original"], punchline_first=True),
+    ],
+    ids=lambda layout: layout.label + "-reversed" * layout.punchline_first,
+)
 def template(request: pytest.FixtureRequest) -> Template:
     layout: Template = request.param
     return layout
@@ -50,8 +58,15 @@ def test_an_encoded_joke_is_the_rendered_text_between_start_and_end(
     assert tokenizer.decode(encoded.input_ids[encoded.answer_start :]).strip() == JOKE.answer
 
 
-TOKENIZERS = [JokeTokenizer(make_backend(t), t, END) for t in TEMPLATES.values()]
-FORGERIES = st.sampled_from(["<|question|>", "\n<|answer|> ", END, "Answer:", "\\", "é🦄"])
+REVERSED = [
+    JokeTokenizer(make_backend(layout), replace(layout, punchline_first=True), END)
+    for template in TEMPLATES.values()
+    for layout in (template.with_markers("special"), template.with_markers("plain"))
+]
+TOKENIZERS = [JokeTokenizer(make_backend(t), t, END) for t in TEMPLATES.values()] + REVERSED
+FORGERIES = st.sampled_from(
+    ["<|question|>", "\nQuestion: ", "\n<|answer|> ", END, "Answer:", "\\", "é🦄"]
+)
 TEXTS = st.lists(st.text(st.characters(codec="utf-8")) | FORGERIES).map("".join)
 
 
@@ -74,8 +89,85 @@ def test_a_prompt_cannot_forge_structure(tokenizer: JokeTokenizer, prompt: str) 
         assert ids == tokenizer.encode(joke).input_ids[: len(ids)]
 
 
+@given(st.sampled_from(REVERSED), TEXTS, TEXTS)
+def test_every_joke_survives_the_round_trip_from_its_punchline(
+    tokenizer: JokeTokenizer, question: str, answer: str
+) -> None:
+    joke = Joke.from_text(question, answer)
+    if joke is not None:
+        ids = tokenizer.encode_punchline_first(joke).input_ids
+        assert tokenizer.parse(ids) == joke
+        assert ids.count(tokenizer.end_id) == 2
+        for marker in tokenizer.template.special_tokens:
+            assert ids.count(tokenizer.backend.token_to_id(marker)) == 1
+
+
+@pytest.mark.parametrize("tokenizer", REVERSED, ids=lambda one: one.template.label)
+def test_without_a_question_a_joke_begins_with_its_punchline(tokenizer: JokeTokenizer) -> None:
+    told = tokenizer.encode_punchline_first(JOKE)
+    ids = tokenizer.encode_prompt("  ")
+    assert ids == told.input_ids[: len(ids)]
+    assert tokenizer.decode(ids) == tokenizer.template.answer_marker
+    asked = tokenizer.encode_prompt("Why was")
+    assert asked == tokenizer.encode(JOKE).input_ids[: len(asked)]
+    assert told.answer_start == len(told)  # nothing in it answers a question
+    assert tokenizer.decode(told.input_ids).index(JOKE.answer) < tokenizer.decode(
+        told.input_ids
+    ).index(JOKE.question)
+
+
+@pytest.mark.parametrize("tokenizer", REVERSED, ids=lambda one: one.template.label)
+def test_a_joke_from_its_punchline_tells_ever_more_of_its_question(
+    tokenizer: JokeTokenizer,
+) -> None:
+    joke = Joke("Why was the naïve 🦄 smug?", JOKE.answer)
+    ids = tokenizer.encode_punchline_first(joke).input_ids
+    starts = [tokenizer.parse_start(ids[:size]) for size in range(len(ids) + 1)]
+    assert {answer for _, answer in starts} == {""}
+    assert all(joke.question.startswith(question) for question, _ in starts)
+    assert [len(question) for question, _ in starts] == sorted(len(one) for one, _ in starts)
+    assert starts[-1] == (joke.question, "")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_verdict_follows_the_end_of_a_joke_and_is_all_there_is_to_learn(
+    template: Template, works: bool
+) -> None:
+    backend = make_backend(template)
+    backend.add_special_tokens([WORKS, FAILS])
+    tokenizer = JokeTokenizer(backend, template, END)
+    assert tokenizer.has_critic
+    verdict = tokenizer.encode_verdict(JOKE, works)
+    *joke, last = verdict.input_ids
+    assert joke == tokenizer.encode(JOKE).input_ids
+    assert last == backend.token_to_id(WORKS if works else FAILS)
+    assert verdict.learnt_from == verdict.answer_start == len(joke)
+    assert verdict.weight > tokenizer.encode(JOKE).weight
+    assert tokenizer.parse(verdict.input_ids) == JOKE
+
+
+def test_a_critic_needs_both_verdicts(tokenizer: JokeTokenizer) -> None:
+    assert not tokenizer.has_critic
+    backend = make_backend(tokenizer.template)
+    backend.add_special_tokens([WORKS])
+    assert not JokeTokenizer(backend, tokenizer.template, END).has_critic
+
+
+def test_people_cannot_spell_a_verdict() -> None:
+    template = TEMPLATES["original"]
+    backend = make_backend(template)
+    backend.add_special_tokens([WORKS, FAILS])
+    tokenizer = JokeTokenizer(backend, template, END)
+    joke = Joke(f"Why {WORKS}?", f"So {FAILS}.")
+    ids = tokenizer.encode(joke).input_ids
+    assert not {backend.token_to_id(WORKS), backend.token_to_id(FAILS)} & set(ids)
+    assert tokenizer.parse(ids) == joke
+
+
 @pytest.mark.parametrize("prompt", ["", "Why was", "Why was the ruler"])
 def test_a_prompt_begins_as_the_joke_does(tokenizer: JokeTokenizer, prompt: str) -> None:
+    if not prompt and tokenizer.template.punchline_first:
+        pytest.skip("begins with the punchline instead")
     ids = tokenizer.encode_prompt(f" {prompt} ")
     assert ids == tokenizer.encode(JOKE).input_ids[: len(ids)]
     assert tokenizer.decode(ids).strip() == tokenizer.template.render_prompt(prompt)

@@ -43,8 +43,15 @@ def test_a_base_from_scratch_learns_faster_unless_told() -> None:
         ("seed", -1),
         ("max_steps", -1),
         ("checkpoint_minutes", -1.0),
+        ("freeze_layers", -1),
+        ("vocabulary_size", "many"),
     ],
 )
 def test_an_unknown_setting_or_a_wrong_value_is_named(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=setting):
         training_config({setting: value})
+
+
+def test_verdicts_in_blocks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'preferences' needs packing 'jokes'"):
+        training_config({"recipe": "original", "preferences": "rated.csv"})

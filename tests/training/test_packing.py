@@ -50,6 +50,19 @@ def test_the_answer_mask_covers_the_answer_and_its_end() -> None:
     assert row["labels"][row["answer_mask"]].tolist() == [13, 14, 0]
 
 
+def test_a_verdict_is_learnt_at_its_end_alone_and_counts_more() -> None:
+    joke = EncodedJoke([0, 11, 12, 13, 0], answer_start=3)
+    verdict = EncodedJoke([0, 21, 22, 0, 9], answer_start=4, learnt_from=4, weight=10.0)
+    row = pack_jokes([joke, verdict], block_size=12, pad_id=0)[0]
+    ids, labels, weights = (row[name].tolist() for name in ("input_ids", "labels", "weights"))
+    start = ids.index(21) - 1
+    assert labels[start : start + 5] == [IGNORED] * 4 + [9]
+    assert weights[start : start + 5] == [10.0] * 5
+    assert sum(label != IGNORED for label in labels) == 5
+    assert weights.count(1.0) == 7
+    assert row["labels"][row["answer_mask"]].tolist() == [13, 0]  # a verdict is no answer
+
+
 def test_blocks_join_jokes_without_start_tokens_and_drop_the_remainder() -> None:
     jokes = [EncodedJoke([0, 1, 2, 0], 2), EncodedJoke([0, 3, 4, 5, 0], 2)]
     rows = block_rows(jokes, block_size=3)

@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError
+from joker.core.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    ModelFolderError,
+    TemplateError,
+)
 from joker.data.preparation import prepare
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source
@@ -59,3 +65,27 @@ def test_a_file_or_a_folder_in_use_is_refused(prepared: PreparedData, tmp_path: 
         with pytest.raises(ModelFolderError, match=named):
             begin_run(prepared, out, CONFIG)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("own", "asked"), [(True, False), (False, True)])
+def test_a_layout_begins_with_the_punchline_where_either_says_so(
+    prepared: PreparedData, tmp_path: Path, own: bool, asked: bool
+) -> None:
+    layout = tmp_path / "mine.json"
+    layout.write_text(
+        f'{{"name": "mine", "question_prefix": "[Q] ", "answer_prefix": " [A] ", '
+        f'"punchline_first": {str(own).lower()}}}'
+    )
+    config = TrainingConfig(template=str(layout), punchline_first=asked)
+    assert begin_run(prepared, tmp_path / "model", config).template.punchline_first
+
+
+def test_a_layout_that_cannot_begin_with_the_punchline_leaves_no_folder(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    layout = tmp_path / "bare.json"
+    layout.write_text('{"name": "bare", "question_prefix": "", "answer_prefix": " [A] "}')
+    config = TrainingConfig(template=str(layout), punchline_first=True)
+    with pytest.raises(TemplateError, match="question_prefix"):
+        begin_run(prepared, tmp_path / "model", config)
+    assert not (tmp_path / "model").exists()

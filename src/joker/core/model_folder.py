@@ -36,7 +36,7 @@ class Manifest:
 
     Attributes:
         template: The layout the model was trained with.
-        base_model: Hub name or folder it started from, or ``new:SIZE``.
+        base_model: Hub name, folder or GGUF file it started from, or ``new:SIZE``.
         context_length: Most tokens a joke may have, start and end token included.
         data: Fingerprint, split kind, seed and counts of the prepared folder.
         training: The resolved training configuration.

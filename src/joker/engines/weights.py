@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,16 +65,14 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
             f"reading PyTorch weights needs {error.name}: pip install 'gpt2-the-joker[train]'"
         ) from error
     loader: Any = AutoModelForCausalLM  # typed without output_loading_info
-    path = Path(source)
-    if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise ModelFolderError(f"there is no GGUF file at {path}")
-        source, options = str(path.parent), {**options, "gguf_file": path.name}
+    place = source
+    if is_gguf(source):
+        place, options = str(Path(source).parent), {**options, "gguf_file": Path(source).name}
     with out_of_memory_as_resource_error(f"loading {source}"):
         try:
-            with _silent_transformers():
+            with silent_transformers():
                 model, report = loader.from_pretrained(
-                    source, dtype=torch.float32, output_loading_info=True, **options
+                    place, dtype=torch.float32, output_loading_info=True, **options
                 )
         except Exception as error:  # safetensors raises plain Exception, Transformers many kinds
             if is_out_of_memory(error):
@@ -85,6 +84,12 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
             f"the weights of {source} lack {missing[0]}; train or copy the model again"
         )
     return cast("PreTrainedModel", model)
+
+
+def is_gguf(source: str) -> bool:
+    """Say whether a model's name means a GGUF file, whether or not there is one."""
+    path = Path(source)
+    return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
 @contextmanager
@@ -125,17 +130,21 @@ def _to_device(model: Any, device: str) -> PreTrainedModel:
 
 
 @contextmanager
-def _silent_transformers() -> Iterator[None]:
-    """Keep Transformers from drawing bars and tables: a library never prints."""
+def silent_transformers() -> Iterator[None]:
+    """Keep Transformers from printing notices, bars and tables: a library never prints."""
     import transformers
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
 
     logging: Any = transformers.utils.logging  # untyped
+    # Its bar over a GGUF file's tensors is tqdm's own, which no setting of Transformers reaches.
+    tqdm, gguf_utils.tqdm = gguf_utils.tqdm, partial(gguf_utils.tqdm, disable=True)
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
         yield
     finally:
+        gguf_utils.tqdm = tqdm
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

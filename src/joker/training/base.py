@@ -16,6 +16,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -28,8 +29,8 @@ from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.core.template import Template
 from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
-from joker.engines.weights import read_causal_lm
-from joker.training.gguf_file import SUFFIX, read_gguf_tokenizer
+from joker.engines.weights import is_gguf, read_causal_lm, silent_transformers
+from joker.training.gguf_file import read_gguf_tokenizer
 from joker.training.vocabulary import shrink_vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
@@ -76,7 +77,8 @@ def open_base(
         template: The template whose special tokens are added.
         texts: What the model is going to read; decides which entries a new or a smaller
             vocabulary has.
-        vocabulary_size: Entries of its vocabulary that a pretrained base keeps; None keeps all.
+        vocabulary_size: Entries of its vocabulary that a pretrained base keeps, the special
+            tokens not counted that the template or the critic adds; None keeps all.
         critic: Add the tokens that say whether a joke works.
         round_up_to: The embeddings get a multiple of so many rows; those beyond the
             vocabulary are never told to be right. A multiple of 64 makes the products with
@@ -84,20 +86,25 @@ def open_base(
 
     Raises:
         ModelFolderError: If there is no such size, folder or model.
+        ConfigError: If the vocabulary cannot have that size.
         TokenizerError: If the tokenizer cannot hold the layout.
     """
     if name.startswith("new:"):
+        if vocabulary_size is not None:
+            raise ConfigError("setting 'vocabulary_size' needs a pretrained base, not new:SIZE")
         tokenizer, model = _make(name.removeprefix("new:"), texts)
     else:
         tokenizer, model = _load(name)
         if vocabulary_size is not None and vocabulary_size < len(tokenizer):
-            tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size)
+            own = _added_tokens(template, critic)  # a base of ours has learnt them
+            tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size, keep=own)
     with_special_tokens(tokenizer, template, critic=critic)
     rows = max(len(tokenizer), len(cast("torch.Tensor", model.get_input_embeddings().weight)))
     # New rows are random, as all of a new model are, or lie around a pretrained one's mean.
-    model.resize_token_embeddings(
-        rows, pad_to_multiple_of=round_up_to, mean_resizing=not name.startswith("new:")
-    )
+    with silent_transformers():
+        model.resize_token_embeddings(
+            rows, pad_to_multiple_of=round_up_to, mean_resizing=not name.startswith("new:")
+        )
     return make_base(model, tokenizer, template)
 
 
@@ -108,6 +115,11 @@ def make_base(
     joke_tokenizer = as_joke_tokenizer(tokenizer, template)
     model.config.bos_token_id = joke_tokenizer.start_id
     model.config.eos_token_id = joke_tokenizer.end_id
+    # A pretrained base's padding, whose embedding learns nothing, and its ways to end a chat are
+    # not ours; in a smaller vocabulary their ids are other tokens', or none's.
+    model.config.pad_token_id = None
+    cast("torch.nn.Embedding", model.get_input_embeddings()).padding_idx = None
+    model.generation_config = GenerationConfig.from_model_config(model.config)
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
     return Base(model, tokenizer, joke_tokenizer, int(limit))
 
@@ -148,8 +160,10 @@ def with_special_tokens(
     tokenizer: PreTrainedTokenizerFast, template: Template, *, critic: bool = False
 ) -> PreTrainedTokenizerFast:
     """Add a template's special tokens to a tokenizer, and a critic's; return the same tokenizer."""
-    tokens = [*template.special_tokens, *((WORKS, FAILS) if critic else ())]
-    added = [AddedToken(token, special=True, normalized=False) for token in tokens]
+    added = [
+        AddedToken(token, special=True, normalized=False)
+        for token in _added_tokens(template, critic)
+    ]
     tokenizer.add_special_tokens(
         {"additional_special_tokens": added}, replace_extra_special_tokens=False
     )
@@ -189,15 +203,15 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
-        elif isinstance(getattr(module, "attention_dropout", None), float):
+        elif isinstance(getattr(module, "attention_dropout", None), int | float):
             module.attention_dropout = share  # Llama and its relatives have no dropout layer
 
 
 def freeze_layers(model: PreTrainedModel, count: int) -> None:
     """Keep the embeddings' use as input and the first blocks of a model as they are.
 
-    Their output is cut from the graph, so a training step spares their backward pass. Where the
-    output layer shares the embeddings' matrix, that still learns.
+    What goes into them is cut from the graph, so a training step spares their backward pass.
+    Where the output layer shares the embeddings' matrix, that still learns.
 
     Raises:
         ConfigError: If the model has no more blocks than that.
@@ -212,11 +226,15 @@ def freeze_layers(model: PreTrainedModel, count: int) -> None:
     if count:
         for block in blocks[:count]:
             block.requires_grad_(False)
-        blocks[count].register_forward_pre_hook(_cut_from_graph)
+        blocks[0].register_forward_pre_hook(_cut_from_graph)
 
 
 def _cut_from_graph(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
     return (inputs[0].detach(), *inputs[1:])
+
+
+def _added_tokens(template: Template, critic: bool) -> tuple[str, ...]:
+    return (*template.special_tokens, *((WORKS, FAILS) if critic else ()))
 
 
 def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
@@ -226,7 +244,7 @@ def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, Pre
 
 
 def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
-    if Path(name).suffix.lower() == SUFFIX:
+    if is_gguf(name):
         return read_gguf_tokenizer(Path(name)), read_causal_lm(name)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)

@@ -23,7 +23,9 @@ class TrainingConfig:
     """A training run's settings; ``base`` decides the learning rate where none is given."""
 
     recipe: Recipe = option("joker", "Whose settings to start from: ours or the original system's.")
-    base: str = option("distilgpt2", "Hub name, folder, or new:SIZE (tiny, small, distil, gpt2).")
+    base: str = option(
+        "distilgpt2", "Hub name, folder, GGUF file, or new:SIZE (tiny, small, distil, gpt2)."
+    )
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
     safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
@@ -84,6 +86,10 @@ class TrainingConfig:
             raise ConfigError("setting 'warmup' must be a share from 0 to below 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError("setting 'dropout' must be a share from 0 to below 1")
+        if self.preferences and self.packing == "blocks":
+            raise ConfigError(
+                "setting 'preferences' needs packing 'jokes': a block has no verdicts"
+            )
         if not 0 < self.beta2 < 1:
             raise ConfigError("setting 'beta2' must lie between 0 and 1")
         if self.checkpoint_minutes < 0:

@@ -15,10 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from joker.core.errors import MissingPartError, ModelFolderError
 
-SUFFIX = ".gguf"
-
-_CONTROL = 3
-"""Type of a token that stands for no text; `LlamaTokenType` in llama.cpp's gguf package."""
+_CONTROL, _USER_DEFINED = 3, 4
+"""Types of tokens that are matched whole, standing for no text and for themselves;
+`TokenType` in llama.cpp's gguf package."""
 _END_OF_TEXT = "<|endoftext|>"
 _GPT2_PATTERN = "gpt-2"
 _DIGITS_APART = ("smollm", "starcoder", "refact", "command-r")
@@ -41,9 +40,11 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         raise MissingPartError(
             "reading a GGUF file needs gguf: pip install 'gpt2-the-joker[train]'"
         ) from error
+    if not path.is_file():
+        raise ModelFolderError(f"there is no GGUF file at {path}")
     try:
         fields = GGUFReader(path).fields
-    except (OSError, ValueError, IndexError) as error:
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise ModelFolderError(f"cannot read the GGUF file {path}: {error}") from error
 
     def read(name: str, default: Any = None) -> Any:
@@ -59,7 +60,10 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         )
     tokens: list[str] = read("tokens", [])
     merges = [tuple(merge.split(" ")) for merge in read("merges", [])]
-    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    try:
+        backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    except Exception as error:  # the Rust side raises plain Exception
+        raise ModelFolderError(f"cannot read the tokenizer in {path}: {error}") from error
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.pre_tokenizer = (
         pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
@@ -68,20 +72,23 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     )
     backend.decoder = decoders.ByteLevel()
     types: list[int] = read("token_type", [])
-    backend.add_special_tokens(
+    backend.add_tokens(
         [
-            AddedToken(token, special=True, normalized=False)
+            AddedToken(token, special=kind == _CONTROL, normalized=False)
             for token, kind in zip(tokens, types, strict=False)
-            if kind == _CONTROL
+            if kind in (_CONTROL, _USER_DEFINED)
         ]
     )
-    start, end = read("bos_token_id", read("eos_token_id")), read("eos_token_id")
-    if end is None or not 0 <= max(start, end) < len(tokens):
-        raise ModelFolderError(f"the tokenizer in {path} names no end-of-text token")
-    has_own = _END_OF_TEXT in tokens
+    if _END_OF_TEXT in tokens:
+        start = end = _END_OF_TEXT
+    else:
+        ids = read("bos_token_id", read("eos_token_id")), read("eos_token_id")
+        if not all(number is not None and number < len(tokens) for number in ids):
+            raise ModelFolderError(f"the tokenizer in {path} names no end-of-text token")
+        start, end = (tokens[number] for number in ids)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
-        bos_token=_END_OF_TEXT if has_own else tokens[start],
-        eos_token=_END_OF_TEXT if has_own else tokens[end],
+        bos_token=start,
+        eos_token=end,
         clean_up_tokenization_spaces=False,
     )

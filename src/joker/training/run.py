@@ -42,7 +42,9 @@ class Run:
     def template(self) -> Template:
         """The layout that the settings name."""
         template = load_template(self.config.template).with_markers(self.config.markers)
-        return replace(template, punchline_first=self.config.punchline_first)
+        return replace(
+            template, punchline_first=template.punchline_first or self.config.punchline_first
+        )
 
     @property
     def checkpoints(self) -> Path:
@@ -67,10 +69,10 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
 
     Raises:
         ModelFolderError: If the folder holds anything but a run that never got to a checkpoint.
-        TemplateError: If there is no such layout.
+        TemplateError: If there is no such layout, or it cannot be used with these settings.
     """
     run = Run(data, out, config)
-    load_template(config.template)
+    _ = run.template
     if out.exists() and not out.is_dir():
         raise ModelFolderError(f"{out} is a file; name a folder for the model")
     if latest_checkpoint(run.checkpoints):

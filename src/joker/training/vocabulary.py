@@ -20,7 +20,11 @@ from joker.core.errors import ConfigError
 
 
 def shrink_vocabulary(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Iterable[str],
+    size: int,
+    keep: Iterable[str] = (),
 ) -> PreTrainedTokenizerFast:
     """Keep the entries of a byte-level BPE vocabulary that texts use most.
 
@@ -30,6 +34,7 @@ def shrink_vocabulary(
         texts: What the model is going to read.
         size: Entries to keep. Bytes and the start and end tokens always are; other special
             tokens go.
+        keep: Special tokens to keep, too, where the tokenizer has them.
 
     Returns:
         The smaller tokenizer.
@@ -41,20 +46,23 @@ def shrink_vocabulary(
     bpe = state["model"]
     if bpe["type"] != "BPE" or "ByteLevel" not in json.dumps(state["pre_tokenizer"]):
         raise ConfigError("setting 'vocabulary_size' needs a base with a byte-level BPE tokenizer")
-    added_ids = {one["content"]: one["id"] for one in state["added_tokens"]}
-    ids: dict[str, int] = bpe["vocab"] | added_ids
-    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" "))
-              for merge in bpe["merges"]]  # fmt: skip
-    parts: dict[str, tuple[str, str]] = {}
-    for left, right in merges:
-        parts.setdefault(left + right, (left, right))
-    specials = {str(token) for token in (tokenizer.bos_token, tokenizer.eos_token)}
-    kept = specials | {byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte in ids}
+    added = state["added_tokens"]
+    ids: dict[str, int] = bpe["vocab"] | {one["content"]: one["id"] for one in added}
+    merges: list[list[str]] = bpe["merges"]
+    parts: dict[str, set[str]] = {}
+    for left, right in merges:  # a token can be the result of several
+        parts.setdefault(left + right, set()).update((left, right))
+    always = {tokenizer.bos_token, tokenizer.eos_token, *keep, *pre_tokenizers.ByteLevel.alphabet()}
+    kept = always & ids.keys()
     if size < len(kept):
         raise ConfigError(f"setting 'vocabulary_size' must be {len(kept)} or more for this base")
 
+    reader = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    reader.encode_special_tokens = True  # as jokes are read: no text is a special token
+    reader.no_truncation()
+    reader.no_padding()
     usage: Counter[int] = Counter()
-    for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False):
+    for encoding in reader.encode_batch(list(texts), add_special_tokens=False):
         usage.update(encoding.ids)
     by_id = {number: token for token, number in ids.items()}
     by_rank = [by_id[number] for number, _ in usage.most_common()]
@@ -64,14 +72,15 @@ def shrink_vocabulary(
             kept |= needed
 
     order = sorted(kept, key=ids.__getitem__)
-    added = [one for one in state["added_tokens"] if one["content"] in kept]
     places = {token: place for place, token in enumerate(order)}
     bpe["vocab"] = places
-    bpe["merges"] = [
-        list(pair) for pair in merges if "".join(pair) in kept and set(pair) <= kept
-    ]  # fmt: skip
-    state["added_tokens"] = [one | {"id": places[one["content"]]} for one in added]
-    state["post_processor"] = None
+    bpe["merges"] = [pair for pair in merges if {"".join(pair), *pair} <= kept]
+    state["added_tokens"] = [
+        one | {"id": places[one["content"]]} for one in added if one["content"] in kept
+    ]
+    if bpe["unk_token"] not in kept:
+        bpe["unk_token"] = None
+    state |= {"post_processor": None, "truncation": None, "padding": None}
     _keep_rows(model, [ids[token] for token in order])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
@@ -81,12 +90,13 @@ def shrink_vocabulary(
     )
 
 
-def _with_parts(token: str, parts: dict[str, tuple[str, str]]) -> set[str]:
+def _with_parts(token: str, parts: dict[str, set[str]]) -> set[str]:
     """Return a token and all that it is merged from."""
-    found, open_ = set(), [token]
-    while open_:
-        found.add(one := open_.pop())
-        open_ += parts.get(one, ())
+    found: set[str] = set()
+    pending = {token}
+    while pending:
+        found.add(one := pending.pop())
+        pending |= parts.get(one, set()) - found
     return found
 
 
@@ -94,10 +104,8 @@ def _keep_rows(model: PreTrainedModel, rows: list[int]) -> None:
     """Keep the embeddings' rows of some entries, in this order."""
     embeddings: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    tied = head is not None and head.weight is embeddings.weight
-    chosen = [layer.weight.detach()[torch.tensor(rows)].clone() for layer in (embeddings, head)]
-    model.resize_token_embeddings(len(rows), mean_resizing=False)
+    kept = torch.tensor(rows)
     with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(chosen[0])  # type: ignore[operator]
-        if not tied:
-            model.get_output_embeddings().weight.copy_(chosen[1])  # type: ignore[no-untyped-call]
+        for tensor in {embeddings.weight, head.weight, getattr(head, "bias", None)} - {None}:
+            tensor[: len(rows)] = tensor[kept]  # resizing keeps the first rows
+    model.resize_token_embeddings(len(rows), mean_resizing=False)

@@ -1,0 +1,67 @@
+"""What a fine-tune makes of its jokes: orders, verdicts and what is learnt of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from joker.core.joke import Joke
+from joker.core.template import TEMPLATES, Template
+from joker.core.tokenizer import JokeTokenizer
+from joker.training.base import as_joke_tokenizer, train_tokenizer, with_special_tokens
+from joker.training.finetune import _encode
+from joker.training.packing import IGNORED, pack_jokes
+from joker.training.selection import Selection, stock_phrases
+
+STOCK = [
+    Joke("Why did the bicycle lie down?", "It was two tired."),
+    Joke("Why did the tandem stay in bed?", "It was two tired"),
+    Joke("Why did the scooter fall over?", "it was TWO tired!"),
+]
+OTHERS = [
+    Joke("Why was the broom late?", "It swept in."),
+    Joke("Why was the mop late?", "It swept in."),
+    Joke("What do you call a punctual owl?", "A night watch."),
+]
+FLAT = Joke("Why is a table?", "Because of the chairs.")
+
+
+@pytest.fixture(params=[True, False], ids=["punchline first", "question first"])
+def tokenizer(request: pytest.FixtureRequest) -> JokeTokenizer:
+    template: Template = replace(TEMPLATES["original"], punchline_first=request.param)
+    tokenizer = train_tokenizer([joke.question for joke in STOCK], 300)
+    return as_joke_tokenizer(with_special_tokens(tokenizer, template, critic=True), template)
+
+
+def test_a_punchline_of_three_questions_is_a_stock_phrase() -> None:
+    assert stock_phrases([*STOCK, *OTHERS]) == {"it was two tired"}
+    assert stock_phrases(STOCK[:2]) == set()
+
+
+def test_one_question_asked_again_makes_no_stock_phrase() -> None:
+    again = [Joke(question, "It swept in.") for question in ("Why?", "why", "WHY?!", "What?")]
+    assert stock_phrases(again) == set()
+
+
+def test_every_joke_is_read_and_stock_phrases_are_read_backwards_too(
+    tokenizer: JokeTokenizer,
+) -> None:
+    jokes = [*STOCK, *OTHERS]
+    encoded = _encode(tokenizer, Selection(jokes, 0, 0, []))
+    forwards = [tokenizer.encode(joke) for joke in jokes]
+    backwards = [tokenizer.encode_punchline_first(joke) for joke in STOCK]
+    assert encoded == forwards + (backwards if tokenizer.template.punchline_first else [])
+
+
+def test_of_a_rated_joke_the_verdict_alone_is_learnt(tokenizer: JokeTokenizer) -> None:
+    rated = [(STOCK[0], True), (FLAT, False)]
+    encoded = _encode(tokenizer, Selection(OTHERS, 0, 0, rated))
+    assert encoded[len(OTHERS) :] == [tokenizer.encode_verdict(*one) for one in rated]
+    rows = pack_jokes(encoded, 256, tokenizer.end_id)
+    labels, weights = rows.tensors["labels"], rows.tensors["weights"]
+    heavy = (weights > 1) & (labels != IGNORED)
+    verdicts = [tokenizer.encode_verdict(*one).input_ids[-1] for one in rated]
+    assert sorted(labels[heavy].tolist()) == sorted(verdicts)
+    told = int((labels != IGNORED).sum()) - len(rated)
+    assert told == sum(len(tokenizer.encode(joke)) - 1 for joke in OTHERS)
