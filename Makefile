@@ -1,6 +1,6 @@
-# The two commands of this project: `make run` serves jokes, `make test` checks everything.
+# The two main commands: `make run` serves jokes, `make test` checks everything.
 #
-# Serving and telling live in .venv, without PyTorch; training, tests and tools in .venv-dev.
+# Serving uses .venv, without PyTorch; training, tests and tools use .venv-dev.
 
 PYTHON ?= python3
 RUN := .venv
@@ -8,27 +8,27 @@ DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run setup test system check lint types imports docs site audit wheel-check constraints bench \
-        secrets stack dockerfiles clean
+        secrets stack clean
 
-run: $(RUN)/.ready  ## Set up what serving needs, serve the page and the API, say where
+run: $(RUN)/.ready  ## Install what serving needs and serve the page and the API
 	$(RUN)/bin/joker serve
 
-setup: $(DEV)/.ready  ## Set up training, tests and tools, and run nothing
+setup: $(DEV)/.ready  ## Install everything for training, tests and tools
 
-test: system $(DEV)/.ready lint types imports  ## Set up everything and run what CI runs
+test: system $(DEV)/.ready lint types imports  ## Install everything and run what CI runs
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile
 
-check: $(DEV)/.ready lint types imports audit  ## The same without the slow tests, and the audit
+check: $(DEV)/.ready lint types imports audit  ## Like test, without the slow tests but with the audit
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
 
 # kubectl comes with Debian's package kubernetes-client.
-system:  ## Install the system packages that tests need, where that is allowed
+system:  ## Install the system packages that tests need (as root on Debian)
 	@for program in redis-server chromium curl jq nodejs; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $$missing; \
-	else echo "Without$$missing some tests are skipped, and fail in CI; install them with your package manager"; fi
+	else echo "Tests that need$$missing are skipped here and fail in CI; install them with your package manager"; fi
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .
@@ -40,57 +40,54 @@ types: $(DEV)/.ready
 imports: $(DEV)/.ready
 	$(DEV)/bin/lint-imports
 
-docs: $(DEV)/.ready  ## Write anew what of docs/ is written by programs: commands, settings, figures
+docs: $(DEV)/.ready  ## Regenerate the generated pages and plots of docs/
 	$(DEV)/bin/typer joker.cli utils docs --name joker --output docs/cli.md
 	$(DEV)/bin/python tools/settings_page.py > docs/settings.md
 	$(DEV)/bin/python tools/figures.py
 
-site: $(DEV)/.ready  ## Build the website of docs/ into site/; a warning is an error
+site: $(DEV)/.ready  ## Build the documentation website into site/; warnings are errors
 	$(DEV)/bin/zensical build --strict --clean
 
-audit: $(DEV)/.ready  ## Compare the pinned versions with published advisories, where the internet is
+audit: $(DEV)/.ready  ## Check the pinned versions for known vulnerabilities; needs internet access
 	@$(DEV)/bin/python tools/audit.py constraints.txt
 
-wheel-check: $(DEV)/.ready  ## Build the package and let it tell and serve a joke in an empty environment
+wheel-check: $(DEV)/.ready  ## Build the wheel and use it in a clean environment
 	rm -rf dist
 	$(DEV)/bin/python -m build
 	$(DEV)/bin/python tools/wheel_check.py dist/*.whl constraints.txt
 
-bench: $(DEV)/.ready  ## Measure; RJOKES=file.csv varies real posts, DATA=prepared-folder trains on it
+bench: $(DEV)/.ready  ## Run benchmarks; RJOKES=file.csv uses real posts, DATA=prepared-folder adds training
 	$(DEV)/bin/python benchmarks/data_prepare.py $(if $(RJOKES),--rjokes $(RJOKES))
 	$(if $(DATA),$(DEV)/bin/python benchmarks/training.py --data $(DATA))
 	$(DEV)/bin/python benchmarks/api_latency.py
 
-# Containers run as users of their own, so the files can be read by all; the folder keeps others out.
-secrets:  ## Draw the passwords that deploy/ asks for, once
+# Containers run as their own users, so the files are world-readable; the folder's mode protects them.
+secrets:  ## Generate the passwords for deploy/, once
 	@mkdir -p -m 0700 deploy/secrets
 	@for name in joker_broker_password mlflow_password; do \
 	  test -s deploy/secrets/$$name || { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > deploy/secrets/$$name; chmod 0444 deploy/secrets/$$name; }; \
 	done
 
-stack: $(RUN)/.ready  ## Run web server, two workers and Redis as processes; Ctrl-C stops them
+stack: $(RUN)/.ready  ## Run the web server, two workers and Redis as local processes; Ctrl-C stops them
 	$(RUN)/bin/python deploy/stack.py
 
-dockerfiles: $(DEV)/.ready  ## Rehearse the Dockerfile without a container engine: root, debootstrap, 10 minutes
-	$(DEV)/bin/python deploy/rehearse.py .rehearsal
-
-constraints: $(DEV)/.ready  ## Pin what is installed now
+constraints: $(DEV)/.ready  ## Pin the installed versions
 	$(DEV)/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:
 	rm -rf $(RUN) $(DEV)
 
 $(RUN)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(RUN)
 	$(RUN)/bin/pip install $(PIP_FLAGS) --editable .
 	touch $@
 
-# PyTorch comes first, so that a CPU build found beside this machine's pip settings is taken.
-# optimum-intel asks for torchvision, which it does not need and which cannot be imported beside
-# every build of PyTorch; where it cannot, it goes again, because it would take Transformers down.
+# PyTorch is installed first, so that pip picks a CPU build where its configured indexes have one.
+# optimum-intel depends on torchvision without needing it. Where torchvision cannot be imported beside
+# the installed PyTorch, it is removed, because Transformers would fail to import as well.
 $(DEV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) torch
 	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,dev]'

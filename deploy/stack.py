@@ -1,10 +1,10 @@
-"""The Compose file's topology as processes of this machine: `make stack`.
+"""Runs the services of the Compose file as local processes: `make stack`.
 
-A web server in two processes, two workers and a Redis with password, append-only file and
-noeviction, on free ports unless told. Whatever ends by itself is started again; Ctrl-C ends all
-of them, jobs in hand first. What the processes say goes to standard error, with their names
-before it. The jobs live in a temporary folder, so they end with the stack. Once jokes are told,
-one JSON line on standard output has the address and the ids of the processes.
+A web server with two processes, two workers, and a Redis with a password, an append-only file
+and noeviction, on free ports unless told otherwise. A process that exits is restarted; Ctrl-C
+stops them all after running jobs have finished. Output of the processes goes to standard error,
+prefixed with their names. Jobs are stored in a temporary folder that is deleted with the stack.
+Once the stack is ready, one JSON line on standard output has its address and process ids.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 READY_SECONDS = 120
-# A job in hand has 60 seconds; Compose waits as long.
+# A running job has 60 seconds; Compose waits as long.
 STOP_SECONDS = 75
 WEB_PROCESSES = 2
 
 
 class Stack:
-    """The processes, in the order in which they start; they stop in the other one."""
+    """The processes, started in order and stopped in reverse order."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = os.environ | environment
@@ -41,14 +41,14 @@ class Stack:
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, name: str, command: list[str]) -> None:
-        """Start a process and pass on what it says."""
+        """Start a process and forward its output."""
         process = subprocess.Popen(
             command,
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Ctrl-C in a terminal goes to this script alone, which stops them in order.
+            # Keeps Ctrl-C in a terminal from reaching the process: this script stops them in order.
             start_new_session=True,
         )
         self._commands[name] = command
@@ -56,10 +56,10 @@ class Stack:
         threading.Thread(target=_pass_on, args=(name, process), daemon=True).start()
 
     def restart_ended(self) -> None:
-        """Start again what has ended."""
+        """Restart processes that have exited."""
         for name, process in list(self.processes.items()):
             if process.poll() is not None:
-                print(f"stack: {name} has ended and is started again", file=sys.stderr)
+                print(f"stack: {name} exited and is restarted", file=sys.stderr)
                 self.start(name, self._commands[name])
 
     def stop(self) -> None:
@@ -77,15 +77,21 @@ class Stack:
 
 
 def main() -> int:
-    """Run the stack until a signal comes or one of its processes ends; return the exit code."""
-    parser = argparse.ArgumentParser(description="The Compose file's topology as processes.")
-    parser.add_argument("--port", type=int, default=0, help="of the page; by default a free one")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    """Run the stack until a signal arrives; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Run the services of the Compose file as local processes."
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="port of the web server (default: a free one)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="number of worker processes (default: 2)"
+    )
     options = parser.parse_args()
     if shutil.which("redis-server") is None:
         print("stack: redis-server is not installed; 'make system' installs it", file=sys.stderr)
         return 2
-    # Said aloud, for a shell starts what runs in the background with Ctrl-C ignored.
+    # Set explicitly, because shells start background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="joker-stack-") as name:
@@ -99,13 +105,13 @@ def main() -> int:
         except KeyboardInterrupt:
             return 0
         finally:
-            # A second Ctrl-C does not leave processes behind.
+            # A second Ctrl-C must not leave processes behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             stack.stop()
 
 
 def _write_settings(folder: Path, redis_port: int) -> dict[str, str]:
-    """Draw a password, write what Redis reads, and return what the others are told."""
+    """Generate a password, write Redis's configuration, and return the services' environment."""
     secret_folder = folder / "secrets"
     for made in (folder / "redis", secret_folder):
         made.mkdir()
@@ -139,11 +145,11 @@ def _start_others(stack: Stack, port: int, workers: int) -> None:
 
 
 def _watch(stack: Stack, address: str) -> int:
-    """Say where to open the page once jokes are told; start again what ends, for ever."""
+    """Print the address once the stack is ready, then restart processes that exit, forever."""
     until = time.monotonic() + READY_SECONDS
     while not _is_ready(address):
         if time.monotonic() > until:
-            print(f"stack: no joke was told in {READY_SECONDS} seconds", file=sys.stderr)
+            print(f"stack: not ready after {READY_SECONDS} seconds", file=sys.stderr)
             return 1
         time.sleep(0.5)
     pids = {name: process.pid for name, process in stack.processes.items()}

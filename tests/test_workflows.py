@@ -1,4 +1,4 @@
-"""What runs in CI is valid, asks for little, and calls the targets that people call."""
+"""The CI workflow is valid, has few permissions, and names only targets and files that exist."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.deploy.dockerfile import STAGES
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
@@ -46,3 +48,14 @@ def test_it_calls_targets_of_the_makefile() -> None:
     called = {*matrix["target"], *(entry["target"] for entry in matrix["include"])}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"test", "wheel-check", "audit"} <= called <= targets
+
+
+def test_it_builds_every_image_and_names_files_that_exist() -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text())["jobs"]["containers"]["steps"]
+    commands = "\n".join(step.get("run", "") for step in steps)
+    files = re.findall(r"(?:-f|--file) (\S+)", commands)
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    targets = re.search(r"for target in (.*);", commands)
+    assert targets is not None
+    assert targets[1].split() == [name for name, stage in STAGES.items() if stage.command]

@@ -1,7 +1,11 @@
+import importlib
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joker.core.errors import MissingPartError
 from joker.data.cleaning import RULES, clean, flatten
 
 PIECES = [
@@ -23,6 +27,9 @@ NASTY = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
         ("z\u0300\u0301\u0302\u0303algo", "z\u0300\u0301algo", "unusual Unicode"),
         ("it\x92s a cafÃ©", "it's a café", "encoding"),
         ("donâ€™t", "don't", "encoding"),
+        ("â€œowlâ€\x9d", '"owl"', "encoding"),
+        ("cafÃƒÂ©", "café", "encoding"),
+        ("a\x81b", "ab", "encoding"),
         ("bell\x07 and half\ud800", "bell and half", "encoding"),
         ("a **bold** and *slanted* __word__", "a bold and slanted word", "Markdown"),
         ("~~no~~ yes", "no yes", "Markdown"),
@@ -58,6 +65,7 @@ def test_text_is_cleaned_and_the_rule_named(raw: str, cleaned: str, rule: str) -
         "They credited the reddit editor: him",
         "C# > C",
         "\U0001f469\u200d\U0001f373 cooks",
+        "SÃO PAULO, naïve, 10 °C, £5",
         "1 - 2 = -1",
     ],
 )
@@ -95,3 +103,10 @@ def test_long_adversarial_text_is_cleaned_too(piece: str) -> None:
 
 def test_flatten_makes_one_line() -> None:
     assert flatten("one\n\n two ") == "one two"
+
+
+def test_without_ftfy_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    monkeypatch.delitem(sys.modules, "joker.data.cleaning")
+    with pytest.raises(MissingPartError, match=r"ftfy .*gpt2-the-joker\[train\]"):
+        importlib.import_module("joker.data.cleaning")

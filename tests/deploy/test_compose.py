@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dockerfile import parse
 from joker.api.app import create_app
 from joker.settings import Settings, open_queue, read_settings
+from tests.deploy.dockerfile import STAGES
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -21,7 +23,6 @@ FILES = ("docker-compose.yml", "docker-compose.maintained.yml")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / FILES[0]).read_text(encoding="utf-8"))
 MAINTAINED: dict[str, Any] = yaml.safe_load((DEPLOY / FILES[1]).read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-STAGES = parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))
 UNIT: dict[str, Any] = json.loads((DEPLOY / "unit.json").read_text(encoding="utf-8"))
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 
@@ -65,8 +66,7 @@ def test_the_maintained_server_changes_its_image_and_whom_it_believes() -> None:
         "web": {"image", "build", "environment"}
     }
     assert set(MAINTAINED["services"]["web"]["environment"]) == {"FORWARDED_ALLOW_IPS"}
-    target = STAGES[MAINTAINED["services"]["web"]["build"]["target"]]
-    command = next(json.loads(step.text) for step in target.steps if step.name == "CMD")
+    command = STAGES[MAINTAINED["services"]["web"]["build"]["target"]].command
     listener = next(iter(UNIT["listeners"])).removeprefix("*:")
     assert command[command.index("--port") + 1] == listener
     assert (
@@ -84,11 +84,8 @@ def test_what_is_referred_to_exists() -> None:
             assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file()
 
 
-def test_environment_names_settings_that_exist_and_holds_no_secret() -> None:
-    names = {f"JOKER_{field.upper()}" for field in Settings.model_fields} | {"JOKER_SECRETS_DIR"}
+def test_environment_holds_no_secret() -> None:
     for service in SERVICES.values():
-        given = {name for name in service.get("environment", {}) if name.startswith("JOKER_")}
-        assert given <= names
         assert not [
             name
             for name, value in service.get("environment", {}).items()
@@ -132,8 +129,7 @@ def test_a_stop_outlasts_the_deadline_of_a_job() -> None:
     deadline = Settings.model_fields["deadline_seconds"].default
     for name in ("web", "worker"):
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > deadline
-    command = next(step.text for step in STAGES["web-maintained"].steps if step.name == "CMD")
-    seconds = json.loads(command)[-1]
+    seconds = STAGES["web-maintained"].command[-1]
     assert deadline < int(seconds) < int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
 
@@ -152,7 +148,9 @@ def test_the_password_is_the_file_that_the_application_reads() -> None:
 
 @pytest.mark.integration
 def test_redis_starts_as_the_compose_file_starts_it(tmp_path: Path) -> None:
-    """Its command is run by a shell, with this machine's places put in."""
+    """Its command is run by a shell, with paths of this machine in place of the container's."""
+    if shutil.which("redis-server") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     import redis
     from redis.exceptions import AuthenticationError, OutOfMemoryError
 

@@ -1,70 +1,150 @@
+"""The files of deploy/ name only files, packages, commands and settings that exist."""
+
 from __future__ import annotations
 
-from pathlib import Path
+import re
+import tomllib
+from importlib import import_module
 
 import pytest
+import typer
+import yaml
 
-from dockerfile import DockerfileError, expand, parse, read_pairs
+from joker.cli import app
+from joker.settings import Settings
+from tests.deploy.dockerfile import REPOSITORY, STAGES
 
-OURS = Path(__file__).parents[2] / "deploy" / "Dockerfile"
-
-
-def test_steps_are_read_in_order_with_their_flags() -> None:
-    stages = parse(
-        "# A comment\n"
-        "FROM debian AS first\n"
-        "RUN --mount=type=cache,target=/cache \\\n"
-        "    # inside\n"
-        "    one \\\n"
-        "    two\n"
-        "\n"
-        "from first\n"
-        "COPY --from=first /a /b\n"
-    )
-    assert [(stage.name, stage.base) for stage in stages.values()] == [
-        ("first", "debian"),
-        ("1", "first"),
-    ]
-    run, copy = stages["first"].steps[0], stages["1"].steps[0]
-    assert (run.line, run.name, run.text) == (3, "RUN", "one two")
-    assert run.flag("mount") == "type=cache,target=/cache"
-    assert (copy.flag("from"), copy.flag("chown"), copy.text) == ("first", None, "/a /b")
+DEPLOY = REPOSITORY / "deploy"
+TARGETS = ("web", "web-maintained", "worker", "mlflow")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINNED = {
+    line.partition("==")[0].lower()
+    for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+}
+COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))
+# Read by Compose itself: the port that it publishes.
+OF_COMPOSE = {"JOKER_WEB_PORT"}
+TEXTS = {
+    str(path.relative_to(DEPLOY)): path.read_text(encoding="utf-8")
+    for path in sorted(DEPLOY.rglob("*"))
+    if path.is_file() and not {"secrets", "__pycache__"} & set(path.parts)
+}
+each_text = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("", "no FROM"),
-        ("RUN one", "line 1: RUN"),
-        ("FROM debian\nHEALTHCHECK NONE", "line 2: HEALTHCHECK"),
-        ("FROM --platform=x a b c", "line 1: cannot read"),
-        ("FROM debian\nRUN one \\", "line 2: .*backslash"),
-    ],
-)
-def test_what_is_not_understood_is_refused_by_line(text: str, named: str) -> None:
-    with pytest.raises(DockerfileError, match=named):
-        parse(text)
+def lineage(stage: str) -> list[str]:
+    """Return a stage and those that it is built on."""
+    return [stage, *lineage(STAGES[stage].base)] if stage in STAGES else []
 
 
-def test_variables_are_put_in_where_they_are_known() -> None:
-    assert expand("$HOME/${NAME}/$OTHER", {"HOME": "/h", "NAME": "n"}) == "/h/n/$OTHER"
-    assert read_pairs('PATH=/opt:$PATH GREETING="good day"', {"PATH": "/bin"}) == {
-        "PATH": "/opt:/bin",
-        "GREETING": "good day",
+def files_of(stage: str) -> set[str]:
+    """Return the absolute paths that a stage and its bases copy or create."""
+    found = set()
+    for name in lineage(stage):
+        found |= {copy.split()[-1] for copy in STAGES[name].arguments("COPY")}
+        for run in STAGES[name].arguments("RUN"):
+            found |= set(re.findall(r"(?:venv|mkdir)\s(?:\S*\s)*?(/\S+)", run))
+    return found
+
+
+def test_what_is_copied_exists_and_reaches_the_build() -> None:
+    allowed = {
+        line.removeprefix("!")
+        for line in (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
     }
+    copied = set()
+    for stage in STAGES.values():
+        for arguments in stage.arguments("COPY"):
+            *sources, _ = arguments.split()
+            if sources[0].startswith("--from="):
+                assert set(sources[1:]) <= files_of(sources[0].removeprefix("--from="))
+            else:
+                copied |= set(sources)
+    assert copied == allowed
+    assert [source for source in copied if not (REPOSITORY / source).exists()] == []
 
 
-def test_no_image_of_ours_runs_as_root_or_holds_a_secret() -> None:
-    stages = parse(OURS.read_text(encoding="utf-8"))
-    for target in ("web", "web-maintained", "worker", "mlflow"):
-        names = [step.name for step in stages[target].steps]
-        assert names.index("USER") < names.index("CMD")
-        users = [step.text for step in stages[target].steps if step.name == "USER"]
-        assert users[-1] in ("unit", "joker")
-    assert not any(
-        word in step.text.lower()
-        for stage in stages.values()
-        for step in stage.steps
-        if step.name in ("ARG", "ENV", "COPY")
-        for word in ("password", "secret", "key")
-    )
+def test_packages_that_are_installed_are_known_and_have_a_version() -> None:
+    runs = [run for stage in STAGES.values() for run in stage.arguments("RUN")]
+    extras = {extra for run in runs for extra in re.findall(r"\.\[(\w+)\]", run)}
+    assert extras
+    assert extras <= set(PROJECT["optional-dependencies"])
+    for run in runs:
+        for action, arguments in re.findall(r"pip.*? (install|uninstall) (.*?)(?:&&|$)", run):
+            names = re.sub(r"--constraint \S+|--yes", "", arguments).replace('"', "").split()
+            packages = [name for name in names if not name.strip("'").startswith(".")]
+            assert all(
+                name in PINNED or (action == "install" and "==" in name) for name in packages
+            )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_starts_a_command_that_exists(target: str) -> None:
+    program, *arguments = STAGES[target].command
+    if program == "joker":
+        assert program in PROJECT["scripts"]
+        assert arguments[0] in typer.main.get_group(app).commands
+    elif program == "uvicorn":
+        assert any(name.startswith("uvicorn") for name in PROJECT["dependencies"])
+        module, _, name = next(each for each in arguments if ":" in each).partition(":")
+        assert callable(getattr(import_module(module), name))
+    else:
+        # Unit's own image brings its server; MLflow's address is put together by a shell.
+        assert program in ("unitd", "sh")
+        assert program == "unitd" or "exec mlflow server" in arguments[-1]
+
+
+@each_text
+def test_commands_that_are_named_exist(text: str) -> None:
+    named = set(re.findall(r"['`]joker (\w+)", text))
+    assert named <= set(typer.main.get_group(app).commands)
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(targets)
+
+
+@each_text
+def test_settings_that_are_named_exist(text: str) -> None:
+    known = {f"JOKER_{name.upper()}" for name in Settings.model_fields} | {"JOKER_SECRETS_DIR"}
+    assert set(re.findall(r"JOKER_[A-Z_]+[A-Z]", text)) <= known | OF_COMPOSE
+
+
+@pytest.mark.parametrize("path", ["docker-compose.yml", "docker-compose.maintained.yml"])
+def test_compose_names_images_after_targets_and_uses_paths_that_they_hold(path: str) -> None:
+    services = yaml.safe_load((DEPLOY / path).read_text(encoding="utf-8"))["services"]
+    built = [service for service in services.values() if "build" in service]
+    assert built
+    for service in built:
+        target = service["build"]["target"]
+        assert service["image"] == f"joker-{target}"
+        for program in re.findall(r"/opt/[^/']+", str(service.get("healthcheck"))):
+            assert program in files_of(target)
+
+
+def test_folders_in_memory_belong_to_the_user_of_their_image() -> None:
+    (user,) = [run for run in STAGES["runtime"].arguments("RUN") if "useradd" in run]
+    number = re.search(r"--uid (\d+)", user)
+    assert number is not None
+    for name in ("worker", "mlflow"):
+        assert STAGES[name].arguments("USER") == ["joker"]
+        (folder,) = COMPOSE["services"][name]["tmpfs"]
+        assert f"uid={number[1]}" in folder
+    pods = [(DEPLOY / "kubernetes" / f"{name}.yaml").read_text() for name in ("web", "worker")]
+    assert all(f"runAsUser: {number[1]}" in pod for pod in pods)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_image_runs_as_root(target: str) -> None:
+    names = [name for name, _ in STAGES[target].instructions]
+    assert names.index("USER") < names.index("CMD")
+    assert STAGES[target].arguments("USER")[-1] in ("unit", "joker")
+
+
+def test_no_image_holds_a_secret() -> None:
+    kept = [
+        arguments.lower()
+        for stage in STAGES.values()
+        for name in ("ARG", "ENV", "COPY")
+        for arguments in stage.arguments(name)
+    ]
+    assert not [text for text in kept if re.search("password|secret|key", text)]

@@ -17,14 +17,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from dockerfile import parse
 from joker.settings import Settings
+from tests.deploy.dockerfile import STAGES
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 FOLDER = DEPLOY / "kubernetes"
 KUBERNETES = "1.34"
-STAGES = parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))
 Resource = dict[str, Any]
 
 
@@ -108,14 +107,15 @@ def test_images_are_targets_of_the_dockerfile_or_of_one_version(
             assert name == "redis" or name.removeprefix("joker-") in STAGES
 
 
-def test_settings_exist_and_no_secret_stands_among_them(resources: dict[str, Resource]) -> None:
-    known = {f"JOKER_{field.upper()}" for field in Settings.model_fields} | {"JOKER_SECRETS_DIR"}
-    given = set(resources["ConfigMap/settings"]["data"])
+def test_secrets_are_mounted_where_the_application_looks_and_nowhere_written(
+    resources: dict[str, Resource],
+) -> None:
+    settings = resources["ConfigMap/settings"]["data"]
     for pod in pods(resources).values():
-        given |= {variable["name"] for c in pod["containers"] for variable in c.get("env", [])}
-    assert {name for name in given if name.startswith("JOKER_")} <= known
+        mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
+        assert settings["JOKER_SECRETS_DIR"] in [mount["mountPath"] for mount in mounts]
     assert of_kind(resources, "Secret") == []
-    assert "@" not in resources["ConfigMap/settings"]["data"]["JOKER_BROKER"]
+    assert "@" not in settings["JOKER_BROKER"]
 
 
 def test_names_inside_refer_to_what_is_there(resources: dict[str, Resource]) -> None:
@@ -172,8 +172,8 @@ def test_probes_and_stops_fit_the_application(resources: dict[str, Resource]) ->
         assert probes(spec[name]["containers"][0])
     (web,) = spec["web"]["containers"]
     assert {probe["httpGet"]["path"] for probe in probes(web)} == {"/health/live"}
-    command = next(step.text for step in STAGES["web-maintained"].steps if step.name == "CMD")
-    port = json.loads(command)[json.loads(command).index("--port") + 1]
+    command = STAGES["web-maintained"].command
+    port = command[command.index("--port") + 1]
     assert web["ports"] == [{"containerPort": int(port), "name": "http"}]
     (worker,) = spec["worker"]["containers"]
     heartbeat = next(v["value"] for v in worker["env"] if v["name"] == "JOKER_HEARTBEAT")

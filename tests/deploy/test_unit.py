@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from dockerfile import parse
+from tests.deploy.dockerfile import STAGES
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -25,7 +25,6 @@ CONFIG = DEPLOY / "unit.json"
 APPLICATION: dict[str, Any] = json.loads(CONFIG.read_text(encoding="utf-8"))["applications"][
     "joker"
 ]
-STEPS = parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))["web"].steps
 
 
 def check(file: Path) -> subprocess.CompletedProcess[str]:
@@ -48,14 +47,13 @@ def test_listeners_pass_to_applications_that_exist() -> None:
 
 
 def test_the_image_holds_what_the_configuration_names() -> None:
-    copied = {step.text.split()[-1] for step in STEPS if step.name == "COPY"}
+    copied = {arguments.split()[-1] for arguments in STAGES["web"].arguments("COPY")}
     assert APPLICATION["home"] in copied
     assert "/docker-entrypoint.d/unit.json" in copied, "where Unit's image looks for it"
 
 
 def test_the_image_is_of_a_version_that_knows_factories() -> None:
-    stages = parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))
-    found = re.fullmatch(r"unit:(\d+)\.(\d+)\.\d+-python3\.\d+-slim", stages["web"].base)
+    found = re.fullmatch(r"unit:(\d+)\.(\d+)\.\d+-python3\.\d+-slim", STAGES["web"].base)
     assert found is not None
     assert (int(found[1]), int(found[2])) >= (1, 33)
 

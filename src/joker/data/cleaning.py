@@ -17,6 +17,15 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import NamedTuple
 
+from joker.core.errors import MissingPartError
+
+try:
+    import ftfy
+except ModuleNotFoundError as error:
+    raise MissingPartError(
+        "ftfy is not installed; cleaning jokes needs pip install 'gpt2-the-joker[train]'"
+    ) from error
+
 
 class Cleaned(NamedTuple):
     """Cleaned text and the names of the rules that changed it."""
@@ -57,27 +66,15 @@ _ORDINARY = re.compile(rf"(?!.*www\.){_WORDS}(?:[ -]{_WORDS})*")
 
 # --- encoding and HTML ----------------------------------------------------------------------------
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ue000-\uf8ff\ufffd]")
-_C1 = re.compile("[\x80-\x84\x86-\x9f]")
-# UTF-8 that was read as Windows-1252: the letter of a lead byte and those of the bytes behind it.
-_MOJIBAKE = re.compile(
-    "(?:[ÂÃ]|[âð](?=[^\x00-\x7f]{2}))[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{1,3}"
-)
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ue000-\uf8ff\ufffd]")
 
 
 def _fix_encoding(text: str) -> str:
+    # Only ftfy's repair of mojibake and C1 controls: the rules below normalise quotes, widths,
+    # entities and line breaks in their own way.
     if not text.isascii():
-        if any(lead in text for lead in "ÂÃâð"):
-            text = _MOJIBAKE.sub(_reread, text)
-        text = _C1.sub(lambda match: match[0].encode("latin-1").decode("cp1252", "ignore"), text)
+        text = ftfy.fix_encoding(text)
     return text if text.replace("\n", "").isprintable() else _UNPRINTABLE.sub("", text)
-
-
-def _reread(match: re.Match[str]) -> str:
-    try:
-        return match[0].encode("cp1252").decode("utf-8")
-    except UnicodeError:
-        return match[0]
 
 
 def _unescape_html(text: str) -> str:
@@ -102,7 +99,7 @@ _PLAINER = {
     **dict.fromkeys("‐‑", "-"),
     **dict.fromkeys("\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007", " "),
     **dict.fromkeys("\u2008\u2009\u200a\u202f\u205f\u3000", " "),
-    **dict.fromkeys("\x85\u2028\u2029", "\n"),
+    **dict.fromkeys("\u2028\u2029", "\n"),
     "…": "...",
 }
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
