@@ -14,13 +14,9 @@ def export(
     model: Annotated[Path, typer.Argument(help="Model folder with PyTorch weights.")],
 ) -> None:
     """Add an int8 OpenVINO graph to a model folder and check that it agrees with the weights."""
-    report_export(ModelFolder.open(model))
-
-
-def report_export(folder: ModelFolder) -> None:
-    """Add the graph and print where it lies and how well it agrees with the weights."""
     from joker.training.export import export_openvino
 
+    folder = ModelFolder.open(model)
     check = export_openvino(folder)
     typer.echo(f"{folder.openvino}")
     typer.echo(f"mean_kl_nats_per_token {check.mean_kl:.4g}")
