@@ -75,19 +75,15 @@ def test_dedup_takes_the_first_joke_of_each_cluster(prepared: PreparedData) -> N
     assert selected.jokes == [one.joke for one in train if firsts[one.cluster] == one.joke]
 
 
-def test_min_score_is_that_of_a_clusters_best_post(tmp_path: Path) -> None:
-    rows = [(NEW[0], 2), (reworded(NEW[0]), 40), (NEW[1], 9), (NEW[2], 10)]
-    # Enough others that nothing of the above is drawn for the test split by every seed.
-    others = [
-        (Joke(f"Where does hat {n} sleep?", f"Upon peg {n} of {n * n} in hall {n}."), 0)
-        for n in range(30)
-    ]
-    write_jokes(tmp_path / "scored.csv", [*rows, *others])
-    prepare([Source.own(tmp_path / "scored.csv")], tmp_path / "data", split="clusters", seed=1)
+def test_min_score_is_that_of_a_clusters_best_post(
+    sample_jokes: list[Joke], tmp_path: Path
+) -> None:
+    scored = [(NEW[0], 2), (reworded(NEW[0]), 40), (NEW[1], 9), (NEW[2], 10)]
+    write_jokes(tmp_path / "scored.csv", [*scored, *((joke, 0) for joke in sample_jokes)])
+    prepare([Source.own(tmp_path / "scored.csv")], tmp_path / "data", split="random", seed=1)
     data = PreparedData.open(tmp_path / "data")
-    trained = {one.joke for one in data.jokes("train")}
-    expected = [joke for joke in (NEW[0], reworded(NEW[0]), NEW[2]) if joke in trained]
-    assert expected
+    expected = [NEW[0], reworded(NEW[0]), NEW[2]]
+    assert {one.joke for one in data.jokes("train")} > {*expected, NEW[1]}
     assert select_jokes(data, TrainingConfig(min_score=10)).jokes == expected
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 
 
@@ -32,24 +30,16 @@ def export(
         typer.Option("--drop-weights", help="Delete the PyTorch weights; only the graph is left."),
     ] = False,
 ) -> None:
-    """Add a compressed OpenVINO graph to a model folder and check that it agrees with them."""
+    """Add a compressed OpenVINO graph to a model folder and check it against the weights."""
+    from joker.training.export import export_openvino
     from joker.training.selection import read_jokes
 
     folder = ModelFolder.open(model)
     jokes = [joke for joke, _ in read_jokes(calibration)] if calibration else []
-    report_export(folder, int4_ratio=int4_ratio, calibration=jokes)
+    check = export_openvino(folder, int4_ratio=int4_ratio, calibration=jokes)
     if drop_weights:
         for file in folder.path.glob("model*.safetensors*"):
             file.unlink()
-
-
-def report_export(
-    folder: ModelFolder, *, int4_ratio: float = 0.0, calibration: Sequence[Joke] = ()
-) -> None:
-    """Add the graph and print how well it agrees with the weights."""
-    from joker.training.export import export_openvino
-
-    check = export_openvino(folder, int4_ratio=int4_ratio, calibration=calibration)
     typer.echo(f"{folder.openvino}")
     typer.echo(f"mean_kl_nats_per_token {check.mean_kl:.4g}")
     typer.echo(f"top_token_agreement {check.agreement:.4g}")

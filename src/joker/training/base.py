@@ -98,21 +98,22 @@ def open_base(
         if vocabulary_size is not None and vocabulary_size < len(tokenizer):
             own = _added_tokens(template, critic)  # a base of ours has learnt them
             tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size, keep=own)
-    with_special_tokens(tokenizer, template, critic=critic)
+    added = [
+        AddedToken(token, special=True, normalized=False)
+        for token in _added_tokens(template, critic)
+    ]
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": added}, replace_extra_special_tokens=False
+    )
     rows = max(len(tokenizer), len(cast("torch.Tensor", model.get_input_embeddings().weight)))
     # New rows are random, as all of a new model are, or lie around a pretrained one's mean.
     with silent_transformers():
         model.resize_token_embeddings(
             rows, pad_to_multiple_of=round_up_to, mean_resizing=not name.startswith("new:")
         )
-    return make_base(model, tokenizer, template)
-
-
-def make_base(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template
-) -> Base:
-    """Return a model and a tokenizer that already knows the layout as a base."""
-    joke_tokenizer = as_joke_tokenizer(tokenizer, template)
+    joke_tokenizer = JokeTokenizer(
+        tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
+    )
     model.config.bos_token_id = joke_tokenizer.start_id
     model.config.eos_token_id = joke_tokenizer.end_id
     # A pretrained base's padding, whose embedding learns nothing, and its ways to end a chat are
@@ -122,13 +123,6 @@ def make_base(
     model.generation_config = GenerationConfig.from_model_config(model.config)
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
     return Base(model, tokenizer, joke_tokenizer, int(limit))
-
-
-def as_joke_tokenizer(tokenizer: PreTrainedTokenizerFast, template: Template) -> JokeTokenizer:
-    """Return a tokenizer that already knows the layout as jokes see it."""
-    return JokeTokenizer(
-        tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
-    )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
@@ -154,31 +148,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
         eos_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
     )
-
-
-def with_special_tokens(
-    tokenizer: PreTrainedTokenizerFast, template: Template, *, critic: bool = False
-) -> PreTrainedTokenizerFast:
-    """Add a template's special tokens to a tokenizer, and a critic's; return the same tokenizer."""
-    added = [
-        AddedToken(token, special=True, normalized=False)
-        for token in _added_tokens(template, critic)
-    ]
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": added}, replace_extra_special_tokens=False
-    )
-    return tokenizer
-
-
-def new_shape(size: str) -> dict[str, Any]:
-    """Return the shape of a model from scratch by the name of its size.
-
-    Raises:
-        ModelFolderError: If there is no such size.
-    """
-    if size not in SIZES:
-        raise ModelFolderError(f"there is no size {size!r}: choose {', '.join(SIZES)}")
-    return dict(SIZES[size])
 
 
 def earlier_trainings(base: str) -> list[dict[str, Any]]:
@@ -238,7 +207,9 @@ def _added_tokens(template: Template, critic: bool) -> tuple[str, ...]:
 
 
 def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
-    shape = new_shape(size)
+    if size not in SIZES:
+        raise ModelFolderError(f"there is no size {size!r}: choose {', '.join(SIZES)}")
+    shape = SIZES[size]
     tokenizer = train_tokenizer(texts, shape["vocab_size"])
     return tokenizer, GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
 
