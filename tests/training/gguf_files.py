@@ -76,6 +76,7 @@ def write_gguf(
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
     quantization: GGMLQuantizationType = GGMLQuantizationType.F32,
+    /,
     **changes: Any,
 ) -> None:
     """Write a model with its tokenizer; the model's weights become what the file's stand for.

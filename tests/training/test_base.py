@@ -73,8 +73,14 @@ def test_dropout_is_set_in_a_llamas_attention(share: float) -> None:
 
 def make_llama(**settings: Any) -> LlamaForCausalLM:
     torch.manual_seed(4)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=300, num_hidden_layers=3, **(shape | settings)))
+    shape = {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(shape | settings)))
 
 
 def make_gpt2(**settings: Any) -> GPT2LMHeadModel:

@@ -9,7 +9,7 @@ import pytest
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
-from joker.training.base import as_joke_tokenizer, train_tokenizer, with_special_tokens
+from joker.training.base import open_base
 from joker.training.finetune import _encode
 from joker.training.packing import IGNORED, pack_jokes
 from joker.training.selection import Selection, stock_phrases
@@ -30,8 +30,8 @@ FLAT = Joke("Why is a table?", "Because of the chairs.")
 @pytest.fixture(params=[True, False], ids=["punchline first", "question first"])
 def tokenizer(request: pytest.FixtureRequest) -> JokeTokenizer:
     template: Template = replace(TEMPLATES["original"], punchline_first=request.param)
-    tokenizer = train_tokenizer([joke.question for joke in STOCK], 300)
-    return as_joke_tokenizer(with_special_tokens(tokenizer, template, critic=True), template)
+    texts = [joke.question for joke in STOCK]
+    return open_base("new:tiny", template, texts, critic=True).joke_tokenizer
 
 
 def test_a_punchline_of_three_questions_is_a_stock_phrase() -> None:

@@ -49,7 +49,7 @@ def backend(file: Path) -> Tokenizer:
 def write(tmp_path: Path) -> Write:
     """Return a function that writes a file whose tokenizer has some fields changed."""
 
-    def make(tokenizer: Tokenizer = BPE, **changes: Any) -> Path:
+    def make(tokenizer: Tokenizer = BPE, /, **changes: Any) -> Path:
         path = tmp_path / "changed.gguf"
         write_gguf(path, make_llama(tokenizer.get_vocab_size()), tokenizer, **changes)
         return path
@@ -96,14 +96,12 @@ def test_nothing_stands_between_words(file: Path) -> None:
     assert "".join(tokens) == "ItĠwasĠtwoĠtiredĠtoĠgoĠon."
 
 
-@pytest.mark.parametrize(
-    ("pre", "tokens"), [("smollm", ["1", "9", "9", "5"]), ("gpt-2", ["1995"]), (None, ["1995"])]
-)
-def test_the_pre_tokenizer_decides_about_digits(
-    write: Write, pre: str | None, tokens: list[str]
-) -> None:
+@pytest.mark.parametrize(("pre", "apart"), [("smollm", True), ("gpt-2", False), (None, False)])
+def test_the_pre_tokenizer_decides_about_digits(write: Write, pre: str | None, apart: bool) -> None:
     path = write(make_tokenizer(digits_apart=False), pre=pre)
-    assert read_gguf_tokenizer(path).tokenize("1995") == tokens
+    tokens = read_gguf_tokenizer(path).tokenize("1995")
+    assert "".join(tokens) == "1995"
+    assert (len(tokens) == 4) == apart
 
 
 NO_END_OF_TEXT = make_tokenizer(control=("<unk>", "<|im_start|>", "<|im_end|>"))
@@ -207,7 +205,7 @@ def test_a_model_learns_jokes_from_a_file(
     process = start(
         *("train", "--base", file, "--data", prepared.path, "--out", "model"),
         *("--vocabulary-size", "300", "--freeze-layers", "1", "--punchline-first"),
-        *("--max-steps", "2", "--batch-size", "2", "--accumulation", "1", "--compile", "never"),
+        *("--max-steps", "2", "--batch-size", "2", "--compile", "never"),
     )
     _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
