@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import dequantize, quantize
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+
+transformers: Any = importlib.import_module("transformers")  # its classes are half typed
 
 END_OF_TEXT = "<|endoftext|>"
 CONTROL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")
@@ -54,10 +56,10 @@ def make_tokenizer(*, digits_apart: bool = True, control: Sequence[str] = CONTRO
     return backend
 
 
-def make_llama(entries: int, *, tied: bool = True) -> LlamaForCausalLM:
+def make_llama(entries: int, *, tied: bool = True) -> Any:
     """Return a random Llama of 2 blocks and width 64 whose heads share keys and values in pairs."""
     torch.manual_seed(1)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=entries,
         hidden_size=64,
         intermediate_size=128,
@@ -68,12 +70,12 @@ def make_llama(entries: int, *, tied: bool = True) -> LlamaForCausalLM:
         tie_word_embeddings=tied,
         initializer_range=0.2,
     )
-    return LlamaForCausalLM(config).eval()
+    return transformers.LlamaForCausalLM(config).eval()
 
 
 def write_gguf(
     path: Path,
-    model: LlamaForCausalLM,
+    model: Any,
     tokenizer: Tokenizer,
     quantization: GGMLQuantizationType = GGMLQuantizationType.F32,
     /,

@@ -1,16 +1,11 @@
+import importlib
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from joker.core.errors import ConfigError, ModelFolderError
 from joker.core.joke import Joke
@@ -19,6 +14,8 @@ from joker.core.template import TEMPLATES
 from joker.core.tokenizer import WORKS
 from joker.engines.weights import read_causal_lm
 from joker.training.base import SIZES, freeze_layers, open_base, set_dropout, train_tokenizer
+
+transformers: Any = importlib.import_module("transformers")  # its classes are half typed
 
 JOKE = Joke("Why did it?", "It was.")
 TEXTS = ["Why did the bicycle lie down? It was two tired."] * 20
@@ -71,7 +68,7 @@ def test_dropout_is_set_in_a_llamas_attention(share: float) -> None:
     assert torch.equal(model.eval()(ids).logits, model(ids).logits)
 
 
-def make_llama(**settings: Any) -> LlamaForCausalLM:
+def make_llama(**settings: Any) -> Any:
     torch.manual_seed(4)
     shape = {
         "vocab_size": 300,
@@ -80,14 +77,15 @@ def make_llama(**settings: Any) -> LlamaForCausalLM:
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
     }
-    return LlamaForCausalLM(LlamaConfig(**(shape | settings)))
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**(shape | settings)))
 
 
-def make_gpt2(**settings: Any) -> GPT2LMHeadModel:
+def make_gpt2(**settings: Any) -> Any:
     torch.manual_seed(4)
     shape = {"n_layer": 3, "n_embd": 32, "n_head": 2, "n_positions": 64}
     still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=300, **(shape | still | settings)))  # type: ignore[no-untyped-call]
+    config = transformers.GPT2Config(vocab_size=300, **(shape | still | settings))
+    return transformers.GPT2LMHeadModel(config)
 
 
 MODELS = {
@@ -168,7 +166,7 @@ def test_a_smaller_vocabulary_keeps_what_a_base_of_ours_learnt(tiny_folder: Mode
     assert small.joke_tokenizer.parse(small.joke_tokenizer.encode(JOKE).input_ids) == JOKE
     for token in ("<|endoftext|>", *template.special_tokens):
         row, learnt = (
-            base.model.get_input_embeddings().weight[  # type: ignore[index, operator]
+            base.model.get_input_embeddings().weight[  # type: ignore[index]
                 base.tokenizer.convert_tokens_to_ids(token)
             ]
             for base in (small, whole)

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from joker.core.fingerprints import stock_phrases
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
 from joker.training.base import open_base
 from joker.training.finetune import _encode
 from joker.training.packing import IGNORED, pack_jokes
-from joker.training.selection import Selection, stock_phrases
+from joker.training.selection import Selection
 
 STOCK = [
     Joke("Why did the bicycle lie down?", "It was two tired."),

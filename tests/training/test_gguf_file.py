@@ -63,7 +63,8 @@ def test_the_weights_are_the_files(tmp_path: Path, quantization: str, tied: bool
     model = make_llama(400, tied=tied)
     path = tmp_path / "model.GGUF"
     write_gguf(path, model, BPE, GGMLQuantizationType[quantization])
-    read = read_causal_lm(str(path)).eval()
+    read: Any = read_causal_lm(str(path))
+    read.eval()
     ids = torch.arange(3, 43).view(2, 20)
     with torch.no_grad():
         expected, found = model(ids).logits, read(ids).logits
@@ -230,7 +231,8 @@ def test_a_model_learns_jokes_from_a_file(
 def test_smollm2_knows_its_capitals() -> None:
     path = os.environ["JOKER_TEST_GGUF"]
     tokenizer = read_gguf_tokenizer(Path(path))
-    model = read_causal_lm(path).eval()
+    model: Any = read_causal_lm(path)
+    model.eval()
     text = "The capital of France is Paris, and the capital of Germany is Berlin."
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert tokenizer.decode(ids) == text

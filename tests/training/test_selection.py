@@ -10,7 +10,7 @@ from joker.data.preparation import prepare
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source
 from joker.training.config import TrainingConfig
-from joker.training.selection import read_jokes, select_jokes, stock_phrases
+from joker.training.selection import read_jokes, select_jokes
 
 RUDE = "".join(f"What ails pump {n}?,It is a shitty pump number {n}.\n" for n in range(20))
 
@@ -128,10 +128,3 @@ def test_a_file_without_a_joke_is_refused_by_name(tmp_path: Path) -> None:
     write_jokes(tmp_path / "empty.csv", [])
     with pytest.raises(DataError, match=r"no joke in .*empty\.csv"):
         read_jokes(tmp_path / "empty.csv")
-
-
-def test_a_punchline_of_three_different_questions_is_a_stock_phrase() -> None:
-    stock = [Joke(f"Why was the {thing} sad?", "Nobody knows!") for thing in ("cup", "fan", "rug")]
-    repeated = [Joke("Why was the jug sad?", "It leaked.")] * 3
-    assert stock_phrases([*stock, *repeated]) == {"nobody knows"}
-    assert stock_phrases(stock[:2]) == set()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -8,18 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 from joker.core.errors import ConfigError
 from joker.training.base import END_OF_TEXT, train_tokenizer
 from joker.training.vocabulary import shrink_vocabulary
+
+transformers: Any = importlib.import_module("transformers")  # its classes are half typed
 
 RARE = "The harbourmaster quietly polished seventeen peculiar barometers."
 JOKES = [
@@ -31,14 +27,15 @@ WORDS = sorted({word for text in [*JOKES, RARE] for word in text.split()})
 FULL = train_tokenizer([*JOKES * 3, RARE, RARE], 700)
 
 
-def make_model(kind: str = "tied", entries: int = len(FULL)) -> PreTrainedModel:
+def make_model(kind: str = "tied", entries: int = len(FULL)) -> Any:
     """Return a small random model with this many entries."""
     torch.manual_seed(2)
     if kind == "tied":
         shape = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 64}
-        return GPT2LMHeadModel(GPT2Config(vocab_size=entries, **shape)).eval()  # type: ignore[no-untyped-call]
-    return LlamaForCausalLM(
-        LlamaConfig(
+        config = transformers.GPT2Config(vocab_size=entries, **shape)
+        return transformers.GPT2LMHeadModel(config).eval()
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
             vocab_size=entries,
             hidden_size=32,
             intermediate_size=64,
@@ -98,7 +95,7 @@ def test_the_kept_entries_have_the_logits_they_had(kind: str) -> None:
     kept = sorted(vocabulary(small), key=vocabulary(small).__getitem__)
     torch.testing.assert_close(new, old[..., [vocabulary(FULL)[token] for token in kept]])
     embeddings: Any = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head: Any = model.get_output_embeddings()
     assert (head.weight is embeddings.weight) == (kind == "tied")
     assert model.config.vocab_size == len(embeddings.weight) == len(head.weight) == len(small)
 
@@ -107,7 +104,7 @@ def test_start_and_end_are_kept_and_other_special_tokens_only_if_asked() -> None
     full = train_tokenizer(JOKES, 300)
     full.add_special_tokens({"additional_special_tokens": ["<|joke|>", "<|chat|>"]})
     model = make_model(entries=len(full))
-    rows: torch.Tensor = model.get_input_embeddings().weight.detach().clone()  # type: ignore[assignment, operator]
+    rows: torch.Tensor = model.get_input_embeddings().weight.detach().clone()
     # A joke that spells a special token is text.
     small = shrink_vocabulary(model, full, ["<|chat|>"] * 5, 280, keep=["<|joke|>", "<|new|>"])
     assert (small.bos_token, small.eos_token) == (END_OF_TEXT, END_OF_TEXT)
@@ -118,7 +115,7 @@ def test_start_and_end_are_kept_and_other_special_tokens_only_if_asked() -> None
         ].content
     )
     assert not {"<|chat|>", "<|new|>"} & vocabulary(small).keys()
-    learnt = model.get_input_embeddings().weight[small.convert_tokens_to_ids("<|joke|>")]  # type: ignore[index, operator]
+    learnt = model.get_input_embeddings().weight[small.convert_tokens_to_ids("<|joke|>")]
     assert learnt.equal(rows[full.convert_tokens_to_ids("<|joke|>")])
 
 

@@ -133,8 +133,9 @@ def _to_device(model: Any, device: str) -> PreTrainedModel:
 def silent_transformers() -> Iterator[None]:
     """Keep Transformers from printing notices, bars and tables: a library never prints."""
     import transformers
-    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+    from transformers import modeling_gguf_pytorch_utils
 
+    gguf_utils: Any = modeling_gguf_pytorch_utils  # does not export its tqdm
     logging: Any = transformers.utils.logging  # untyped
     # Its bar over a GGUF file's tensors is tqdm's own, which no setting of Transformers reaches.
     tqdm, gguf_utils.tqdm = gguf_utils.tqdm, partial(gguf_utils.tqdm, disable=True)
