@@ -25,8 +25,8 @@ class Stage:
     @property
     def command(self) -> list[str]:
         """The last ``CMD``; empty without one."""
-        commands = self.arguments("CMD")
-        return json.loads(commands[-1]) if commands else []
+        words: list[str] = json.loads((self.arguments("CMD") or ["[]"])[-1])
+        return words
 
 
 def read_stages() -> dict[str, Stage]:
