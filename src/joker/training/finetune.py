@@ -149,10 +149,11 @@ def _encode(tokenizer: JokeTokenizer, selection: Selection) -> list[EncodedJoke]
     encoded = [tokenizer.encode(joke) for joke in selection.jokes]
     if tokenizer.template.punchline_first:
         stock = stock_phrases(selection.jokes)
+        liked = {joke for joke, works in selection.rated if works}
         encoded += [
             tokenizer.encode_punchline_first(joke)
             for joke in selection.jokes
-            if normalise(joke.answer) in stock
+            if joke in liked or normalise(joke.answer) in stock
         ]
     return encoded + [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
 
