@@ -125,6 +125,6 @@ def test_rated_jokes_teach_the_critic_and_those_that_work_are_read_too(
 
 
 def test_a_file_without_a_joke_is_refused_by_name(tmp_path: Path) -> None:
-    write_jokes(tmp_path / "empty.csv", [])
-    with pytest.raises(DataError, match=r"no joke in .*empty\.csv"):
-        read_jokes(tmp_path / "empty.csv")
+    write_jokes(tmp_path / "wordless.csv", [(Joke("?!", "..."), 0)])
+    with pytest.raises(DataError, match=r"no joke in .*wordless\.csv"):
+        read_jokes(tmp_path / "wordless.csv")
