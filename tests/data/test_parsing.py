@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joker.core.joke import Joke
@@ -118,6 +118,7 @@ def test_an_untouched_row_names_no_changes() -> None:
 
 
 @pytest.mark.parametrize("parse", [parse_pair, parse_post])
+@settings(deadline=None)
 @given(question=st.text(), answer=st.text())
 def test_every_text_has_a_fate_and_every_joke_is_one(
     parse: object, question: str, answer: str

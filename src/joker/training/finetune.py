@@ -37,11 +37,11 @@ from joker.training.machine import (
     resolve_precision,
     translate_resource_errors,
 )
-from joker.training.packing import Rows, block_rows, pack_jokes
+from joker.training.packing import Rows, block_rows
 from joker.training.run import Run, begin_run, resume_run
 from joker.training.selection import Selection, select_jokes, stock_phrases
 from joker.training.session import Session, trainer_settings, write_folder
-from joker.training.trainer import JokeTrainer, prepare_for_packed_rows
+from joker.training.trainer import JokeTrainer, joke_rows
 
 logger = logging.getLogger(__name__)
 
@@ -176,21 +176,22 @@ def _trainer(
         "max_steps": config.max_steps or -1,
         "save_strategy": "epoch",
     }
+    plain = config.packing == "blocks" and all(joke.weight == 1 for joke in encoded)
+    arguments = TrainingArguments(**settings, bf16=plain and precision is torch.bfloat16)
+    step_rows = config.batch_size * config.accumulation * arguments.world_size
     if config.packing == "blocks":
         rows = block_rows(encoded, config.block_size)
-        _require_rows(rows, config)
-        arguments = TrainingArguments(**settings, bf16=precision is torch.bfloat16)
+    else:
+        pad_id = base.joke_tokenizer.end_id
+        rows = joke_rows(base.model, encoded, config.block_size, pad_id, step_rows)
+    _require_rows(rows, config)
+    if plain:
         trainer = Trainer(model=base.model, args=arguments, train_dataset=rows)
     else:
-        arguments = TrainingArguments(**settings)
-        step_rows = config.batch_size * config.accumulation * arguments.world_size
-        rows = pack_jokes(encoded, config.block_size, base.joke_tokenizer.end_id, step_rows)
-        _require_rows(rows, config)
         passes = math.ceil(len(rows) * config.epochs / config.batch_size)
         arguments.torch_compile = resolve_compile(
             config.compile, config.max_steps * config.accumulation or passes
         )
-        prepare_for_packed_rows(base.model)
         trainer = JokeTrainer(
             autocast=precision, model=base.model, args=arguments, train_dataset=rows
         )
@@ -198,9 +199,7 @@ def _trainer(
         logger.warning(
             "%d jokes exceed %d tokens and are left out", rows.too_long, config.block_size
         )
-    steps = config.max_steps or math.ceil(
-        len(rows) / (config.batch_size * config.accumulation * arguments.world_size) * config.epochs
-    )
+    steps = config.max_steps or math.ceil(len(rows) / step_rows * config.epochs)
     arguments.warmup_steps = math.ceil(steps * config.warmup)
     trainer.processing_class = base.tokenizer
     return trainer, rows

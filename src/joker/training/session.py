@@ -23,12 +23,14 @@ from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.data.prepared import PreparedData
 from joker.engines import open_engine
 from joker.evaluation.figures import likelihood_figures
+from joker.evaluation.held_out import HeldOut
 from joker.evaluation.telling import first_tries
 from joker.training import plots
 from joker.training.base import Base
 from joker.training.callbacks import CheckpointCallback, ProgressCallback, SignalCallback
 from joker.training.card import write_card
 from joker.training.config import Weights
+from joker.training.machine import keep_freed_memory
 from joker.training.tracking import Tracker, TrackingCallback
 from joker.training.utilization import flops_per_token, matrix_rate
 
@@ -166,8 +168,8 @@ def write_folder(
         manifest: What ``joker.json`` says besides versions and figures.
         fingerprints: Of all jokes it was trained on.
         weights: Number format of the weights on disk; what is measured is what is written.
-        test_limit: Most test jokes measured on.
-        seed: Decides the wrong answers of punchline retrieval.
+        test_limit: Most test jokes measured on, chosen at random.
+        seed: Decides that choice and the wrong answers of punchline retrieval.
         speed: Figures of the training's speed, which join those measured here.
     """
     base.model.config.use_cache = True
@@ -179,12 +181,13 @@ def write_folder(
         file.chmod(0o644)  # written for the owner only, but servers run as somebody else
     base.tokenizer.save_pretrained(out)
     fingerprints.write(out)
-    test = data.jokes("test")[:test_limit]
+    keep_freed_memory(False)
+    held_out = HeldOut.of(data).sample(test_limit, seed)
     figures = likelihood_figures(
         base.model,
         base.joke_tokenizer,
-        [prepared.joke for prepared in test],
-        [prepared.cluster for prepared in test],
+        held_out.jokes,
+        held_out.clusters,
         seed=seed,
         retrieval_limit=min(_RETRIEVAL_LIMIT, test_limit),
     )
