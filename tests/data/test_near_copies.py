@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from joker.core.joke import Joke
 from joker.core.similarity import (
-    NEAR_COPY_JACCARD,
+    SPLIT_JACCARD,
     ShingleSets,
     mix,
     normalise,
@@ -41,7 +41,7 @@ def exhaustive_pairs(jokes: list[Joke]) -> set[tuple[int, int]]:
         (i, j)
         for j in range(len(jokes))
         for i in range(j)
-        if jaccard(texts[i], texts[j]) >= NEAR_COPY_JACCARD
+        if jaccard(texts[i], texts[j]) >= SPLIT_JACCARD
         or (answers[i] == answers[j] and len(answers[i].split()) >= ANSWER_WORDS)
     }
 

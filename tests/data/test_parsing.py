@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joker.core.joke import Joke
@@ -15,6 +15,18 @@ STORY = "An owl sat in a tree and told the other birds of its long day at the li
         ("[NSFW] Q: Why do owls hum", "A: No words.", "Why do owls hum?", "No words."),
         ("Why do owls hum?", "Why do owls hum?\n\nNo\nwords.", "Why do owls hum?", "No words."),
         ("My owl left me...", "it gave no hoot.", "My owl left me...", "it gave no hoot."),
+        (
+            "An owl walks into a library...",
+            '"Whoo!"\n\n"Quiet, please."\n\n"Who?"\n\n"You, sir."',
+            "An owl walks into a library...",
+            '"Whoo!" "Quiet, please." "Who?" "You, sir."',
+        ),
+        (
+            "Why do owls hum?",
+            "I\n\nlost\n\nall\n\nthe words.",
+            "Why do owls hum?",
+            "I lost all the words.",
+        ),
         ("Owl humour", "Why do owls hum?\n\nNo words.", "Why do owls hum?", "No words."),
         (
             "What's your best owl joke?",
@@ -43,6 +55,8 @@ def test_posts_that_ask_or_set_up_become_jokes(
     [
         ("An owl's day", STORY, "story"),
         ("Why do owls hum?", STORY, "story"),
+        ("An owl walks into a library...", "It\n\nsat\n\ndown\n\nand\n\nread.", "story"),
+        ("An owl walks into a library...", f"It said: {STORY[:140]}", "story"),
         (
             "Who is that?",
             'An owl heard a knock and asked, "Who is that?" A clock, it was.',
@@ -104,6 +118,7 @@ def test_an_untouched_row_names_no_changes() -> None:
 
 
 @pytest.mark.parametrize("parse", [parse_pair, parse_post])
+@settings(deadline=None)
 @given(question=st.text(), answer=st.text())
 def test_every_text_has_a_fate_and_every_joke_is_one(
     parse: object, question: str, answer: str

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from joker.core.errors import ConfigError
+from joker.core.fingerprints import Fingerprints
+from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.evaluation.config import EvaluationConfig
 from joker.evaluation.evaluate import evaluate
@@ -46,6 +49,20 @@ def test_a_file_leaves_originality_out_and_says_so(
     assert report.generated.copied is None
     assert any("originality needs a prepared folder" in note for note in report.notes)
     assert report.likelihood.retrieval_jokes == 20
+
+
+def test_jokes_that_the_fingerprints_know_are_reported_apart(
+    tiny_folder: ModelFolder, sample_file: Path, sample_jokes: list[Joke], tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    shutil.copytree(tiny_folder.path, path)
+    Fingerprints.of(sample_jokes[:5]).write(path)
+    config = EvaluationConfig(generate=0)
+    report = evaluate(ModelFolder.open(path), HeldOut.open(sample_file), config)
+    assert report.likelihood.known
+    assert report.likelihood.new
+    assert (report.likelihood.known.jokes, report.likelihood.new.jokes) == (5, 15)
+    assert evaluate(tiny_folder, HeldOut.open(sample_file), config).likelihood.known is None
 
 
 def test_nothing_is_generated_on_request(tiny_folder: ModelFolder, sample_file: Path) -> None:

@@ -14,7 +14,7 @@ from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines.weights import load_causal_lm
-from joker.evaluation.figures import likelihood_figures
+from joker.evaluation.figures import PartFigures, likelihood_figures
 
 END_TOKEN = "<|endoftext|>"
 SHORT = Joke("ab?", "cd")
@@ -164,6 +164,44 @@ def test_copies_of_a_joke_are_no_wrong_answers_for_it() -> None:
     )
     assert figures.retrieval_jokes == 0
     assert figures.punchline_retrieval_accuracy is None
+
+
+def test_known_and_new_jokes_are_measured_apart() -> None:
+    tokenizer = byte_tokenizer()
+    model = echo_model(tokenizer, echo=0.7)
+    known = [index < 15 for index in range(len(LETTERS))]
+    jokes = [*LETTERS[:15], *(Joke(f"{joke.question}?", "why") for joke in LETTERS[15:])]
+    figures = likelihood_figures(model, tokenizer, jokes, seed=1, known=known)
+    alone = likelihood_figures(model, tokenizer, jokes[:15], seed=1)
+    assert figures.known
+    assert figures.new
+    assert (figures.known.jokes, figures.new.jokes) == (15, 11)
+    assert figures.known.bits_per_byte == alone.bits_per_byte
+    assert figures.new.bits_per_byte
+    assert figures.new.bits_per_byte.value != figures.bits_per_byte.value
+    assert figures.known.retrieval_jokes + figures.new.retrieval_jokes == figures.retrieval_jokes
+    assert figures.to_dict()["known_jokes"] == 15
+
+
+def test_no_known_joke_leaves_their_figures_out() -> None:
+    tokenizer = byte_tokenizer()
+    known = [False] * len(LETTERS)
+    model = echo_model(tokenizer)
+    figures = likelihood_figures(model, tokenizer, LETTERS, seed=1, known=known)
+    assert figures.known == PartFigures(0, 0, None, None)
+    assert figures.new
+    assert figures.new.bits_per_byte == figures.bits_per_byte
+    assert figures.new.punchline_retrieval_accuracy == figures.punchline_retrieval_accuracy
+
+
+def test_flags_follow_their_jokes_where_others_do_not_fit() -> None:
+    tokenizer = byte_tokenizer()
+    jokes = [Joke("a" * 9, "b"), *LETTERS]
+    model = echo_model(tokenizer, positions=16)
+    known = [True, True, *([False] * (len(LETTERS) - 1))]
+    figures = likelihood_figures(model, tokenizer, jokes, seed=1, known=known)
+    assert figures.known
+    assert figures.known.jokes == 1
 
 
 def test_what_could_not_be_measured_is_no_metric() -> None:

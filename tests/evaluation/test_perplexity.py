@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from joker.core.tokenizer import EncodedJoke
 from joker.evaluation.perplexity import cut_blocks
 
 
-def joke(length: int, first: int) -> EncodedJoke:
-    return EncodedJoke([0, *range(first, first + length)], answer_start=1)
+def joke(length: int, first: int) -> list[int]:
+    return [0, *range(first, first + length)]
 
 
 def test_blocks_run_across_jokes_and_drop_start_tokens_and_the_remainder() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from joker.evaluation.bootstrap import Estimate
-from joker.evaluation.figures import LikelihoodFigures
+from joker.evaluation.figures import LikelihoodFigures, PartFigures
 from joker.evaluation.report import Report
 from joker.evaluation.telling import TextFigures
 
@@ -32,6 +32,8 @@ def report() -> Report:
         perplexity=estimate(20.0),
         legacy_perplexity=estimate(15.0),
         punchline_retrieval_accuracy=estimate(0.25),
+        new=PartFigures(1200, 970, estimate(1.3), estimate(0.2)),
+        known=PartFigures(34, 30, estimate(0.6), None),
     )
     return Report(
         model="some/model",
@@ -66,6 +68,10 @@ def test_json_has_the_figures_as_flat_numbers(report: Report) -> None:
     assert found["punchline_retrieval_accuracy"] == 0.25
     assert found["punchline_retrieval_chance"] == 0.1
     assert found["validity"] == 0.9
+    assert found["new_jokes"] == 1200
+    assert found["new_bits_per_byte"] == 1.3
+    assert found["known_jokes"] == 34
+    assert found["known_punchline_retrieval_accuracy"] is None
     assert found["generated_copied"] == 0.3
     assert found["human_copied"] == 0.4
 
@@ -83,7 +89,7 @@ def test_json_has_an_interval_for_every_estimate(report: Report) -> None:
 
 
 def test_json_says_null_for_what_could_not_be_measured(report: Report) -> None:
-    likelihood = replace(report.likelihood, legacy_perplexity=None)
+    likelihood = replace(report.likelihood, legacy_perplexity=None, new=None, known=None)
     bare = replace(report, likelihood=likelihood, validity=None, generated=None, human=None)
     found = bare.to_dict()
     assert set(found) == set(report.to_dict())
@@ -98,6 +104,9 @@ def test_the_report_shows_figures_with_intervals_and_how_to_read_them(report: Re
         "5 too long",
         "1.250",
         "1.230–1.270",
+        "of new jokes",
+        "34 jokes",
+        "970 asked",
         "25.0%",
         "1,000 asked; chance is 10%",
         "13.64",

@@ -1,12 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import EncodedJoke
 from joker.training.base import open_base
-from joker.training.packing import IGNORED, block_rows, pack_jokes
+from joker.training.packing import IGNORED, block_rows, pack_jokes, pad_jokes
 from joker.training.trainer import token_losses
 
 lengths = st.lists(st.integers(4, 40), min_size=1, max_size=60)
@@ -16,6 +18,7 @@ def encoded(length: int, first: int = 1) -> EncodedJoke:
     return EncodedJoke([0, *range(first, first + length - 2), 0], answer_start=length // 2)
 
 
+@settings(deadline=None)
 @given(lengths=lengths)
 def test_every_joke_that_fits_stands_whole_in_one_row(lengths: list[int]) -> None:
     jokes = [encoded(length, 1 + 50 * index) for index, length in enumerate(lengths)]
@@ -50,17 +53,34 @@ def test_the_answer_mask_covers_the_answer_and_its_end() -> None:
     assert row["labels"][row["answer_mask"]].tolist() == [13, 14, 0]
 
 
-def test_a_verdict_is_learnt_at_its_end_alone_and_counts_more() -> None:
+@pytest.mark.parametrize("rows_of", [pack_jokes, pad_jokes])
+def test_only_what_is_to_be_learnt_is_predicted_with_its_weight(rows_of: Any) -> None:
     joke = EncodedJoke([0, 11, 12, 13, 0], answer_start=3)
     verdict = EncodedJoke([0, 21, 22, 0, 9], answer_start=4, learnt_from=4, weight=10.0)
-    row = pack_jokes([joke, verdict], block_size=12, pad_id=0)[0]
-    ids, labels, weights = (row[name].tolist() for name in ("input_ids", "labels", "weights"))
-    start = ids.index(21) - 1
-    assert labels[start : start + 5] == [IGNORED] * 4 + [9]
-    assert weights[start : start + 5] == [10.0] * 5
-    assert sum(label != IGNORED for label in labels) == 5
-    assert weights.count(1.0) == 7
-    assert row["labels"][row["answer_mask"]].tolist() == [13, 0]  # a verdict is no answer
+    rows = rows_of([joke, verdict], block_size=10, pad_id=0).tensors
+    learnt = rows["labels"] != IGNORED
+    assert rows["labels"][learnt].tolist() == [11, 12, 13, 0, 9]
+    assert rows["weights"][learnt].tolist() == [1, 1, 1, 1, 10]
+    assert rows["labels"][rows["answer_mask"]].tolist() == [13, 0]
+
+
+def test_padded_rows_hold_one_joke_each_and_are_as_long_as_the_longest_that_fits() -> None:
+    jokes = [encoded(9), encoded(40), encoded(6)]
+    rows = pad_jokes(jokes, block_size=32, pad_id=0, multiple=2)
+    assert rows.tensors["input_ids"].shape == (2, 9)
+    assert (rows.used, rows.too_long) == (15, 1)
+    assert rows.tensors["labels"][1, 6:].tolist() == [IGNORED] * 3
+    assert "position_ids" not in rows.tensors
+
+
+def test_blocks_predict_only_what_is_to_be_learnt_with_its_weight() -> None:
+    joke = EncodedJoke([0, 1, 2, 0], answer_start=2)
+    verdict = EncodedJoke([0, 3, 0, 9], answer_start=3, learnt_from=3, weight=10.0)
+    rows = block_rows([joke, verdict], block_size=3).tensors
+    assert rows["input_ids"].tolist() == [[1, 2, 0], [3, 0, 9]]
+    assert rows["labels"].tolist() == [[1, 2, 0], [IGNORED, IGNORED, 9]]
+    assert rows["weights"].tolist() == [[1, 1, 1], [10, 10, 10]]
+    assert "weights" not in block_rows([joke, joke], block_size=3).tensors
 
 
 def test_blocks_join_jokes_without_start_tokens_and_drop_the_remainder() -> None:

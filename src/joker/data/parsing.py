@@ -22,7 +22,9 @@ LONGEST_QUESTION = 300
 LONGEST_PUNCHLINE = 250
 """Most characters of an answer to a post's question; of Data 1's answers 99% are shorter."""
 LONGEST_SETUP_PUNCHLINE = 140
-"""Most characters of an answer to a set-up, which is two paragraphs at most."""
+"""Most characters of an answer to a set-up; longer ones are mostly scenes of several turns."""
+MOST_SETUP_PARAGRAPHS = 4
+"""Most paragraphs of an answer to a set-up."""
 LONGEST_GIVEN = 1_000
 """Most characters of a question or answer where a file names both."""
 LONGEST_PLAIN = 10_000
@@ -99,7 +101,8 @@ def parse_post(title: str, body: str) -> Parsed:
         row.change_title("question mark", questions.end_question)
         row.change_body("leading dots", phrases.strip_leading_dots)
         return row.end("joke")
-    if len(row.body) > LONGEST_SETUP_PUNCHLINE or row.body.count("\n\n") > 1:
+    paragraphs = row.body.count("\n\n") + 1
+    if len(row.body) > LONGEST_SETUP_PUNCHLINE or paragraphs > MOST_SETUP_PARAGRAPHS:
         return row.end("plain", "story")
     return (
         row.end("joke") if questions.sets_up(row.title, row.body) else row.end("plain", "headline")

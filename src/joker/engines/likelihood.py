@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 
 from joker.engines.weights import out_of_memory_as_resource_error
 
-_ROWS_PER_CHUNK = 512  # of the log-softmax, whose temporaries are as large as its logits
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LOGITS_AT_ONCE = 2**24
+"""Logits of one forward pass, 64 MiB in 32-bit floats; the softmax holds as much again."""
 
 
 def token_log_probabilities(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
     *,
     batch_tokens: int = 2048,
@@ -33,7 +38,7 @@ def token_log_probabilities(
             in the mode it was in.
         sequences: Token ids, each no longer than the model's positions.
         batch_tokens: Most tokens in one forward pass, padding included, beyond one sequence;
-            their logits take ``batch_tokens × vocabulary × 4`` bytes.
+            fewer where the model's vocabulary is large, so that the logits take 64 MiB at most.
         bfloat16: Multiply in 16-bit floats: faster, with errors in the third digit.
 
     Returns:
@@ -43,7 +48,9 @@ def token_log_probabilities(
     Raises:
         ResourceError: If memory runs out.
     """
-    device = next(model.parameters()).device
+    embeddings = cast("torch.Tensor", model.get_input_embeddings().weight)
+    device = embeddings.device
+    batch_tokens = min(batch_tokens, _LOGITS_AT_ONCE // len(embeddings))
     by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     scores: list[NDArray[np.float64]] = [np.empty(0)] * len(sequences)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
@@ -59,8 +66,7 @@ def token_log_probabilities(
             width = len(sequences[batch[-1]])
             rows = [[*sequences[i], *[0] * (width - len(sequences[i]))] for i in batch]
             input_ids = torch.tensor(rows, device=device)
-            logits = model(input_ids=input_ids).logits[:, :-1]
-            found = _log_probabilities(logits, input_ids[:, 1:]).double().cpu().numpy()
+            found = _log_probabilities(model(input_ids=input_ids).logits, input_ids).cpu().numpy()
             for row, index in enumerate(batch):
                 scores[index] = found[row, : len(sequences[index]) - 1]
     return scores
@@ -77,15 +83,12 @@ def _batches(
     return (by_length[start:end] for start, end in pairwise([*cuts, len(by_length)]) if end > start)
 
 
-def _log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return log softmax of the targets, in 32-bit floats, with shape (batch, tokens)."""
-    flat, wanted = logits.flatten(0, 1), targets.flatten()
-    found = torch.empty(wanted.shape, device=wanted.device)
-    for start in range(0, len(wanted), _ROWS_PER_CHUNK):
-        rows = slice(start, start + _ROWS_PER_CHUNK)
-        chunk = flat[rows].float()
-        found[rows] = chunk.gather(1, wanted[rows, None])[:, 0] - chunk.logsumexp(1)
-    return found.view(targets.shape)
+def _log_probabilities(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    """Return log softmax of each token given those before it: shape (batch, tokens - 1)."""
+    # All places are normalized, the last one too: leaving it out would copy the logits.
+    normalizers = logits.float().logsumexp(-1)[:, :-1]
+    wanted = logits[:, :-1].gather(-1, input_ids[:, 1:, None])[..., 0]
+    return wanted.double() - normalizers.double()
 
 
 @contextmanager

@@ -38,14 +38,14 @@ def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -
         ResourceError: If memory runs out.
     """
     held_out = held_out.sample(config.limit, config.seed)
-    likelihood = _likelihood_figures(folder, held_out, config)
+    fingerprints = Fingerprints.read(folder.path)
+    likelihood = _likelihood_figures(folder, held_out, config, fingerprints)
     tries = _first_tries(folder, config)
     told = [joke for joke in tries if joke]
     generated = human = None
     if told:
         training = None if held_out.training is None else TrainingIndex(held_out.training)
         peers = held_out.sample(len(told), config.seed).jokes
-        fingerprints = Fingerprints.read(folder.path)
         generated = text_figures(told, training, fingerprints, seed=config.seed)
         human = text_figures(peers, training, fingerprints, seed=config.seed)
     return Report(
@@ -67,9 +67,15 @@ def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -
 
 
 def _likelihood_figures(
-    folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig
+    folder: ModelFolder,
+    held_out: HeldOut,
+    config: EvaluationConfig,
+    fingerprints: Fingerprints | None,
 ) -> LikelihoodFigures:
     """Load the model, measure it and let go of its memory."""
+    known = None
+    if fingerprints:
+        known = [fingerprints.recognise(joke).retold for joke in held_out.jokes]
     return likelihood_figures(
         load_causal_lm(folder),
         JokeTokenizer.from_folder(folder.path, folder.manifest.template),
@@ -77,6 +83,7 @@ def _likelihood_figures(
         held_out.clusters,
         seed=config.seed,
         retrieval_limit=config.retrieval_limit,
+        known=known,
     )
 
 

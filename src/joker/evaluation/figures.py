@@ -7,7 +7,7 @@ to read them stand in ``docs/figures.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -26,6 +26,25 @@ from joker.evaluation.retrieval import CHOICES, draw_choices, hits
 
 RETRIEVAL_LIMIT = 1000
 
+_PARTS = ("new", "known")
+
+
+@dataclass(frozen=True, slots=True)
+class PartFigures:
+    """What a model's probabilities for some of the held-out jokes amount to.
+
+    Attributes:
+        jokes: Jokes evaluated.
+        retrieval_jokes: Questions asked for punchline retrieval.
+        bits_per_byte: Bits for all of a joke's tokens per byte of its text; None without jokes.
+        punchline_retrieval_accuracy: Share of own answers found among ten; None without questions.
+    """
+
+    jokes: int
+    retrieval_jokes: int
+    bits_per_byte: Estimate | None
+    punchline_retrieval_accuracy: Estimate | None
+
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodFigures:
@@ -42,6 +61,9 @@ class LikelihoodFigures:
             text, or a model that cannot hold a block.
         punchline_retrieval_accuracy: Share of own answers found among ten; None with too
             few different answers.
+        new: Figures of the jokes that the model does not know; None, as the next, where it was
+            not told which it knows.
+        known: Figures of the jokes that it knows.
     """
 
     jokes: int
@@ -52,13 +74,24 @@ class LikelihoodFigures:
     perplexity: Estimate
     legacy_perplexity: Estimate | None
     punchline_retrieval_accuracy: Estimate | None
+    new: PartFigures | None = None
+    known: PartFigures | None = None
+
+    def items(self) -> Iterator[tuple[str, Estimate | int | None]]:
+        """Yield each number's name and the number; names of a part's begin with the part's."""
+        for field in fields(self):
+            if field.name not in _PARTS:
+                yield field.name, getattr(self, field.name)
+        for part in _PARTS:
+            figures = getattr(self, part)
+            for field in fields(PartFigures):
+                yield f"{part}_{field.name}", getattr(figures, field.name) if figures else None
 
     def to_dict(self) -> dict[str, float]:
         """Return the figures that could be measured, without their intervals."""
-        values = ((each.name, getattr(self, each.name)) for each in fields(self))
         return {
             name: value.value if isinstance(value, Estimate) else float(value)
-            for name, value in values
+            for name, value in self.items()
             if value is not None
         }
 
@@ -72,6 +105,7 @@ def likelihood_figures(
     seed: int,
     retrieval_limit: int = RETRIEVAL_LIMIT,
     bfloat16: bool = False,
+    known: Sequence[bool] | None = None,
 ) -> LikelihoodFigures:
     """Measure a model on held-out jokes.
 
@@ -83,6 +117,7 @@ def likelihood_figures(
         seed: Decides what is drawn for retrieval and resampling.
         retrieval_limit: Most questions asked for punchline retrieval; 0 asks none.
         bfloat16: Multiply in 16-bit floats: faster and less exact.
+        known: Which jokes the model knows, to measure the known and the new ones apart as well.
 
     Raises:
         DataError: If no joke fits the model.
@@ -102,16 +137,32 @@ def likelihood_figures(
     bits, answer_bits = nats / math.log(2), answer_nats / math.log(2)
     tokens = [len(encoded[index]) - 1 for index in kept]
     answer_bytes = [len(joke.answer.encode()) for joke in fitting]
-    found = _retrieval_hits(scorer, fitting, groups, retrieval_limit, seed)
+    byte_counts = np.array([joke.byte_count for joke in fitting])
+    asked, found = _retrieval_hits(scorer, fitting, groups, retrieval_limit, seed)
+
+    def part(chosen: NDArray[np.bool_]) -> PartFigures:
+        hit = found[chosen[asked]]
+        return PartFigures(
+            jokes=int(chosen.sum()),
+            retrieval_jokes=len(hit),
+            bits_per_byte=bootstrap_ratio(bits[chosen], byte_counts[chosen], seed=seed)
+            if chosen.any()
+            else None,
+            punchline_retrieval_accuracy=bootstrap_ratio(hit, seed=seed) if len(hit) else None,
+        )
+
+    flags = None if known is None else np.asarray(known, dtype=np.bool_)[kept]
     return LikelihoodFigures(
         jokes=len(fitting),
         jokes_too_long=len(jokes) - len(fitting),
         retrieval_jokes=len(found),
-        bits_per_byte=bootstrap_ratio(bits, [joke.byte_count for joke in fitting], seed=seed),
+        bits_per_byte=bootstrap_ratio(bits, byte_counts, seed=seed),
         answer_bits_per_byte=bootstrap_ratio(answer_bits, answer_bytes, seed=seed),
         perplexity=bootstrap_ratio(nats, tokens, seed=seed, transform=np.exp),
         legacy_perplexity=_legacy_perplexity(scorer, encoded, seed),
         punchline_retrieval_accuracy=bootstrap_ratio(found, seed=seed) if len(found) else None,
+        new=None if flags is None else part(~flags),
+        known=None if flags is None else part(flags),
     )
 
 
@@ -152,7 +203,7 @@ class _Scorer:
 
 
 def _legacy_perplexity(scorer: _Scorer, jokes: Sequence[EncodedJoke], seed: int) -> Estimate | None:
-    blocks = cut_blocks(jokes)
+    blocks = cut_blocks(joke.input_ids for joke in jokes)
     if not blocks or scorer.positions < BLOCK_TOKENS:
         return None
     losses = [-scores.mean() for scores in scorer.token_scores(blocks)]
@@ -161,8 +212,12 @@ def _legacy_perplexity(scorer: _Scorer, jokes: Sequence[EncodedJoke], seed: int)
 
 def _retrieval_hits(
     scorer: _Scorer, jokes: Sequence[Joke], clusters: Sequence[int], limit: int, seed: int
-) -> NDArray[np.float64]:
-    """Ask for punchlines by log p(answer | question) - log p(answer), questions that fit only."""
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Ask for punchlines by log p(answer | question) - log p(answer), questions that fit only.
+
+    Returns:
+        The indices of the jokes asked for, and whether each was a hit.
+    """
     encode, encode_alone = scorer.tokenizer.encode, scorer.tokenizer.encode_answer_alone
     asked, pairs = [], []
     for row in draw_choices(jokes, clusters, limit=limit, seed=seed):
@@ -171,7 +226,8 @@ def _retrieval_hits(
         if all(map(scorer.fits, told)):
             asked.append(row)
             pairs += told
-    answers, places = np.unique(np.array(asked, dtype=np.intp), return_inverse=True)
+    choices = np.array(asked, dtype=np.intp).reshape(-1, CHOICES)
+    answers, places = np.unique(choices, return_inverse=True)
     alone = scorer.score([encode_alone(jokes[index]) for index in answers])[1]
     given = scorer.score(pairs)[1].reshape(-1, CHOICES)
-    return hits(given - alone[places].reshape(-1, CHOICES))
+    return choices[:, 0], hits(given - alone[places].reshape(-1, CHOICES))

@@ -40,10 +40,30 @@ class HeldOut:
         Raises:
             DataError: If it cannot be read or holds no joke.
         """
-        held_out = _from_folder(path) if path.is_dir() else _from_file(path)
+        held_out = cls.of(PreparedData.open(path)) if path.is_dir() else _from_file(path)
         if not held_out.jokes:
             raise DataError(f"there is no joke to evaluate in {held_out.facts['name']}")
         return held_out
+
+    @classmethod
+    def of(cls, data: PreparedData) -> HeldOut:
+        """Return a prepared folder's test split.
+
+        Raises:
+            DataError: If its table is garbled.
+        """
+        test = data.jokes("test")
+        return cls(
+            jokes=[prepared.joke for prepared in test],
+            clusters=[prepared.cluster for prepared in test],
+            training=[prepared.joke for prepared in data.jokes("train")],
+            facts={
+                "name": f"the test split of {data.path}",
+                "fingerprint": data.manifest.fingerprint,
+                "split": data.manifest.split,
+                "split_seed": data.manifest.seed,
+            },
+        )
 
     def sample(self, count: int, seed: int) -> HeldOut:
         """Return so many jokes chosen at random, in their order; 0 or too many means all."""
@@ -55,22 +75,6 @@ class HeldOut:
             jokes=[self.jokes[index] for index in chosen],
             clusters=[self.clusters[index] for index in chosen],
         )
-
-
-def _from_folder(path: Path) -> HeldOut:
-    data = PreparedData.open(path)
-    test = data.jokes("test")
-    return HeldOut(
-        jokes=[prepared.joke for prepared in test],
-        clusters=[prepared.cluster for prepared in test],
-        training=[prepared.joke for prepared in data.jokes("train")],
-        facts={
-            "name": f"the test split of {path}",
-            "fingerprint": data.manifest.fingerprint,
-            "split": data.manifest.split,
-            "split_seed": data.manifest.seed,
-        },
-    )
 
 
 def _from_file(path: Path) -> HeldOut:

@@ -78,8 +78,7 @@ class Report:
         }
 
     def _figures(self) -> Iterator[tuple[str, Estimate | int | None]]:
-        for field in fields(self.likelihood):
-            yield field.name, getattr(self.likelihood, field.name)
+        yield from self.likelihood.items()
         yield "tries", self.tries
         yield "validity", self.validity
         for whose, figures in (("generated", self.generated), ("human", self.human)):
@@ -105,14 +104,35 @@ class Report:
         figures = self.likelihood
         table = _table("How well it knows people's jokes", "figure", "value", "95% interval")
         table.add_column("how to read it")
-        asked = f"{figures.retrieval_jokes:,} asked; chance is {CHANCE:.0%}"
-        for name, estimate, style, hint in (
+        parts = (("new", figures.new), ("known", figures.known))
+        rows = (
             ("bits per byte", figures.bits_per_byte, "{:.3f}", "compare by this: lower wins"),
+            *(
+                (f"  of {name} jokes", part.bits_per_byte, "{:.3f}", f"{part.jokes:,} jokes")
+                for name, part in parts
+                if part
+            ),
             ("answer bits per byte", figures.answer_bits_per_byte, "{:.3f}", "given the question"),
-            ("punchline retrieval", figures.punchline_retrieval_accuracy, "{:.1%}", asked),
+            (
+                "punchline retrieval",
+                figures.punchline_retrieval_accuracy,
+                "{:.1%}",
+                f"{figures.retrieval_jokes:,} asked; chance is {CHANCE:.0%}",
+            ),
+            *(
+                (
+                    f"  of {name} jokes",
+                    part.punchline_retrieval_accuracy,
+                    "{:.1%}",
+                    f"{part.retrieval_jokes:,} asked",
+                )
+                for name, part in parts
+                if part
+            ),
             ("perplexity per token", figures.perplexity, "{:.2f}", "one joke per context"),
             ("legacy perplexity", figures.legacy_perplexity, "{:.2f}", _LEGACY),
-        ):
+        )
+        for name, estimate, style, hint in rows:
             table.add_row(name, *_cells(estimate, style), hint)
         table.add_row("  of the original", f"{ORIGINAL_PERPLEXITY}", "", "as it reports it")
         return table

@@ -11,8 +11,10 @@ import torch
 from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.evaluation.figures import likelihood_figures
+from joker.evaluation.held_out import HeldOut
 from joker.training.base import Base, earlier_trainings
 from joker.training.card import write_card
+from joker.training.machine import keep_freed_memory
 from joker.training.run import Run
 
 _TRACKED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "gpt2-the-joker")
@@ -46,12 +48,13 @@ def write_folder(
         file.chmod(0o644)  # written for the owner only, but servers run as somebody else
     base.tokenizer.save_pretrained(out)
     fingerprints.write(out)
-    test = run.data.jokes("test")[: config.test_limit]
+    keep_freed_memory(False)
+    held_out = HeldOut.of(run.data).sample(config.test_limit, config.seed)
     figures = likelihood_figures(
         base.model,
         base.joke_tokenizer,
-        [prepared.joke for prepared in test],
-        [prepared.cluster for prepared in test],
+        held_out.jokes,
+        held_out.clusters,
         seed=config.seed,
         retrieval_limit=min(_RETRIEVAL_LIMIT, config.test_limit),
     )

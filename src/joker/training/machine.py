@@ -23,6 +23,9 @@ from joker.training.config import Compile, Precision
 _COMPILE_PAYS_STEPS = 300
 """Forward passes from which compiling (40 to 60 s on 2 cores) is won back; docs/experiments.md."""
 
+_LARGE_BLOCK = 2**25
+"""Bytes from which a block has a mapping of its own; the most that glibc's own rule comes to."""
+
 _NO_MEMORY = re.compile(r"out of memory|Cannot allocate memory|bad_alloc")
 _NO_DISK = re.compile(r"No space left|File too large|quota exceeded|PytorchStreamWriter failed")
 _NO_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -51,20 +54,27 @@ def resolve_compile(setting: Compile, forward_passes: int) -> bool:
     return has_compiler and forward_passes >= _COMPILE_PAYS_STEPS
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(keep: bool = True) -> None:
     """Tell glibc to keep freed memory instead of giving it back to the kernel.
 
     A training step allocates and frees the logits, hundreds of MiB, several times. By
     default each goes through mmap and munmap, and every page is faulted in and zeroed
     anew, which made a step 1.8 times as long on 2 cores. No effect on other C libraries.
     Parameter numbers: M_TRIM_THRESHOLD -1, M_MMAP_THRESHOLD -3, from glibc's malloc.h.
+
+    Args:
+        keep: False goes back to giving it back, what was kept included: work whose
+            allocations differ in size, such as evaluation, would fragment the heap.
     """
     if not sys.platform.startswith("linux"):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-3, 2**30)
-        mallopt(-1, 2**31 - 1)
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(-3, 2**30 if keep else _LARGE_BLOCK)
+    libc.mallopt(-1, 2**31 - 1 if keep else 2 * _LARGE_BLOCK)
+    if not keep:
+        libc.malloc_trim(0)
 
 
 @contextmanager

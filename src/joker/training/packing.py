@@ -1,15 +1,17 @@
 """Jokes as rows of equal length for training.
 
 `pack_jokes` puts whole jokes side by side in a row. Positions start again at each joke,
-by which Transformers recognises a packed row and keeps attention inside each joke, so a
-joke's loss is the same as if it stood alone. `block_rows` is the original's way: all
-jokes in one text, cut every 128 tokens, jokes torn apart and seeing one another.
+by which Transformers recognizes a packed row and keeps attention inside each joke, so a
+joke's loss is the same as if it stood alone. Not every architecture does so
+(`joker.training.trainer.keeps_jokes_apart`); for the others `pad_jokes` gives each joke a
+row of its own. `block_rows` is the original's way: all jokes in one text, cut every 128
+tokens, jokes torn apart and seeing one another.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +29,11 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
     """Training rows.
 
     Attributes:
-        tensors: By name, each of shape (rows, block_size): ``input_ids`` and ``labels``
-            (`IGNORED` where there is nothing to predict); packed rows have
-            ``position_ids``, the position within the joke, ``answer_mask``, whether
-            a label belongs to an answer (bool), and ``weights``, how much its loss counts, besides.
+        tensors: By name, each of shape (rows, tokens): ``input_ids`` and ``labels``
+            (`IGNORED` where there is nothing to predict). Rows of whole jokes also have
+            ``answer_mask``, whether a label belongs to an answer (bool), and ``weights``, how
+            much its loss counts; packed rows ``position_ids``, the position within the joke;
+            blocks ``weights`` only where they are not all 1.
         used: Places that hold a token of a joke, start tokens included.
         too_long: Jokes left out because they exceed a row.
     """
@@ -64,42 +67,85 @@ def pack_jokes(
             this, so that every batch has one shape and a compiled model is compiled once.
     """
     fitting = [joke for joke in jokes if len(joke) <= block_size]
-    rows = _best_fit([len(joke) for joke in fitting], block_size)
-    rows += [[] for _ in range(-len(rows) % multiple)]
-    shape = (len(rows), block_size)
-    input_ids = torch.full(shape, pad_id)
-    position_ids = torch.zeros(shape, dtype=torch.long)
-    labels = torch.full(shape, IGNORED)
-    answer_mask = torch.zeros(shape, dtype=torch.bool)
-    weights = torch.ones(shape)
-    for row, members in enumerate(rows):
-        start = 0
-        for member in members:
-            joke = fitting[member]
-            end = start + len(joke)
-            ids = torch.tensor(joke.input_ids)
-            input_ids[row, start:end] = ids
-            position_ids[row, start:end] = torch.arange(len(joke))
-            labels[row, start + joke.learnt_from : end] = ids[joke.learnt_from :]
-            answer_mask[row, start + joke.answer_start : end] = joke.learnt_from == 1
-            weights[row, start:end] = joke.weight
-            start = end
-    tensors = {
-        "input_ids": input_ids,
-        "position_ids": position_ids,
-        "labels": labels,
-        "answer_mask": answer_mask,
-        "weights": weights,
-    }
-    used = sum(len(joke) for joke in fitting)
-    return Rows(tensors, used, too_long=len(jokes) - len(fitting))
+    bins = _best_fit([len(joke) for joke in fitting], block_size)
+    rows = [[fitting[member] for member in members] for members in bins]
+    return _fill(rows, block_size, pad_id, multiple, len(jokes) - len(fitting), packed=True)
+
+
+def pad_jokes(
+    jokes: Sequence[EncodedJoke], block_size: int, pad_id: int, multiple: int = 1
+) -> Rows:
+    """Give each joke a row of its own, as long as the longest joke that fits.
+
+    Arguments are those of `pack_jokes`. Padding follows the joke, where a causal model
+    cannot see it.
+    """
+    fitting = [joke for joke in jokes if len(joke) <= block_size]
+    width = max(map(len, fitting), default=block_size)
+    rows = [[joke] for joke in fitting]
+    return _fill(rows, width, pad_id, multiple, len(jokes) - len(fitting), packed=False)
 
 
 def block_rows(jokes: Sequence[EncodedJoke], block_size: int) -> Rows:
     """Join all jokes into one text and cut it into blocks, the original's way."""
-    cut = cut_blocks(jokes, block_size)
-    blocks = torch.tensor(cut, dtype=torch.long).view(len(cut), block_size)
-    return Rows({"input_ids": blocks, "labels": blocks}, used=blocks.numel())
+    input_ids = _cut(jokes, block_size, torch.long, lambda joke: joke.input_ids)
+    learnt = _cut(jokes, block_size, torch.bool, _is_learnt)
+    tensors = {"input_ids": input_ids, "labels": input_ids.masked_fill(~learnt, IGNORED)}
+    if any(joke.weight != 1 for joke in jokes):
+        tensors["weights"] = _cut(
+            jokes, block_size, torch.float, lambda joke: [joke.weight] * len(joke)
+        )
+    return Rows(tensors, used=input_ids.numel())
+
+
+def _fill(
+    rows: list[list[EncodedJoke]],
+    width: int,
+    pad_id: int,
+    multiple: int,
+    too_long: int,
+    *,
+    packed: bool,
+) -> Rows:
+    """Return rows of whole jokes, with ``position_ids`` if they are packed."""
+    used = sum(len(joke) for row in rows for joke in row)
+    shape = (len(rows) + -len(rows) % multiple, width)
+    tensors = {
+        "input_ids": torch.full(shape, pad_id),
+        "labels": torch.full(shape, IGNORED),
+        "answer_mask": torch.zeros(shape, dtype=torch.bool),
+        "weights": torch.ones(shape),
+    }
+    if packed:
+        tensors["position_ids"] = torch.zeros(shape, dtype=torch.long)
+    for place, jokes in enumerate(rows):
+        start = 0
+        for joke in jokes:
+            end = start + len(joke)
+            ids = torch.tensor(joke.input_ids)
+            tensors["input_ids"][place, start:end] = ids
+            tensors["labels"][place, start + joke.learnt_from : end] = ids[joke.learnt_from :]
+            tensors["answer_mask"][place, start + joke.answer_start : end] = joke.learnt_from == 1
+            tensors["weights"][place, start:end] = joke.weight
+            if packed:
+                tensors["position_ids"][place, start:end] = torch.arange(len(joke))
+            start = end
+    return Rows(tensors, used, too_long)
+
+
+def _cut(
+    jokes: Sequence[EncodedJoke],
+    block_size: int,
+    dtype: torch.dtype,
+    values: Callable[[EncodedJoke], Sequence[float]],
+) -> torch.Tensor:
+    """Cut one value per token into blocks."""
+    cut = cut_blocks(map(values, jokes), block_size)
+    return torch.tensor(cut, dtype=dtype).view(len(cut), block_size)
+
+
+def _is_learnt(joke: EncodedJoke) -> list[bool]:
+    return [index >= joke.learnt_from for index in range(len(joke))]
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
