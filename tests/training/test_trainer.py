@@ -1,3 +1,4 @@
+import importlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -5,27 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    BloomConfig,
-    FalconConfig,
-    GPT2Config,
-    LlamaConfig,
-    MptConfig,
-    OPTConfig,
-    TrainingArguments,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import TrainingArguments
 
 from joker.core.tokenizer import EncodedJoke
 from joker.training import trainer
 from joker.training.packing import IGNORED, block_rows, pad_jokes
 from joker.training.trainer import JokeTrainer, joke_rows, token_losses, token_losses_at_once
 
+transformers: Any = importlib.import_module("transformers")  # its classes are half typed
+
 # Wide enough initial weights for what a joke sees to make a difference.
 TINY: dict[str, Any] = {"vocab_size": 64, "initializer_range": 0.3}
 KEEP_APART = {
-    "gpt2": GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=64, **TINY),
-    "llama": LlamaConfig(
+    "gpt2": transformers.GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=64, **TINY),
+    "llama": transformers.LlamaConfig(
         num_hidden_layers=2,
         hidden_size=32,
         intermediate_size=64,
@@ -35,7 +29,7 @@ KEEP_APART = {
     ),
 }
 LEAK = {
-    "opt": OPTConfig(
+    "opt": transformers.OPTConfig(
         num_hidden_layers=2,
         hidden_size=32,
         word_embed_proj_dim=32,
@@ -45,9 +39,11 @@ LEAK = {
         vocab_size=64,
         init_std=0.3,
     ),
-    "bloom": BloomConfig(n_layer=2, hidden_size=32, n_head=2, **TINY),
-    "falcon": FalconConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, **TINY),
-    "mpt": MptConfig(n_layers=2, d_model=32, n_heads=2, max_seq_len=64, **TINY),
+    "bloom": transformers.BloomConfig(n_layer=2, hidden_size=32, n_head=2, **TINY),
+    "falcon": transformers.FalconConfig(
+        num_hidden_layers=2, hidden_size=32, num_attention_heads=2, **TINY
+    ),
+    "mpt": transformers.MptConfig(n_layers=2, d_model=32, n_heads=2, max_seq_len=64, **TINY),
 }
 JOKES = [
     EncodedJoke([0, *range(first, first + length - 2), 0], answer_start=length // 2)
@@ -57,7 +53,7 @@ JOKES = [
 
 def make(config: Any) -> Any:
     torch.manual_seed(0)
-    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+    return transformers.AutoModelForCausalLM.from_config(config)
 
 
 def loss_of_rows(model: Any, tensors: dict[str, torch.Tensor]) -> float:
@@ -112,7 +108,8 @@ def test_losses_a_few_rows_at_a_time_are_those_at_once(monkeypatch: pytest.Monke
         generator.manual_seed(3)
         logits = torch.randn(5, 7, 11, generator=generator, requires_grad=True)
         losses = at_once(logits, labels)
-        losses.pow(2).sum().backward()
+        total: Any = losses.pow(2).sum()
+        total.backward()
         found.append((losses, logits.grad))
     for left, right in zip(*found, strict=True):
         assert torch.equal(left, right)

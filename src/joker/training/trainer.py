@@ -136,7 +136,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     rows = max(1, _LOGITS_AT_ONCE // logits[0].numel())
     if len(logits) <= rows:
         return token_losses_at_once(logits, labels)
-    parts = zip(logits.split(rows), labels.split(rows), strict=True)
+    parts = zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)
     losses: list[torch.Tensor] = [
         checkpoint(token_losses_at_once, *part, use_reentrant=False, preserve_rng_state=False)
         for part in parts
@@ -175,7 +175,8 @@ def joke_rows(
         return pack_jokes(jokes, block_size, pad_id, multiple)
     logger.warning(
         "%s does not keep the jokes of a packed row apart; each joke gets a row of its own, "
-        "so a step sees fewer tokens: raise --batch-size or --gradient-accumulation-steps to make up for it",
+        "so a step sees fewer tokens: raise --batch-size or --gradient-accumulation-steps "
+        "to make up for it",
         type(model).__name__,
     )
     return pad_jokes(jokes, block_size, pad_id, multiple)
@@ -206,7 +207,7 @@ def keeps_jokes_apart(
         return True
     tried.sort(key=len, reverse=True)  # their order in a packed row
     training = model.training
-    model.eval()
+    model.train(False)
     try:
         together, alone = (
             _label_losses(model, rows.tensors)
