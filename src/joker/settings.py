@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     max_prompt_characters: PositiveInt = Field(300, description="Longest prompt.")
     max_body_bytes: PositiveInt = Field(16_384, description="Longest request body.")
     max_count: PositiveInt = Field(10, description="Most jokes of one request.")
-    max_candidates: PositiveInt = Field(8, description="Most candidates of each joke.")
+    max_candidates: PositiveInt = Field(32, description="Most candidates of each joke.")
     max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
     max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
 

@@ -71,7 +71,7 @@ def tell(
     candidates: Annotated[
         int,
         typer.Option(
-            help="Jokes drawn for each one told; the one whose answer fits its question best is."
+            help="Drafts for each joke; the one that the model rates best is told."
         ),
     ] = DEFAULT_CANDIDATES,
     withhold: Annotated[

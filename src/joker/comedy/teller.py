@@ -26,7 +26,7 @@ from joker.core.sampling import Sampling
 from joker.engines.base import Completion, Engine, Hear, Request, is_greedy
 
 DEFAULT_TRIES = 5
-DEFAULT_CANDIDATES = 4
+DEFAULT_CANDIDATES = 16
 """What the entrances ask for; docs/experiments.md has what it does."""
 
 _SEEDS = 2**32
