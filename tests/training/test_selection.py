@@ -9,7 +9,7 @@ from joker.data.sources import Source
 from joker.training.config import TrainingConfig
 from joker.training.selection import select_jokes
 
-RUDE = "".join(f"What ails pump {n}?,It is a shitty pump number {n}.\n" for n in range(20))
+RUDE = "".join(f"What ails pump {n}?,It is a genocidal pump number {n}.\n" for n in range(20))
 GRIM = "".join(f"Why is fusebox {n} dead?,It burned through wire {n}.\n" for n in range(20))
 
 

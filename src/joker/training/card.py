@@ -69,11 +69,8 @@ what it read. It has no understanding of what it says.
 def _flagged(training: Mapping[str, Any]) -> str:
     if not training.get("safe"):
         return "Nothing was left out for being offensive."
-    flagged, near = training.get("jokes_flagged", 0), training.get("jokes_near", 0)
-    said = f"The moderation list flagged {flagged:,} training jokes, which were left out"
-    if not near:
-        return f"{said}."
-    return f"{said}, and so were {near:,}\nwith a word that it is wary of."
+    flagged = training.get("jokes_flagged", 0)
+    return f"Moderation flagged {flagged:,} training jokes as offensive, which were left out."
 
 
 def _corpus(training: Mapping[str, Any]) -> str:

@@ -26,11 +26,12 @@ class TrainingConfig:
     base: str = option("distilgpt2", "Hub name, folder, or new:SIZE (tiny, small, distil, gpt2).")
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
-    safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
+    safe: bool = option(False, "Leave out training jokes that moderation flags as offensive.")
     dedup: bool = option(False, "Train on one joke of each cluster of near-duplicates.")
     min_score: int = option(0, "Leave out clusters in which no post has so many points.")
     extra: str | None = option(
-        None, "CSV or JSONL file of more jokes to train on; near-duplicates of test jokes are left out."
+        None,
+        "CSV or JSONL file of more jokes to train on; near-duplicates of test jokes are left out.",
     )
     punchline_first: bool = option(
         False, "Also learn from the punchline to the question, and invent jokes that way."

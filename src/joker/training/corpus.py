@@ -8,8 +8,8 @@ What is left out, and counted by reason:
 
 - whatever holds a joke of the test split (`joker.data.decontamination`);
 - posts that are no joke, by the rules of `joker.data.parsing`;
-- with ``safe``, jokes that the moderation list flags in any category, and passages of
-  other texts that it flags as offensive in themselves (`GRAVE`);
+- with ``safe``, jokes that moderation flags as offensive, and passages of other
+  texts that it flags so in a category of `GRAVE`;
 - with ``distinct``, all but the first of jokes and posts that are near-copies of one
   another (`joker.data.near_copies`): what is read again and again is learnt by heart.
 
@@ -60,7 +60,7 @@ JOKES = "jokes"
 """The source of jokes laid out as question and answer."""
 
 GRAVE: frozenset[Category] = frozenset({"explicit", "nsfw", "sexist", "racist"})
-"""Categories that no text may hold. Wars, gods and elections stay in what is not a joke."""
+"""Categories in which no text may be offensive. Wars and death stay in what is not a joke."""
 
 TOKENIZER = "tokenizer"
 _PASSAGE_CHARACTERS = 1_500
@@ -82,7 +82,7 @@ class CorpusConfig:
         vocabulary_size: Entries of the tokenizer, special tokens left out.
         posts: Sources whose documents are posts: a title in the first line, then the body.
         left_out: Origins of documents that are not read.
-        safe: Leave out what the moderation list flags.
+        safe: Leave out what moderation flags as offensive.
         distinct: Leave out jokes and posts that are near-copies of one before them.
         characters: Most characters kept of each source; a source that is not named is not read.
             None keeps all of all. The prepared jokes are always kept whole.
@@ -250,7 +250,7 @@ def _holds_enough(made: dict[str, int] | None, config: CorpusConfig) -> bool:
 def _safe_jokes(jokes: Sequence[Joke], safe: bool) -> Iterator[Outcome]:
     moderator = Moderator.default()
     for joke in jokes:
-        flagged = safe and moderator.check(f"{joke.question}\n{joke.answer}")
+        flagged = safe and moderator.withholds(f"{joke.question}\n{joke.answer}")
         reasons = Counter({"flagged": 1} if flagged else {})
         yield Outcome([] if flagged else [Kept("joke", (joke.question, joke.answer))], reasons)
 
@@ -308,7 +308,7 @@ def _check_post(text: str, kept: list[Kept], reasons: Counter[str]) -> None:
         reasons[parsed.reason] += 1
     elif _checks.held_out.in_text(whole):
         reasons["holds a test joke"] += 1
-    elif _checks.config.safe and Moderator.default().check(whole):
+    elif _checks.config.safe and Moderator.default().withholds(whole):
         reasons["flagged"] += 1
     elif parsed.fate == "joke":
         kept.append(Kept("joke", (parsed.question, parsed.answer)))
@@ -334,7 +334,7 @@ def _check_text(text: str, kept: list[Kept], reasons: Counter[str]) -> None:
 def _fault(passage: str) -> str:
     if _checks.config.safe:
         flags = Moderator.default().check(passage)
-        if any(flag.category in GRAVE for flag in flags):
+        if any(flag.severity == "offensive" and flag.category in GRAVE for flag in flags):
             return "flagged passages"
     return "passages that hold a test joke" if _checks.held_out.in_text(passage) else ""
 

@@ -40,7 +40,7 @@ class PretrainingConfig:
     )
     posts: str = option("", "Sources of posts, parsed into jokes where they are: 'humor,other'.")
     leave_out: str = option("", "Origins of documents that are not read: 'someboard,other'.")
-    safe: bool = option(False, "Leave out what the moderation list flags.")
+    safe: bool = option(False, "Leave out what moderation flags as offensive.")
     distinct: bool = option(False, "Read one of jokes and posts that are near-copies.")
     dropout: float = option(0.0, "Share of activations dropped.")
     optimizer: OptimizerKind = option("muon", "Muon for hidden matrices, or AdamW for all.")
