@@ -226,8 +226,7 @@ def test_own_file_is_read_and_its_errors_name_it(tmp_path: Path) -> None:
         Moderator.from_file(tmp_path / "nowhere.txt")
 
 
-LISTED = [category for category in CATEGORIES if category != "other"]
-RULES = [f"{category} {severity}" for category in LISTED for severity in SEVERITIES]
+RULES = [f"{category} {severity}" for category in CATEGORIES for severity in SEVERITIES]
 
 
 def shipped_sections() -> dict[str, list[str]]:
@@ -253,8 +252,8 @@ def test_shipped_sections_are_sorted_without_doubles() -> None:
 def test_shipped_list_has_terms_in_every_category_and_no_idle_group() -> None:
     sections = shipped_sections()
     rules = " ".join(line for name in RULES for line in sections[name])
-    assert all(len(sections[f"{category} topic"]) > 50 for category in LISTED)
-    assert all(sections[f"{category} offensive"] for category in LISTED)
+    assert all(len(sections[f"{category} topic"]) > 50 for category in CATEGORIES)
+    assert all(sections[f"{category} offensive"] for category in CATEGORIES)
     assert [name for name in sections if name.startswith("@") and name not in rules] == []
 
 
@@ -272,7 +271,7 @@ def test_every_shipped_rule_flags_its_own_words() -> None:
 
 def test_no_shipped_rule_stands_in_both_severities() -> None:
     sections = shipped_sections()
-    for category in LISTED:
+    for category in CATEGORIES:
         assert not set(sections[f"{category} offensive"]) & set(sections[f"{category} topic"])
 
 
@@ -331,7 +330,7 @@ def test_everyday_words_are_not_flagged_by_themselves(text: str) -> None:
     ("text", "category"),
     [
         ("She sells p.o.r.n.o.g.r.a.p.h.y by the seashore.", "nsfw"),
-        ("A priest and a rabbi open a bakery.", "religious"),
+        ("A vicar and a rabbi open a bakery.", "religious"),
         ("What did the president tell the senators?", "political"),
         ("Which damn spoon is mine?", "explicit"),
         ("What did the Japanese gardener grow?", "racist"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joker.comedy.moderation import CLASSIFIER, Flag, Moderator
+from joker.comedy.moderation import Flag, Moderator
 from joker.comedy.offence import BUCKETS, OffenceClassifier, features
 
 
@@ -15,22 +15,25 @@ def dislikes(*words: str) -> OffenceClassifier:
     return OffenceClassifier(weights, scale=0.01, threshold=1.0)
 
 
-def test_an_objectionable_text_is_flagged_without_a_rule() -> None:
-    moderator = Moderator("[dark topic]\nthunder", classifier=dislikes("parsnip"))
-    assert moderator.check("Parsnips? Parsnip!") == (Flag("other", "offensive", CLASSIFIER),)
-    assert moderator.withholds("A parsnip.")
-    assert not moderator.withholds("A turnip in the thunder.")
+OWN = Moderator("[dark topic]\nthunder", classifier=dislikes("parsnip"))
 
 
-def test_rules_and_classifier_are_told_apart() -> None:
-    moderator = Moderator("[dark topic]\nthunder", classifier=dislikes("parsnip"))
-    assert moderator.match_rules("Thunder, parsnip") == (Flag("dark", "topic", "thunder"),)
-    assert len(moderator.check("Thunder, parsnip")) == 2
+def test_a_topic_is_offensive_where_the_classifier_says_so() -> None:
+    assert OWN.check("Thunder, parsnip!") == (Flag("dark", "offensive", "thunder"),)
+    assert OWN.check("Thunder, turnip!") == (Flag("dark", "topic", "thunder"),)
+    assert OWN.withholds("Thunder, parsnip!")
+
+
+def test_a_text_without_a_topic_is_left_alone() -> None:
+    assert OWN.check("Parsnips? Parsnip!") == ()
+
+
+def test_rules_are_matched_without_the_classifier() -> None:
+    assert OWN.match_rules("Thunder, parsnip") == (Flag("dark", "topic", "thunder"),)
 
 
 def test_disguised_letters_are_read_as_what_they_look_like() -> None:
-    moderator = Moderator("", classifier=dislikes("parsnip"))
-    assert moderator.withholds("ｐａｒｓｎｉｐ")
+    assert OWN.withholds("ｐａｒｓｎｉｐ in the thunder")
 
 
 def test_no_words_are_never_offensive() -> None:

@@ -3,7 +3,7 @@
 Training drops offensive jokes from the bundled model's data, the teller keeps them from
 being told in safe mode, and evaluation counts them. The rules are data: ``moderation.txt``
 beside this module, which explains its own notation. A classifier (`joker.comedy.offence`)
-adds what the rules of the package's own list miss.
+says which mentions of a topic are offensive where no single word is.
 
 Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
 """
@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from importlib import resources
 from itertools import product
@@ -24,15 +24,11 @@ from typing import Literal, get_args
 from joker.comedy.offence import OffenceClassifier
 from joker.core.errors import InputError
 
-Category = Literal[
-    "explicit", "nsfw", "sexist", "racist", "religious", "political", "dark", "other"
-]
+Category = Literal["explicit", "nsfw", "sexist", "racist", "religious", "political", "dark"]
 Severity = Literal["offensive", "topic"]
 
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-CLASSIFIER = "classifier"
-"""The term of a flag that no rule raised."""
 
 _LIST = "moderation.txt"
 _ALLOWED = "allowed"
@@ -76,7 +72,7 @@ class Flag:
     Attributes:
         category: What kind of offence or subject.
         severity: ``offensive``, or ``topic`` for a subject or tone that offends few.
-        term: The list's line that matched, or `CLASSIFIER`.
+        term: The list's line that matched.
     """
 
     category: Category
@@ -90,8 +86,7 @@ class Moderator:
     Args:
         source: The list, in the notation of ``moderation.txt``.
         name: What the list is called in errors.
-        classifier: Also flags what it takes for offensive, as ``other``; it must have been trained
-            with this list.
+        classifier: Tells which topics are offensive where they stand; trained with this list.
 
     Raises:
         InputError: If a line is not in the notation.
@@ -139,11 +134,15 @@ class Moderator:
         return cls(source, str(path))
 
     def check(self, text: str) -> tuple[Flag, ...]:
-        """Return every flag of a text in the order of `CATEGORIES`; none: nothing was found."""
+        """Return every flag of a text in the order of `CATEGORIES`; none: nothing was found.
+
+        Topics of a text that the classifier takes for offensive are offensive, too.
+        """
         flags = self.match_rules(text)
-        rules = [(flag.category, flag.severity, flag.term) for flag in flags]
-        if self._classifier and self._classifier.is_offensive(fold_words(text), rules):
-            flags = (*flags, Flag("other", "offensive", CLASSIFIER))
+        if self._classifier and any(flag.severity == "topic" for flag in flags):
+            rules = [(flag.category, flag.severity, flag.term) for flag in flags]
+            if self._classifier.is_offensive(fold_words(text), rules):
+                return tuple(replace(flag, severity="offensive") for flag in flags)
         return flags
 
     def match_rules(self, text: str) -> tuple[Flag, ...]:

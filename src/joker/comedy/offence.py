@@ -1,6 +1,6 @@
 """The offence classifier: a linear model over hashed words and the moderation list's flags.
 
-It judges what no single rule can, such as harmless words that offend together. Only
+It judges what no single rule can: whether a joke that touches a topic is offensive. Only
 sums of hashed features ship, so no joke can be read from its file. It is trained by
 ``tools/train_offence_classifier.py``.
 """
