@@ -81,8 +81,8 @@ def askable(held_out: HeldOut, limit: int) -> list[Joke]:
     """Return inoffensive jokes whose questions end as such, no two of one cluster."""
     pairs = zip(held_out.clusters, held_out.jokes, strict=True)
     one_each = {cluster: joke for cluster, joke in pairs if joke.question.endswith("?")}
-    check = Moderator.default().check
-    jokes = [joke for joke in one_each.values() if not check(f"{joke.question}\n{joke.answer}")]
+    withholds = Moderator.default().withholds
+    jokes = [joke for joke in one_each.values() if not withholds(f"{joke.question}\n{joke.answer}")]
     return [jokes[i] for i in np.random.default_rng(SEED).permutation(len(jokes))[:limit]]
 
 

@@ -97,7 +97,7 @@ async def drive(jobs: int, workers: int) -> None:
     room = asyncio.Semaphore(OUTSTANDING)
 
     async def one(seed: int) -> Job:
-        request = JokeRequest("", 1, Sampling(), seed, withheld=(), candidates=1)
+        request = JokeRequest("", 1, Sampling(), seed, safe=False, candidates=1)
         async with room:
             job = await queue.submit(request)
             return await queue.wait(job.id, PATIENCE_SECONDS)

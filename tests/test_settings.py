@@ -124,7 +124,7 @@ def test_the_bundled_model_tells_in_this_process() -> None:
     async def scenario() -> None:
         queue = open_queue(read_settings(workers=2))
         assert isinstance(queue, InProcessQueue)
-        request = JokeRequest("Why do", 2, Sampling(), 7, withheld=(), candidates=1)
+        request = JokeRequest("Why do", 2, Sampling(), 7, safe=False, candidates=1)
         jobs = [await queue.submit(request) for _ in range(3)]
         told = [await queue.wait(job.id, 50) for job in jobs]
         assert {job.state for job in told} == {State.SUCCESS}

@@ -25,6 +25,7 @@ NEEDED = (
     "joker/api/page/static/page.css",
     "joker/api/page/static/page.js",
     "joker/comedy/moderation.txt",
+    "joker/comedy/offence.npz",
     "joker/jobs/records.lua",
     "joker/models/bundled/joker.json",
     "joker/models/bundled/fingerprints.npz",

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     )
 
     moderation_list: Path | None = Field(
-        None, description="Moderation list; by default the one that comes with the package."
+        None,
+        description="Moderation list, in place of the package's own and its classifier.",
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")

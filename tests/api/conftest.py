@@ -49,7 +49,7 @@ def broker_with_worker(
 
     async def until_ready() -> None:
         queue = CeleryRedisQueue(url, deadline_seconds=300)
-        job = await queue.submit(JokeRequest("", 1, Sampling(), 7, withheld=(), candidates=1))
+        job = await queue.submit(JokeRequest("", 1, Sampling(), 7, safe=False, candidates=1))
         assert (await queue.wait(job.id, 300)).state is State.SUCCESS
         await queue.close()
 

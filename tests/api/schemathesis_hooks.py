@@ -15,5 +15,5 @@ def filter_case(context: schemathesis.HookContext, case: schemathesis.Case[Any])
     """Say whether a case is worth trying."""
     keys = set(case.query or ()) | set(case.body if isinstance(case.body, dict) else ())
     headers = {name.lower() for name in case.headers or ()}
-    apart = not TOGETHER & keys and not keys >= {"safe", "withhold"}
+    apart = not TOGETHER & keys and not keys >= {"safe", "exclude_categories"}
     return apart and "idempotency-key" not in headers

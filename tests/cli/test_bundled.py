@@ -38,9 +38,9 @@ def test_its_questions_differ(told: list[dict[str, str]]) -> None:
     assert len({joke["question"] for joke in told}) >= 45
 
 
-def test_none_of_its_jokes_is_flagged(told: list[dict[str, str]]) -> None:
-    check = Moderator.default().check
-    assert not [joke for joke in told if check(f"{joke['question']}\n{joke['answer']}")]
+def test_none_of_its_jokes_is_offensive(told: list[dict[str, str]]) -> None:
+    withholds = Moderator.default().withholds
+    assert not [joke for joke in told if withholds(f"{joke['question']}\n{joke['answer']}")]
 
 
 def test_its_folder_describes_itself() -> None:

@@ -63,8 +63,9 @@ def test_a_drawn_seed_stands_in_the_json_alone(tiny_folder: ModelFolder) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--withhold", "rude"],
-        ["--withhold", "racist", "--unsafe"],
+        ["--exclude-categories", "rude"],
+        ["--exclude-categories", "racist,"],
+        ["--exclude-categories", "racist", "--unsafe"],
         ["-n", "0"],
         ["--seed", "-1"],
         ["--tries", "0"],

@@ -5,13 +5,12 @@ import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joker.comedy.moderation import Category, Flag, Moderator
+from joker.comedy.moderation import CATEGORIES, SEVERITIES, Category, Flag, Moderator
 from joker.core.errors import InputError
 from joker.core.joke import Joke
 
@@ -24,20 +23,18 @@ OWN = Moderator(
     badger
     pony
 
-    [explicit]        # a comment
+    [explicit topic]        # a comment
     blast
     botherat*
     *confound*
     what's up
     silly old moose
 
-    [dark]
+    [dark offensive]
     @animal + cliff | ravine
-    thunder + lightning
 
-    [wary]
-    @animal
-    storm*
+    [dark topic]
+    thunder + lightning
 
     [allowed]
     blast furnace
@@ -50,11 +47,30 @@ def terms(text: str, moderator: Moderator = OWN) -> list[str]:
     return [flag.term for flag in moderator.check(text)]
 
 
-def test_check_names_category_and_line_of_every_flag_in_the_lists_order() -> None:
-    assert OWN.check("Thunder! Then lightning. Oh blast.") == (
-        Flag("explicit", "blast"),
-        Flag("dark", "thunder + lightning"),
+def test_check_names_category_severity_and_line_of_every_flag() -> None:
+    assert OWN.check("Thunder! Then lightning. Oh blast, a badger in a ravine.") == (
+        Flag("explicit", "topic", "blast"),
+        Flag("dark", "offensive", "@animal + cliff | ravine"),
+        Flag("dark", "topic", "thunder + lightning"),
     )
+
+
+def test_safe_mode_withholds_offence_and_lets_topics_pass() -> None:
+    assert OWN.withholds("The badger fell off a cliff.")
+    assert not OWN.withholds("Oh blast, thunder and lightning!")
+    assert not OWN.withholds("Why did the kettle sing?")
+
+
+def test_an_excluded_category_withholds_its_topics_too() -> None:
+    assert OWN.withholds("Thunder and lightning!", exclude_categories=["dark"])
+    assert not OWN.withholds("Thunder and lightning!", exclude_categories=["explicit"])
+    assert OWN.withholds("The badger fell off a cliff.", exclude_categories=["explicit"])
+
+
+def test_unsafe_withholds_excluded_categories_alone() -> None:
+    assert not OWN.withholds("The badger fell off a cliff.", safe=False)
+    assert not OWN.withholds("A badger, a cliff", safe=False, exclude_categories=["explicit"])
+    assert OWN.withholds("Oh blast", safe=False, exclude_categories=["explicit"])
 
 
 def test_check_of_harmless_or_empty_text_finds_nothing() -> None:
@@ -147,7 +163,7 @@ def test_disguised_word_is_found(text: str) -> None:
     ],
 )
 def test_numbers_and_signs_of_everyday_text_stay_innocent(text: str) -> None:
-    assert Moderator.default().check(text) == ()
+    assert not Moderator.default().withholds(text)
 
 
 WORDS = st.sampled_from(
@@ -178,11 +194,15 @@ def test_any_text_is_checked(text: str) -> None:
     ("source", "message"),
     [
         ("blast", "line 1: 'blast' stands before any"),
-        ("[rude]\nblast", "line 1: there is no category 'rude'"),
-        ("[dark]\nBlast", "line 2: cannot read 'Blast'"),
-        ("[dark]\nbl*st", "line 2: cannot read 'bl*st'"),
-        ("[dark]\na + ", "line 2: cannot read 'a +'"),
-        ("[dark]\n@animal + cliff", "line 2: cannot read '@animal'"),
+        ("[rude topic]\nblast", "line 1: there is no category 'rude'; choose explicit, nsfw"),
+        ("[dark]", "line 1: [dark] lacks a severity; write [dark offensive] or [dark topic]"),
+        ("[dark mild]", "line 1: there is no severity 'mild'; choose offensive, topic"),
+        ("[allowed topic]", "line 1: [allowed] takes no severity; write [allowed]"),
+        ("[@animal topic]", "line 1: [@animal] takes no severity; write [@animal]"),
+        ("[dark topic]\nBlast", "line 2: cannot read 'Blast'"),
+        ("[dark topic]\nbl*st", "line 2: cannot read 'bl*st'"),
+        ("[dark topic]\na + ", "line 2: cannot read 'a +'"),
+        ("[dark topic]\n@animal + cliff", "line 2: cannot read '@animal'"),
         ("[@animal]\n@animal", "line 2: cannot read '@animal'"),
         ("[allowed]\nblast + furnace", "line 2: cannot read 'blast + furnace'"),
         ("[dark", "line 1: '[dark' stands before any"),
@@ -195,13 +215,18 @@ def test_unreadable_line_is_named(source: str, message: str) -> None:
 
 def test_own_file_is_read_and_its_errors_name_it(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
-    path.write_text("[political]\npudding tax\n", encoding="utf-8")
-    assert terms("The pudding tax!", Moderator.from_file(path)) == ["pudding tax"]
+    path.write_text("[political offensive]\npudding tax\n", encoding="utf-8")
+    own = Moderator.from_file(path)
+    assert own.check("The pudding tax!") == (Flag("political", "offensive", "pudding tax"),)
+    assert own.withholds("The pudding tax!")
     path.write_text("[puddings]", encoding="utf-8")
     with pytest.raises(InputError, match=r"own\.txt, line 1"):
         Moderator.from_file(path)
     with pytest.raises(InputError, match=r"cannot read the moderation list .*nowhere\.txt"):
         Moderator.from_file(tmp_path / "nowhere.txt")
+
+
+RULES = [f"{category} {severity}" for category in CATEGORIES for severity in SEVERITIES]
 
 
 def shipped_sections() -> dict[str, list[str]]:
@@ -226,41 +251,36 @@ def test_shipped_sections_are_sorted_without_doubles() -> None:
 
 def test_shipped_list_has_terms_in_every_category_and_no_idle_group() -> None:
     sections = shipped_sections()
-    rules = " ".join(line for category in get_args(Category) for line in sections[category])
-    assert all(len(sections[category]) > 50 for category in get_args(Category))
+    rules = " ".join(line for name in RULES for line in sections[name])
+    assert all(len(sections[f"{category} topic"]) > 50 for category in CATEGORIES)
+    assert all(sections[f"{category} offensive"] for category in CATEGORIES)
     assert [name for name in sections if name.startswith("@") and name not in rules] == []
 
 
 def test_every_shipped_rule_flags_its_own_words() -> None:
     sections, moderator = shipped_sections(), Moderator.default()
-    for category in get_args(Category):
-        for line in sections[category]:
+    for name in RULES:
+        category, _, severity = name.partition(" ")
+        for line in sections[name]:
             sides = [side.split(" | ")[0] for side in line.split(" + ")]
             words = [sections[side][0] if side.startswith("@") else side for side in sides]
             found = moderator.check(" so ".join(words).replace("*", ""))
-            assert Flag(category, line.replace("'", " ")) in found, line
+            named = {(flag.category, flag.severity, flag.term) for flag in found}
+            assert (category, severity, line.replace("'", " ")) in named, line
 
 
-def test_words_to_be_wary_of_flag_nothing_and_are_found_in_every_disguise() -> None:
-    for text in ("A storm came up.", "Two ponies", "STORMY", "st0rm", "s t o r m"):
-        assert OWN.is_near(text)
-        assert OWN.check(text) == ()
-    assert not OWN.is_near("Her pony tail met a brainstorm.")
-    assert not OWN.is_near("Blast!")
-
-
-def test_every_shipped_word_to_be_wary_of_is_found() -> None:
-    for line in shipped_sections()["wary"]:
-        for term in shipped_sections()[line] if line.startswith("@") else [line]:
-            assert Moderator.default().is_near(term.replace("*", "")), term
+def test_no_shipped_rule_stands_in_both_severities() -> None:
+    sections = shipped_sections()
+    for category in CATEGORIES:
+        assert not set(sections[f"{category} offensive"]) & set(sections[f"{category} topic"])
 
 
 def test_every_shipped_allowance_is_needed_and_works() -> None:
-    without = Moderator(SHIPPED.partition("[allowed]")[0])
+    without, shipped = Moderator(SHIPPED.partition("[allowed]")[0]), Moderator.default()
     for phrase in shipped_sections()["allowed"]:
         text = phrase.replace("*", "")
-        assert without.check(text), phrase
-        assert not Moderator.default().check(text), phrase
+        assert without.match_rules(text), phrase
+        assert not shipped.match_rules(text), phrase
 
 
 @pytest.mark.parametrize(
@@ -284,7 +304,8 @@ def test_every_shipped_allowance_is_needed_and_works() -> None:
     ],
 )
 def test_innocent_words_are_no_false_alarms(text: str) -> None:
-    assert Moderator.default().check(text) == ()
+    assert not Moderator.default().match_rules(text)
+    assert not Moderator.default().withholds(text)
 
 
 @pytest.mark.parametrize(
@@ -301,26 +322,70 @@ def test_innocent_words_are_no_false_alarms(text: str) -> None:
     ],
 )
 def test_everyday_words_are_not_flagged_by_themselves(text: str) -> None:
-    assert Moderator.default().check(text) == ()
+    assert not Moderator.default().match_rules(text)
+    assert not Moderator.default().withholds(text)
 
 
 @pytest.mark.parametrize(
     ("text", "category"),
     [
-        ("What the f*ck is in this tea?", "explicit"),
-        ("Who put sh1t in my shoe?", "explicit"),
-        ("She sells p.o.r.n by the seashore.", "nsfw"),
-        ("Why do women talk so much?", "sexist"),
-        ("What do you call a Mexican in a bakery?", "racist"),
-        ("A priest and a rabbi open a bakery.", "religious"),
+        ("She sells p.o.r.n.o.g.r.a.p.h.y by the seashore.", "nsfw"),
+        ("A vicar and a rabbi open a bakery.", "religious"),
         ("What did the president tell the senators?", "political"),
-        ("He joined a support group for suicidal bakers.", "dark"),
-        ("Where were you on 9/11?", "dark"),
-        ("What is worse than a baby in a blender?", "dark"),
+        ("Which damn spoon is mine?", "explicit"),
+        ("What did the Japanese gardener grow?", "racist"),
+        ("Why is the ugly duckling late?", "sexist"),
+        ("What did the murderer knit?", "dark"),
+        ("Where do ghosts and skeletons dine? At the morgue.", "dark"),
     ],
 )
-def test_shipped_list_flags_what_strangers_should_not_meet(text: str, category: Category) -> None:
-    assert category in {flag.category for flag in Moderator.default().check(text)}
+def test_a_topic_is_named_and_told_in_safe_mode(text: str, category: Category) -> None:
+    flags = Moderator.default().check(text)
+    assert {(flag.category, flag.severity) for flag in flags} == {(category, "topic")}
+    assert not Moderator.default().withholds(text)
+    assert Moderator.default().withholds(text, exclude_categories=[category])
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [
+        ("Who put a c*nt in this tea?", "explicit"),
+        ("Why do women talk so much?", "sexist"),
+        ("Why do you never trust a beaner?", "racist"),
+        ("What is worse than a baby in a blender?", "dark"),
+        ("He joked about genocide at dinner.", "dark"),
+        ("What did the altar boy say?", "religious"),
+    ],
+)
+def test_what_strangers_should_not_meet_is_withheld(text: str, category: Category) -> None:
+    flags = Moderator.default().check(text)
+    assert (category, "offensive") in {(flag.category, flag.severity) for flag in flags}
+    assert Moderator.default().withholds(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Why did the vicar bring a ladder to church? The hymns were too high.",
+        "What do you call a politician in a lift? A rising star.",
+        "Why did the Irish chef salt the soup? It was a wee bit bland.",
+        "What did the ghost order at the bar? Any spirit will do.",
+        "Why did the pirate go to school? To improve his arrr-ticulation.",
+        "What is a vampire's favourite fruit? A blood orange.",
+        "How does a French baker greet the morning? With a roll of the dough.",
+        "Why did my wife buy two umbrellas? One was for a rainy day.",
+        "What did the old man say to the duck? Put it on my bill.",
+        "Why did the bride carry a spoon? She wanted to stir things up.",
+        "What do you call a dinosaur with good manners? A please-iosaur.",
+        "How many programmers does it take to change a light bulb? None, it is hardware.",
+        "Why was the maths book sad? It had too many problems.",
+        "Why did the girl bring a pencil to bed? To draw the curtains.",
+        "What did the doctor tell the man who swallowed a clock? Give it time.",
+        "Why did Moses need a map? He was lost in the desert for years.",
+    ],
+)
+def test_harmless_jokes_are_told(text: str) -> None:
+    assert not Moderator.default().withholds(text)
 
 
 def test_long_and_hostile_text_is_checked() -> None:

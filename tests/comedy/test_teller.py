@@ -260,23 +260,34 @@ def test_a_prompt_too_long_for_the_model_is_refused(engine: Engine) -> None:
         Teller(engine).tell("why " * 500)
 
 
-def test_a_flagged_joke_is_tried_again_unless_told_otherwise() -> None:
-    rude = f"? <|answer|> A shitty rug.{END}"
+def test_an_offensive_joke_is_tried_again_unless_told_otherwise() -> None:
+    rude = f"? <|answer|> A genocidal rug.{END}"
     endings = iter([rude, f"? <|answer|> A woollen rug.{END}"])
     engine = ScriptedEngine(lambda _: next(endings))
     (told,) = Teller(engine).tell("What lies on floors", seed=1)
     assert (told.joke.answer, told.tries) == ("A woollen rug.", 2)
     engine = ScriptedEngine(lambda _: rude)
-    (told,) = Teller(engine).tell("What lies on floors", seed=1, withheld=())
-    assert told.joke.answer == "A shitty rug."
-    (told,) = Teller(engine).tell("What lies on floors", seed=1, withheld=("racist", "dark"))
-    assert told.joke.answer == "A shitty rug."
+    (told,) = Teller(engine).tell("What lies on floors", seed=1, safe=False)
+    assert told.joke.answer == "A genocidal rug."
+
+
+def test_a_topic_is_told_in_safe_mode_unless_its_category_is_excluded() -> None:
+    topical = f"? <|answer|> The senators.{END}"
+    endings = iter([topical, f"? <|answer|> A woollen rug.{END}"])
+    engine = ScriptedEngine(lambda _: topical)
+    (told,) = Teller(engine).tell("What lies on floors", seed=1)
+    assert told.joke.answer == "The senators."
+    (told,) = Teller(engine).tell("What lies on floors", seed=1, exclude_categories=["dark"])
+    assert told.joke.answer == "The senators."
+    engine = ScriptedEngine(lambda _: next(endings))
+    (told,) = Teller(engine).tell("What lies on floors", seed=1, exclude_categories=["political"])
+    assert told.joke.answer == "A woollen rug."
 
 
 def test_a_prompt_that_is_flagged_itself_is_said_to_be_withheld() -> None:
     engine = ScriptedEngine(lambda _: f"? <|answer|> A rug.{END}")
-    with pytest.raises(UntoldError, match="withheld by the moderation list"):
-        Teller(engine).tell("What shitty thing", seed=1)
+    with pytest.raises(UntoldError, match="withheld by moderation"):
+        Teller(engine).tell("What genocidal thing", seed=1)
 
 
 OLD = Joke("Which clock is late?", "The one that stopped to ask the way!!!")

@@ -60,13 +60,13 @@ def test_nobody_sees_candidates_that_may_not_be_told() -> None:
 
 
 def test_what_the_list_flags_is_not_shown_in_safe_mode() -> None:
-    engine = ScriptedEngine(lambda _: f" is it?{MARKER}It is a shitty and so on.{END}")
+    engine = ScriptedEngine(lambda _: f" is it?{MARKER}It is a genocidal and so on.{END}")
     safe, unsafe = Audience(), Audience()
     with pytest.raises(UntoldError):
         Teller(engine).tell("Which", seed=7, watch=safe)
-    Teller(engine).tell("Which", seed=7, withheld=(), watch=unsafe)
+    Teller(engine).tell("Which", seed=7, safe=False, watch=unsafe)
     assert {answer for _, _, answer in safe.drafts} == {"", "It", "It is", "It is a"}
-    assert "It is a shitty and so" in {answer for _, _, answer in unsafe.drafts}
+    assert "It is a genocidal and so" in {answer for _, _, answer in unsafe.drafts}
 
 
 def test_jokes_are_heard_as_soon_as_they_are_certain() -> None:

@@ -46,7 +46,7 @@ def make_request() -> MakeRequest:
     """Return ``make(prompt="", count=2, seed=7)``, which gives a request."""
 
     def make(prompt: str = "", count: int = 2, seed: int = 7) -> JokeRequest:
-        return JokeRequest(prompt, count, Sampling(), seed, withheld=(), candidates=1)
+        return JokeRequest(prompt, count, Sampling(), seed, safe=False, candidates=1)
 
     return make
 

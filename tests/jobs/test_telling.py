@@ -42,7 +42,7 @@ class Told:
 
 
 def request(seed: int = 7, **sampling: float) -> JokeRequest:
-    return JokeRequest("Why do", 2, Sampling(**sampling), seed, withheld=(), candidates=1)  # type: ignore[arg-type]
+    return JokeRequest("Why do", 2, Sampling(**sampling), seed, safe=False, candidates=1)  # type: ignore[arg-type]
 
 
 def make_work(

@@ -12,7 +12,7 @@ from joker.data.sources import Source
 from joker.training.config import TrainingConfig
 from joker.training.selection import read_jokes, select_jokes
 
-RUDE = "".join(f"What ails pump {n}?,It is a shitty pump number {n}.\n" for n in range(20))
+RUDE = "".join(f"What ails pump {n}?,It is a genocidal pump number {n}.\n" for n in range(20))
 
 NEW = (
     Joke("Why did the sundial apply for night shifts?", "It wanted to work on its dark side."),
@@ -59,7 +59,7 @@ def test_safe_leaves_out_flagged_jokes_and_counts_them(mixed: PreparedData) -> N
 
 
 def test_safe_leaves_out_flagged_extra_jokes_too(prepared: PreparedData, tmp_path: Path) -> None:
-    rude = Joke("What ails the village pump?", "It is a shitty pump.")
+    rude = Joke("What ails the village pump?", "It is a genocidal pump.")
     extra = write_jokes(tmp_path / "extra.csv", [(NEW[0], 0), (rude, 0)])
     selection = select_jokes(prepared, TrainingConfig(safe=True, extra=extra))
     assert selection.flagged == 1

@@ -10,11 +10,8 @@ import base64
 import binascii
 import json
 
-from joker.comedy.moderation import CATEGORIES
 from joker.core.errors import UnknownJobError
 from joker.jobs.job import JokeRequest
-
-_ALL = 1  # shorter than all categories
 
 
 def link_to(request: JokeRequest, seed: int) -> str:
@@ -23,7 +20,7 @@ def link_to(request: JokeRequest, seed: int) -> str:
     recipe = (
         request.prompt,
         seed,
-        _ALL if request.withheld == CATEGORIES else request.withheld,
+        request.exclude_categories or int(request.safe),
         request.candidates,
         sampling.temperature,
         sampling.top_k,
@@ -55,7 +52,8 @@ def read_link(link_id: str) -> dict[str, object]:
     return {
         "prompt": prompt,
         "seed": seed,
-        "withhold": CATEGORIES if withheld == _ALL else withheld,
+        "safe": withheld != 0,
+        "exclude_categories": [] if withheld in (0, 1) else withheld,
         "candidates": candidates,
         "temperature": temperature,
         "top_k": top_k,

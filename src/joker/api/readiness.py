@@ -18,7 +18,7 @@ from joker.jobs.queue import JobQueue
 _FRESH_SECONDS = 60.0
 _QUEUE_SECONDS = 2.0
 _PROBE_SECONDS = 10.0
-_PROBE = JokeRequest(prompt="", count=1, sampling=Sampling(), seed=1, withheld=(), candidates=1)
+_PROBE = JokeRequest(prompt="", count=1, sampling=Sampling(), seed=1, safe=False, candidates=1)
 
 
 class Readiness:

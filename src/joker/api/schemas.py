@@ -51,14 +51,14 @@ Seed = Annotated[
 ]
 Safe = Annotated[
     bool,
-    Field(description="Withhold what the moderation list flags, whatever for.", examples=[True]),
+    Field(description="Withhold what moderation flags as offensive.", examples=[True]),
 ]
-Withhold = Annotated[
-    list[Category] | None,
+ExcludeCategories = Annotated[
+    list[Category],
     Field(
         max_length=len(CATEGORIES),
-        description="Withhold only what is flagged for one of these categories; instead of `safe`.",
-        examples=[["explicit", "racist"]],
+        description="Also withhold what is flagged for one of these categories, even a mere topic.",
+        examples=[["political", "religious"]],
     ),
 ]
 Candidates = Annotated[
@@ -120,7 +120,7 @@ class JokeOptions(BaseModel):
     prompt: Prompt = ""
     n: Count = 1
     safe: Safe = True
-    withhold: Withhold = None
+    exclude_categories: ExcludeCategories = []
     seed: Seed = None
     candidates: Candidates = None
     temperature: Temperature = SAMPLING.temperature
@@ -139,21 +139,19 @@ class JokeOptions(BaseModel):
                 self.temperature, self.top_k, self.top_p, self.max_new_tokens, tuple(self.stop)
             ),
             seed=seed if self.seed is None else self.seed,
-            withheld=self._withheld(),
+            safe=self.safe,
+            exclude_categories=read_categories(self.exclude_categories),
             candidates=candidates if self.candidates is None else self.candidates,
             deadline_seconds=self.deadline_seconds,
         )
 
     @model_validator(mode="after")
     def _one_rule_only(self) -> Self:
-        if self.withhold is not None and "safe" in self.model_fields_set:
-            raise ValueError("'safe' withholds all categories or none, 'withhold' some; give one")
+        if self.exclude_categories and not self.safe:
+            raise ValueError(
+                "'safe': false withholds nothing, 'exclude_categories' something; give one of them"
+            )
         return self
-
-    def _withheld(self) -> tuple[Category, ...]:
-        if self.withhold is None:
-            return CATEGORIES if self.safe else ()
-        return read_categories(self.withhold)
 
 
 def _describe_body(schema: dict[str, Any]) -> None:

@@ -70,15 +70,13 @@ def tell(
     ] = DEFAULT_TRIES,
     candidates: Annotated[
         int,
-        typer.Option(
-            help="Drafts for each joke; the one that the model rates best is told."
-        ),
+        typer.Option(help="Drafts for each joke; the one that the model rates best is told."),
     ] = DEFAULT_CANDIDATES,
-    withhold: Annotated[
+    exclude_categories: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Withhold only what the moderation list flags as {', '.join(CATEGORIES)}; "
-            "may be repeated. By default all are withheld.",
+            help="Also withhold what moderation flags for these categories, even a mere topic: "
+            f"{', '.join(CATEGORIES)}; comma-separated or repeated.",
             show_default=False,
         ),
     ] = None,
@@ -97,13 +95,20 @@ def tell(
         open_engine(folder, engine),
         fingerprints=Fingerprints.read(folder.path),
     )
-    if unsafe and withhold:
-        raise InputError("--unsafe withholds nothing, --withhold something; give one of them")
-    withheld = read_categories(withhold) if withhold else () if unsafe else CATEGORIES
+    if unsafe and exclude_categories:
+        raise InputError(
+            "--unsafe withholds nothing, --exclude-categories something; give one of them"
+        )
+    named = ",".join(exclude_categories or ())
+    excluded = read_categories(name.strip() for name in named.split(",")) if named else ()
     show = _show_json if as_json else _show_text
     chosen_seed = draw_seed() if seed is None else seed
     try:
-        show(teller.tell(prompt, count, sampling, chosen_seed, tries, candidates, withheld))
+        show(
+            teller.tell(
+                prompt, count, sampling, chosen_seed, tries, candidates, not unsafe, excluded
+            )
+        )
     except UntoldError as error:
         show(error.told)
         raise

@@ -1,11 +1,11 @@
-"""Moderation: which listed words and phrases a text holds, and of which category.
+"""Moderation: what in a text may offend, of which category, and how severely.
 
-Training drops flagged jokes from the bundled model's data, the teller keeps flagged
-jokes from being told in safe mode, and evaluation counts them. The list is data:
-``moderation.txt`` beside this module, which explains its own notation.
+Training drops offensive jokes from the bundled model's data, the teller keeps them from
+being told in safe mode, and evaluation counts them. The rules are data: ``moderation.txt``
+beside this module, which explains its own notation. A classifier (`joker.comedy.offence`)
+says which mentions of a topic are offensive where no single word is.
 
-A list knows words, not meaning; ``docs/moderation.md`` says what it cannot see. What
-to do about a flag is left to the callers.
+Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
+from joker.comedy.offence import OffenceClassifier
 from joker.core.errors import InputError
 
 Category = Literal["explicit", "nsfw", "sexist", "racist", "religious", "political", "dark"]
+Severity = Literal["offensive", "topic"]
 
 CATEGORIES: tuple[Category, ...] = get_args(Category)
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
 _LIST = "moderation.txt"
 _ALLOWED = "allowed"
-_WARY = "wary"
-_SECTION = re.compile(r"\[(@?[a-z]+)\]")
+_SECTION = re.compile(r"\[(@?[a-z]+)(?: ([a-z]+))?\]")
 _TERM = re.compile(r"[a-z0-9]+\*?(?: [a-z0-9]+\*?)*|\*[a-z0-9]+\*")
 
 _LOOK_ALIKES = {
@@ -66,11 +70,13 @@ class Flag:
     """Why a text is flagged.
 
     Attributes:
-        category: What kind of offence.
+        category: What kind of offence or subject.
+        severity: ``offensive``, or ``topic`` for a subject or tone that offends few.
         term: The list's line that matched.
     """
 
     category: Category
+    severity: Severity
     term: str
 
 
@@ -80,12 +86,16 @@ class Moderator:
     Args:
         source: The list, in the notation of ``moderation.txt``.
         name: What the list is called in errors.
+        classifier: Tells which topics are offensive where they stand; trained with this list.
 
     Raises:
         InputError: If a line is not in the notation.
     """
 
-    def __init__(self, source: str, name: str = _LIST) -> None:
+    def __init__(
+        self, source: str, name: str = _LIST, *, classifier: OffenceClassifier | None = None
+    ) -> None:
+        self._classifier = classifier
         sections = _sections(source, name)
         allowed = "|".join(map(_pattern, sections.get(_ALLOWED, []))) or "(?!)"
         self._allowed = re.compile(rf"\b(?:{allowed})\b")
@@ -94,17 +104,14 @@ class Moderator:
         self._terms: defaultdict[str, list[_Term]] = defaultdict(list)  # by one of their words
         self._fragments: list[tuple[str, str]] = []
         self._lone_words: defaultdict[str, list[str]] = defaultdict(list)  # by first letter
-        for category in CATEGORIES:
-            for line in sections.get(category, []):
+        for category, severity in product(CATEGORIES, SEVERITIES):
+            for line in sections.get(f"{category} {severity}", []):
                 parts = line.split(" + ")
                 self._rules_of[parts[0]].append(len(self._rules))
-                self._rules.append((Flag(category, line), frozenset(parts)))
+                self._rules.append((Flag(category, severity, line), frozenset(parts)))
         for part in dict.fromkeys(part for _, parts in self._rules for part in parts):
             for term in _terms(part, sections):
                 self._add(term, part)
-        for line in sections.get(_WARY, []):
-            for term in _terms(line, sections):
-                self._add(term, _WARY)
         self._longest_key = max(map(len, self._terms), default=0)
         self._terms_with = lru_cache(maxsize=1 << 13)(self._find_terms)
 
@@ -127,14 +134,39 @@ class Moderator:
         return cls(source, str(path))
 
     def check(self, text: str) -> tuple[Flag, ...]:
-        """Return every flag of a text in the list's order; none means nothing was found."""
+        """Return every flag of a text in the order of `CATEGORIES`; none: nothing was found.
+
+        Topics of a text that the classifier takes for offensive are offensive, too.
+        """
+        flags = self.match_rules(text)
+        if self._classifier and any(flag.severity == "topic" for flag in flags):
+            rules = [(flag.category, flag.severity, flag.term) for flag in flags]
+            if self._classifier.is_offensive(fold_words(text), rules):
+                return tuple(replace(flag, severity="offensive") for flag in flags)
+        return flags
+
+    def match_rules(self, text: str) -> tuple[Flag, ...]:
+        """Return the flags that the list's rules raise, without the classifier's."""
         parts = {part for reading in self._readings(text) for part in self._parts(reading)}
         rules = sorted(rule for part in parts for rule in self._rules_of.get(part, ()))
         return tuple(self._rules[rule][0] for rule in rules if self._rules[rule][1] <= parts)
 
-    def is_near(self, text: str) -> bool:
-        """Say whether a text holds a word that is harmless alone and often flagged with others."""
-        return any(_WARY in self._parts(reading) for reading in self._readings(text))
+    def withholds(
+        self, text: str, *, safe: bool = True, exclude_categories: Collection[Category] = ()
+    ) -> bool:
+        """Return whether a text is to be kept back.
+
+        Args:
+            text: A joke's question and answer, joined by a line feed.
+            safe: Keep back what has an offensive flag.
+            exclude_categories: Also keep back what has a flag of these, whatever its severity.
+        """
+        if not safe and not exclude_categories:
+            return False
+        return any(
+            (safe and flag.severity == "offensive") or flag.category in exclude_categories
+            for flag in self.check(text)
+        )
 
     def _add(self, term: str, part: str) -> None:
         """Index a term, singular and plural, by its longest word: the one least often met."""
@@ -185,12 +217,18 @@ class Moderator:
         return masked[0]
 
 
-def read_categories(names: Sequence[str]) -> tuple[Category, ...]:
+def fold_words(text: str) -> list[str]:
+    """Return a text's words in small Latin letters, as far as characters look like some."""
+    return _WORD.findall(_fold(text))
+
+
+def read_categories(names: Iterable[str]) -> tuple[Category, ...]:
     """Return the categories that are named, in the list's order.
 
     Raises:
-        InputError: If one is none.
+        InputError: If there is no such category.
     """
+    names = list(names)
     for name in names:
         if name not in CATEGORIES:
             raise InputError(f"there is no category {name!r}; choose {', '.join(CATEGORIES)}")
@@ -199,7 +237,8 @@ def read_categories(names: Sequence[str]) -> tuple[Category, ...]:
 
 @cache
 def _default() -> Moderator:
-    return Moderator(resources.files("joker.comedy").joinpath(_LIST).read_text(encoding="utf-8"))
+    source = resources.files("joker.comedy").joinpath(_LIST).read_text(encoding="utf-8")
+    return Moderator(source, classifier=OffenceClassifier.bundled())
 
 
 def _sections(source: str, name: str) -> dict[str, list[str]]:
@@ -209,19 +248,33 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
     for number, raw in enumerate(source.splitlines(), 1):
         line = " ".join(raw.partition("#")[0].replace("'", " ").split())
         if header := _SECTION.fullmatch(line):
-            section = header[1]
-            if not section.startswith("@") and section not in (*CATEGORIES, _WARY, _ALLOWED):
-                raise InputError(f"{name}, line {number}: there is no category {section!r}")
+            section = " ".join(filter(None, header.groups()))
+            if fault := _fault(*header.groups()):
+                raise InputError(f"{name}, line {number}: {fault}")
             sections.setdefault(section, [])
         elif line:
             if not section:
                 raise InputError(f"{name}, line {number}: {line!r} stands before any [section]")
             groups = [key for key in sections if key.startswith("@")]
-            for term in re.split(r" [+|] ", line) if section in CATEGORIES else [line]:
-                if not _TERM.fullmatch(term) and (term not in groups or section.startswith("@")):
+            is_rule = section != _ALLOWED and not section.startswith("@")
+            for term in re.split(r" [+|] ", line) if is_rule else [line]:
+                if not _TERM.fullmatch(term) and not (is_rule and term in groups):
                     raise InputError(f"{name}, line {number}: cannot read {term!r}")
             sections[section].append(line)
     return sections
+
+
+def _fault(section: str, severity: str | None) -> str:
+    """Return what is wrong with a section's header; nothing if it can be used."""
+    if section.startswith("@") or section == _ALLOWED:
+        return f"[{section}] takes no severity; write [{section}]" if severity else ""
+    if section not in CATEGORIES:
+        return f"there is no category {section!r}; choose {', '.join(CATEGORIES)}"
+    if severity is None:
+        return f"[{section}] lacks a severity; write [{section} offensive] or [{section} topic]"
+    if severity not in SEVERITIES:
+        return f"there is no severity {severity!r}; choose {', '.join(SEVERITIES)}"
+    return ""
 
 
 def _terms(part: str, sections: dict[str, list[str]]) -> Iterator[str]:

@@ -12,12 +12,12 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from joker.comedy.moderation import CATEGORIES, Category, Moderator
+from joker.comedy.moderation import Category, Moderator
 from joker.comedy.ranking import pick_best
 from joker.core.errors import GenerationError, InputError
 from joker.core.fingerprints import Fingerprints, Recognition
@@ -33,6 +33,9 @@ _SEEDS = 2**32
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _LAST_WORD = re.compile(r"\s*\S+$")
 _BROKEN_UTF8 = "\ufffd"
+
+_Withholds = Callable[[str, str], bool]
+"""Whether a question and an answer are to be kept back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Teller:
         engine: What continues prompts; where it takes many threads, so does the teller.
         fingerprints: Of the jokes that the model learnt from. Where they are known, a new joke is
             preferred; one of these is told again only where no try brings another.
-        moderator: What withholds jokes; by default with the package's own list.
+        moderator: What withholds jokes; by default the package's own.
     """
 
     def __init__(
@@ -116,7 +119,8 @@ class Teller:
         seed: int | None = None,
         tries: int = DEFAULT_TRIES,
         candidates: int = 1,
-        withheld: Collection[Category] = CATEGORIES,
+        safe: bool = True,
+        exclude_categories: Collection[Category] = (),
         watch: Watch | None = None,
     ) -> list[ToldJoke]:
         """Tell jokes whose questions begin with the prompt.
@@ -134,7 +138,9 @@ class Teller:
             candidates: How many jokes are drawn at each try for every joke that is told; of
                 those without a fault the one is told whose answer fits its question best. With 1
                 the model scores nothing.
-            withheld: A joke that the moderation list flags for one of these is drawn anew.
+            safe: Draw anew a joke that moderation flags as offensive.
+            exclude_categories: Also draw anew one that it flags for one of these categories,
+                whatever the severity.
             watch: Told how far the jokes are. Of several candidates nobody knows yet which will be
                 told, so it hears of unfinished ones only where there is 1.
 
@@ -158,6 +164,11 @@ class Teller:
         if is_greedy(sampling):
             tries = candidates = 1
 
+        def withholds(question: str, answer: str) -> bool:
+            return self._moderator.withholds(
+                f"{question}\n{answer}", safe=safe, exclude_categories=exclude_categories
+            )
+
         prompt_tokens = len(self._engine.tokenizer.encode_prompt(prompt))
         seeds = [_derive(seed, number) for number in range(count)]
         told: dict[int, ToldJoke] = {}
@@ -174,14 +185,14 @@ class Teller:
             ]
             hear = None
             if watch and candidates == 1:
-                hear = self._show(watch, prompt, missing, sampling, withheld)
+                hear = self._show(watch, prompt, missing, sampling, withholds)
             stopped = watch.stopped if watch else None
             completions = iter(self._engine.generate(requests, hear=hear, stopped=stopped))
             faultless: dict[int, list[Joke]] = {}
             lengths: dict[Joke, int] = {}
             for number in missing:
                 for completion in islice(completions, candidates):
-                    outcome = self._read(completion, prompt, sampling, withheld)
+                    outcome = self._read(completion, prompt, sampling, withholds)
                     if isinstance(outcome, Joke):
                         faultless.setdefault(number, []).append(outcome)
                         lengths[outcome] = len(completion.token_ids) - prompt_tokens
@@ -215,7 +226,7 @@ class Teller:
         prompt: str,
         numbers: Sequence[int],
         sampling: Sampling,
-        withheld: Collection[Category],
+        withholds: _Withholds,
     ) -> Hear:
         """Return what shows a watch the jokes that are being drawn, word by word.
 
@@ -236,14 +247,10 @@ class Teller:
             if draft == shown.get(place, ("", "")):
                 return
             shown[place] = draft
-            if not self._withholds(*draft, withheld):
+            if not withholds(*draft):
                 watch.partial(numbers[place], *draft)
 
         return hear
-
-    def _withholds(self, question: str, answer: str, withheld: Collection[Category]) -> bool:
-        flags = self._moderator.check(f"{question}\n{answer}") if withheld else ()
-        return any(flag.category in withheld for flag in flags)
 
     def _pick(
         self, groups: Mapping[int, Sequence[Joke]]
@@ -266,7 +273,7 @@ class Teller:
         completion: Completion,
         prompt: str,
         sampling: Sampling,
-        withheld: Collection[Category],
+        withholds: _Withholds,
     ) -> Joke | str:
         """Return the joke that a completion tells, or why it tells none."""
         if not completion.finished:
@@ -281,8 +288,8 @@ class Teller:
             return "had no question or no single answer"
         if _BROKEN_UTF8 in (joke.question + joke.answer) and _BROKEN_UTF8 not in prompt:
             return "held broken characters"
-        if self._withholds(joke.question, joke.answer, withheld):
-            return "were withheld by the moderation list"
+        if withholds(joke.question, joke.answer):
+            return "were withheld by moderation"
         return joke
 
 

@@ -40,7 +40,7 @@ class TextFigures:
         distinct_3: Different over all runs of three words.
         frequent_answers: Share whose answer is one of the 25 most frequent.
         frequent_questions: Share whose question is one of the 25 most frequent.
-        flagged: Share that moderation flags.
+        flagged: Share that moderation flags as offensive.
     """
 
     jokes: int
@@ -79,7 +79,7 @@ def text_figures(
         return bootstrap_ratio(marks, seed=seed) if marks else None
 
     moderator = Moderator.default()
-    flags = [bool(moderator.check(f"{joke.question}\n{joke.answer}")) for joke in jokes]
+    flags = [moderator.withholds(f"{joke.question}\n{joke.answer}") for joke in jokes]
     return TextFigures(
         jokes=len(jokes),
         copied=share([bool(copy) for copy in copies]),

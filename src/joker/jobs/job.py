@@ -34,19 +34,21 @@ class JokeRequest:
         count: How many jokes.
         sampling: How tokens are drawn.
         seed: Decides all jokes.
-        withheld: Categories of which a flagged joke is withheld, in `CATEGORIES`' order.
+        safe: Withhold jokes that moderation flags as offensive.
         candidates: Candidates of each joke, of which the best is told.
         deadline_seconds: When the job fails that has not been told, counted from when it is taken
             in; None leaves it to the queue, whose own deadline none exceeds.
+        exclude_categories: Also withhold jokes with a flag of these, in `CATEGORIES`' order.
     """
 
     prompt: str
     count: int
     sampling: Sampling
     seed: int
-    withheld: tuple[Category, ...]
+    safe: bool
     candidates: int
     deadline_seconds: float | None = None
+    exclude_categories: tuple[Category, ...] = ()
 
     def deadline_within(self, most_seconds: float) -> float:
         """Return the seconds until the job's deadline in a queue that grants so many at most."""
@@ -61,8 +63,11 @@ class JokeRequest:
         """Read what `to_dict` gave."""
         sampling = dict(fields["sampling"])
         sampling["stop"] = tuple(sampling.get("stop", ()))
-        withheld = tuple(fields["withheld"])
-        return cls(**{**fields, "sampling": Sampling(**sampling), "withheld": withheld})
+        read = {
+            "sampling": Sampling(**sampling),
+            "exclude_categories": tuple(fields["exclude_categories"]),
+        }
+        return cls(**(fields | read))
 
 
 @dataclass(frozen=True, slots=True)

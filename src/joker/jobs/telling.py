@@ -32,7 +32,8 @@ class TellerWork:
                 request.seed,
                 self._tries,
                 request.candidates,
-                request.withheld,
+                request.safe,
+                request.exclude_categories,
                 watch=_Reporter(progress),
             )
         except AbandonedError:

@@ -70,7 +70,9 @@ def _left_out(training: Mapping[str, Any]) -> str:
     said = []
     if training.get("safe"):
         flagged = training.get("jokes_flagged", 0)
-        said.append(f"{flagged:,} jokes that the moderation list flags were left out of training.")
+        said.append(
+            f"Moderation flagged {flagged:,} training jokes as offensive; they were left out."
+        )
     else:
         said.append("Nothing was left out of training for being offensive.")
     if leaked := training.get("jokes_leaked"):

@@ -28,7 +28,7 @@ class TrainingConfig:
     )
     template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
-    safe: bool = option(False, "Leave out training jokes that the moderation list flags.")
+    safe: bool = option(False, "Leave out training jokes that moderation flags as offensive.")
     dedup: bool = option(False, "Train on one joke of each cluster of near-duplicates.")
     min_score: int = option(0, "Leave out clusters in which no post has so many points.")
     extra: str | None = option(

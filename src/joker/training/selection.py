@@ -27,7 +27,7 @@ class Selection(NamedTuple):
 
     Attributes:
         jokes: The jokes.
-        flagged: How many the moderation list took out.
+        flagged: How many moderation took out as offensive.
         leaked: How many extra or rated jokes were near-duplicates of test jokes, and so left out.
         rated: Jokes and whether they work.
     """
@@ -66,7 +66,9 @@ def select_jokes(data: PreparedData, config: TrainingConfig) -> Selection:
     kept = jokes
     if config.safe:
         moderator = Moderator.default()
-        kept = [joke for joke in jokes if not moderator.check(f"{joke.question}\n{joke.answer}")]
+        kept = [
+            joke for joke in jokes if not moderator.withholds(f"{joke.question}\n{joke.answer}")
+        ]
     leaked = len(extra) + len(rated) - len(extra_apart) - len(rated_apart)
     return Selection(kept, len(jokes) - len(kept), leaked, verdicts)
 

@@ -24,6 +24,7 @@ from joker.api.schemas import (
     SAMPLING,
     Candidates,
     Count,
+    ExcludeCategories,
     JokeOptions,
     NewTokens,
     Prompt,
@@ -34,7 +35,6 @@ from joker.api.schemas import (
     Temperature,
     TopK,
     TopP,
-    Withhold,
 )
 from joker.api.security import require_key
 from joker.core.errors import QueueError
@@ -70,7 +70,7 @@ class StreamOptions(BaseModel):
 
 
 class CompletionBody(BaseModel):
-    """What is asked for, in OpenAI's words, and `top_k`, `candidates`, `safe` and `withhold`."""
+    """What is asked for, in OpenAI's words, with some words of our own such as `safe`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -93,7 +93,7 @@ class CompletionBody(BaseModel):
     n: Count = 1
     seed: Seed = None
     safe: Safe = True
-    withhold: Withhold = None
+    exclude_categories: ExcludeCategories = []
     candidates: Candidates = None
     best_of: int | None = Field(
         default=None,
@@ -121,11 +121,11 @@ class CompletionBody(BaseModel):
     @property
     def options(self) -> JokeOptions:
         """The same in our words."""
-        rule = {"safe": self.safe} if self.withhold is None else {"withhold": self.withhold}
         return JokeOptions(
             prompt=self.prompt,
             n=self.n,
-            **rule,
+            safe=self.safe,
+            exclude_categories=self.exclude_categories,
             seed=self.seed,
             candidates=self.best_of // self.n if self.best_of else self.candidates,
             temperature=self.temperature,
