@@ -40,7 +40,7 @@ def test_a_worker_shows_what_it_does_and_did() -> None:
             seen.extend(read_figures(port))
             return []
 
-        metrics.busy(look)(JokeRequest("", 1, Sampling(), 7, (), 1), Silence())
+        metrics.busy(look)(JokeRequest("", 1, Sampling(), 7, True, 1), Silence())
         metrics.observe("told", 0.3)
         after = read_figures(port)
     assert {"joker:worker_threads 3.0", "joker:worker_busy_threads 1.0"} <= set(seen)
