@@ -3,7 +3,9 @@ import json
 from joker.core.sampling import Sampling
 from joker.jobs.job import JokeRequest
 
-REQUEST = JokeRequest("Why", 2, Sampling(1.5, 20, 0.9, 60, ("!", "?")), 7, True, 4, None, ("racist",))
+REQUEST = JokeRequest(
+    "Why", 2, Sampling(1.5, 20, 0.9, 60, ("!", "?")), 7, True, 4, None, ("racist",)
+)
 
 
 def test_a_request_comes_back_from_json() -> None:
