@@ -1,14 +1,13 @@
-"""Ranking: of several jokes take the one that works best.
+"""Ranking: of several jokes take the one whose answer its question makes likeliest.
 
-A model with a critic is asked how likely it is that a joke works. Without one, the joke whose
-answer fits its question best is taken, by log p(answer | question) − log p(answer): how much
-likelier the question makes it. The teller calls this; drawing candidates and checking them are
-left to it.
+A joke that was drafted from its punchline is read the other way round here: how likely is this
+answer, given this question? Where the model agrees with itself, readers more often find a point
+(docs/experiments-log.md, 2026-11-29). A model with a critic is also asked whether the joke works.
+The teller calls this; drawing candidates and checking them are left to it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from joker.core.joke import Joke
@@ -35,31 +34,18 @@ def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
 
 
 def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
-    """Return how well a model thinks of jokes; higher is better.
+    """Return how well a model thinks of jokes, in nats; higher is better.
 
-    With a critic it is log p(the joke works), else `fits`. A joke that the model has no room for
-    has minus infinity.
+    It is the mean log-probability of the answer's tokens, its end included, given the question;
+    with a critic, plus the log-probability that the joke works. A joke that the model has no room
+    for has minus infinity.
     """
-    if not engine.tokenizer.has_critic:
-        return fits(engine, jokes)
-    return engine.score([engine.tokenizer.encode_verdict(joke, works=True) for joke in jokes])
-
-
-def fits(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
-    """Return log p(answer | question) − log p(answer) of every joke, in nats.
-
-    The end of the joke counts as a part of the answer. Without a question means behind the
-    answer marker alone. A joke that the model has no room for has minus infinity.
-
-    It is not divided by the answer's length, though it grows with it: ranked answers are longer.
-    Divided by the number of tokens it hardly found better answers than the first drawn, and
-    more common and copied ones (docs/experiments-log.md, 2026-11-22, "Ranking candidates").
-
-    Source: the anti-language-model criterion of Li et al., NAACL 2016, "A Diversity-Promoting
-    Objective Function for Neural Conversation Models", with a weight of 1.
-    """
-    given = [engine.tokenizer.encode(joke) for joke in jokes]
-    alone = [engine.tokenizer.encode_answer_alone(joke) for joke in jokes]
-    scores = engine.score([*given, *alone])
-    pairs = zip(scores[: len(jokes)], scores[len(jokes) :], strict=True)
-    return [joint - prior if joint > -math.inf else joint for joint, prior in pairs]
+    tokenizer = engine.tokenizer
+    encoded = [tokenizer.encode(joke) for joke in jokes]
+    verdicts = [0.0] * len(jokes)
+    if tokenizer.has_critic:
+        verdicts = engine.score([tokenizer.encode_verdict(joke, works=True) for joke in jokes])
+    return [
+        score / (len(joke) - joke.answer_start) + verdict
+        for joke, score, verdict in zip(encoded, engine.score(encoded), verdicts, strict=True)
+    ]
