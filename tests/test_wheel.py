@@ -29,7 +29,7 @@ NEEDED = (
     "joker/jobs/records.lua",
     "joker/models/bundled/joker.json",
     "joker/models/bundled/fingerprints.npz",
-    "joker/models/bundled/model.safetensors",
+    "joker/models/bundled/NOTICE",
     "joker/models/bundled/openvino/openvino_model.bin",
 )
 
