@@ -94,7 +94,12 @@ def test_the_first_of_candidates_that_fit_alike_is_told() -> None:
 
 
 def test_candidates_with_a_fault_are_left_out() -> None:
-    said = [f" x{MARKER}!!!", f"{MARKER}!!!{END}", f" x{MARKER}Shitty!!!{END}", f" x{MARKER}y{END}"]
+    said = [
+        f" x{MARKER}!!!",
+        f"{MARKER}!!!{END}",
+        f" x{MARKER}Genocidal!!!{END}",
+        f" x{MARKER}y{END}",
+    ]
     endings = iter(said)
     (told,) = Teller(ScriptedEngine(lambda _: next(endings))).tell(candidates=4)
     assert (told.joke, told.tries) == (Joke("x", "y"), 1)

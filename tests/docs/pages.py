@@ -36,6 +36,7 @@ EXCUSES = {
     "containers": "needs a container engine",
     "cluster": "needs a cluster or a second machine",
     "GPU": "needs a GPU",
+    "hours": "takes hours",
 }
 
 STAND_INS = {

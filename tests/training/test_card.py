@@ -18,7 +18,10 @@ def card(path: Path, **training: Any) -> str:
     ("training", "said"),
     [
         ({}, "Nothing was left out of training for being offensive."),
-        ({"safe": True, "jokes_flagged": 1234}, "1,234 jokes that the moderation list flags"),
+        (
+            {"safe": True, "jokes_flagged": 1234},
+            "Moderation flagged 1,234 training jokes as offensive",
+        ),
         ({"jokes_leaked": 7}, "7 extra jokes were near-duplicates of test jokes"),
         ({"jokes_rated": 300}, "A critic learned from 300 rated jokes."),
         ({"parameters": 13_891_584}, "The model has 13.9 million parameters."),
