@@ -11,7 +11,7 @@ MOST_STOPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling parameters; the defaults are the original system's, but the temperature is one readers chose.
+    """Sampling parameters: the original system's defaults, with a temperature that readers chose.
 
     Attributes:
         temperature: Divides the logits before the softmax; 0 takes the likeliest token always.
@@ -21,7 +21,7 @@ class Sampling:
         stop: Texts that end an answer where the first of them begins; at most 4, none empty.
     """
 
-    temperature: float = 0.6
+    temperature: float = 0.8
     top_k: int = 50
     top_p: float = 0.95
     max_new_tokens: int = 100
