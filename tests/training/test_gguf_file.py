@@ -240,4 +240,4 @@ def test_smollm2_knows_its_capitals() -> None:
     with torch.no_grad():
         logits = model(tokens[None]).logits[0, :-1]
     losses = functional.cross_entropy(logits, tokens[1:], reduction="none")
-    assert losses[1:].mean() < 1.5
+    assert losses[2:].mean() < 1.5  # behind "The capital", which may begin anything
