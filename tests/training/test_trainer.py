@@ -5,49 +5,23 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    BloomConfig,
-    FalconConfig,
-    GPT2Config,
-    LlamaConfig,
-    MptConfig,
-    OPTConfig,
-    TrainingArguments,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 
 from joker.core.tokenizer import EncodedJoke
 from joker.training import trainer
 from joker.training.packing import IGNORED, block_rows, pad_jokes
 from joker.training.trainer import JokeTrainer, joke_rows, token_losses, token_losses_at_once
 
-# Wide enough initial weights for what a joke sees to make a difference.
-TINY: dict[str, Any] = {"vocab_size": 64, "initializer_range": 0.3}
-KEEP_APART = {
-    "gpt2": GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=64, **TINY),
-    "llama": LlamaConfig(
-        num_hidden_layers=2,
-        hidden_size=32,
-        intermediate_size=64,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        **TINY,
-    ),
+SHAPE: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2}
+KEEP_APART: dict[str, dict[str, Any]] = {
+    "gpt2": {**SHAPE, "n_positions": 64},
+    "llama": {**SHAPE, "intermediate_size": 64},
 }
-LEAK = {
-    "opt": OPTConfig(
-        num_hidden_layers=2,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=64,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        vocab_size=64,
-        init_std=0.3,
-    ),
-    "bloom": BloomConfig(n_layer=2, hidden_size=32, n_head=2, **TINY),
-    "falcon": FalconConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, **TINY),
-    "mpt": MptConfig(n_layers=2, d_model=32, n_heads=2, max_seq_len=64, **TINY),
+LEAK: dict[str, dict[str, Any]] = {
+    "opt": {**SHAPE, "ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3},
+    "bloom": SHAPE,
+    "falcon": SHAPE,
+    "mpt": SHAPE,
 }
 JOKES = [
     EncodedJoke([0, *range(first, first + length - 2), 0], answer_start=length // 2)
@@ -55,9 +29,15 @@ JOKES = [
 ]
 
 
-def make(config: Any) -> Any:
+def make(architecture: str) -> Any:
+    """Return a random model, its weights wide enough for what a joke sees to make a difference."""
     torch.manual_seed(0)
-    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+    shape = {**KEEP_APART, **LEAK}[architecture]
+    config: Any = AutoConfig.for_model(
+        architecture, **{"vocab_size": 64, "initializer_range": 0.3, **shape}
+    )
+    loader: Any = AutoModelForCausalLM  # untyped
+    return loader.from_config(config)
 
 
 def loss_of_rows(model: Any, tensors: dict[str, torch.Tensor]) -> float:
@@ -77,7 +57,7 @@ def loss_of_jokes(model: Any) -> float:
 def test_a_model_that_keeps_jokes_apart_gets_packed_rows(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = make(KEEP_APART[name])
+    model = make(name)
     rows = joke_rows(model, JOKES, block_size=32, pad_id=0)
     assert len(rows) < len(JOKES)
     assert loss_of_rows(model, rows.tensors) == pytest.approx(loss_of_jokes(model), rel=1e-5)
@@ -88,7 +68,7 @@ def test_a_model_that_keeps_jokes_apart_gets_packed_rows(
 def test_a_model_that_lets_jokes_see_one_another_gets_a_row_for_each(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = make(LEAK[name])
+    model = make(name)
     with caplog.at_level(logging.WARNING):
         rows = joke_rows(model, JOKES, block_size=32, pad_id=0)
     assert "row of its own" in caplog.text
@@ -97,7 +77,7 @@ def test_a_model_that_lets_jokes_see_one_another_gets_a_row_for_each(
 
 
 def test_trying_a_row_leaves_a_model_in_training() -> None:
-    model = make(LEAK["opt"]).train()
+    model = make("opt").train()
     joke_rows(model, JOKES, block_size=32, pad_id=0)
     assert model.training
 
@@ -112,15 +92,14 @@ def test_losses_a_few_rows_at_a_time_are_those_at_once(monkeypatch: pytest.Monke
         generator.manual_seed(3)
         logits = torch.randn(5, 7, 11, generator=generator, requires_grad=True)
         losses = at_once(logits, labels)
-        losses.pow(2).sum().backward()
-        found.append((losses, logits.grad))
+        found.append((losses, *torch.autograd.grad(losses.pow(2).sum(), logits)))
     for left, right in zip(*found, strict=True):
         assert torch.equal(left, right)
 
 
 @pytest.mark.parametrize("packing", ["padded", "blocks"])
 def test_twice_the_weight_is_twice_the_loss(packing: str, tmp_path: Path) -> None:
-    model = make(KEEP_APART["gpt2"]).eval()
+    model = make("gpt2").eval()
     heavy = [replace(joke, weight=2.0) for joke in JOKES]
     rows = block_rows(heavy, 8) if packing == "blocks" else pad_jokes(heavy, 32, 0)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])

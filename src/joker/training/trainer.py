@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, Trainer
 
 from joker.core.tokenizer import EncodedJoke
+from joker.engines.likelihood import without_dropout
 from joker.training.packing import IGNORED, Rows, pack_jokes, pad_jokes
 
 logger = logging.getLogger(__name__)
@@ -43,13 +45,12 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         Shape (rows, length - 1), float32.
     """
-    rows = max(1, _LOGITS_AT_ONCE // logits[0].numel())
-    if len(logits) <= rows:
+    parts = math.ceil(logits.numel() / _LOGITS_AT_ONCE)
+    if parts <= 1:
         return token_losses_at_once(logits, labels)
-    parts = zip(logits.split(rows), labels.split(rows), strict=True)
     losses: list[torch.Tensor] = [
         checkpoint(token_losses_at_once, *part, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
+        for part in zip(logits.chunk(parts), labels.chunk(parts), strict=True)
     ]
     return torch.cat(losses)
 
@@ -91,7 +92,6 @@ def joke_rows(
     return pad_jokes(jokes, block_size, pad_id, multiple)
 
 
-@torch.no_grad()
 def keeps_jokes_apart(
     model: PreTrainedModel, jokes: Sequence[EncodedJoke], block_size: int, pad_id: int
 ) -> bool:
@@ -115,18 +115,9 @@ def keeps_jokes_apart(
     if len(tried) < 2:
         return True
     tried.sort(key=len, reverse=True)  # their order in a packed row
-    training = model.training
-    model.eval()
-    try:
-        together, alone = (
-            _label_losses(model, rows.tensors)
-            for rows in (
-                pack_jokes(tried, block_size, pad_id),
-                pad_jokes(tried, block_size, pad_id),
-            )
-        )
-    finally:
-        model.train(training)
+    both = (pack_jokes(tried, block_size, pad_id), pad_jokes(tried, block_size, pad_id))
+    with without_dropout(model), torch.no_grad():
+        together, alone = (_label_losses(model, rows.tensors) for rows in both)
     return torch.allclose(together, alone, rtol=0, atol=_SAME_LOSS)
 
 
