@@ -56,7 +56,7 @@ def token_log_probabilities(
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
     with (
         out_of_memory_as_resource_error("scoring jokes"),
-        _without_dropout(model),
+        without_dropout(model),
         torch.no_grad(),
         autocast,
     ):
@@ -92,7 +92,8 @@ def _log_probabilities(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.T
 
 
 @contextmanager
-def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
+def without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Let a model drop nothing out, and leave it in the mode it was in."""
     training = model.training
     model.eval()
     try:

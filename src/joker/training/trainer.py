@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from joker.core.errors import DataError
 from joker.core.tokenizer import EncodedJoke
+from joker.engines.likelihood import without_dropout
 from joker.training.base import Base
 from joker.training.config import TrainingConfig
 from joker.training.machine import resolve_compile
@@ -182,7 +183,6 @@ def joke_rows(
     return pad_jokes(jokes, block_size, pad_id, multiple)
 
 
-@torch.no_grad()
 def keeps_jokes_apart(
     model: PreTrainedModel, jokes: Sequence[EncodedJoke], block_size: int, pad_id: int
 ) -> bool:
@@ -206,18 +206,9 @@ def keeps_jokes_apart(
     if len(tried) < 2:
         return True
     tried.sort(key=len, reverse=True)  # their order in a packed row
-    training = model.training
-    model.train(False)
-    try:
-        together, alone = (
-            _label_losses(model, rows.tensors)
-            for rows in (
-                pack_jokes(tried, block_size, pad_id),
-                pad_jokes(tried, block_size, pad_id),
-            )
-        )
-    finally:
-        model.train(training)
+    both = (pack_jokes(tried, block_size, pad_id), pad_jokes(tried, block_size, pad_id))
+    with without_dropout(model), torch.no_grad():
+        together, alone = (_label_losses(model, rows.tensors) for rows in both)
     return torch.allclose(together, alone, rtol=0, atol=_SAME_LOSS)
 
 
