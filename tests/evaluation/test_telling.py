@@ -47,8 +47,11 @@ def test_copies_are_unknown_without_training_jokes() -> None:
     assert figures.jokes == 2
 
 
-def test_harmless_jokes_have_no_offence() -> None:
-    assert text_figures(NEW, None, seed=1).flagged.value == 0
+def test_offence_is_counted_and_a_mere_topic_is_not() -> None:
+    topic = Joke("What did the president tell the senators?", "Nothing new.")
+    offence = Joke("Who joked about genocide?", "Nobody laughed.")
+    assert text_figures([*NEW, topic], None, seed=1).flagged.value == 0
+    assert text_figures([*NEW, topic, offence], None, seed=1).flagged.value == pytest.approx(1 / 4)
 
 
 def test_a_trained_model_tells_jokes_at_the_first_try(

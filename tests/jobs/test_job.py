@@ -4,7 +4,13 @@ from joker.core.sampling import Sampling
 from joker.jobs.job import JokeRequest
 
 REQUEST = JokeRequest(
-    "Why", 2, Sampling(1.5, 20, 0.9, 60, ("!", "?")), 7, True, 4, None, ("racist",)
+    "Why",
+    2,
+    Sampling(1.5, 20, 0.9, 60, ("!", "?")),
+    7,
+    safe=True,
+    candidates=4,
+    exclude_categories=("racist",),
 )
 
 
