@@ -120,7 +120,7 @@ def follow(client: httpx2.Client, task_id: str) -> list[tuple[str, dict[str, Any
 def test_a_killed_worker_loses_no_job_and_both_workers_tell(
     stack: RunningStack, client: httpx2.Client
 ) -> None:
-    jobs = [ask(client, n=5, seed=number) for number in range(JOBS)]
+    jobs = [ask(client, n=5, seed=number, candidates=2) for number in range(JOBS)]
     states = [client.get(f"/generate/{job}").json()["state"] for job in jobs]
     assert "STARTED" in states
     os.kill(stack.pids["worker-1"], signal.SIGKILL)
@@ -136,5 +136,5 @@ def test_a_killed_worker_loses_no_job_and_both_workers_tell(
     until = time.monotonic() + 120
     while stack.find_tellers() != {"worker-1", "worker-2"}:
         assert time.monotonic() < until, "the killed worker did not come back"
-        for job in [ask(client) for _ in range(8)]:
+        for job in [ask(client, candidates=2) for _ in range(8)]:
             follow(client, job)

@@ -37,6 +37,7 @@ EXCUSES = {
     "cluster": "needs a cluster or a second machine",
     "GPU": "needs a GPU",
     "hours": "takes hours",
+    "data": "needs the jokes of the data sets",
 }
 
 STAND_INS = {

@@ -12,9 +12,9 @@ from typing import Any
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from joker.comedy.teller import Teller
+from joker.comedy.teller import DEFAULT_CANDIDATES, Teller
+from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.engines import open_engine
 
 
@@ -24,7 +24,7 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
     def load_context(self, context: PythonModelContext) -> None:
         """Open the model folder that was logged with the run."""
         folder = ModelFolder.open(Path(context.artifacts["folder"]))
-        self._teller = Teller(open_engine(folder))
+        self._teller = Teller(open_engine(folder), fingerprints=Fingerprints.read(folder.path))
 
     # MLflow takes a type hint on the input for a schema; the schema is given when logging.
     def predict(  # type: ignore[no-untyped-def]
@@ -34,7 +34,7 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
         seed = int((params or {}).get("seed", 0))
         told = []
         for row, prompt in enumerate(model_input["prompt"]):
-            (joke,) = self._teller.tell(str(prompt), 1, Sampling(), seed + row)
+            (joke,) = self._teller.tell(str(prompt), seed=seed + row, candidates=DEFAULT_CANDIDATES)
             told.append({"question": joke.joke.question, "answer": joke.joke.answer})
         return told
 
