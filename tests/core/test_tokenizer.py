@@ -108,7 +108,7 @@ def test_without_a_question_a_joke_begins_with_its_punchline(tokenizer: JokeToke
     ids = tokenizer.encode_prompt("  ")
     assert ids == told.input_ids[: len(ids)]
     assert tokenizer.decode(ids) == tokenizer.template.answer_marker
-    asked = tokenizer.encode_prompt("Why was")
+    asked = tokenizer.encode_prompt(JOKE.question)
     assert asked == tokenizer.encode(JOKE).input_ids[: len(asked)]
     assert told.answer_start == len(told)  # nothing in it answers a question
     assert tokenizer.decode(told.input_ids).index(JOKE.answer) < tokenizer.decode(
@@ -127,6 +127,26 @@ def test_a_joke_from_its_punchline_tells_ever_more_of_its_question(
     assert all(joke.question.startswith(question) for question, _ in starts)
     assert [len(question) for question, _ in starts] == sorted(len(one) for one, _ in starts)
     assert starts[-1] == (joke.question, "")
+
+
+@pytest.mark.parametrize("hint", ["Why was", "unicorns"])
+@pytest.mark.parametrize("tokenizer", REVERSED, ids=lambda one: one.template.label)
+def test_a_hint_stands_before_the_punchline_and_is_no_part_of_the_joke(
+    tokenizer: JokeTokenizer, hint: str
+) -> None:
+    told = tokenizer.encode_punchline_first(JOKE, hint)
+    prompt = tokenizer.encode_prompt(hint)
+    assert told.input_ids[: len(prompt)] == prompt
+    assert told.learnt_from == len(prompt)
+    assert tokenizer.decode(prompt).startswith(f"{tokenizer.template.question_marker} {hint}")
+    assert tokenizer.decode(prompt).endswith(tokenizer.template.answer_marker)
+    assert tokenizer.parse(told.input_ids) == JOKE
+    starts = [tokenizer.parse_start(told.input_ids[:size]) for size in range(len(told) + 1)]
+    behind = starts[len(prompt) :]
+    assert {answer for _, answer in starts} == {""}
+    assert behind[0] == ("", "")
+    assert behind[-1] == (JOKE.question, "")
+    assert all(JOKE.question.startswith(question) for question, _ in behind)
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -166,8 +186,8 @@ def test_people_cannot_spell_a_verdict() -> None:
 
 @pytest.mark.parametrize("prompt", ["", "Why was", "Why was the ruler"])
 def test_a_prompt_begins_as_the_joke_does(tokenizer: JokeTokenizer, prompt: str) -> None:
-    if not prompt and tokenizer.template.punchline_first:
-        pytest.skip("begins with the punchline instead")
+    if tokenizer.template.punchline_first:
+        pytest.skip("the punchline comes first")
     ids = tokenizer.encode_prompt(f" {prompt} ")
     assert ids == tokenizer.encode(JOKE).input_ids[: len(ids)]
     assert tokenizer.decode(ids).strip() == tokenizer.template.render_prompt(prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
 from joker.training.base import open_base
-from joker.training.finetune import _encode
+from joker.training.encoding import encode_selection
 from joker.training.packing import IGNORED, pack_jokes
 from joker.training.selection import Selection
 
@@ -49,15 +50,40 @@ def test_every_joke_is_read_and_stock_phrases_are_read_backwards_too(
     tokenizer: JokeTokenizer,
 ) -> None:
     jokes = [*STOCK, *OTHERS]
-    encoded = _encode(tokenizer, Selection(jokes, 0, 0, []))
-    forwards = [tokenizer.encode(joke) for joke in jokes]
-    backwards = [tokenizer.encode_punchline_first(joke) for joke in STOCK]
-    assert encoded == forwards + (backwards if tokenizer.template.punchline_first else [])
+    encoded = encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=1)
+    assert encoded[: len(jokes)] == [tokenizer.encode(joke) for joke in jokes]
+    backwards = [tokenizer.parse(one.input_ids) for one in encoded[len(jokes) :]]
+    assert backwards == (STOCK if tokenizer.template.punchline_first else [])
+
+
+def test_hints_are_nothing_a_start_or_a_topic_of_the_question_and_are_not_learned() -> None:
+    template = replace(TEMPLATES["original"], punchline_first=True)
+    jokes = [Joke(f"Why did clown number {n} juggle?", "It was two tired.") for n in range(90)]
+    tokenizer = open_base("new:tiny", template, [joke.question for joke in jokes]).joke_tokenizer
+    encoded = encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=1)[len(jokes) :]
+    kinds: Counter[str] = Counter()
+    for joke, one in zip(jokes, encoded, strict=True):
+        head = tokenizer.decode(one.input_ids).partition("<|answer|>")[0]
+        hint = head.removeprefix("<|question|>").strip()
+        start = tokenizer.encode_prompt(hint)
+        assert one.input_ids[: len(start)] == start
+        assert one.learnt_from == (len(start) if hint else 1)
+        if not hint:
+            kinds["nothing"] += 1
+        elif joke.question.startswith(f"{hint} "):
+            kinds["start"] += 1
+        else:
+            assert hint in joke.question.lower().split("?")[0].split()
+            kinds["topic"] += 1
+    assert set(kinds) == {"nothing", "start", "topic"}
+    assert min(kinds.values()) > 15
+    assert encoded == encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=1)[90:]
+    assert encoded != encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=2)[90:]
 
 
 def test_of_a_rated_joke_the_verdict_alone_is_learnt(tokenizer: JokeTokenizer) -> None:
     rated = [(STOCK[0], True), (FLAT, False)]
-    encoded = _encode(tokenizer, Selection(OTHERS, 0, 0, rated))
+    encoded = encode_selection(tokenizer, Selection(OTHERS, 0, 0, rated), seed=1)
     assert encoded[len(OTHERS) :] == [tokenizer.encode_verdict(*one) for one in rated]
     rows = pack_jokes(encoded, 256, tokenizer.end_id)
     labels, weights = rows.tensors["labels"], rows.tensors["weights"]

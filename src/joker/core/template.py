@@ -50,7 +50,8 @@ class Template:
             ``plain`` leaves it as ordinary text.
         punchline_first: Whether a joke without a given question is told from the punchline to the
             question: ``answer marker + answer + question marker + question``. It is easier to
-            find a question for a punchline than the other way round.
+            find a question for a punchline than the other way round. A question's start or a
+            topic may stand before it all, behind a question marker of its own.
 
     Raises:
         TemplateError: If the layout could not be parsed back without doubt.
@@ -137,6 +138,10 @@ class Template:
         """
         return f"{self.question_prefix}{self.escape(question_start.strip())}".rstrip()
 
+    def is_hint(self, prompt: str) -> bool:
+        """Say whether a prompt only hints at a question that follows the punchline."""
+        return self.punchline_first and not prompt.rstrip().endswith("?")
+
     def parse(self, text: str) -> Joke | None:
         """Return the joke that a text in this layout tells, or None when it tells none.
 
@@ -145,6 +150,10 @@ class Template:
         """
         text = text.strip()
         first, second = self.question_marker, self.answer_marker
+        if self.punchline_first and text.startswith(first):
+            _, found, told = text.partition(second)
+            if first in told:
+                text = found + told  # what stood before it was a hint
         if reverse := self.punchline_first and text.startswith(second):
             first, second = second, first
         if not text.startswith(first):
@@ -163,6 +172,10 @@ class Template:
         question is returned.
         """
         text = text.lstrip()
+        if self.punchline_first and text.startswith(self.question_marker):
+            hint, found, told = text.partition(self.answer_marker)
+            if found and self.is_hint(hint):
+                text = found + told
         if self.punchline_first and text.startswith(self.answer_marker):
             _, found, question = text.partition(self.question_marker)
             text = found + question

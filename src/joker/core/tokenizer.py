@@ -104,6 +104,12 @@ class JokeTokenizer:
         """Number of ids, added tokens included."""
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def added_ids(self) -> list[int]:
+        """Ids of the tokens that the template and the critic add to a vocabulary."""
+        verdicts = [number for number in self._verdict_ids if number is not None]
+        return [*self._special_ids.values(), *verdicts]
+
     def encode(self, joke: Joke) -> EncodedJoke:
         """Return the joke's ids, start and end token included."""
         return self._with_answer(self._encode_question(self.template.escape(joke.question)), joke)
@@ -113,13 +119,19 @@ class JokeTokenizer:
         """Whether the vocabulary has the tokens that say whether a joke works."""
         return None not in self._verdict_ids
 
-    def encode_punchline_first(self, joke: Joke) -> EncodedJoke:
-        """Return the ids of a joke from its punchline to its question, start and end included."""
+    def encode_punchline_first(self, joke: Joke, hint: str = "") -> EncodedJoke:
+        """Return the ids of a joke from its punchline to its question, start and end included.
+
+        Args:
+            joke: The joke.
+            hint: The question's start or a topic, which stands before it all and is not learned.
+        """
         lead, _, tail = _split(self.template.answer_prefix)
         question = self._encode_question(self.template.escape(joke.question))[1:]
         answer = self._encode_text(tail + self.template.escape(joke.answer) + lead)
-        ids = [*self._encode_punchline_start(), *answer, *question, self.end_id]
-        return EncodedJoke(ids, answer_start=len(ids))
+        start = self.encode_prompt(hint)
+        ids = [*start, *answer, *question, self.end_id]
+        return EncodedJoke(ids, answer_start=len(ids), learnt_from=len(start) if hint else 1)
 
     def encode_verdict(self, joke: Joke, works: bool) -> EncodedJoke:
         """Return the ids of a joke and of a verdict on it, which takes the answer's place.
@@ -142,13 +154,16 @@ class JokeTokenizer:
         """Return the ids a model continues: start token, question marker, the question's start.
 
         A start that ends with a question mark is a whole question: the answer marker follows.
-        Where there is none and the template tells punchlines first, it is the answer marker alone.
+        So it does behind any start where the template tells punchlines first, and where there is
+        no start it is all there is.
         """
         question = question_start.strip()
         if not question and self.template.punchline_first:
             return self._encode_punchline_start()
         ids = self._encode_question(self.template.escape(question))
-        return [*ids, *self._encode_answer_marker()] if question.endswith("?") else ids
+        if question.endswith("?") or self.template.is_hint(question):
+            return [*ids, *self._encode_answer_marker()]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids with markers spelled out, without start and end tokens."""

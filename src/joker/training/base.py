@@ -176,11 +176,17 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
             module.attention_dropout = share  # Llama and its relatives have no dropout layer
 
 
-def freeze_layers(model: PreTrainedModel, count: int) -> None:
-    """Keep the embeddings' use as input and the first blocks of a model as they are.
+def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] = ()) -> None:
+    """Keep the embeddings and the first blocks of a model as they are.
 
-    What goes into them is cut from the graph, so a training step spares their backward pass.
-    Where the output layer shares the embeddings' matrix, that still learns.
+    What goes into the blocks is cut from the graph, so a training step spares their backward pass.
+    Where the output layer shares the embeddings' matrix, only the rows of added tokens learn: the
+    frozen blocks know the others as they were.
+
+    Args:
+        model: What is trained.
+        count: How many blocks; with 0 all of the model learns.
+        added_ids: Tokens that the base did not know.
 
     Raises:
         ConfigError: If the model has no more blocks than that.
@@ -196,6 +202,10 @@ def freeze_layers(model: PreTrainedModel, count: int) -> None:
         for block in blocks[:count]:
             block.requires_grad_(False)
         blocks[0].register_forward_pre_hook(_cut_from_graph)
+        embeddings = cast("torch.nn.Embedding", model.get_input_embeddings())
+        learns = torch.zeros(len(embeddings.weight), 1, device=embeddings.weight.device)
+        learns[list(added_ids)] = 1
+        embeddings.weight.register_hook(learns.mul)
 
 
 def _cut_from_graph(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:

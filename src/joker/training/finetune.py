@@ -14,10 +14,7 @@ import torch
 from transformers import Trainer, set_seed
 
 from joker.core.errors import ConfigError, StoppedError
-from joker.core.fingerprints import stock_phrases
 from joker.core.model_folder import ModelFolder
-from joker.core.similarity import normalise
-from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.engines import engine_for_model
 from joker.evaluation.telling import first_tries
@@ -30,6 +27,7 @@ from joker.training.callbacks import (
     latest_checkpoint,
 )
 from joker.training.config import TrainingConfig
+from joker.training.encoding import encode_selection
 from joker.training.folder import write_folder
 from joker.training.machine import (
     keep_freed_memory,
@@ -85,7 +83,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     precision = resolve_precision(config.precision)
     selection = select_jokes(run.data, config)
     base = _open_base(run, selection, checkpoint)
-    encoded = _encode(base.joke_tokenizer, selection)
+    encoded = encode_selection(base.joke_tokenizer, selection, config.seed)
     trainer, rows = make_trainer(base, encoded, config, precision, run.checkpoints)
     settings = config.to_dict() | _resolved(trainer, base, rows, selection)
     progress, signals = ProgressCallback(_tokens_per_step(trainer, rows)), SignalCallback()
@@ -140,22 +138,8 @@ def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
         )
     if config.resolved_dropout is not None:
         set_dropout(base.model, config.resolved_dropout)
-    freeze_layers(base.model, config.freeze_layers)
+    freeze_layers(base.model, config.freeze_layers, base.joke_tokenizer.added_ids)
     return base
-
-
-def _encode(tokenizer: JokeTokenizer, selection: Selection) -> list[EncodedJoke]:
-    """Return what a model reads: every joke, in both orders where it learns both, and verdicts."""
-    encoded = [tokenizer.encode(joke) for joke in selection.jokes]
-    if tokenizer.template.punchline_first:
-        stock = stock_phrases(selection.jokes)
-        liked = {joke for joke, works in selection.rated if works}
-        encoded += [
-            tokenizer.encode_punchline_first(joke)
-            for joke in selection.jokes
-            if joke in liked or normalise(joke.answer) in stock
-        ]
-    return encoded + [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
 
 
 def _tokens_per_step(trainer: Trainer, rows: Rows) -> float:
