@@ -43,7 +43,7 @@ imports: $(DEV)/.ready
 docs: $(DEV)/.ready  ## Regenerate the generated pages and plots of docs/
 	$(DEV)/bin/typer joker.cli utils docs --name joker --output docs/cli.md
 	$(DEV)/bin/python tools/settings_page.py > docs/settings.md
-	$(DEV)/bin/python tools/figures.py
+	$(DEV)/bin/python tools/diagrams.py
 
 site: $(DEV)/.ready  ## Build the documentation website into site/; warnings are errors
 	$(DEV)/bin/zensical build --strict --clean

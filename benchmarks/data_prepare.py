@@ -4,7 +4,7 @@
     python benchmarks/data_prepare.py --rjokes FILE.csv     # varied from real ones
 
 New posts are made from old ones until there are enough. As in the public sets, 15 in
-100 are equal to an earlier post but for case and punctuation and 18 are near-copies of
+100 are equal to an earlier post but for case and punctuation and 18 are near-duplicates of
 one; the others keep an old post's form and change most of its words. The goal is a
 million posts in 150 seconds and 4 GiB on two cores.
 """
@@ -108,7 +108,7 @@ def write_posts(file: Path, count: int, real: Path | None, rng: random.Random) -
 
 
 def vary(base: Sequence[Post], count: int, rng: random.Random) -> Iterator[Post]:
-    """Yield posts made from others: equal, near-copies, or new in the form of an old one."""
+    """Yield posts made from others: equal, near-duplicates, or new in the form of an old one."""
     vocabulary = [
         word for title, body in base for word in f"{title} {body}".split() if len(word) > 3
     ]

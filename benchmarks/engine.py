@@ -22,8 +22,8 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, Schedul
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.sampling import Sampling
 from joker.engines import Completion, Request, open_shared_engine
-from joker.engines.base import load_tokenizer
 from joker.engines.openvino import PROPERTIES, TOKENS_PER_STEP
+from joker.engines.protocol import load_tokenizer
 
 
 class BarePipeline:

@@ -25,8 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from joker.comedy.moderation import Moderator
-from joker.comedy.teller import Teller, ToldJoke, UntoldError
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.similarity import normalise
@@ -36,6 +34,8 @@ from joker.evaluation.diversity import distinct, frequent_share
 from joker.evaluation.held_out import HeldOut
 from joker.evaluation.originality import TrainingIndex
 from joker.evaluation.retrieval import CHOICES, hits
+from joker.generation.moderation import Moderator
+from joker.generation.teller import Teller, ToldJoke, UntoldError
 
 SEED = 1
 LONG_WORD = 4  # letters; shorter words are mostly grammar

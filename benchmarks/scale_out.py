@@ -1,6 +1,6 @@
 """Jokes a second of 1, 2 and 4 workers on networks of their own, and whether each is told once.
 
-    sudo python benchmarks/scale_out.py [--jobs 200] [--kill] [--engine scripted]
+    sudo python benchmarks/scale_out.py [--jobs 200] [--kill] [--engine stub]
 
 Redis and whoever asks stand in one network namespace, each worker in another, joined by a bridge
 as machines by a switch. A worker may use one core, the next one the next core, and so on round:
@@ -91,14 +91,14 @@ def measure(workers: int, jobs: int, engine: str | None, *, kill: bool) -> None:
 
 async def drive(jobs: int, workers: int) -> None:
     """Ask for jokes and print what became of them; runs in a process of its own."""
-    queue = CeleryRedisQueue(URL, capacity=OUTSTANDING, deadline_seconds=PATIENCE_SECONDS)
+    queue = CeleryRedisQueue(URL, max_queue_size=OUTSTANDING, deadline_seconds=PATIENCE_SECONDS)
     while (await queue.load()).workers < workers:
         await asyncio.sleep(0.1)
-    room = asyncio.Semaphore(OUTSTANDING)
+    slots = asyncio.Semaphore(OUTSTANDING)
 
     async def one(seed: int) -> Job:
         request = JokeRequest("", 1, Sampling(), seed, safe=False, candidates=1)
-        async with room:
+        async with slots:
             job = await queue.submit(request)
             return await queue.wait(job.id, PATIENCE_SECONDS)
 

@@ -139,7 +139,7 @@ def _wait_for(port: int) -> None:
 def _start_others(stack: Stack, port: int, workers: int) -> None:
     for number in range(1, workers + 1):
         stack.start(f"worker-{number}", [sys.executable, "-m", "joker", "worker"])
-    uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "joker.api.asgi:open_app"]
+    uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "joker.web.asgi:open_app"]
     uvicorn += ["--port", str(port), "--workers", str(WEB_PROCESSES), "--no-access-log"]
     stack.start("web", uvicorn)
 

@@ -21,12 +21,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_field_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOKER_BROKER", "redis://:secret@queue:6379/0")
-    monkeypatch.setenv("JOKER_CAPACITY", "7")
+    monkeypatch.setenv("JOKER_MAX_QUEUE_SIZE", "7")
     monkeypatch.setenv("JOKER_CORS_ORIGINS", "https://a.example, https://b.example,")
     monkeypatch.setenv("JOKER_API_KEYS", "one,two")
     settings = read_settings()
     assert settings.broker == "redis://:secret@queue:6379/0"
-    assert settings.capacity == 7
+    assert settings.max_queue_size == 7
     assert settings.cors_origins == ("https://a.example", "https://b.example")
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
 
@@ -83,9 +83,9 @@ def test_a_password_without_a_broker_changes_nothing(monkeypatch: pytest.MonkeyP
     [
         ("broker", "amqp://:secret@queue"),
         ("broker", "redis://:secret@queue:port"),
-        ("capacity", "0"),
+        ("max_queue_size", "0"),
         ("deadline_seconds", "inf"),
-        ("keep_seconds", "nan"),
+        ("result_ttl_seconds", "nan"),
         ("workers", "secret"),
         ("port", "70000"),
     ],

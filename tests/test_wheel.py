@@ -21,11 +21,11 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[1]
 NEEDED = (
     "joker/py.typed",
-    "joker/api/page/index.html",
-    "joker/api/page/static/page.css",
-    "joker/api/page/static/page.js",
-    "joker/comedy/moderation.txt",
-    "joker/comedy/offence.npz",
+    "joker/web/page/index.html",
+    "joker/web/page/static/page.css",
+    "joker/web/page/static/page.js",
+    "joker/generation/moderation.txt",
+    "joker/generation/offence.npz",
     "joker/jobs/records.lua",
     "joker/models/bundled/joker.json",
     "joker/models/bundled/fingerprints.npz",

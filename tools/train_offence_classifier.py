@@ -1,4 +1,4 @@
-"""Train the offence classifier (`joker.comedy.offence`) that comes with the package.
+"""Train the offence classifier (`joker.generation.offence`) that comes with the package.
 
     python tools/train_offence_classifier.py prepared labels/offence.csv --measure unseen.csv
 
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, vstack
 from sklearn.linear_model import LogisticRegression
 
-from joker.comedy.moderation import CATEGORIES, SEVERITIES, Flag, Moderator, fold_words
-from joker.comedy.offence import BUCKETS, WORD_BUCKETS, OffenceClassifier, features
 from joker.core.joke import Joke
 from joker.core.similarity import normalise_joke
 from joker.data.prepared import PreparedData
+from joker.generation.moderation import CATEGORIES, SEVERITIES, Flag, Moderator, fold_words
+from joker.generation.offence import BUCKETS, WORD_BUCKETS, OffenceClassifier, features
 
 OUT = Path(__file__).parents[1] / "src" / "joker" / "comedy" / "offence.npz"
 OFFENSIVE = 2
@@ -123,7 +123,7 @@ def read_labels(path: Path, jokes: dict[str, Joke]) -> Labelled:
 @cache
 def shipped_rules() -> Moderator:
     """Return the package's list without the classifier that is yet to be trained."""
-    source = resources.files("joker.comedy").joinpath("moderation.txt")
+    source = resources.files("joker.generation").joinpath("moderation.txt")
     return Moderator(source.read_text(encoding="utf-8"))
 
 

@@ -2,7 +2,7 @@
 
 The only reader of environment variables: each field is ``JOKER_`` and its name in
 capitals, such as ``JOKER_BROKER``, or a file of that name in small letters in the folder
-``JOKER_SECRETS_DIR``. The entrances `joker.api`, `joker.worker` and `joker.cli` call it; an
+``JOKER_SECRETS_DIR``. The entrances `joker.web`, `joker.worker` and `joker.cli` call it; an
 option given on the command line wins over the environment, the environment over a file.
 """
 
@@ -24,9 +24,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from joker.comedy.teller import DEFAULT_CANDIDATES, DEFAULT_TRIES
 from joker.core.errors import ConfigError
 from joker.engines import EngineKind
+from joker.generation.teller import DEFAULT_CANDIDATES, DEFAULT_TRIES
 
 if TYPE_CHECKING:
     from joker.jobs.queue import JobQueue, Work
@@ -58,13 +58,13 @@ class Settings(BaseSettings):
     )
     engine: EngineKind | None = Field(
         None,
-        description="What runs the model: openvino, transformers, or scripted, which tells a few "
+        description="What runs the model: openvino, transformers, or stub, which tells a few "
         "jokes by heart; by default OpenVINO where the folder has a graph.",
     )
     workers: PositiveInt = Field(8, description="Jobs at once in one process.")
-    capacity: PositiveInt = Field(64, description="Most jobs that wait; more are refused.")
+    max_queue_size: PositiveInt = Field(64, description="Most jobs that wait; more are refused.")
     deadline_seconds: Seconds = Field(60, description="A job not told by then fails.")
-    keep_seconds: Seconds = Field(3600, description="How long a finished job is kept.")
+    result_ttl_seconds: Seconds = Field(3600, description="How long a finished job is kept.")
     lease_seconds: Seconds = Field(
         10, description="A worker silent for so long has lost its jobs to others."
     )
@@ -89,10 +89,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Sites whose pages may call the API, parted by commas; * is every one."
+        (), description="Sites whose pages may call the API, comma-separated; * allows every site."
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Keys of which clients must send one, parted by commas; none asks for none."
+        (), description="Comma-separated API keys; empty disables authentication."
     )
     rate_limit: str | None = Field(
         "60/minute", description="Jokes a client may ask for, such as 60/minute; nothing: no limit."
@@ -175,12 +175,12 @@ def open_work(settings: Settings) -> Work:
         ModelFolderError: If the model folder cannot be used.
         InputError: If the moderation list cannot be read.
     """
-    from joker.comedy.moderation import Moderator
-    from joker.comedy.teller import Teller
     from joker.core.fingerprints import Fingerprints
     from joker.core.model_folder import ModelFolder, bundled_model
     from joker.engines import open_shared_engine
-    from joker.jobs.telling import TellerWork
+    from joker.generation.moderation import Moderator
+    from joker.generation.teller import Teller
+    from joker.jobs.handler import TellerWork
 
     folder = ModelFolder.open(settings.model or bundled_model())
     listed = settings.moderation_list
@@ -201,16 +201,16 @@ def open_queue(settings: Settings) -> JobQueue:
 
         return CeleryRedisQueue(
             settings.broker,
-            capacity=settings.capacity,
+            max_queue_size=settings.max_queue_size,
             deadline_seconds=settings.deadline_seconds,
-            keep_seconds=settings.keep_seconds,
+            result_ttl_seconds=settings.result_ttl_seconds,
         )
     from joker.jobs.in_process import InProcessQueue
 
     return InProcessQueue(
         open_work(settings),
         workers=settings.workers,
-        capacity=settings.capacity,
+        max_queue_size=settings.max_queue_size,
         deadline_seconds=settings.deadline_seconds,
-        keep_seconds=settings.keep_seconds,
+        result_ttl_seconds=settings.result_ttl_seconds,
     )

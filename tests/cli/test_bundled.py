@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from joker.comedy.moderation import Moderator
 from joker.core.model_folder import ModelFolder, bundled_model
+from joker.generation.moderation import Moderator
 
 pytestmark = pytest.mark.integration
 

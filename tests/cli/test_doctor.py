@@ -33,7 +33,7 @@ def test_a_sound_installation_is_well(
     monkeypatch.setenv("JOKER_BROKER", redis_server.url)
     exit_code, output = examine()
     assert exit_code == 0
-    assert "AMISS" not in output
+    assert "FAIL" not in output
     assert "tells jokes" in output
     assert re.search(r"Redis \d+\.\d+", output)
     assert "from the environment: broker, port" in output
@@ -46,7 +46,7 @@ def test_what_is_amiss_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("JOKER_BROKER", "redis://:secret@127.0.0.1:1/0")
         exit_code, output = examine()
     assert exit_code == 1
-    assert re.findall(r"AMISS (\w+)", output) == ["model", "queue", "address"]
+    assert re.findall(r"FAIL (\w+)", output) == ["model", "queue", "address"]
     assert "nowhere" in output
     assert "correct JOKER_BROKER" in output
     assert "choose another" in output
@@ -54,7 +54,7 @@ def test_what_is_amiss_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOKER_CAPACITY", "lots")
+    monkeypatch.setenv("JOKER_MAX_QUEUE_SIZE", "lots")
     exit_code, output = examine()
     assert exit_code == 1
-    assert "JOKER_CAPACITY" in output
+    assert "JOKER_MAX_QUEUE_SIZE" in output

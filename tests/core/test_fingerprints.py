@@ -22,7 +22,7 @@ def test_training_joke_is_recognised_however_it_is_written(
 ) -> None:
     for joke in sample_jokes:
         shouted = Joke(joke.question.upper(), joke.answer.replace(",", " ... "))
-        assert known.recognise(shouted) == (1.0, True)
+        assert known.estimate(shouted) == (1.0, True)
 
 
 def test_estimate_lies_near_the_exact_similarity(sample_jokes: list[Joke]) -> None:
@@ -32,20 +32,20 @@ def test_estimate_lies_near_the_exact_similarity(sample_jokes: list[Joke]) -> No
             start = joke.question[: int(len(joke.question) * kept)].strip()
             changed = Joke(start, joke.answer)
             exact = jaccard(normalise_joke(joke), normalise_joke(changed))
-            errors.append(Fingerprints.of([joke]).recognise(changed).similarity - exact)
+            errors.append(Fingerprints.of([joke]).estimate(changed).similarity - exact)
     assert abs(np.mean(errors)) < 0.03
     assert np.std(errors) < 0.1
 
 
 def test_known_answer_to_another_question_is_retold(known: Fingerprints) -> None:
-    found = known.recognise(Joke("Where do ships doze off?", "A nap with a view!"))
-    assert found.retold
+    found = known.estimate(Joke("Where do ships doze off?", "A nap with a view!"))
+    assert found.near_duplicate
     assert found.similarity < 0.5
 
 
 def test_new_joke_is_not_retold(known: Fingerprints) -> None:
-    assert not known.recognise(STRANGE).retold
-    assert not known.recognise(Joke("?", "!")).retold
+    assert not known.estimate(STRANGE).near_duplicate
+    assert not known.estimate(Joke("?", "!")).near_duplicate
 
 
 def test_file_reads_back_and_holds_no_joke(
@@ -62,14 +62,14 @@ def test_file_reads_back_and_holds_no_joke(
 
 def test_joined_fingerprints_know_the_jokes_of_both(known: Fingerprints) -> None:
     joined = Fingerprints.join([known, Fingerprints.of([STRANGE]), known])
-    assert joined.recognise(STRANGE).retold
+    assert joined.estimate(STRANGE).near_duplicate
     assert len(joined.sketches) == len(known.sketches) + 1
 
 
 def test_no_jokes_have_fingerprints_that_recognise_nothing(tmp_path: Path) -> None:
     none = Fingerprints.of([])
     none.write(tmp_path)
-    assert none.recognise(STRANGE) == (0.0, False)
+    assert none.estimate(STRANGE) == (0.0, False)
     assert Fingerprints.read(tmp_path) is not None
 
 

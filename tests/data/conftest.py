@@ -62,7 +62,7 @@ def qa_file(write_csv: WriteCsv, pairs: Pairs) -> Path:
 
 @pytest.fixture
 def rjokes_file(write_csv: WriteCsv) -> Path:
-    """Return a file like Data 2, with a post of every fate."""
+    """Return a file like Data 2, with a post of every outcome."""
     posts = [
         (
             "Why did the kettle quit the choir?",

@@ -47,7 +47,7 @@ def test_posts_that_ask_or_set_up_become_jokes(
     title: str, body: str, question: str, answer: str
 ) -> None:
     parsed = parse_post(title, body)
-    assert (parsed.fate, parsed.question, parsed.answer) == ("joke", question, answer)
+    assert (parsed.outcome, parsed.question, parsed.answer) == ("joke", question, answer)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_posts_that_ask_or_set_up_become_jokes(
 )
 def test_other_jokes_stay_plain(title: str, body: str, reason: str) -> None:
     parsed = parse_post(title, body)
-    assert (parsed.fate, parsed.reason) == ("plain", reason)
+    assert (parsed.outcome, parsed.reason) == ("plain", reason)
     assert parsed.question
     assert parsed.answer
 
@@ -88,12 +88,12 @@ def test_other_jokes_stay_plain(title: str, body: str, reason: str) -> None:
 )
 def test_posts_with_nothing_to_tell_are_dropped(title: str, body: str, reason: str) -> None:
     parsed = parse_post(title, body)
-    assert (parsed.fate, parsed.reason) == ("dropped", reason)
+    assert (parsed.outcome, parsed.reason) == ("dropped", reason)
 
 
 def test_named_questions_and_answers_are_kept_whatever_their_form() -> None:
     parsed = parse_pair("Talking teapots", f"  A: {STORY}")
-    assert (parsed.fate, parsed.question) == ("joke", "Talking teapots")
+    assert (parsed.outcome, parsed.question) == ("joke", "Talking teapots")
     assert parsed.answer == STORY.strip()
     assert {"labels", "white space"} <= parsed.changes
 
@@ -125,7 +125,7 @@ def test_every_text_has_a_fate_and_every_joke_is_one(
 ) -> None:
     parsed = parse(question, answer)  # type: ignore[operator]
     assert isinstance(parsed, Parsed)
-    if parsed.fate == "joke":
+    if parsed.outcome == "joke":
         joke = Joke(parsed.question, parsed.answer)
         assert "\n" not in joke.question + joke.answer
     else:

@@ -91,7 +91,7 @@ def test_too_little_to_split_is_refused(write_csv: WriteCsv, tmp_path: Path) -> 
     with pytest.raises(DataError, match="1 jokes of question and answer are left"):
         prepare([one], tmp_path / "out")
     equal = Source.own(write_csv("equal.csv", header, [("Who hums?", "An owl.")] * 5))
-    with pytest.raises(DataError, match="near-copies of one another"):
+    with pytest.raises(DataError, match="near-duplicates of one another"):
         prepare([equal], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     prepare([equal], tmp_path / "out", split="random")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from joker.api.app import create_app
 from joker.settings import Settings, open_queue, read_settings
+from joker.web.app import create_app
 from tests.deploy.dockerfile import STAGES
 
 REPOSITORY = Path(__file__).parents[2]

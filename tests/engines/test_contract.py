@@ -17,8 +17,8 @@ from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import Engine, EngineKind, Request, open_engine, open_shared_engine
-from joker.engines.base import AbandonedError
-from joker.engines.scripted import SCRIPT
+from joker.engines.protocol import AbandonedError
+from joker.engines.stub import SCRIPT
 from joker.engines.weights import load_causal_lm
 
 GREEDY = Sampling(temperature=0)
@@ -40,10 +40,10 @@ class Kind:
     scope="module",
     params=[
         Kind("transformers"),
-        Kind("scripted"),
+        Kind("stub"),
         pytest.param(Kind("openvino"), marks=pytest.mark.integration),
         pytest.param(Kind("openvino", shared=True), marks=pytest.mark.integration),
-        pytest.param(Kind("scripted", shared=True), marks=pytest.mark.integration),
+        pytest.param(Kind("stub", shared=True), marks=pytest.mark.integration),
     ],
     ids=str,
 )
@@ -69,13 +69,13 @@ def engine(kind: Kind, folder: ModelFolder) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def learnt(kind: Kind, sample_jokes: list[Joke]) -> list[Joke]:
     """Return the jokes that the engine knows."""
-    return list(SCRIPT) if kind.name == "scripted" else sample_jokes
+    return list(SCRIPT) if kind.name == "stub" else sample_jokes
 
 
 @pytest.fixture
 def needs_model(kind: Kind) -> None:
     """Leave out what only something with probabilities can do."""
-    if kind.name == "scripted":
+    if kind.name == "stub":
         pytest.skip("a script has no probabilities")
 
 

@@ -14,7 +14,7 @@ from joker.engines import EngineKind, choose_kind, open_engine
 
 def test_serving_parts_load_no_training_library() -> None:
     code = (
-        "import sys, joker.cli.tell, joker.comedy.teller, joker.engines.openvino\n"
+        "import sys, joker.cli.tell, joker.generation.teller, joker.engines.openvino\n"
         "print({'torch', 'transformers', 'optimum', 'mlflow', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,11 +19,11 @@ from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import open_batch
-from joker.engines.base import AbandonedError, load_tokenizer
-from joker.engines.batch import Generation, Key, Output, Scoring
-from joker.engines.host import Submit, serve
 from joker.engines.process import EngineDiedError, EngineProcess
-from joker.engines.scripted import ScriptedBatch
+from joker.engines.protocol import AbandonedError, load_tokenizer
+from joker.engines.server_process import Submit, serve
+from joker.engines.stub import StubBatch
+from joker.engines.tasks import Generation, Key, Output, Scoring
 
 TASK = Generation([0], 20, Sampling(temperature=0), seed=0)
 
@@ -45,7 +45,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.fixture
 def engine(tiny_folder: ModelFolder) -> Iterator[EngineProcess]:
-    engine = EngineProcess(partial(open_batch, tiny_folder, "scripted"))
+    engine = EngineProcess(partial(open_batch, tiny_folder, "stub"))
     yield engine
     engine.close()
 
@@ -94,7 +94,7 @@ def test_a_process_killed_at_rest_is_started_again(engine: EngineProcess) -> Non
 
 
 def test_a_silent_process_is_ended(tiny_folder: ModelFolder) -> None:
-    engine = EngineProcess(partial(open_batch, tiny_folder, "scripted"), silent_seconds=0.5)
+    engine = EngineProcess(partial(open_batch, tiny_folder, "stub"), silent_seconds=0.5)
     os.kill(engine.pid, signal.SIGSTOP)
     with pytest.raises(EngineDiedError):
         engine.run([TASK])
@@ -136,7 +136,7 @@ def test_it_does_not_outlive_whom_it_works_for(tiny_folder: ModelFolder) -> None
         "from joker.engines.process import EngineProcess\n"
         "from functools import partial\n"
         "folder = ModelFolder.open(Path(sys.argv[1]))\n"
-        "print(EngineProcess(partial(open_batch, folder, 'scripted')).pid, flush=True)\n"
+        "print(EngineProcess(partial(open_batch, folder, 'stub')).pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
@@ -146,8 +146,8 @@ def test_it_does_not_outlive_whom_it_works_for(tiny_folder: ModelFolder) -> None
     until(lambda: not is_alive(int(done.stdout)))
 
 
-class SteppedBatch(ScriptedBatch):
-    """A scripted batch that steps when it is allowed to."""
+class SteppedBatch(StubBatch):
+    """A stub batch that steps when it is allowed to."""
 
     def __init__(self, folder: ModelFolder) -> None:
         super().__init__(load_tokenizer(folder, folder.path))

@@ -6,16 +6,16 @@ import pytest
 
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.engines.base import load_tokenizer
-from joker.engines.batch import Generation, Key, Task
+from joker.engines.protocol import load_tokenizer
 from joker.engines.scheduler import Scheduler
-from joker.engines.scripted import ScriptedBatch
+from joker.engines.stub import StubBatch
+from joker.engines.tasks import Generation, Key, Task
 
 LONG = Generation([0], 1_000, Sampling(temperature=0), seed=0)
 
 
-class NarrowBatch(ScriptedBatch):
-    """A scripted batch of few tasks that remembers who joined, and takes no prompt of 13."""
+class NarrowBatch(StubBatch):
+    """A stub batch of few tasks that remembers who joined, and takes no prompt of 13."""
 
     capacity = 3
 

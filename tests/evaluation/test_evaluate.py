@@ -90,7 +90,7 @@ def test_both_kinds_of_markers_can_be_evaluated(
 ) -> None:
     folder = make_tiny_folder("words")
     report = evaluate(folder, HeldOut.open(sample_file), EvaluationConfig(generate=0))
-    assert report.layout == "words-plain"
+    assert report.template == "words-plain"
     assert report.likelihood.bits_per_byte.value < 0.5
 
 

@@ -7,23 +7,23 @@ import pytest
 from rich.console import Console
 
 from joker.evaluation.bootstrap import Estimate
-from joker.evaluation.figures import LikelihoodFigures, PartFigures
+from joker.evaluation.likelihood_metrics import LikelihoodMetrics, PartMetrics
 from joker.evaluation.report import Report
-from joker.evaluation.telling import TextFigures
+from joker.evaluation.text_metrics import TextMetrics
 
 
 def estimate(value: float) -> Estimate:
     return Estimate(value, 0.01, value - 0.02, value + 0.02)
 
 
-def texts(value: float) -> TextFigures:
-    names = [field.name for field in fields(TextFigures) if field.name != "jokes"]
-    return TextFigures(jokes=90, **{name: estimate(value) for name in names})
+def texts(value: float) -> TextMetrics:
+    names = [field.name for field in fields(TextMetrics) if field.name != "jokes"]
+    return TextMetrics(jokes=90, **{name: estimate(value) for name in names})
 
 
 @pytest.fixture
 def report() -> Report:
-    likelihood = LikelihoodFigures(
+    likelihood = LikelihoodMetrics(
         jokes=1234,
         jokes_too_long=5,
         retrieval_jokes=1000,
@@ -32,12 +32,12 @@ def report() -> Report:
         perplexity=estimate(20.0),
         legacy_perplexity=estimate(15.0),
         punchline_retrieval_accuracy=estimate(0.25),
-        new=PartFigures(1200, 970, estimate(1.3), estimate(0.2)),
-        known=PartFigures(34, 30, estimate(0.6), None),
+        new=PartMetrics(1200, 970, estimate(1.3), estimate(0.2)),
+        known=PartMetrics(34, 30, estimate(0.6), None),
     )
     return Report(
         model="some/model",
-        layout="original-special",
+        template="original-special",
         data={"name": "jokes.csv", "fingerprint": "f00"},
         settings={"seed": 1},
         likelihood=likelihood,

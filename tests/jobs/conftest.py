@@ -1,4 +1,4 @@
-"""What the tests of queues share: scripted work, workers that do it, and queues over both."""
+"""What the tests of queues share: stub work, workers that do it, and queues over both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from joker.jobs.queue import JobQueue, Work
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
 
-SCRIPT = Path(__file__).with_name("scripted.py")
+SCRIPT = Path(__file__).with_name("stub.py")
 THREADS = 4
 
 MakeQueue = Callable[..., JobQueue]
@@ -35,9 +35,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def scripted_work() -> Work:
-    """Return work that does what the prompt says; see ``scripted.py``."""
-    work: Work = runpy.run_path(str(SCRIPT))["scripted_work"]
+def stub_work() -> Work:
+    """Return work that does what the prompt says; see ``stub.py``."""
+    work: Work = runpy.run_path(str(SCRIPT))["stub_work"]
     return work
 
 
@@ -113,15 +113,15 @@ def contract_url(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-async def make_queue(contract_url: str | None, scripted_work: Work) -> AsyncIterator[MakeQueue]:
-    """Return ``make(**options)``, which gives a queue with scripted work."""
+async def make_queue(contract_url: str | None, stub_work: Work) -> AsyncIterator[MakeQueue]:
+    """Return ``make(**options)``, which gives a queue with stub work."""
     queues: list[JobQueue] = []
 
     def make(**options: Any) -> JobQueue:
         queues.append(
             CeleryRedisQueue(contract_url, **options)
             if contract_url
-            else InProcessQueue(scripted_work, workers=THREADS, **options)
+            else InProcessQueue(stub_work, workers=THREADS, **options)
         )
         return queues[-1]
 

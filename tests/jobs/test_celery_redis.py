@@ -44,7 +44,7 @@ async def queue(redis: RedisServer) -> AsyncIterator[CeleryRedisQueue]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """Return a path that scripted work can wait for."""
+    """Return a path that stub work can wait for."""
     return tmp_path / "gate"
 
 
@@ -184,7 +184,7 @@ async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(
 async def test_without_any_worker_the_deadline_still_holds(
     redis: RedisServer, make_request: MakeRequest
 ) -> None:
-    queue = CeleryRedisQueue(redis.url, deadline_seconds=0.5, capacity=1)
+    queue = CeleryRedisQueue(redis.url, deadline_seconds=0.5, max_queue_size=1)
     job = await queue.submit(make_request())
     done = await queue.wait(job.id, LONG)
     assert done.state is State.FAILURE

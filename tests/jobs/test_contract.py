@@ -25,7 +25,7 @@ THREADS = 4
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """Return a path that scripted work can wait for."""
+    """Return a path that stub work can wait for."""
     return tmp_path / "gate"
 
 
@@ -98,7 +98,7 @@ async def test_three_faults_fail_with_a_reason_that_tells_nothing_of_the_inside(
     assert (done.state, done.attempts) == (State.FAILURE, 3)
     assert done.error is not None
     assert "3 attempts" in done.error
-    assert "scripted" not in done.error
+    assert "stub" not in done.error
 
 
 @pytest.mark.parametrize(("queues", "own"), [(1.5, None), (60.0, 1.5), (1.5, 60.0)])
@@ -119,7 +119,7 @@ async def test_the_nearer_deadline_ends_a_job_whose_work_hangs_and_late_jokes_ar
 async def test_a_full_queue_takes_nothing_in_until_there_is_room(
     make_queue: MakeQueue, make_request: MakeRequest, gate: Path
 ) -> None:
-    queue = make_queue(capacity=2)
+    queue = make_queue(max_queue_size=2)
     running = [await queue.submit(make_request(f"after {gate}"))]
     while len(running) < THREADS:
         await until_started(queue, running[-1])
@@ -190,7 +190,7 @@ async def test_the_same_key_gives_the_same_job_even_at_once(
 async def test_a_final_job_and_its_key_are_forgotten_in_time(
     make_queue: MakeQueue, make_request: MakeRequest
 ) -> None:
-    queue = make_queue(keep_seconds=0.5)
+    queue = make_queue(result_ttl_seconds=0.5)
     key = f"forgotten {id(queue)}"
     job = await queue.submit(make_request(), key=key)
     await queue.wait(job.id, LONG)
@@ -310,7 +310,7 @@ async def test_a_job_knows_the_request_that_asked_first(
 async def test_many_jobs_are_each_told_once(
     make_queue: MakeQueue, make_request: MakeRequest
 ) -> None:
-    queue = make_queue(capacity=64)
+    queue = make_queue(max_queue_size=64)
     jobs = [await queue.submit(make_request(count=1, seed=seed)) for seed in range(20)]
     for job in jobs:
         told = await all_events(queue, job)

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_closing_revokes_what_is_not_told_and_ends_its_events(
-    scripted_work: Work, make_request: MakeRequest, tmp_path: Path
+    stub_work: Work, make_request: MakeRequest, tmp_path: Path
 ) -> None:
-    queue = InProcessQueue(scripted_work, workers=1)
+    queue = InProcessQueue(stub_work, workers=1)
     told = await queue.submit(make_request())
     told = await queue.wait(told.id, 50)
     running, waiting = [
@@ -41,10 +41,10 @@ async def test_closing_revokes_what_is_not_told_and_ends_its_events(
 
 
 async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones_are_told(
-    scripted_work: Work, make_request: MakeRequest, tmp_path: Path
+    stub_work: Work, make_request: MakeRequest, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    queue = InProcessQueue(scripted_work, workers=1, deadline_seconds=0.5)
+    queue = InProcessQueue(stub_work, workers=1, deadline_seconds=0.5)
     hanging = await queue.submit(make_request(f"deaf {gate}"))
     behind = await queue.submit(make_request())
     for job in (hanging, behind):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from joker.settings import Settings
-from tools.figures import figures
+from tools.diagrams import figures
 from tools.settings_page import page
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -11,10 +11,10 @@ from joker.core.fingerprints import stock_phrases
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
-from joker.training.base import open_base
+from joker.training.base_model import open_base
 from joker.training.encoding import encode_selection
+from joker.training.filtering import Selection
 from joker.training.packing import IGNORED, pack_jokes
-from joker.training.selection import Selection
 
 STOCK = [
     Joke("Why did the bicycle lie down?", "It was two tired."),

@@ -22,7 +22,7 @@ from joker.core.template import TEMPLATES
 from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.engines.weights import read_causal_lm
-from joker.training.base import open_base
+from joker.training.base_model import open_base
 from joker.training.gguf_file import read_gguf_tokenizer
 from tests.training.gguf_files import END_OF_TEXT, SENTENCES, make_llama, make_tokenizer, write_gguf
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import EncodedJoke
-from joker.training.base import open_base
+from joker.training.base_model import open_base
 from joker.training.packing import IGNORED, block_rows, pack_jokes, pad_jokes
 from joker.training.trainer import token_losses
 

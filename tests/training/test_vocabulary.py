@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from joker.core.errors import ConfigError
-from joker.training.base import END_OF_TEXT, train_tokenizer
+from joker.training.base_model import END_OF_TEXT, train_tokenizer
 from joker.training.vocabulary import shrink_vocabulary
 
 transformers: Any = importlib.import_module("transformers")  # its classes are half typed

@@ -1,4 +1,4 @@
-"""``joker compare``: train every layout under one budget and name the best."""
+"""``joker compare``: train every template under one budget and name the best."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def compare(
     config: ConfigOption = None,
     template: Annotated[
         list[str] | None,
-        typer.Option("--template", help="Layout to compare; repeatable. [default: all three]"),
+        typer.Option("--template", help="Template to compare; repeatable. [default: all three]"),
     ] = None,
     markers: Annotated[
         Literal["own", "special", "plain", "both"],
-        typer.Option("--markers", help="Kinds of markers: each layout's own, one kind, or both."),
+        typer.Option("--markers", help="Kinds of markers: each template's own, one kind, or both."),
     ] = "own",
     given: dict[str, Any] | None = None,
 ) -> None:
-    """Train one model for each layout from one base under one budget, and compare them.
+    """Train one model for each template from one base under one budget, and compare them.
 
     A comparison that was cut short goes on where it stopped when called again.
     """
     require_training()
     from joker.data.prepared import PreparedData
     from joker.training.compare import compare as run_comparison
-    from joker.training.compare import layouts
+    from joker.training.compare import templates
 
     settings = training_config(read_config_file(config) if config else {}, given or {})
     kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
-    chosen = layouts(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
+    chosen = templates(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
     result = run_comparison(PreparedData.open(data), out, settings, chosen)
-    table = Table(Column("layout", no_wrap=True), *_COLUMNS.values())
+    table = Table(Column("template", no_wrap=True), *_COLUMNS.values())
     for label, metrics in result.metrics.items():
         style = "bold" if label == result.winner else None
         cells = [f"{metrics[key]:.3f}" if key in metrics else "–" for key in _COLUMNS]

@@ -45,7 +45,7 @@ def prepare(
         SplitKind,
         typer.Option(
             "--split",
-            help="Test whole clusters of near-copies, or jokes drawn each by itself as in the "
+            help="Test whole clusters of near-duplicates, or jokes drawn each by itself as in the "
             "original, duplicates and all.",
         ),
     ] = "clusters",
@@ -127,11 +127,11 @@ def _manifest_tables(manifest: DataManifest) -> Iterable[Table]:
 
     names = list(manifest.sources)
     table = _table("Plain, dropped and changed rows", "reason", *names)
-    for fate in ("plain", "dropped", "changed"):
-        counts = {name: getattr(manifest.sources[name], fate) for name in names}
+    for outcome in ("plain", "dropped", "changed"):
+        counts = {name: getattr(manifest.sources[name], outcome) for name in names}
         for reason in dict.fromkeys(reason for name in names for reason in counts[name]):
             table.add_row(
-                f"{fate}: {reason}", *(f"{counts[name].get(reason, 0):,}" for name in names)
+                f"{outcome}: {reason}", *(f"{counts[name].get(reason, 0):,}" for name in names)
             )
         table.add_section()
     yield table
@@ -183,7 +183,7 @@ def _statistics_tables(statistics: Statistics) -> Iterable[Table]:
     yield table
 
     if statistics.largest:
-        table = _table("Largest clusters of near-copies", "first joke", "jokes")
+        table = _table("Largest clusters of near-duplicates", "first joke", "jokes")
         for cluster in statistics.largest:
             joke = f"{cluster.example.question} {cluster.example.answer}"
             table.add_row(joke, f"{cluster.size:,}")

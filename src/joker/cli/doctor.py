@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def doctor() -> None:
-    """Examine this installation; the exit code is 1 where something is amiss."""
+    """Examine this installation; the exit code is 1 where something is wrong."""
     _report("versions", _describe_versions)
     _report("training", _describe_training)
     found: list[Settings] = []
@@ -39,7 +39,7 @@ def _report(name: str, examine: Callable[[], str]) -> bool:
     try:
         typer.echo(f"ok    {name:9} {examine()}")
     except JokerError as error:
-        typer.echo(f"AMISS {name:9} {error}")
+        typer.echo(f"FAIL {name:9} {error}")
         return False
     return True
 
@@ -66,9 +66,9 @@ def _read_settings(found: list[Settings]) -> str:
 
 
 def _examine_model(settings: Settings) -> str:
-    from joker.comedy.teller import Teller
     from joker.core.model_folder import ModelFolder, bundled_model
     from joker.engines import open_engine
+    from joker.generation.teller import Teller
 
     folder = ModelFolder.open(settings.model or bundled_model())
     joke = Teller(open_engine(folder)).tell(seed=1)[0].joke
@@ -95,7 +95,7 @@ def _examine_queue(settings: Settings) -> str:
 
 
 def _examine_address(settings: Settings) -> str:
-    from joker.api.server import bind
+    from joker.web.server import bind
 
     with bind(settings.host, settings.port):
         return f"{settings.host} port {settings.port} is free"

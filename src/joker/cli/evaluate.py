@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Measure how well a model knows people's jokes, and what its own are worth.
 
-    docs/figures.md says what each figure means and how to read it.
+    docs/metrics.md says what each figure means and how to read it.
     """
     require_training()
     config = make_config(EvaluationConfig, given or {})

@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Add a compressed OpenVINO graph to a model folder and check it against the weights."""
     from joker.training.export import export_openvino
-    from joker.training.selection import read_jokes
+    from joker.training.filtering import read_jokes
 
     folder = ModelFolder.open(model)
     jokes = [joke for joke, _ in read_jokes(calibration)] if calibration else []

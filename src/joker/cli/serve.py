@@ -32,8 +32,8 @@ def serve(
 
     Everything else is set in the environment, such as JOKER_RATE_LIMIT; 'joker doctor' shows it.
     """
-    from joker.api.server import Server, bind
     from joker.settings import open_queue, read_settings
+    from joker.web.server import Server, bind
 
     settings = read_settings(host=host, port=port, broker=broker, model=model)
     with bind(settings.host, settings.port) as listener:

@@ -13,8 +13,13 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from joker.comedy.moderation import CATEGORIES, read_categories
-from joker.comedy.teller import (
+from joker.core.errors import InputError
+from joker.core.fingerprints import Fingerprints
+from joker.core.model_folder import ModelFolder, bundled_model
+from joker.core.sampling import Sampling
+from joker.engines import EngineKind, open_engine
+from joker.generation.moderation import CATEGORIES, read_categories
+from joker.generation.teller import (
     DEFAULT_CANDIDATES,
     DEFAULT_TRIES,
     Teller,
@@ -22,11 +27,6 @@ from joker.comedy.teller import (
     UntoldError,
     draw_seed,
 )
-from joker.core.errors import InputError
-from joker.core.fingerprints import Fingerprints
-from joker.core.model_folder import ModelFolder, bundled_model
-from joker.core.sampling import Sampling
-from joker.engines import EngineKind, open_engine
 
 _DEFAULTS = Sampling()
 
@@ -122,7 +122,7 @@ def _show_json(jokes: Sequence[ToldJoke]) -> None:
             "question": told.joke.question,
             "answer": told.joke.answer,
             "seed": told.seed,
-            "retold": told.retold if told.recognition else None,
+            "retold": told.near_duplicate if told.recognition else None,
         }
         for told in jokes
     ]

@@ -1,4 +1,4 @@
-"""Plain values that every other room shares: jokes, layouts, sampling, the model folder, errors.
+"""Plain values that every package shares: jokes, templates, sampling, the model folder, errors.
 
 Nothing here imports PyTorch or a web framework.
 """

@@ -7,14 +7,14 @@ with ``exit_code``; a traceback therefore always means a defect of ours.
     ├── InputError             2   what was given cannot be used
     │   ├── DataError              a joke file or a prepared folder
     │   ├── ConfigError            a setting or a configuration file
-    │   ├── TemplateError          a layout
-    │   ├── TokenizerError         a tokenizer that cannot hold a layout
+    │   ├── TemplateError          a template
+    │   ├── TokenizerError         a tokenizer that cannot hold a template
     │   ├── SamplingError          a sampling parameter out of range
     │   └── ModelFolderError       a model folder, or a base model
     ├── MissingPartError       3   an optional part is not installed
     ├── ResourceError          4   out of memory or disk
     ├── GenerationError        5   the model gave no acceptable joke in so many tries
-    │   └── UntoldError            (comedy.teller) some of the jokes asked for; holds the others
+    │   └── UntoldError            (generation.teller) some of the jokes asked for; holds the others
     ├── QueueError             6   a queue cannot do what was asked
     │   ├── QueueFullError         too many jobs wait
     │   ├── QueueDownError         it cannot be reached
@@ -49,11 +49,11 @@ class ConfigError(InputError):
 
 
 class TemplateError(InputError):
-    """A layout is unknown or ambiguous."""
+    """A template is unknown or ambiguous."""
 
 
 class TokenizerError(InputError):
-    """A tokenizer lacks what a layout needs."""
+    """A tokenizer lacks what a template needs."""
 
 
 class SamplingError(InputError):

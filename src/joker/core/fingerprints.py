@@ -29,9 +29,9 @@ from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke
 
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
-RETOLD_SIMILARITY = 0.4
+NEAR_DUPLICATE_SIMILARITY = 0.4
 """From this estimate on a joke counts as told again: so far below `NEAR_COPY_JACCARD` that the
-estimate's error hides few near-copies."""
+estimate's error hides few near-duplicates."""
 SAME_ANSWER_WORDS = 3
 """From so many words on, a joke with the answer of a training joke is one told again."""
 STOCK_QUESTIONS = 3
@@ -45,17 +45,17 @@ _CHANCE = 1 / 256
 """Share of places in which the bytes of unlike sketches agree."""
 
 
-class Recognition(NamedTuple):
+class OriginalityEstimate(NamedTuple):
     """How near a joke comes to what was read in training.
 
     Attributes:
         similarity: Estimated Jaccard similarity to the most similar training joke.
-        retold: Whether that makes it a likely near-copy, or its answer of three words or more is
-            a training joke's.
+        near_duplicate: Whether that makes it a likely near-duplicate, or its answer of three words
+            or more is a training joke's.
     """
 
     similarity: float
-    retold: bool
+    near_duplicate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Fingerprints:
         """Write the fingerprints into a model folder."""
         np.savez(folder / FILE, sketches=self.sketches, answers=self.answers)
 
-    def recognise(self, joke: Joke) -> Recognition:
+    def estimate(self, joke: Joke) -> OriginalityEstimate:
         """Say how near a joke comes to those that were fingerprinted."""
         text, answer = normalise_joke(joke), _long_answer(joke)
         similarity = 0.0
@@ -125,7 +125,9 @@ class Fingerprints:
             similarity = max(0.0, float(agreeing - _CHANCE) / (1 - _CHANCE))
         hashed = _hash(answer) if answer else None
         known = hashed is not None and bool(np.isin(np.uint32(hashed), self.answers))
-        return Recognition(similarity, retold=known or similarity >= RETOLD_SIMILARITY)
+        return OriginalityEstimate(
+            similarity, near_duplicate=known or similarity >= NEAR_DUPLICATE_SIMILARITY
+        )
 
 
 def stock_phrases(jokes: Iterable[Joke]) -> set[str]:

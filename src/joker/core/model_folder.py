@@ -35,7 +35,7 @@ class Manifest:
     """What ``joker.json`` says.
 
     Attributes:
-        template: The layout the model was trained with.
+        template: The template the model was trained with.
         base_model: Hub name, folder or GGUF file it started from, or ``new:SIZE``.
         context_length: Most tokens a joke may have, start and end token included.
         data: Fingerprint, split kind, seed and counts of the prepared folder.

@@ -1,6 +1,6 @@
-"""Layouts: how a question and its answer become one text, and how text becomes a joke again.
+"""Templates: how a question and its answer become one text, and how text becomes a joke again.
 
-A layout joins question and answer with two *markers*, the visible parts of its
+A template joins question and answer with two *markers*, the visible parts of its
 prefixes. A marker is either an added special token (one id of its own) or plain
 text (several ids of the tokenizer's vocabulary). The end of a joke is always the
 tokenizer's end-of-text token and no part of the text here.
@@ -40,10 +40,10 @@ def _overlap(left: str, right: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    r"""One layout: ``question_prefix + question + answer_prefix + answer``.
+    r"""One template: ``question_prefix + question + answer_prefix + answer``.
 
     Attributes:
-        name: What the layout is called in options, manifests and tables.
+        name: What the template is called in options, manifests and tables.
         question_prefix: What stands before the question; may be empty.
         answer_prefix: What stands between question and answer, such as ``\n<|answer|> ``.
         markers: ``special`` adds each marker to the tokenizer as one token,
@@ -54,7 +54,7 @@ class Template:
             topic may stand before it all, behind a question marker of its own.
 
     Raises:
-        TemplateError: If the layout could not be parsed back without doubt.
+        TemplateError: If the template could not be parsed back without doubt.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Template:
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Tokens the tokenizer must hold for this layout, beside its end-of-text token."""
+        """Tokens the tokenizer must hold for this template, beside its end-of-text token."""
         return self.marker_texts if self.markers == "special" else ()
 
     @property
@@ -143,7 +143,7 @@ class Template:
         return self.punchline_first and not prompt.rstrip().endswith("?")
 
     def parse(self, text: str) -> Joke | None:
-        """Return the joke that a text in this layout tells, or None when it tells none.
+        """Return the joke that a text in this template tells, or None when it tells none.
 
         None stands for anything unfinished or malformed: the question marker is missing,
         the answer marker is missing or repeated, or a part is empty.
@@ -195,7 +195,7 @@ class Template:
         return self.unescape(question).strip(), self.unescape(answer).strip()
 
     def with_markers(self, kind: MarkerKind | None) -> Template:
-        """Return the same layout with another kind of markers; None keeps the kind."""
+        """Return the same template with another kind of markers; None keeps the kind."""
         return self if kind is None else replace(self, markers=kind)
 
     def to_dict(self) -> dict[str, Any]:
@@ -232,15 +232,15 @@ TEMPLATES: dict[str, Template] = {
         Template("words", "Question: ", "\nAnswer: ", markers="plain"),
     )
 }
-"""The layouts that come with the package: the original's, one start and one separator
+"""The templates that come with the package: the original's, one start and one separator
 token, and plain words."""
 
 
 def load_template(name_or_path: str) -> Template:
-    """Return a built-in layout by name, or one read from a ``.yaml``, ``.yml`` or ``.json`` file.
+    """Return a built-in template by name, or one read from a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
-        TemplateError: If there is no such layout or the file does not describe one.
+        TemplateError: If there is no such template or the file does not describe one.
         ConfigError: If the file cannot be read.
     """
     if name_or_path in TEMPLATES:

@@ -1,8 +1,8 @@
-"""Jokes as token ids: one tokenizer and one layout, used alike by training, evaluation and serving.
+"""Jokes as token ids: one tokenizer and one template for training, evaluation and serving.
 
 Built on the `tokenizers` library alone, so that serving needs neither PyTorch nor
 Transformers. Every part of a joke is encoded by itself and the ids are joined, so
-the boundary between question and answer falls between two tokens in every layout,
+the boundary between question and answer falls between two tokens in every template,
 and a special token's spelling inside people's text stays ordinary text.
 
 A joke is always ``[start] markers and text [end]``: the start token gives the first
@@ -56,12 +56,12 @@ class EncodedJoke:
 
 
 class JokeTokenizer:
-    """A byte-level BPE (or other fast) tokenizer that knows one layout.
+    """A byte-level BPE (or other fast) tokenizer that knows one template.
 
     Args:
         tokenizer: The backend; a fast Transformers tokenizer has it as ``backend_tokenizer``.
             It is copied, so the caller's stays as it is.
-        template: The layout; its special tokens must be in the vocabulary.
+        template: The template; its special tokens must be in the vocabulary.
         end_token: The tokenizer's end-of-text token, such as ``<|endoftext|>``.
         start_token: The token every joke begins with; the end token where the model has no other.
 
@@ -221,8 +221,8 @@ class JokeTokenizer:
         found = self.backend.token_to_id(token)
         if found is None:
             raise TokenizerError(
-                f"token {token!r} of layout {self.template.label} is not in the tokenizer; "
-                "use a model trained with this layout"
+                f"token {token!r} of template {self.template.label} is not in the tokenizer; "
+                "use a model trained with this template"
             )
         return int(found)
 

@@ -43,12 +43,12 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """How many test jokes have a near-copy in training.
+    """How many test jokes have a near-duplicate in training.
 
     Attributes:
         train: Training jokes under this split.
         test: Test jokes.
-        copied: Those with a near-copy in training.
+        copied: Those with a near-duplicate in training.
     """
 
     train: int
@@ -65,7 +65,7 @@ class Overlap:
         other: The source looked in.
         questions: Jokes of ``source`` that end with a question mark.
         exact: Those with an equal joke in ``other``.
-        near: Those with a near-copy in ``other``, equal ones included.
+        near: Those with a near-duplicate in ``other``, equal ones included.
     """
 
     source: str
@@ -86,9 +86,9 @@ class DataManifest:
         train: Jokes to train on.
         test: Jokes to test on.
         plain: Plain jokes.
-        clusters: Clusters of near-copies, those of a single joke included.
+        clusters: Clusters of near-duplicates, those of a single joke included.
         sources: What became of each input's rows.
-        leak: Under each kind of split, whichever was chosen, the test jokes with near-copies
+        leak: Under each kind of split, whichever was chosen, the test jokes with near-duplicates
             in training.
         overlap: Shared jokes of every two sources.
         format_version: Version of the folder's format.

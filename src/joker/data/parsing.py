@@ -4,7 +4,7 @@ A post of /r/Jokes has a title and a body. It becomes a joke of question and ans
 when its title asks or sets up and its body answers shortly; stories stay *plain*
 jokes; requests and empty posts are dropped. Rows of files that name question and
 answer themselves keep both, cleaned. ``docs/data.md`` lists the rules, and
-`joker.data.questions` and `joker.data.phrases` recognise the forms they speak of.
+`joker.data.reddit.questions` and `joker.data.reddit.boilerplate` recognise the forms they speak of.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from joker.data import phrases, questions
 from joker.data.cleaning import clean, flatten
+from joker.data.reddit import boilerplate, questions
 
-Fate = Literal["joke", "plain", "dropped"]
+Outcome = Literal["joke", "plain", "dropped"]
 
 LONGEST_QUESTION = 300
 """Most characters of a question; longer titles are stories."""
@@ -37,14 +37,14 @@ class Parsed(NamedTuple):
     """What became of one row.
 
     Attributes:
-        fate: ``joke``, ``plain`` or ``dropped``.
+        outcome: ``joke``, ``plain`` or ``dropped``.
         reason: Why it is plain or dropped; empty for a joke.
         question: The question, or a plain joke's title.
         answer: The answer, or a plain joke's text.
         changes: Names of the rules that changed the row.
     """
 
-    fate: Fate
+    outcome: Outcome
     reason: str
     question: str
     answer: str
@@ -99,7 +99,7 @@ def parse_post(title: str, body: str) -> Parsed:
         return row.end("plain", "headline")
     if questions.asks(row.title):
         row.change_title("question mark", questions.end_question)
-        row.change_body("leading dots", phrases.strip_leading_dots)
+        row.change_body("leading dots", boilerplate.strip_leading_dots)
         return row.end("joke")
     paragraphs = row.body.count("\n\n") + 1
     if len(row.body) > LONGEST_SETUP_PUNCHLINE or paragraphs > MOST_SETUP_PARAGRAPHS:
@@ -119,20 +119,20 @@ class _Row:
         self._changes = title_changes | body_changes
 
     def strip_title(self) -> None:
-        self.change_title("tags", phrases.strip_tags)
-        self.change_title("labels", phrases.strip_question_label)
-        self.change_title("introductions", phrases.strip_introduction)
+        self.change_title("tags", boilerplate.strip_tags)
+        self.change_title("labels", boilerplate.strip_question_label)
+        self.change_title("introductions", boilerplate.strip_introduction)
 
     def strip_body(self) -> None:
-        self.change_body("repeated title", lambda body: phrases.strip_repeat(self.title, body))
-        self.change_body("labels", phrases.strip_answer_label)
-        self.change_body("asides", phrases.strip_asides)
+        self.change_body("repeated title", lambda body: boilerplate.strip_repeat(self.title, body))
+        self.change_body("labels", boilerplate.strip_answer_label)
+        self.change_body("asides", boilerplate.strip_asides)
 
     def take(self, question: str, answer: str) -> None:
         """Put a question and answer found in the body in their places."""
         self.title, self.body = question, answer
         self._changes |= {"question in the body"}
-        self.change_body("labels", phrases.strip_answer_label)
+        self.change_body("labels", boilerplate.strip_answer_label)
 
     def change_title(self, name: str, rule: Callable[[str], str]) -> None:
         if (title := rule(self.title)) != self.title:
@@ -148,12 +148,12 @@ class _Row:
         """Return why there is nothing to read, or an empty text."""
         if not self.title or not self.body:
             return "empty"
-        if phrases.is_deleted(self.body) or phrases.is_deleted(self.title):
+        if boilerplate.is_deleted(self.body) or boilerplate.is_deleted(self.title):
             return "deleted"
-        if not phrases.says_something(self.title) or not phrases.says_something(self.body):
+        if not boilerplate.says_something(self.title) or not boilerplate.says_something(self.body):
             return "no words"
         return ""
 
-    def end(self, fate: Fate, reason: str = "") -> Parsed:
-        body = flatten(self.body) if fate == "joke" else self.body
-        return Parsed(fate, reason, self.title, body, self._changes)
+    def end(self, outcome: Outcome, reason: str = "") -> Parsed:
+        body = flatten(self.body) if outcome == "joke" else self.body
+        return Parsed(outcome, reason, self.title, body, self._changes)

@@ -1,6 +1,6 @@
 """Preparing: files in, a prepared folder out.
 
-    read ─▶ clean and parse ─▶ find near-copies ─▶ drop duplicates ─▶ split ─▶ write
+    read ─▶ clean and parse ─▶ find near-duplicates ─▶ drop duplicates ─▶ split ─▶ write
 
 Called by ``joker data prepare`` and the benchmark. Every row read is kept, plain, or
 dropped for a reason that the manifest counts.
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joker.core.errors import DataError
-from joker.data.harvest import Harvest, Origin
+from joker.data.ingest import Ingestion, Origin
 from joker.data.manifest import DataManifest, Leak, Overlap, SplitKind
-from joker.data.near_copies import NearCopies, find_near_copies
+from joker.data.near_duplicates import NearDuplicates, find_near_duplicates
 from joker.data.prepared import (
     DROPPED,
     JOKES,
@@ -55,7 +55,7 @@ def prepare(
     Args:
         sources: The files; their names must differ.
         out: The folder to make.
-        split: ``clusters`` keeps one of equal jokes and puts whole clusters of near-copies
+        split: ``clusters`` keeps one of equal jokes and puts whole clusters of near-duplicates
             into training or test; ``random`` keeps all and draws each by itself, as the
             original does.
         seed: The split's seed.
@@ -73,19 +73,19 @@ def prepare(
     report = report or (lambda line: None)  # noqa: ARG005
     _check_sources(sources)
     check_target(out, force=force)
-    harvest = Harvest()
+    ingest = Ingestion()
     for source in sources:
-        harvest.gather(source, report)
-    if len(harvest.jokes) < 2:
+        ingest.gather(source, report)
+    if len(ingest.jokes) < 2:
         raise DataError(
-            f"of these files {len(harvest.jokes)} jokes of question and answer are left; "
+            f"of these files {len(ingest.jokes)} jokes of question and answer are left; "
             "a split needs two or more"
         )
 
-    report(f"comparing {len(harvest.jokes):,} jokes")
-    copies = find_near_copies(harvest.jokes)
-    unique = _best_of_equal(copies, harvest.origins)
-    keys = [f"{origin.source}\0{origin.source_id}" for origin in harvest.origins]
+    report(f"comparing {len(ingest.jokes):,} jokes")
+    copies = find_near_duplicates(ingest.jokes)
+    unique = _best_of_equal(copies, ingest.origins)
+    keys = [f"{origin.source}\0{origin.source_id}" for origin in ingest.origins]
     kept = {"clusters": unique, "random": np.ones_like(unique)}
     test = {
         "clusters": split_by_cluster(keys, copies.clusters, seed, counted=unique),
@@ -93,16 +93,18 @@ def prepare(
     }
     leak = {kind: _leak(copies, test[kind], kept[kind]) for kind in test}
     if not (leak[split].train and leak[split].test):
-        raise DataError("all jokes are near-copies of one another and cannot be split; add others")
+        raise DataError(
+            "all jokes are near-duplicates of one another and cannot be split; add others"
+        )
     for index in np.flatnonzero(~kept[split]).tolist():
-        harvest.drop(index, DUPLICATE)
+        ingest.drop(index, DUPLICATE)
 
     report("writing")
     rows = [
         (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
         for joke, origin, cluster, tested, keep in zip(
-            harvest.jokes,
-            harvest.origins,
+            ingest.jokes,
+            ingest.origins,
             copies.clusters.tolist(),
             test[split].tolist(),
             kept[split].tolist(),
@@ -116,13 +118,13 @@ def prepare(
         seed=seed,
         train=leak[split].train,
         test=leak[split].test,
-        plain=len(harvest.plain),
+        plain=len(ingest.plain),
         clusters=int(copies.clusters.max()) + 1,
-        sources=harvest.counts(),
+        sources=ingest.counts(),
         leak=leak,
-        overlap=_overlap(harvest, copies, [source.name for source in sources]),
+        overlap=_overlap(ingest, copies, [source.name for source in sources]),
     )
-    tables: dict[str, Rows] = {JOKES: rows, PLAIN: harvest.plain, DROPPED: harvest.dropped}
+    tables: dict[str, Rows] = {JOKES: rows, PLAIN: ingest.plain, DROPPED: ingest.dropped}
     write_prepared(out, tables, manifest, force=force)
     return manifest
 
@@ -135,7 +137,7 @@ def _check_sources(sources: Sequence[Source]) -> None:
         raise DataError(f"{count} inputs are called {name!r}; rename the files so that they differ")
 
 
-def _best_of_equal(copies: NearCopies, origins: Sequence[Origin]) -> Flags:
+def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Flags:
     """Return one of every set of equal jokes: that of the highest score, the first read of them."""
     scores = np.array([-np.inf if origin.score is None else origin.score for origin in origins])
     order = np.lexsort((-scores, copies.exact))
@@ -145,19 +147,19 @@ def _best_of_equal(copies: NearCopies, origins: Sequence[Origin]) -> Flags:
     return best
 
 
-def _leak(copies: NearCopies, test: Flags, kept: Flags) -> Leak:
+def _leak(copies: NearDuplicates, test: Flags, kept: Flags) -> Leak:
     tested, trained = kept & test, kept & ~test
-    copied = tested & copies.near_copy_in(trained)
+    copied = tested & copies.near_duplicate_in(trained)
     return Leak(train=int(trained.sum()), test=int(tested.sum()), copied=int(copied.sum()))
 
 
-def _overlap(harvest: Harvest, copies: NearCopies, names: Sequence[str]) -> list[Overlap]:
-    asks = np.array([joke.question.endswith("?") for joke in harvest.jokes])
-    where = np.array([origin.source for origin in harvest.origins])
+def _overlap(ingest: Ingestion, copies: NearDuplicates, names: Sequence[str]) -> list[Overlap]:
+    asks = np.array([joke.question.endswith("?") for joke in ingest.jokes])
+    where = np.array([origin.source for origin in ingest.origins])
     entries = []
     for name, other in permutations(names, 2):
         mine, theirs = (where == name) & asks, where == other
-        exact, near = copies.exact_copy_in(theirs), copies.near_copy_in(theirs)
+        exact, near = copies.exact_copy_in(theirs), copies.near_duplicate_in(theirs)
         counts = (int((mine & flags).sum()) for flags in (mine, exact, near))
         entries.append(Overlap(name, other, *counts))
     return entries

@@ -66,7 +66,7 @@ class PreparedJoke:
         source: Name of the input it came from.
         source_id: Its id there.
         score: Upvotes, where the source counts them.
-        cluster: Number of its cluster of near-copies.
+        cluster: Number of its cluster of near-duplicates.
         split: ``train`` or ``test``.
     """
 

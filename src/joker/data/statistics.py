@@ -23,7 +23,7 @@ LARGEST_CLUSTERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster of near-copies.
+    """A cluster of near-duplicates.
 
     Attributes:
         size: Jokes in it.
@@ -43,7 +43,7 @@ class Statistics:
         question_lengths: Characters of each question.
         answer_lengths: Characters of each answer.
         scores: Scores of the jokes of each source that has them.
-        clusters: Size of every cluster of near-copies.
+        clusters: Size of every cluster of near-duplicates.
         largest: The largest of them.
     """
 
@@ -99,16 +99,16 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
             "matplotlib is not installed; plots need pip install 'gpt2-the-joker[train]'"
         ) from error
     figure = figures.Figure(figsize=(12, 10), layout="constrained")
-    (fates, reasons), (lengths, scores), (clusters, leak) = figure.subplots(3, 2)
+    (outcomes, reasons), (lengths, scores), (clusters, leak) = figure.subplots(3, 2)
 
     names = list(manifest.sources)
     left = np.zeros(len(names))
-    for fate in ("kept", "plain", "dropped"):
-        counts = np.array([_total(getattr(manifest.sources[name], fate)) for name in names])
-        fates.barh(names, counts, left=left, label=fate)
+    for outcome in ("kept", "plain", "dropped"):
+        counts = np.array([_total(getattr(manifest.sources[name], outcome)) for name in names])
+        outcomes.barh(names, counts, left=left, label=outcome)
         left += counts
-    fates.set(title="Rows read", xlabel="rows")
-    fates.legend(loc="lower right")
+    outcomes.set(title="Rows read", xlabel="rows")
+    outcomes.legend(loc="lower right")
 
     dropped = Counter[str]()
     for source in manifest.sources.values():
@@ -136,7 +136,7 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
     sizes = Counter(statistics.clusters)
     clusters.scatter(list(sizes), list(sizes.values()), s=12)
     clusters.set(
-        title="Clusters of near-copies",
+        title="Clusters of near-duplicates",
         xlabel="jokes",
         ylabel="clusters",
         xscale="log",
@@ -145,7 +145,7 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
 
     shares = [100 * entry.copied / max(entry.test, 1) for entry in manifest.leak.values()]
     leak.bar(list(manifest.leak), shares)
-    leak.set(title="Test jokes with a near-copy in training", ylabel="%", ylim=(0, 100))
+    leak.set(title="Test jokes with a near-duplicate in training", ylabel="%", ylim=(0, 100))
     try:
         figure.savefig(path, format="png", dpi=100)
     except OSError as error:

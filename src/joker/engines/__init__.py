@@ -1,7 +1,7 @@
 """Engines: prompts in, token ids out, many at once.
 
-`open_engine` and `open_shared_engine` are how the other rooms get one; the protocol stands in
-`joker.engines.base`. Importing this room loads neither PyTorch nor OpenVINO.
+`open_engine` and `open_shared_engine` are how the other packages get one; the protocol stands in
+`joker.engines.protocol`. Importing this package loads neither PyTorch nor OpenVINO.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 from joker.core.errors import MissingPartError
 from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import JokeTokenizer
-from joker.engines.base import Completion, Engine, Request, load_tokenizer
-from joker.engines.batch import Batch
-from joker.engines.batched import BatchedEngine, InThread, Runner
+from joker.engines.engine import BatchedEngine, InThread, Runner
 from joker.engines.process import EngineProcess
+from joker.engines.protocol import Completion, Engine, Request, load_tokenizer
+from joker.engines.tasks import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +32,7 @@ __all__ = [
     "open_shared_engine",
 ]
 
-EngineKind = Literal["openvino", "transformers", "scripted"]
+EngineKind = Literal["openvino", "transformers", "stub"]
 
 
 def open_engine(folder: ModelFolder, kind: EngineKind | None = None) -> BatchedEngine:
@@ -96,9 +96,9 @@ def open_batch(folder: ModelFolder, kind: EngineKind) -> Batch:
             f"the {kind} engine needs {error.name}: pip install 'gpt2-the-joker[train]', "
             f"or use a folder with an OpenVINO graph from 'joker export'"
         ) from error
-    from joker.engines.scripted import ScriptedBatch
+    from joker.engines.stub import StubBatch
 
-    return ScriptedBatch(load_tokenizer(folder, folder.path))
+    return StubBatch(load_tokenizer(folder, folder.path))
 
 
 def _make_engine(folder: ModelFolder, kind: EngineKind, runner: Runner) -> BatchedEngine:

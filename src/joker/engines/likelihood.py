@@ -1,6 +1,6 @@
 """Log-probabilities of tokens under a causal language model in PyTorch.
 
-The Transformers engine scores answers with it, `joker.evaluation.figures` measures
+The Transformers engine scores answers with it, `joker.evaluation.likelihood_metrics` measures
 models with it. What the numbers amount to is left to them.
 """
 

@@ -25,8 +25,8 @@ from openvino_genai import (
 
 from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
-from joker.engines.base import is_greedy, load_tokenizer
-from joker.engines.batch import Generation, Key, Output, Task
+from joker.engines.protocol import is_greedy, load_tokenizer
+from joker.engines.tasks import Generation, Key, Output, Task
 
 # More gains little on a CPU: 128 tasks were 5% faster than 64, 256 another 5%. The pipeline keeps
 # the keys and values of all that it was handed and advances all of them, whatever max_num_seqs
@@ -71,7 +71,7 @@ class _Running:
 
 
 class OpenVinoBatch:
-    """Advances tasks with a model folder's OpenVINO graph; a `joker.engines.batch.Batch`.
+    """Advances tasks with a model folder's OpenVINO graph; a `joker.engines.tasks.Batch`.
 
     Raises:
         ModelFolderError: If the folder has no graph or a damaged one.

@@ -1,9 +1,9 @@
 """An engine's process: the model apart from the server, for callers in many threads.
 
 A model that steps in a server's own process holds Python's lock while it does, and takes the
-server with it when it dies. Here a process of its own steps (`joker.engines.host`) and this side
-of the pipe hands calls over and outputs back. A process that died or fell silent is started
-again by the next call; the calls it had raise `EngineDiedError`, and may be made again.
+server with it when it dies. Here a process of its own steps (`joker.engines.server_process`)
+and this side of the pipe hands calls over and outputs back. A process that died or fell silent
+is started again by the next call; the calls it had raise `EngineDiedError`, and may be made again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from itertools import count
 from multiprocessing.connection import Pipe
 from queue import Empty, SimpleQueue
 
-from joker.engines.base import AbandonedError, Stopped
-from joker.engines.batch import Batch, Output, Task
-from joker.engines.batched import Follow, Outputs
-from joker.engines.host import Cancel, Drop, News, Submit
+from joker.engines.engine import Follow, Outputs
+from joker.engines.protocol import AbandonedError, Stopped
+from joker.engines.server_process import Cancel, Drop, News, Submit
+from joker.engines.tasks import Batch, Output, Task
 
 # Not with -m, because what goes through the pipe names the module by its own name.
-_MAIN = "import sys; from joker.engines.host import main; main(int(sys.argv[1]))"
+_MAIN = "import sys; from joker.engines.server_process import main; main(int(sys.argv[1]))"
 _LOOK_SECONDS = 0.1
 _SILENT_SECONDS = 30.0
 
@@ -150,7 +150,7 @@ class EngineProcess:
     def run(
         self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
     ) -> list[Output]:
-        """Have tasks advanced beside everybody else's; see `joker.engines.batched.Runner.run`.
+        """Have tasks advanced beside everybody else's; see `joker.engines.engine.Runner.run`.
 
         Raises:
             EngineDiedError: If the process died.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from joker.core.sampling import Sampling
-from joker.engines.base import is_greedy
+from joker.engines.protocol import is_greedy
 
 
 def draw(

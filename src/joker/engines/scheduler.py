@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from joker.engines.batch import Batch, Key, Output, Task
+from joker.engines.tasks import Batch, Key, Output, Task
 
 _log = logging.getLogger(__name__)
 

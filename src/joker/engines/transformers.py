@@ -22,9 +22,9 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from joker.engines.batch import Generation, Key, Output, Scoring, Task
 from joker.engines.likelihood import token_log_probabilities
 from joker.engines.sampler import draw
+from joker.engines.tasks import Generation, Key, Output, Scoring, Task
 from joker.engines.weights import out_of_memory_as_resource_error
 
 _ROWS_AT_ONCE = 64
@@ -59,7 +59,7 @@ class _Rows:
 
 
 class TransformersBatch:
-    """Advances tasks with PyTorch weights; a `joker.engines.batch.Batch`.
+    """Advances tasks with PyTorch weights; a `joker.engines.tasks.Batch`.
 
     Args:
         model: A causal LM in evaluation mode, on the device where it is to run.

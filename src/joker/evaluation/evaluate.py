@@ -15,11 +15,11 @@ from joker.engines import open_engine
 from joker.engines.weights import load_causal_lm
 from joker.evaluation.bootstrap import bootstrap_ratio
 from joker.evaluation.config import EvaluationConfig
-from joker.evaluation.figures import LikelihoodFigures, likelihood_figures
 from joker.evaluation.held_out import HeldOut
+from joker.evaluation.likelihood_metrics import LikelihoodMetrics, likelihood_metrics
 from joker.evaluation.originality import TrainingIndex
 from joker.evaluation.report import Report
-from joker.evaluation.telling import first_tries, text_figures
+from joker.evaluation.text_metrics import first_tries, text_metrics
 
 _PACKAGES = ("gpt2-the-joker", "torch", "transformers", "tokenizers", "numpy", "openvino-genai")
 
@@ -39,18 +39,18 @@ def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -
     """
     held_out = held_out.sample(config.limit, config.seed)
     fingerprints = Fingerprints.read(folder.path)
-    likelihood = _likelihood_figures(folder, held_out, config, fingerprints)
+    likelihood = _likelihood_metrics(folder, held_out, config, fingerprints)
     tries = _first_tries(folder, config)
     told = [joke for joke in tries if joke]
     generated = human = None
     if told:
         training = None if held_out.training is None else TrainingIndex(held_out.training)
         peers = held_out.sample(len(told), config.seed).jokes
-        generated = text_figures(told, training, fingerprints, seed=config.seed)
-        human = text_figures(peers, training, fingerprints, seed=config.seed)
+        generated = text_metrics(told, training, fingerprints, seed=config.seed)
+        human = text_metrics(peers, training, fingerprints, seed=config.seed)
     return Report(
         model=str(folder.path),
-        layout=folder.manifest.template.label,
+        template=folder.manifest.template.label,
         data=held_out.facts,
         settings=asdict(config),
         likelihood=likelihood,
@@ -66,17 +66,17 @@ def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -
     )
 
 
-def _likelihood_figures(
+def _likelihood_metrics(
     folder: ModelFolder,
     held_out: HeldOut,
     config: EvaluationConfig,
     fingerprints: Fingerprints | None,
-) -> LikelihoodFigures:
+) -> LikelihoodMetrics:
     """Load the model, measure it and let go of its memory."""
     known = None
     if fingerprints:
-        known = [fingerprints.recognise(joke).retold for joke in held_out.jokes]
-    return likelihood_figures(
+        known = [fingerprints.estimate(joke).near_duplicate for joke in held_out.jokes]
+    return likelihood_metrics(
         load_causal_lm(folder),
         JokeTokenizer.from_folder(folder.path, folder.manifest.template),
         held_out.jokes,

@@ -12,7 +12,7 @@ import numpy as np
 
 from joker.core.errors import DataError
 from joker.core.joke import Joke
-from joker.data.near_copies import find_near_copies
+from joker.data.near_duplicates import find_near_duplicates
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source, read_rows
 
@@ -23,7 +23,7 @@ class HeldOut:
 
     Attributes:
         jokes: The jokes.
-        clusters: Each joke's cluster of near-copies.
+        clusters: Each joke's cluster of near-duplicates.
         training: What the model was trained on; None where that is unknown.
         facts: Where the jokes come from, with a ``name`` and a ``fingerprint``.
     """
@@ -83,7 +83,7 @@ def _from_file(path: Path) -> HeldOut:
     jokes = [joke for joke in rows if joke]
     return HeldOut(
         jokes=jokes,
-        clusters=find_near_copies(jokes).clusters.tolist(),
+        clusters=find_near_duplicates(jokes).clusters.tolist(),
         training=None,
         facts={
             "name": str(path),

@@ -1,7 +1,7 @@
 """Originality: which jokes copy training jokes, found by exact search.
 
 What counts as nearly the same is `joker.core.similarity`'s definition. The checks that
-serving makes without the training jokes at hand are `joker.comedy`'s.
+serving makes without the training jokes at hand are `joker.generation`'s.
 """
 
 from __future__ import annotations

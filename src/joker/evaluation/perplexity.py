@@ -1,7 +1,7 @@
 """The original system's perplexity, computed as it was, and why it must not be trusted.
 
 Its markers are plain text that costs almost nothing to predict, so the figure is
-deflated, and differently by layout; blocks let a joke see the jokes before it; and its
+deflated, and differently by template; blocks let a joke see the jokes before it; and its
 two data sets overlap, so that test jokes were trained on. Compare by bits per byte.
 """
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 BLOCK_TOKENS = 128
 ORIGINAL_PERPLEXITY = 13.64
-"""What the original reports for its best layout on its own test split."""
+"""What the original reports for its best template on its own test split."""
 
 
 def cut_blocks(jokes: Iterable[Sequence[T]], block_tokens: int = BLOCK_TOKENS) -> list[list[T]]:

@@ -1,6 +1,6 @@
 """All figures of one evaluation: as a flat JSON object and as tables to read.
 
-The formulas stand in ``docs/figures.md``.
+The formulas stand in ``docs/metrics.md``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from joker.evaluation.bootstrap import Estimate
-from joker.evaluation.figures import LikelihoodFigures
+from joker.evaluation.likelihood_metrics import LikelihoodMetrics
 from joker.evaluation.perplexity import ORIGINAL_PERPLEXITY
 from joker.evaluation.retrieval import CHANCE
-from joker.evaluation.telling import TextFigures
+from joker.evaluation.text_metrics import TextMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Report:
 
     Attributes:
         model: The model folder.
-        layout: Its layout's label.
+        template: Its template's label.
         data: Where the held-out jokes come from.
         settings: How much was measured, and the seed.
         likelihood: How well the model knows people's jokes.
@@ -39,14 +39,14 @@ class Report:
     """
 
     model: str
-    layout: str
+    template: str
     data: dict[str, Any]
     settings: dict[str, Any]
-    likelihood: LikelihoodFigures
+    likelihood: LikelihoodMetrics
     tries: int
     validity: Estimate | None
-    generated: TextFigures | None
-    human: TextFigures | None
+    generated: TextMetrics | None
+    human: TextMetrics | None
     notes: tuple[str, ...]
     versions: dict[str, str]
 
@@ -56,7 +56,7 @@ class Report:
         estimates = {name: each for name, each in figures.items() if isinstance(each, Estimate)}
         return {
             "model": self.model,
-            "layout": self.layout,
+            "template": self.template,
             "data": self.data,
             "settings": self.settings,
             **{
@@ -82,7 +82,7 @@ class Report:
         yield "tries", self.tries
         yield "validity", self.validity
         for whose, figures in (("generated", self.generated), ("human", self.human)):
-            for field in fields(TextFigures):
+            for field in fields(TextMetrics):
                 yield f"{whose}_{field.name}", getattr(figures, field.name) if figures else None
 
     def render(self) -> RenderableType:
@@ -96,7 +96,7 @@ class Report:
     def _heading(self) -> str:
         left_out = self.likelihood.jokes_too_long
         return (
-            f"{self.model}, layout {self.layout}, on {self.likelihood.jokes:,} jokes "
+            f"{self.model}, template {self.template}, on {self.likelihood.jokes:,} jokes "
             f"of {self.data['name']}" + (f" ({left_out:,} too long for it)" if left_out else "")
         )
 
@@ -137,7 +137,7 @@ class Report:
         table.add_row("  of the original", f"{ORIGINAL_PERPLEXITY}", "", "as it reports it")
         return table
 
-    def _telling_table(self, generated: TextFigures, human: TextFigures) -> Table:
+    def _telling_table(self, generated: TextMetrics, human: TextMetrics) -> Table:
         validity = _with_interval(self.validity, "{:.1%}")
         table = _table(
             f"What its own jokes are like ({self.tries:,} first tries, valid {validity})",
@@ -151,14 +151,14 @@ class Report:
         return table
 
 
-_LEGACY = "legacy, not comparable across layouts"
+_LEGACY = "legacy, not comparable across templates"
 
 _TELLING_ROWS = (
     ("copied from training", "copied", "{:.1%}"),
     ("  exactly", "copied_exactly", "{:.1%}"),
     ("  nearly", "copied_nearly", "{:.1%}"),
     ("  the answer", "copied_answer", "{:.1%}"),
-    ("recognised by fingerprints", "retold", "{:.1%}"),
+    ("recognised by fingerprints", "near_duplicate", "{:.1%}"),
     ("different questions", "distinct_questions", "{:.1%}"),
     ("distinct-1", "distinct_1", "{:.3f}"),
     ("distinct-2", "distinct_2", "{:.3f}"),

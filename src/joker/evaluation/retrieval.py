@@ -1,7 +1,7 @@
 """Punchline retrieval: does the model know which of ten answers belongs to a question?
 
 Pure functions: they draw the answers and judge the scores; the scoring itself is done
-in `joker.evaluation.figures`.
+in `joker.evaluation.likelihood_metrics`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def draw_choices(
     """Draw, for each of some jokes, nine other answers to choose from.
 
     They are drawn at random from the 50 answers nearest in length that differ from one
-    another and occur nowhere in the joke's own cluster of near-copies.
+    another and occur nowhere in the joke's own cluster of near-duplicates.
 
     Args:
         jokes: Where questions and answers come from.

@@ -22,11 +22,10 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
-from joker.jobs.arrivals import Arrivals
-from joker.jobs.broker import make_celery, publish
+from joker.jobs.celery_app import make_celery, publish
 from joker.jobs.job import Event, Job, JokeRequest, State
+from joker.jobs.messages import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
 from joker.jobs.queue import Load
-from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
 from joker.jobs.records import (
     CONNECTION,
     SCRIPT,
@@ -35,6 +34,7 @@ from joker.jobs.records import (
     read_job,
     to_json,
 )
+from joker.jobs.stream_listener import Arrivals
 
 # How long one read of a stream waits; a deadline that passes meanwhile is seen afterwards.
 _BLOCK_SECONDS = 0.5
@@ -51,23 +51,23 @@ class CeleryRedisQueue:
 
     Args:
         url: The Redis, as redis://:password@host:port/number.
-        capacity: Most jobs that wait.
+        max_queue_size: Most jobs that wait.
         deadline_seconds: A job that is not told by then fails, at the latest.
-        keep_seconds: How long a final job is remembered.
+        result_ttl_seconds: How long a final job is remembered.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        capacity: int = 64,
+        max_queue_size: int = 64,
         deadline_seconds: float = 60.0,
-        keep_seconds: float = 3600.0,
+        result_ttl_seconds: float = 3600.0,
     ) -> None:
         self._url = url
-        self._capacity = capacity
+        self._max_queue_size = max_queue_size
         self._deadline_seconds = deadline_seconds
-        self._keep_seconds = keep_seconds
+        self._result_ttl_seconds = result_ttl_seconds
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
         # More calls than connections wait their turn.
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
@@ -93,13 +93,13 @@ class CeleryRedisQueue:
             _digest(text),
             to_json(late(deadline_seconds)),
             to_json(LOST),
-            self._capacity,
+            self._max_queue_size,
             MOST_ATTEMPTS,
             deadline_seconds,
-            self._keep_seconds,
+            self._result_ttl_seconds,
         )
         if what == "full":
-            raise QueueFullError(full(self._capacity))
+            raise QueueFullError(full(self._max_queue_size))
         if what == "conflict":
             raise KeyConflictError(CONFLICT)
         job = read_job(record)

@@ -18,10 +18,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from joker.core.errors import KeyConflictError, QueueDownError, QueueFullError, UnknownJobError
-from joker.jobs.attempt import make_attempt
+from joker.jobs.execution import make_attempt
 from joker.jobs.job import Event, Job, JokeRequest, JokeResult, State
+from joker.jobs.messages import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
 from joker.jobs.queue import Load, Work
-from joker.jobs.reasons import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
 
 _JOIN_SECONDS = 5.0
 _EVENT_ID = re.compile("[0-9]{1,18}")
@@ -77,9 +77,9 @@ class InProcessQueue:
     Args:
         work: Tells a request's jokes; called by several threads at once.
         workers: How many threads there are.
-        capacity: Most jobs that wait.
+        max_queue_size: Most jobs that wait.
         deadline_seconds: A job that is not told by then fails, at the latest.
-        keep_seconds: How long a final job is remembered.
+        result_ttl_seconds: How long a final job is remembered.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class InProcessQueue:
         work: Work,
         *,
         workers: int = 8,
-        capacity: int = 64,
+        max_queue_size: int = 64,
         deadline_seconds: float = 60.0,
-        keep_seconds: float = 3600.0,
+        result_ttl_seconds: float = 3600.0,
     ) -> None:
         self._work = work
         self._idle = workers
-        self._capacity = capacity
+        self._max_queue_size = max_queue_size
         self._deadline_seconds = deadline_seconds
-        self._keep_seconds = keep_seconds
+        self._result_ttl_seconds = result_ttl_seconds
         self._entries: dict[str, _Entry] = {}
         self._keys: dict[str, str] = {}
         self._pending: dict[str, _Entry] = {}
@@ -122,8 +122,8 @@ class InProcessQueue:
             if known.request != request:
                 raise KeyConflictError(CONFLICT)
             return known
-        if len(self._pending) >= self._capacity:
-            raise QueueFullError(full(self._capacity))
+        if len(self._pending) >= self._max_queue_size:
+            raise QueueFullError(full(self._max_queue_size))
         self._loop = asyncio.get_running_loop()
         now = time.time()
         deadline_seconds = request.deadline_within(self._deadline_seconds)
@@ -245,7 +245,7 @@ class InProcessQueue:
         entry.move(outcome.state, jokes=jokes, error=outcome.error)
         if entry.timer and self._loop:
             entry.timer.cancel()
-            entry.timer = self._loop.call_later(self._keep_seconds, self._forget, entry)
+            entry.timer = self._loop.call_later(self._result_ttl_seconds, self._forget, entry)
 
     def _expire(self, entry: _Entry) -> None:
         reason = late(entry.job.request.deadline_within(self._deadline_seconds))

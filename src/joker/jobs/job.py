@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from joker.comedy.moderation import Category
 from joker.core.sampling import Sampling
+from joker.generation.moderation import Category
 
 
 class State(StrEnum):
@@ -79,7 +79,7 @@ class JokeResult:
         answer: Its answer.
         seed: Tells it again with the same prompt and sampling.
         tries: How many times the engine was asked for it.
-        original: Whether it is no near-copy of a training joke; None where that is not known.
+        original: Whether it is no near-duplicate of a training joke; None where that is not known.
         similarity: To the most similar training joke, from 0 to 1; None where it is not known.
         prompt_tokens: Tokens that the model was given; None where nobody counted.
         tokens: Tokens of the joke behind those, its end included; None where nobody counted.

@@ -21,7 +21,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from joker.core.errors import QueueDownError
-from joker.jobs.attempt import Observe, make_attempt
+from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeResult, State
 from joker.jobs.queue import Work
 from joker.jobs.records import CONNECTION, SCRIPT, reaching, read_job, to_json

@@ -72,7 +72,7 @@ local function finish(id, state, error)
     if entry[2][2] == 'partial' then redis.call('XDEL', events_key(id), entry[1]) end
   end
   note(id, 'state', snapshot(id))
-  local keep = math.ceil(get(id, 'keep_seconds') * 1000)
+  local keep = math.ceil(get(id, 'result_ttl_seconds') * 1000)
   redis.call('PEXPIRE', job_key(id), keep)
   redis.call('PEXPIRE', events_key(id), keep)
   local key = get(id, 'key')
@@ -103,8 +103,8 @@ end
 local commands = {}
 
 -- Return what became of it (new, same, full or conflict) and the job.
-function commands.submit(id, request, request_id, key, digest, late, lost, capacity, most_attempts,
-                         deadline_seconds, keep_seconds)
+function commands.submit(id, request, request_id, key, digest, late, lost, max_queue_size, most_attempts,
+                         deadline_seconds, result_ttl_seconds)
   if key ~= '' then
     local known = redis.call('HMGET', idempotency_key(key), 'job', 'digest')
     local record = known[1] and snapshot(known[1])
@@ -116,13 +116,13 @@ function commands.submit(id, request, request_id, key, digest, late, lost, capac
   -- The same id comes twice where an answer was lost on the way and the call is made again.
   local record = snapshot(id)
   if record then return {'same', record} end
-  if redis.call('ZCARD', 'joker:waiting') >= tonumber(capacity) then return {'full', ''} end
+  if redis.call('ZCARD', 'joker:waiting') >= tonumber(max_queue_size) then return {'full', ''} end
 
   local deadline = seconds(now + deadline_seconds)
   redis.call('HSET', job_key(id), 'request', request, 'request_id', request_id, 'state', 'PENDING',
     'created_at', seconds(now), 'deadline_at', deadline, 'attempts', '0', 'error', 'null',
     'lease', '', 'key', key, 'late', late, 'lost', lost, 'most_attempts', most_attempts,
-    'keep_seconds', keep_seconds)
+    'result_ttl_seconds', result_ttl_seconds)
   redis.call('ZADD', 'joker:waiting', seconds(now), id)
   redis.call('ZADD', 'joker:deadlines', deadline, id)
   if key ~= '' then

@@ -1,1 +1,1 @@
-"""Fine-tuning, comparing layouts, exporting and tracking; needs the extra ``train``."""
+"""Fine-tuning, comparing templates, exporting and tracking; needs the extra ``train``."""

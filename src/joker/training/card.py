@@ -33,7 +33,7 @@ A causal language model that invents question-and-answer jokes. It started from
 
 `joker tell "Why do cats" --model FOLDER`, or as any causal LM: a joke begins with
 `{example.strip()}`, the question goes on behind it, and the answer follows
-`{template.answer_marker}` (layout `{template.label}`).
+`{template.answer_marker}` (template `{template.label}`).
 
 ## Data
 
@@ -47,7 +47,7 @@ A causal language model that invents question-and-answer jokes. It started from
 |---|---|
 {figures}
 
-Bits per byte compare fairly across layouts, tokenizers and models; the legacy perplexity
+Bits per byte compare fairly across templates, tokenizers and models; the legacy perplexity
 does not.
 
 ## Training

@@ -1,6 +1,6 @@
-"""Comparing layouts: one base, one budget, one model each, the best by bits per byte.
+"""Comparing templates: one base, one budget, one model each, the best by bits per byte.
 
-One parent run in MLflow holds the table and the plot, with a child run for each layout.
+One parent run in MLflow holds the table and the plot, with a child run for each template.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from joker.data.prepared import PreparedData
 from joker.training import plots
 from joker.training.config import TrainingConfig
 from joker.training.finetune import finetune
-from joker.training.machine import quiet_libraries
-from joker.training.run import CHECKPOINTS
+from joker.training.hardware import quiet_libraries
+from joker.training.run_state import CHECKPOINTS
 from joker.training.tracking import Tracker
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The models of a comparison by their layout's label, and which of them is best."""
+    """The models of a comparison by their template's label, and which of them is best."""
 
     folders: dict[str, ModelFolder]
     winner: str
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Each layout's figures on the test split."""
+        """Each template's figures on the test split."""
         return {label: folder.manifest.metrics for label, folder in self.folders.items()}
 
 
-def layouts(names: Sequence[str], kinds: Sequence[MarkerKind]) -> list[tuple[str, Template]]:
-    """Return each named layout with each kind of markers; without kinds, its own.
+def templates(names: Sequence[str], kinds: Sequence[MarkerKind]) -> list[tuple[str, Template]]:
+    """Return each named template with each kind of markers; without kinds, its own.
 
     Raises:
         InputError: If two would have the same label.
@@ -46,7 +46,7 @@ def layouts(names: Sequence[str], kinds: Sequence[MarkerKind]) -> list[tuple[str
     found = [(name, load_template(name).with_markers(kind)) for name in names for kind in wanted]
     labels = [template.label for _, template in found]
     if len(set(labels)) < len(labels):
-        raise InputError(f"two layouts have the same name among {', '.join(labels)}")
+        raise InputError(f"two templates have the same name among {', '.join(labels)}")
     return found
 
 
@@ -56,16 +56,16 @@ def compare(
     config: TrainingConfig,
     templates: Sequence[tuple[str, Template]],
 ) -> Comparison:
-    """Train one model for each layout under ``out`` and find the best.
+    """Train one model for each template under ``out`` and find the best.
 
-    Layouts whose model folder is already there, from a comparison that was cut short,
+    Templates whose model folder is already there, from a comparison that was cut short,
     are not trained again; an unfinished one is resumed.
 
     Args:
         data: The prepared folder.
-        out: A folder for the models, one subfolder for each layout's label.
-        config: The budget: all settings but the layout's.
-        templates: Layouts from `layouts`.
+        out: A folder for the models, one subfolder for each template's label.
+        config: The budget: all settings but the template's.
+        templates: Templates from `templates`.
 
     Raises:
         InputError: If data, settings or a folder cannot be used.
@@ -74,7 +74,7 @@ def compare(
     quiet_libraries()
     folders: dict[str, ModelFolder] = {}
     with Tracker(f"compare-{out.name}") as tracker:
-        tracker.log_params({"training": config.to_dict(), "layouts": len(templates)})
+        tracker.log_params({"training": config.to_dict(), "templates": len(templates)})
         for name, template in templates:
             chosen = replace(config, template=name, markers=template.markers)
             torch.compiler.reset()

@@ -26,7 +26,7 @@ class TrainingConfig:
     base: str = option(
         "distilgpt2", "Hub name, folder, GGUF file, or new:SIZE (tiny, small, distil, gpt2)."
     )
-    template: str = option(DEFAULT_TEMPLATE, "Layout: original, separator, words, or a file.")
+    template: str = option(DEFAULT_TEMPLATE, "Template: original, separator, words, or a file.")
     markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
     safe: bool = option(False, "Leave out training jokes that moderation flags as offensive.")
     dedup: bool = option(False, "Train on one joke of each cluster of near-duplicates.")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from joker.core.fingerprints import stock_phrases
 from joker.core.similarity import normalise
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
-from joker.training.selection import Selection
+from joker.training.filtering import Selection
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _TOPICS = 2
@@ -36,9 +36,7 @@ def encode_selection(
         stock = stock_phrases(selection.jokes)
         liked = {joke for joke, works in selection.rated if works}
         chosen = [
-            joke
-            for joke in selection.jokes
-            if joke in liked or normalise(joke.answer) in stock
+            joke for joke in selection.jokes if joke in liked or normalise(joke.answer) in stock
         ]
         hints = _hints([joke.question for joke in chosen], random.Random(seed))
         encoded += map(tokenizer.encode_punchline_first, chosen, hints)
@@ -53,7 +51,7 @@ def _hints(questions: list[str], generator: random.Random) -> Iterable[str]:
         words = question.split()
         if kind == 1 and len(words) > 1:
             yield " ".join(words[: generator.randrange(1, len(words))])
-        elif kind == 2 and (topics := sorted(_WORD.findall(question.lower()), key=counts.get)):
-            yield generator.choice(topics[:_TOPICS])
+        elif kind == 2 and (topics := _WORD.findall(question.lower())):
+            yield generator.choice(sorted(topics, key=counts.__getitem__)[:_TOPICS])
         else:
             yield ""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from joker.core.errors import MissingPartError, ModelFolderError
 from joker.core.joke import Joke
 from joker.core.model_folder import OPENVINO, ModelFolder
-from joker.engines.base import load_tokenizer
+from joker.engines.protocol import load_tokenizer
 from joker.engines.weights import load_causal_lm
 
 MAX_MEAN_KL = 0.02

@@ -1,7 +1,7 @@
 """Fine-tuning: a prepared folder and a configuration in, a model folder out.
 
 Puts a base, packed rows, the Trainer, callbacks, metrics and MLflow together. What a run
-is, and how one is taken up again, stands in `joker.training.run`.
+is, and how one is taken up again, stands in `joker.training.run_state`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from joker.core.errors import ConfigError, StoppedError
 from joker.core.model_folder import ModelFolder
 from joker.data.prepared import PreparedData
 from joker.engines import engine_for_model
-from joker.evaluation.telling import first_tries
+from joker.evaluation.text_metrics import first_tries
 from joker.training import plots
-from joker.training.base import Base, fingerprints_with, freeze_layers, open_base, set_dropout
+from joker.training.base_model import Base, fingerprints_with, freeze_layers, open_base, set_dropout
 from joker.training.callbacks import (
     CheckpointCallback,
     ProgressCallback,
@@ -28,16 +28,16 @@ from joker.training.callbacks import (
 )
 from joker.training.config import TrainingConfig
 from joker.training.encoding import encode_selection
+from joker.training.filtering import Selection, select_jokes
 from joker.training.folder import write_folder
-from joker.training.machine import (
+from joker.training.hardware import (
     keep_freed_memory,
     quiet_libraries,
     resolve_precision,
     translate_resource_errors,
 )
 from joker.training.packing import Rows
-from joker.training.run import Run, begin_run, resume_run
-from joker.training.selection import Selection, select_jokes
+from joker.training.run_state import Run, begin_run, resume_run
 from joker.training.tracking import Tracker, TrackingCallback
 from joker.training.trainer import make_trainer
 from joker.training.utilization import flops_per_token, matrix_rate
@@ -66,7 +66,7 @@ def finetune(
         The model folder; None in all processes but the first, which writes it.
 
     Raises:
-        InputError: If base, layout, data, settings or folder cannot be used.
+        InputError: If base, template, data, settings or folder cannot be used.
         StoppedError: If a signal ended it early; a checkpoint is there.
         ResourceError: If memory or disk ran out.
     """

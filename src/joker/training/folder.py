@@ -10,12 +10,12 @@ import torch
 
 from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
-from joker.evaluation.figures import likelihood_figures
 from joker.evaluation.held_out import HeldOut
-from joker.training.base import Base, earlier_trainings
+from joker.evaluation.likelihood_metrics import likelihood_metrics
+from joker.training.base_model import Base, earlier_trainings
 from joker.training.card import write_card
-from joker.training.machine import keep_freed_memory
-from joker.training.run import Run
+from joker.training.hardware import keep_freed_memory
+from joker.training.run_state import Run
 
 _TRACKED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "gpt2-the-joker")
 _RETRIEVAL_LIMIT = 500
@@ -50,7 +50,7 @@ def write_folder(
     fingerprints.write(out)
     keep_freed_memory(False)
     held_out = HeldOut.of(run.data).sample(config.test_limit, config.seed)
-    figures = likelihood_figures(
+    figures = likelihood_metrics(
         base.model,
         base.joke_tokenizer,
         held_out.jokes,

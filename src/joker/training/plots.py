@@ -1,4 +1,4 @@
-"""Pictures for MLflow and for people: how a loss fell, how layouts compare."""
+"""Pictures for MLflow and for people: how a loss fell, how templates compare."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def loss_curve(history: Sequence[Mapping[str, float]], path: Path) -> Path:
 
 
 def comparison(metrics: Mapping[str, Mapping[str, float]], path: Path) -> Path:
-    """Draw each layout's bits per byte beside its legacy perplexity, and return the PNG's path.
+    """Draw each template's bits per byte beside its legacy perplexity, and return the PNG's path.
 
     Args:
-        metrics: Figures by layout; ``bits_per_byte`` must be among them.
+        metrics: Figures by template; ``bits_per_byte`` must be among them.
         path: Where to write.
     """
     labels = list(metrics)

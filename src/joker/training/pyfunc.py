@@ -12,10 +12,10 @@ from typing import Any
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from joker.comedy.teller import DEFAULT_CANDIDATES, Teller
 from joker.core.fingerprints import Fingerprints
 from joker.core.model_folder import ModelFolder
 from joker.engines import open_engine
+from joker.generation.teller import DEFAULT_CANDIDATES, Teller
 
 
 class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here

@@ -25,9 +25,9 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 from joker.core.errors import DataError
 from joker.core.tokenizer import EncodedJoke
 from joker.engines.likelihood import without_dropout
-from joker.training.base import Base
+from joker.training.base_model import Base
 from joker.training.config import TrainingConfig
-from joker.training.machine import resolve_compile
+from joker.training.hardware import resolve_compile
 from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes, pad_jokes
 
 logger = logging.getLogger(__name__)

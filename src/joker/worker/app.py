@@ -16,8 +16,8 @@ from celery import signals
 from celery.worker import state
 
 from joker.core.errors import ConfigError
-from joker.core.json_lines import log_as_json_lines
-from joker.jobs.broker import TASK, make_celery, publish
+from joker.core.logs import log_as_json_lines
+from joker.jobs.celery_app import TASK, make_celery, publish
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings

@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from joker.core.errors import ConfigError
-from joker.jobs.attempt import OUTCOMES, TELLING_BUCKETS
+from joker.jobs.execution import OUTCOMES, TELLING_BUCKETS
 from joker.jobs.job import JokeRequest, JokeResult
 from joker.jobs.queue import Progress, Work
 

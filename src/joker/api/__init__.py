@@ -1,5 +1,0 @@
-"""HTTP: jokes over a queue, for people with a browser and for programs."""
-
-from joker.api.app import create_app
-
-__all__ = ["create_app"]

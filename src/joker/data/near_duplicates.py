@@ -1,0 +1,205 @@
+"""Near-duplicates: which jokes are the same joke told again, and the clusters they form.
+
+Three kinds of edges join two jokes: equal normalised question and answer, equal
+normalised answers of four words or more, and a Jaccard similarity of at least 0.4
+between the character 5-grams of question and answer (`joker.core.similarity`).
+Candidates for the last come from MinHash (Broder 1997) with locality-sensitive
+hashing: 128 bands of 4 rows find a pair at 0.4 with 96% probability, one at 0.5 almost surely.
+Each candidate is confirmed exactly. Clusters are the connected components.
+
+All of it is work on whole arrays, band by band: a million jokes need no signatures in
+memory and no loop in Python. Nothing depends on the machine or the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joker.core.joke import Joke
+from joker.core.similarity import SPLIT_JACCARD, ShingleSets, mix, normalise, sorted_distinct
+
+BANDS = 128
+ROWS = 4
+ANSWER_WORDS = 4
+"""Equal answers make a copy from this many words on; shorter ones are often equal by chance."""
+LARGEST_FULL_BUCKET = 50
+"""Up to this size all pairs of a bucket are compared, beyond it each with the first: ten thousand
+variants of one joke make ten thousand comparisons, not fifty million."""
+
+_THREADS = min(8, os.cpu_count() or 1)
+# Pieces of work small enough for a processor's cache.
+_TEXTS_AT_ONCE = 2_000
+_PAIRS_AT_ONCE = 4_000
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Which of some jokes are copies of which.
+
+    Attributes:
+        exact: For every joke the index of the first with the same normalised question and answer.
+        same_answer: For every joke the index of the first with the same long answer, else its own.
+        pairs: Two rows of indices, jokes that come first in ``exact``, of confirmed similarity.
+        clusters: For every joke the number of its cluster, numbered as they first appear.
+    """
+
+    exact: NDArray[np.int64]
+    same_answer: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+
+    def exact_copy_in(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which jokes are equal to one of ``among``."""
+        return _mark(self.exact, among)[self.exact]
+
+    def near_duplicate_in(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which jokes are joined by an edge of any kind to one of ``among``."""
+        marked = _mark(self.exact, among)
+        near = marked.copy()
+        left, right = self.pairs
+        near[left[marked[right]]] = True
+        near[right[marked[left]]] = True
+        return near[self.exact] | _mark(self.same_answer, among)[self.same_answer]
+
+
+def find_near_duplicates(jokes: Sequence[Joke]) -> NearDuplicates:
+    """Return the copies among jokes and the clusters they form."""
+    answers = [normalise(joke.answer) for joke in jokes]
+    texts = [
+        f"{normalise(joke.question)} {answer}" for joke, answer in zip(jokes, answers, strict=True)
+    ]
+    exact = _first_equal(texts)
+    same_answer = _first_equal(
+        [
+            answer if answer.count(" ") + 1 >= ANSWER_WORDS else index
+            for index, answer in enumerate(answers)
+        ]
+    )
+    firsts = np.flatnonzero(exact == np.arange(len(jokes)))
+    sets = ShingleSets.join(
+        ShingleSets.of([texts[index] for index in firsts[start : start + _TEXTS_AT_ONCE]])
+        for start in range(0, len(firsts), _TEXTS_AT_ONCE)
+    )
+    pairs = firsts[_confirm(sets, _candidates(sets))]
+    every = np.arange(len(jokes))
+    left = np.concatenate([pairs[0], every, every])
+    right = np.concatenate([pairs[1], exact, same_answer])
+    return NearDuplicates(exact, same_answer, pairs, _components(len(jokes), left, right))
+
+
+def _first_equal(keys: Sequence[str | int]) -> NDArray[np.int64]:
+    """Return for every key the index of its first appearance."""
+    seen: dict[str | int, int] = {}
+    indices = (seen.setdefault(key, index) for index, key in enumerate(keys))
+    return np.fromiter(indices, np.int64, len(keys))
+
+
+def _mark(first: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    marked = np.zeros(len(first), dtype=np.bool_)
+    marked[first[among]] = True
+    return marked
+
+
+def _candidates(sets: ShingleSets) -> NDArray[np.uint64]:
+    """Return the pairs that share a band, as ``left << 32 | right`` with left below right."""
+    filled = np.flatnonzero(np.diff(sets.starts))
+    mixed = mix(sets.codes)
+    seeds = np.frombuffer(hashlib.shake_128(b"joker").digest(8 * BANDS * ROWS), dtype="<u4")
+    factors, masks = seeds.reshape(2, BANDS, ROWS)
+
+    def pairs_of(band: int) -> NDArray[np.uint64]:
+        keys = _band_keys(mixed, sets.starts[filled], factors[band] | np.uint32(1), masks[band])
+        return sorted_distinct(np.concatenate([*_bucket_pairs(keys, filled)]))
+
+    found = np.empty(0, dtype=np.uint64)
+    if len(filled):
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for pairs in pool.map(pairs_of, range(BANDS)):
+                found = sorted_distinct(np.concatenate([found, pairs]))
+    return found
+
+
+def _band_keys(
+    mixed: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    factors: NDArray[np.uint32],
+    masks: NDArray[np.uint32],
+) -> NDArray[np.uint64]:
+    """Return one key per text: its smallest hash under each permutation, folded together."""
+    keys = np.zeros(len(starts), dtype=np.uint64)
+    ends = np.append(starts[1:], len(mixed))
+    for first in range(0, len(starts), _TEXTS_AT_ONCE):
+        texts = slice(first, first + _TEXTS_AT_ONCE)
+        begin, end = starts[texts][0], ends[texts][-1]
+        for factor, mask in zip(factors, masks, strict=True):
+            hashes = mixed[begin:end] * factor ^ mask
+            keys[texts] ^= np.minimum.reduceat(hashes, starts[texts] - begin)
+            keys[texts] *= np.uint64(0x9E3779B97F4A7C15)
+            keys[texts] ^= keys[texts] >> np.uint64(29)
+    return keys
+
+
+def _bucket_pairs(
+    keys: NDArray[np.uint64], owners: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint64]]:
+    """Yield pairs of owners whose keys are equal."""
+    order = np.argsort(keys, kind="stable")
+    changes = np.flatnonzero(np.diff(keys[order])) + 1
+    begins = np.concatenate([[0], changes])
+    sizes = np.diff(np.append(begins, len(keys)))
+    owner = owners[order].astype(np.uint64)
+    rank = np.arange(len(keys)) - np.repeat(begins, sizes)
+    size = np.repeat(sizes, sizes)
+
+    later = np.flatnonzero((rank > 0) & (size > LARGEST_FULL_BUCKET))
+    yield owner[later - rank[later]] << _HALF | owner[later]
+    later = np.flatnonzero((rank > 0) & (size <= LARGEST_FULL_BUCKET))
+    distance = 1
+    while len(later):
+        yield owner[later - distance] << _HALF | owner[later]
+        distance += 1
+        later = later[rank[later] >= distance]
+
+
+def _confirm(sets: ShingleSets, candidates: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the candidates that are copies, as two rows of indices."""
+    pairs = np.stack([candidates >> _HALF, candidates & _LOW]).astype(np.int64)
+    sizes = np.diff(sets.starts)
+    # Of sets whose sizes differ more, even the intersection of all falls short.
+    smaller, larger = np.sort(sizes[pairs], axis=0)
+    pairs = pairs[:, smaller >= SPLIT_JACCARD * larger]
+
+    def confirmed(start: int) -> NDArray[np.int64]:
+        some = pairs[:, start : start + _PAIRS_AT_ONCE]
+        return some[:, sets.jaccard(*some) >= SPLIT_JACCARD]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = pool.map(confirmed, range(0, pairs.shape[1], _PAIRS_AT_ONCE))
+        return np.concatenate([pairs[:, :0], *parts], axis=1)
+
+
+def _components(count: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the connected component of every node, numbered as they first appear.
+
+    Every round hangs the larger root of each edge below the smaller one and shortens all
+    paths to their ends.
+    """
+    root = np.arange(count)
+    while len(left):
+        low, high = np.minimum(root[left], root[right]), np.maximum(root[left], root[right])
+        np.minimum.at(root, high, low)
+        while (root != root[root]).any():
+            root = root[root]
+        apart = root[left] != root[right]
+        left, right = left[apart], right[apart]
+    return np.unique(root, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,1 @@
+"""What is Reddit's alone: its boilerplate and its ways to ask."""

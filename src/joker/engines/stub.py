@@ -1,0 +1,98 @@
+"""The stub batch: tells a few jokes by heart, token by token, and has no model.
+
+For tests and demonstrations of all that stands around a model: a page or a bot can be built
+against jokes that make sense, on a machine that runs nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from joker.core.joke import Joke
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.engines.protocol import is_greedy
+from joker.engines.tasks import Generation, Key, Output, Scoring, Task
+
+SCRIPT = (
+    Joke("Why did the map go to therapy?", "It had lost its sense of scale."),
+    Joke("Why do elevators make good friends?", "They are there for all your ups and downs."),
+    Joke("What did the blanket say to the bed?", "I have got you covered for tonight."),
+    Joke("What do you call a potato that reads the news?", "A common tater."),
+    Joke("How do oceans sort their letters?", "By current address."),
+    Joke("Why was the calendar so relaxed?", "It takes one day at a time."),
+)
+
+_TASKS_AT_ONCE = 32
+_KNOWN_NATS = 1.0
+_STRANGE_NATS = 5.0
+
+
+class StubBatch:
+    """Advances tasks by a script; a `joker.engines.tasks.Batch`.
+
+    A prompt goes on as one of the jokes that begin with it; where none does, it gets the answer
+    of any. The seed chooses among them, and where the likeliest is asked for, the first is told.
+
+    Args:
+        tokenizer: Encodes what is told.
+        jokes: The script, at least one joke.
+    """
+
+    capacity = _TASKS_AT_ONCE
+
+    def __init__(self, tokenizer: JokeTokenizer, jokes: Sequence[Joke] = SCRIPT) -> None:
+        self._tokenizer = tokenizer
+        self._jokes = jokes
+        self._known = {tuple(tokenizer.encode(joke).input_ids) for joke in jokes}
+        self._generating: dict[Key, list[int]] = {}
+        self._scoring: dict[Key, EncodedJoke] = {}
+
+    def add(self, key: Key, task: Task) -> None:
+        """Let a task join; see `Batch.add`."""
+        if isinstance(task, Scoring):
+            self._scoring[key] = task.joke
+        else:
+            self._generating[key] = self._continue(task)[: task.max_new_tokens]
+
+    def remove(self, key: Key) -> None:
+        """Let a task leave unfinished; see `Batch.remove`."""
+        self._generating.pop(key, None)
+        self._scoring.pop(key, None)
+
+    def step(self) -> dict[Key, Output]:
+        """Say every task's next token; see `Batch.step`."""
+        outputs = {
+            key: Output(done=True, log_probability=self._score(joke))
+            for key, joke in self._scoring.items()
+        }
+        outputs |= {
+            key: Output([token], done=not rest) for key, (token, *rest) in self._generating.items()
+        }
+        self._scoring = {}
+        self._generating = {key: ids[1:] for key, ids in self._generating.items() if ids[1:]}
+        return outputs
+
+    def _continue(self, task: Generation) -> list[int]:
+        """Return the ids that follow a prompt."""
+        template = self._tokenizer.template
+        text = self._tokenizer.decode(task.prompt_ids).strip()
+        start, asked, _ = text.removeprefix(template.question_marker).partition(
+            template.answer_marker
+        )
+        start = start.strip()
+        fitting = [joke for joke in self._jokes if joke.question.startswith(start)]
+        choices = fitting or self._jokes
+        joke = choices[0]
+        if not is_greedy(task.sampling):
+            joke = random.Random(task.seed).choice(choices)
+        if asked:
+            told = self._tokenizer.encode(joke)
+            return told.input_ids[told.answer_start :]
+        rest = joke.question[len(start) :] if fitting else ""
+        question = self._tokenizer.backend.encode(rest, add_special_tokens=False).ids
+        return [*question, *self._tokenizer.encode_answer_alone(joke).input_ids[1:]]
+
+    def _score(self, joke: EncodedJoke) -> float:
+        nats = _KNOWN_NATS if tuple(joke.input_ids) in self._known else _STRANGE_NATS
+        return -nats * (len(joke) - joke.answer_start)

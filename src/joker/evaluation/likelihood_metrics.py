@@ -1,0 +1,233 @@
+"""How well a model knows people's jokes: the figures that need likelihoods and no generation.
+
+Called by `joker.evaluation.evaluate`, and by training at its end. The formulas and how
+to read them stand in ``docs/metrics.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from joker.core.errors import DataError, ModelFolderError
+from joker.core.joke import Joke
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.engines.likelihood import token_log_probabilities
+from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
+from joker.evaluation.perplexity import BLOCK_TOKENS, cut_blocks
+from joker.evaluation.retrieval import CHOICES, draw_choices, hits
+
+RETRIEVAL_LIMIT = 1000
+
+_PARTS = ("new", "known")
+
+
+@dataclass(frozen=True, slots=True)
+class PartMetrics:
+    """What a model's probabilities for some of the held-out jokes amount to.
+
+    Attributes:
+        jokes: Jokes evaluated.
+        retrieval_jokes: Questions asked for punchline retrieval.
+        bits_per_byte: Bits for all of a joke's tokens per byte of its text; None without jokes.
+        punchline_retrieval_accuracy: Share of own answers found among ten; None without questions.
+    """
+
+    jokes: int
+    retrieval_jokes: int
+    bits_per_byte: Estimate | None
+    punchline_retrieval_accuracy: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodMetrics:
+    """What a model's probabilities for held-out jokes amount to.
+
+    Attributes:
+        jokes: Jokes evaluated.
+        jokes_too_long: Jokes left out because they exceed the model's positions.
+        retrieval_jokes: Questions asked for punchline retrieval.
+        bits_per_byte: Bits for all of a joke's tokens per byte of its text.
+        answer_bits_per_byte: Bits for the answer given the question per byte of the answer.
+        perplexity: Per token, one joke per context.
+        legacy_perplexity: As the original computes it; None with less than one block of
+            text, or a model that cannot hold a block.
+        punchline_retrieval_accuracy: Share of own answers found among ten; None with too
+            few different answers.
+        new: Figures of the jokes that the model does not know; None, as the next, where it was
+            not told which it knows.
+        known: Figures of the jokes that it knows.
+    """
+
+    jokes: int
+    jokes_too_long: int
+    retrieval_jokes: int
+    bits_per_byte: Estimate
+    answer_bits_per_byte: Estimate
+    perplexity: Estimate
+    legacy_perplexity: Estimate | None
+    punchline_retrieval_accuracy: Estimate | None
+    new: PartMetrics | None = None
+    known: PartMetrics | None = None
+
+    def items(self) -> Iterator[tuple[str, Estimate | int | None]]:
+        """Yield each number's name and the number; names of a part's begin with the part's."""
+        for field in fields(self):
+            if field.name not in _PARTS:
+                yield field.name, getattr(self, field.name)
+        for part in _PARTS:
+            figures = getattr(self, part)
+            for field in fields(PartMetrics):
+                yield f"{part}_{field.name}", getattr(figures, field.name) if figures else None
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the figures that could be measured, without their intervals."""
+        return {
+            name: value.value if isinstance(value, Estimate) else float(value)
+            for name, value in self.items()
+            if value is not None
+        }
+
+
+def likelihood_metrics(
+    model: PreTrainedModel,
+    tokenizer: JokeTokenizer,
+    jokes: Sequence[Joke],
+    clusters: Sequence[int] | None = None,
+    *,
+    seed: int,
+    retrieval_limit: int = RETRIEVAL_LIMIT,
+    bfloat16: bool = False,
+    known: Sequence[bool] | None = None,
+) -> LikelihoodMetrics:
+    """Measure a model on held-out jokes.
+
+    Args:
+        model: The causal LM.
+        tokenizer: Its tokenizer and template.
+        jokes: Jokes it was not trained on, in a fixed order.
+        clusters: Each joke's cluster of near-duplicates; by default each its own.
+        seed: Decides what is drawn for retrieval and resampling.
+        retrieval_limit: Most questions asked for punchline retrieval; 0 asks none.
+        bfloat16: Multiply in 16-bit floats: faster and less exact.
+        known: Which jokes the model knows, to measure the known and the new ones apart as well.
+
+    Raises:
+        DataError: If no joke fits the model.
+        ModelFolderError: If the model and tokenizer do not belong together, or the
+            model's probabilities are no numbers.
+        ResourceError: If memory runs out.
+    """
+    scorer = _Scorer(model, tokenizer, bfloat16)
+    encoded = [tokenizer.encode(joke) for joke in jokes]
+    kept = [index for index, joke in enumerate(encoded) if scorer.fits(joke)]
+    if not kept:
+        raise DataError(f"none of {len(jokes)} jokes fits the model's {scorer.positions} tokens")
+    fitting = [jokes[index] for index in kept]
+    groups = [index if clusters is None else clusters[index] for index in kept]
+
+    nats, answer_nats = -scorer.score([encoded[index] for index in kept])
+    bits, answer_bits = nats / math.log(2), answer_nats / math.log(2)
+    tokens = [len(encoded[index]) - 1 for index in kept]
+    answer_bytes = [len(joke.answer.encode()) for joke in fitting]
+    byte_counts = np.array([joke.byte_count for joke in fitting])
+    asked, found = _retrieval_hits(scorer, fitting, groups, retrieval_limit, seed)
+
+    def part(chosen: NDArray[np.bool_]) -> PartMetrics:
+        hit = found[chosen[asked]]
+        return PartMetrics(
+            jokes=int(chosen.sum()),
+            retrieval_jokes=len(hit),
+            bits_per_byte=bootstrap_ratio(bits[chosen], byte_counts[chosen], seed=seed)
+            if chosen.any()
+            else None,
+            punchline_retrieval_accuracy=bootstrap_ratio(hit, seed=seed) if len(hit) else None,
+        )
+
+    flags = None if known is None else np.asarray(known, dtype=np.bool_)[kept]
+    return LikelihoodMetrics(
+        jokes=len(fitting),
+        jokes_too_long=len(jokes) - len(fitting),
+        retrieval_jokes=len(found),
+        bits_per_byte=bootstrap_ratio(bits, byte_counts, seed=seed),
+        answer_bits_per_byte=bootstrap_ratio(answer_bits, answer_bytes, seed=seed),
+        perplexity=bootstrap_ratio(nats, tokens, seed=seed, transform=np.exp),
+        legacy_perplexity=_legacy_perplexity(scorer, encoded, seed),
+        punchline_retrieval_accuracy=bootstrap_ratio(found, seed=seed) if len(found) else None,
+        new=None if flags is None else part(~flags),
+        known=None if flags is None else part(flags),
+    )
+
+
+class _Scorer:
+    """A model that scores jokes, and how many tokens it can look at."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: JokeTokenizer, bfloat16: bool) -> None:
+        entries = len(cast(torch.Tensor, model.get_input_embeddings().weight))
+        if tokenizer.vocabulary_size > entries:
+            raise ModelFolderError(
+                f"the tokenizer has {tokenizer.vocabulary_size} tokens but the model only "
+                f"{entries}; they do not belong together"
+            )
+        self.tokenizer = tokenizer
+        self.positions = getattr(model.config, "max_position_embeddings", None) or math.inf
+        self._model = model
+        self._bfloat16 = bfloat16
+
+    def fits(self, joke: EncodedJoke) -> bool:
+        return len(joke) <= self.positions
+
+    def token_scores(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float64]]:
+        """Return the natural log-probability of every token but the first, refusing NaN."""
+        scores = token_log_probabilities(self._model, sequences, bfloat16=self._bfloat16)
+        if not all(np.isfinite(each).all() for each in scores):
+            raise ModelFolderError(
+                "the model's probabilities are no numbers: its training diverged; "
+                "train it again with a lower learning rate"
+            )
+        return scores
+
+    def score(self, jokes: Sequence[EncodedJoke]) -> NDArray[np.float64]:
+        """Return log p of each joke, and of its answer given the rest: shape (2, jokes)."""
+        scores = self.token_scores([joke.input_ids for joke in jokes])
+        pairs = zip(jokes, scores, strict=True)
+        parts = [(each.sum(), each[joke.answer_start - 1 :].sum()) for joke, each in pairs]
+        return np.array(parts).reshape(-1, 2).T
+
+
+def _legacy_perplexity(scorer: _Scorer, jokes: Sequence[EncodedJoke], seed: int) -> Estimate | None:
+    blocks = cut_blocks(joke.input_ids for joke in jokes)
+    if not blocks or scorer.positions < BLOCK_TOKENS:
+        return None
+    losses = [-scores.mean() for scores in scorer.token_scores(blocks)]
+    return bootstrap_ratio(losses, seed=seed, transform=np.exp)
+
+
+def _retrieval_hits(
+    scorer: _Scorer, jokes: Sequence[Joke], clusters: Sequence[int], limit: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Ask for punchlines by log p(answer | question) - log p(answer), questions that fit only.
+
+    Returns:
+        The indices of the jokes asked for, and whether each was a hit.
+    """
+    encode, encode_alone = scorer.tokenizer.encode, scorer.tokenizer.encode_answer_alone
+    asked, pairs = [], []
+    for row in draw_choices(jokes, clusters, limit=limit, seed=seed):
+        question = jokes[row[0]].question
+        told = [encode(Joke(question, jokes[choice].answer)) for choice in row]
+        if all(map(scorer.fits, told)):
+            asked.append(row)
+            pairs += told
+    choices = np.array(asked, dtype=np.intp).reshape(-1, CHOICES)
+    answers, places = np.unique(choices, return_inverse=True)
+    alone = scorer.score([encode_alone(jokes[index]) for index in answers])[1]
+    given = scorer.score(pairs)[1].reshape(-1, CHOICES)
+    return choices[:, 0], hits(given - alone[places].reshape(-1, CHOICES))

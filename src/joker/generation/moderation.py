@@ -1,0 +1,322 @@
+"""Moderation: what in a text may offend, of which category, and how severely.
+
+Training drops offensive jokes from the bundled model's data, the teller keeps them from
+being told in safe mode, and evaluation counts them. The rules are data: ``moderation.txt``
+beside this module, which explains its own notation. A classifier (`joker.generation.offence`)
+says which mentions of a topic are offensive where no single word is.
+
+Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Literal, get_args
+
+from joker.core.errors import InputError
+from joker.generation.offence import OffenceClassifier
+
+Category = Literal["explicit", "nsfw", "sexist", "racist", "religious", "political", "dark"]
+Severity = Literal["offensive", "topic"]
+
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+_LIST = "moderation.txt"
+_ALLOWED = "allowed"
+_SECTION = re.compile(r"\[(@?[a-z]+)(?: ([a-z]+))?\]")
+_TERM = re.compile(r"[a-z0-9]+\*?(?: [a-z0-9]+\*?)*|\*[a-z0-9]+\*")
+
+_LOOK_ALIKES = {
+    "a": "аαɑᴀ", "b": "вβʙ", "c": "сᴄ", "d": "ԁđᴅ", "e": "еεᴇ", "f": "ꜰ", "g": "ɡɢ", "h": "нһηħʜ",
+    "i": "іιıɪ", "j": "јᴊ", "k": "кκᴋ", "l": "łʟ", "m": "мμᴍ", "n": "νɴ", "o": "оοøᴏ", "p": "рρᴘ",
+    "q": "ԛ", "r": "гʀ", "s": "ѕꜱ", "t": "тτŧᴛ", "u": "υᴜ", "v": "ᴠ", "w": "ԝωᴡ", "x": "хχ",
+    "y": "уγʏ", "z": "ζᴢ", "": "\u115f\u1160\u2800",  # the last are blanks
+}  # fmt: skip
+_TO_LATIN = {ord(sign): latin for latin, signs in _LOOK_ALIKES.items() for sign in signs} | {
+    first + letter: chr(ord("a") + letter)
+    for first in (0x1F150, 0x1F170, 0x1F1E6)  # enclosed letters, which NFKD leaves alone
+    for letter in range(26)
+}
+_UNSEEN = {"Cf", "Mn", "Me"}  # Unicode categories of zero-width signs and combining marks
+
+_WORD = re.compile(r"[a-z0-9]+")
+_LETTER = r"[a-z0-9@$!](?![a-z0-9])"
+_SPACED = re.compile(rf"(?<![a-z0-9@$!]){_LETTER}(?:[^a-z0-9@$!]{{1,3}}{_LETTER}){{2,}}")
+_BROKEN = re.compile(r"(?<=[a-z])[._|-](?=[a-z])")
+_MASKED = re.compile(r"(?<![a-z*])(?:[a-z]+[*#@%_]+[a-z]+|[a-z]{1,2}[*#]{2,})(?![a-z*])")
+_LEET = re.compile(  # a word that mixes letters with digits or signs; a final ! is punctuation
+    r"(?<![a-z0-9@$!])(?:[0-9@$!]+[a-z]|[a-z]+(?:[0-9@$]|!(?=[a-z0-9@$])))"
+    r"(?:[a-z0-9@$!]*[a-z0-9@$])?"
+)
+_LEETSPEAK = [str.maketrans("0134579@$!", f"o{i}eastgas{i}") for i in "il"]
+_STRETCHED = re.compile(r"([aeiouy])\1{2,}|([a-z])\2{2,}")
+_LENGTHS = [r"\1\2", r"\1\2\2", r"\1\1\2\2"]  # all to one, double consonants, all to two
+
+_Term = tuple[int, list[str], str]
+"""Where in a term the word stands that it is indexed by, its words, and its rule's part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Why a text is flagged.
+
+    Attributes:
+        category: What kind of offence or subject.
+        severity: ``offensive``, or ``topic`` for a subject or tone that offends few.
+        term: The list's line that matched.
+    """
+
+    category: Category
+    severity: Severity
+    term: str
+
+
+class Moderator:
+    """A moderation list, ready to check texts.
+
+    Args:
+        source: The list, in the notation of ``moderation.txt``.
+        name: What the list is called in errors.
+        classifier: Tells which topics are offensive where they stand; trained with this list.
+
+    Raises:
+        InputError: If a line is not in the notation.
+    """
+
+    def __init__(
+        self, source: str, name: str = _LIST, *, classifier: OffenceClassifier | None = None
+    ) -> None:
+        self._classifier = classifier
+        sections = _sections(source, name)
+        allowed = "|".join(map(_pattern, sections.get(_ALLOWED, []))) or "(?!)"
+        self._allowed = re.compile(rf"\b(?:{allowed})\b")
+        self._rules: list[tuple[Flag, frozenset[str]]] = []
+        self._rules_of: defaultdict[str, list[int]] = defaultdict(list)  # by a rule's first part
+        self._terms: defaultdict[str, list[_Term]] = defaultdict(list)  # by one of their words
+        self._fragments: list[tuple[str, str]] = []
+        self._lone_words: defaultdict[str, list[str]] = defaultdict(list)  # by first letter
+        for category, severity in product(CATEGORIES, SEVERITIES):
+            for line in sections.get(f"{category} {severity}", []):
+                parts = line.split(" + ")
+                self._rules_of[parts[0]].append(len(self._rules))
+                self._rules.append((Flag(category, severity, line), frozenset(parts)))
+        for part in dict.fromkeys(part for _, parts in self._rules for part in parts):
+            for term in _terms(part, sections):
+                self._add(term, part)
+        self._longest_key = max(map(len, self._terms), default=0)
+        self._terms_with = lru_cache(maxsize=1 << 13)(self._find_terms)
+
+    @staticmethod
+    def default() -> Moderator:
+        """Return the moderator of the package's own list, read once at the first call."""
+        return _default()
+
+    @classmethod
+    def from_file(cls, path: Path) -> Moderator:
+        """Read a list of one's own.
+
+        Raises:
+            InputError: If the file cannot be read or a line is not in the notation.
+        """
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the moderation list {path}: {error}") from error
+        return cls(source, str(path))
+
+    def check(self, text: str) -> tuple[Flag, ...]:
+        """Return every flag of a text in the order of `CATEGORIES`; none: nothing was found.
+
+        Topics of a text that the classifier takes for offensive are offensive, too.
+        """
+        flags = self.match_rules(text)
+        if self._classifier and any(flag.severity == "topic" for flag in flags):
+            rules = [(flag.category, flag.severity, flag.term) for flag in flags]
+            if self._classifier.is_offensive(fold_words(text), rules):
+                return tuple(replace(flag, severity="offensive") for flag in flags)
+        return flags
+
+    def match_rules(self, text: str) -> tuple[Flag, ...]:
+        """Return the flags that the list's rules raise, without the classifier's."""
+        parts = {part for reading in self._readings(text) for part in self._parts(reading)}
+        rules = sorted(rule for part in parts for rule in self._rules_of.get(part, ()))
+        return tuple(self._rules[rule][0] for rule in rules if self._rules[rule][1] <= parts)
+
+    def withholds(
+        self, text: str, *, safe: bool = True, exclude_categories: Collection[Category] = ()
+    ) -> bool:
+        """Return whether a text is to be kept back.
+
+        Args:
+            text: A joke's question and answer, joined by a line feed.
+            safe: Keep back what has an offensive flag.
+            exclude_categories: Also keep back what has a flag of these, whatever its severity.
+        """
+        if not safe and not exclude_categories:
+            return False
+        return any(
+            (safe and flag.severity == "offensive") or flag.category in exclude_categories
+            for flag in self.check(text)
+        )
+
+    def _add(self, term: str, part: str) -> None:
+        """Index a term, singular and plural, by its longest word: the one least often met."""
+        if term.startswith("*"):
+            self._fragments.append((term.strip("*"), part))
+            self._lone_words[term[1]].append(term[1:])
+            return
+        *head, last = term.split()
+        for form in [last] if last.endswith("*") else _numbers(last):
+            words = [*head, form]
+            key = max(words, key=len)
+            self._terms[key].append((words.index(key), words, part))
+            if not head and part == term:
+                self._lone_words[form[0]].append(form)
+
+    def _find_terms(self, word: str) -> list[_Term]:
+        """Return the terms indexed by a word or by a stem of it."""
+        ends = range(1, min(len(word), self._longest_key) + 1)
+        keys = [word, *(f"{word[:end]}*" for end in ends)]
+        return [term for key in keys for term in self._terms.get(key, ())]
+
+    def _parts(self, reading: str) -> Iterator[str]:
+        """Yield the parts of rules that a reading holds."""
+        words = self._allowed.sub(" ", reading).split()
+        for position, word in enumerate(words):
+            for offset, term, part in self._terms_with(word):
+                if len(term) == 1 or _stand_at(position - offset, term, words):
+                    yield part
+        text = " ".join(words)
+        yield from (part for fragment, part in self._fragments if fragment in text)
+
+    def _readings(self, text: str) -> set[str]:
+        """Return what a text may be meant to say, each reading as Latin words and numbers."""
+        plain = _fold(text)
+        spelled = _BROKEN.sub("", _SPACED.sub(_join, plain))
+        latin = {_LEET.sub(partial(_translate, table), spelled) for table in _LEETSPEAK}
+        readings = {_STRETCHED.sub(length, word) for word in latin for length in _LENGTHS}
+        readings |= {plain, _MASKED.sub(self._unmask, plain)}
+        return {" ".join(_WORD.findall(reading)) for reading in readings}
+
+    def _unmask(self, masked: re.Match[str]) -> str:
+        """Return the first listed word that fits a masked one, or the masked one itself."""
+        shape = re.sub("[^a-z]", ".", masked[0])
+        for word in self._lone_words[shape[0]]:
+            stem = word.rstrip("*")
+            if re.fullmatch(shape[: len(stem)] if word.endswith("*") else shape, stem):
+                return stem
+        return masked[0]
+
+
+def fold_words(text: str) -> list[str]:
+    """Return a text's words in small Latin letters, as far as characters look like some."""
+    return _WORD.findall(_fold(text))
+
+
+def read_categories(names: Iterable[str]) -> tuple[Category, ...]:
+    """Return the categories that are named, in the list's order.
+
+    Raises:
+        InputError: If there is no such category.
+    """
+    names = list(names)
+    for name in names:
+        if name not in CATEGORIES:
+            raise InputError(f"there is no category {name!r}; choose {', '.join(CATEGORIES)}")
+    return tuple(category for category in CATEGORIES if category in names)
+
+
+@cache
+def _default() -> Moderator:
+    source = resources.files("joker.generation").joinpath(_LIST).read_text(encoding="utf-8")
+    return Moderator(source, classifier=OffenceClassifier.bundled())
+
+
+def _sections(source: str, name: str) -> dict[str, list[str]]:
+    """Return the lines of each section of a list, checked and without comments."""
+    sections: dict[str, list[str]] = {}
+    section = ""
+    for number, raw in enumerate(source.splitlines(), 1):
+        line = " ".join(raw.partition("#")[0].replace("'", " ").split())
+        if header := _SECTION.fullmatch(line):
+            section = " ".join(filter(None, header.groups()))
+            if fault := _fault(*header.groups()):
+                raise InputError(f"{name}, line {number}: {fault}")
+            sections.setdefault(section, [])
+        elif line:
+            if not section:
+                raise InputError(f"{name}, line {number}: {line!r} stands before any [section]")
+            groups = [key for key in sections if key.startswith("@")]
+            is_rule = section != _ALLOWED and not section.startswith("@")
+            for term in re.split(r" [+|] ", line) if is_rule else [line]:
+                if not _TERM.fullmatch(term) and not (is_rule and term in groups):
+                    raise InputError(f"{name}, line {number}: cannot read {term!r}")
+            sections[section].append(line)
+    return sections
+
+
+def _fault(section: str, severity: str | None) -> str:
+    """Return what is wrong with a section's header; nothing if it can be used."""
+    if section.startswith("@") or section == _ALLOWED:
+        return f"[{section}] takes no severity; write [{section}]" if severity else ""
+    if section not in CATEGORIES:
+        return f"there is no category {section!r}; choose {', '.join(CATEGORIES)}"
+    if severity is None:
+        return f"[{section}] lacks a severity; write [{section} offensive] or [{section} topic]"
+    if severity not in SEVERITIES:
+        return f"there is no severity {severity!r}; choose {', '.join(SEVERITIES)}"
+    return ""
+
+
+def _terms(part: str, sections: dict[str, list[str]]) -> Iterator[str]:
+    """Yield the terms of a rule's part, those of groups included."""
+    for term in part.split(" | "):
+        yield from sections[term] if term.startswith("@") else [term]
+
+
+def _numbers(word: str) -> list[str]:
+    """Return a word and its plurals as English spells them."""
+    hissing = word.endswith(("s", "x", "z", "ch", "sh", "o"))
+    plurals = [f"{word}es"] if hissing else [f"{word[:-1]}ies"] if word.endswith("y") else []
+    return [word, f"{word}s", *plurals]
+
+
+def _pattern(term: str) -> str:
+    """Return a term as a regular expression; its last word may be a plural."""
+    return term.replace("*", "[a-z0-9]*") + "(?:e?s)?"
+
+
+def _stand_at(start: int, term: list[str], words: list[str]) -> bool:
+    """Whether the words from a start on are a term's, its stars being any ending."""
+    return 0 <= start <= len(words) - len(term) and all(
+        word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
+        for pattern, word in zip(term, words[start : start + len(term)], strict=True)
+    )
+
+
+def _fold(text: str) -> str:
+    """Return a text in small Latin letters, as far as signs look like some."""
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    seen = (sign for sign in folded if unicodedata.category(sign) not in _UNSEEN)
+    return "".join(seen).translate(_TO_LATIN)
+
+
+def _join(spaced: re.Match[str]) -> str:
+    """Return spaced letters as a word, and without the neighbours "a" or "I" might be."""
+    word = re.sub(r"[^a-z0-9@$!]", "", spaced[0])
+    return f"{word} {word[1:]} {word[:-1]}"
+
+
+def _translate(table: dict[int, int], word: re.Match[str]) -> str:
+    return word[0].translate(table)

@@ -1,0 +1,112 @@
+"""The offence classifier: a linear model over hashed words and the moderation list's flags.
+
+It judges what no single rule can: whether a joke that touches a topic is offensive. Only
+sums of hashed features ship, so no joke can be read from its file. It is trained by
+``tools/train_offence_classifier.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORD_BUCKETS = 1 << 15
+RULE_BUCKETS = 1 << 13
+BUCKETS = WORD_BUCKETS + RULE_BUCKETS
+_FILE = "offence.npz"
+_STEM = 5
+_MOST_WORDS = 300
+"""Longer texts are judged by their beginning: the classifier has learnt from jokes."""
+
+
+Rule = tuple[str, str, str]
+"""Category, severity and term of a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffenceClassifier:
+    """A trained classifier.
+
+    Attributes:
+        weights: One for each of the `BUCKETS`, as multiples of ``scale``.
+        scale: Size of a weight of 1.
+        threshold: Score from which a text counts as offensive.
+    """
+
+    weights: NDArray[np.int8]
+    scale: float
+    threshold: float
+
+    @staticmethod
+    def bundled() -> OffenceClassifier:
+        """Return the package's own classifier, read once at the first call."""
+        return _bundled()
+
+    @classmethod
+    def read(cls, file: Path | IO[bytes]) -> OffenceClassifier:
+        """Read what `write` wrote."""
+        with np.load(file, allow_pickle=False) as arrays:
+            return cls(arrays["weights"], float(arrays["scale"]), float(arrays["threshold"]))
+
+    def write(self, path: Path) -> None:
+        """Write the classifier as an ``.npz`` file."""
+        np.savez_compressed(
+            path,
+            weights=self.weights,
+            scale=np.float64(self.scale),
+            threshold=np.float64(self.threshold),
+        )
+
+    def score(self, words: Sequence[str], rules: Iterable[Rule]) -> float:
+        """Return how offensive a text seems; the higher, the more.
+
+        Args:
+            words: Its words, as `joker.generation.moderation.fold_words` gives them.
+            rules: The rules that match it.
+        """
+        buckets, values = features(words, rules)
+        return float(self.weights[buckets] @ values) * self.scale
+
+    def is_offensive(self, words: Sequence[str], rules: Iterable[Rule]) -> bool:
+        """Return whether a text's score reaches the threshold; without words none does."""
+        return bool(words) and self.score(words, rules) >= self.threshold
+
+
+def features(
+    words: Sequence[str], rules: Iterable[Rule]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the buckets of a text's features and their values.
+
+    Words, stems and pairs of neighbouring words are divided by the square root of the
+    number of words, so that long texts weigh no more; the rules' features are not.
+    """
+    words = words[:_MOST_WORDS]
+    value = 3 / math.sqrt(len(words) or 1)
+    said = {f"w {word}": value for word in words}
+    said |= {f"s {word[:_STEM]}": value / 2 for word in words if len(word) >= _STEM}
+    said |= {f"p {left} {right}": value / 2 for left, right in pairwise(words)}
+    matched = set(rules)
+    categories = {category for category, _, _ in matched}
+    ruled = {f"r {category} {term}" for category, _, term in matched}
+    ruled |= {f"c {category} {severity}" for category, severity, _ in matched}
+    ruled |= {f"v {severity}" for _, severity, _ in matched}
+    ruled.add(f"n {min(len(categories), 3)}")
+    buckets = [zlib.crc32(name.encode()) % WORD_BUCKETS for name in said]
+    buckets += [WORD_BUCKETS + zlib.crc32(name.encode()) % RULE_BUCKETS for name in ruled]
+    return np.array(buckets, np.int32), np.array([*said.values(), *[1.0] * len(ruled)])
+
+
+@cache
+def _bundled() -> OffenceClassifier:
+    with resources.files("joker.generation").joinpath(_FILE).open("rb") as file:
+        return OffenceClassifier.read(file)

@@ -1,0 +1,110 @@
+"""A training run: its data, settings and folder, begun or taken up again.
+
+Checkpoints lie in ``OUT/checkpoints`` until the model folder is whole, beside a note of
+what the run is. A run that was killed goes on from the last checkpoint with the same
+settings and data, and ends with the same weights as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from joker.core.config import make_config, read_config_file
+from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError
+from joker.core.template import Template, load_template
+from joker.data.prepared import PreparedData
+from joker.training.callbacks import latest_checkpoint
+from joker.training.config import TrainingConfig
+
+CHECKPOINTS = "checkpoints"
+
+_NOTE = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a training run works with, the same when it is resumed.
+
+    Attributes:
+        data: The prepared folder.
+        out: The model folder to make.
+        config: The settings.
+    """
+
+    data: PreparedData
+    out: Path
+    config: TrainingConfig
+
+    @property
+    def template(self) -> Template:
+        """The template that the settings name."""
+        template = load_template(self.config.template).with_markers(self.config.markers)
+        return replace(
+            template, punchline_first=template.punchline_first or self.config.punchline_first
+        )
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie while the run goes on."""
+        return self.out / CHECKPOINTS
+
+    @property
+    def data_facts(self) -> dict[str, Any]:
+        """What the model folder's manifest says of the data."""
+        manifest = self.data.manifest
+        return {
+            "fingerprint": manifest.fingerprint,
+            "split": manifest.split,
+            "seed": manifest.seed,
+            "train_jokes": manifest.train,
+            "test_jokes": manifest.test,
+        }
+
+
+def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
+    """Make an empty folder the run's and note down what the run is.
+
+    Raises:
+        ModelFolderError: If the folder holds anything but a run that never got to a checkpoint.
+        TemplateError: If there is no such template, or it cannot be used with these settings.
+    """
+    run = Run(data, out, config)
+    _ = run.template
+    if out.exists() and not out.is_dir():
+        raise ModelFolderError(f"{out} is a file; name a folder for the model")
+    if latest_checkpoint(run.checkpoints):
+        raise ModelFolderError(
+            f"{out} holds an unfinished training: go on with --resume, or remove the folder"
+        )
+    if out.is_dir() and any(path != run.checkpoints for path in out.iterdir()):
+        raise ModelFolderError(f"{out} is not empty: name another folder or remove it")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    note = {"config": asdict(config), "data": data.manifest.fingerprint}
+    (run.checkpoints / _NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
+    return run
+
+
+def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
+    """Take up a run with the settings it began with.
+
+    Args:
+        data: The prepared folder; must be the same.
+        out: The folder of the unfinished run.
+        config: The settings asked for; must be the same, or all left at their defaults.
+
+    Raises:
+        InputError: If there is no unfinished run, or data or settings are others.
+    """
+    path = out / CHECKPOINTS / _NOTE
+    if not path.is_file():
+        raise InputError(f"there is no unfinished training in {out} to resume")
+    note = read_config_file(path)
+    if note["data"] != data.manifest.fingerprint:
+        raise DataError(f"{data.path} is not the data that the training in {out} began with")
+    begun = make_config(TrainingConfig, note["config"])
+    if config not in (begun, TrainingConfig()):
+        raise ConfigError(f"a resumed training keeps its settings: those in {path}")
+    return Run(data, out, begun)

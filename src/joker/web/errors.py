@@ -1,0 +1,169 @@
+"""Errors over HTTP, mapped once: problem+json (RFC 9457) for programs, a page for browsers.
+
+Routes raise from the tree of `joker.core.errors`, or Starlette's `HTTPException` where
+the matter is HTTP itself. `render_problem` is also what middleware answers with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from joker.core.errors import (
+    GenerationError,
+    InputError,
+    JokerError,
+    KeyConflictError,
+    QueueDownError,
+    QueueFullError,
+    UnknownJobError,
+)
+from joker.web.html import render_page
+from joker.web.negotiation import prefers_html
+from joker.web.schemas import Problem, WrongParameter
+
+_RETRY_AFTER_SECONDS = 5
+_QUEUE_DOWN = "the queue of jokes is out of reach; try again in a few seconds"
+
+_log = logging.getLogger(__name__)
+
+
+def describe_problem(description: str) -> dict[str, Any]:
+    """Return how a problem stands in the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {"application/problem+json": {"schema": schema}}
+    return {"description": description, "content": content}
+
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: describe_problem("An API key is needed."),
+    422: describe_problem("A parameter cannot be used; `errors` names it."),
+    429: describe_problem("Too many jokes in a short time; `Retry-After` says when to come again."),
+    503: describe_problem(
+        "Too many jobs wait, or the queue is down; `Retry-After` says when to come again."
+    ),
+}
+
+BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **PROBLEM_RESPONSES,
+    400: describe_problem("The body is no UTF-8."),
+    408: describe_problem("The body did not come in time."),
+    413: describe_problem("The body is too large; `/info` has the limit."),
+}
+
+# The first class that fits decides.
+_STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
+    (UnknownJobError, HTTPStatus.NOT_FOUND),
+    (KeyConflictError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (QueueFullError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (QueueDownError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (GenerationError, HTTPStatus.BAD_GATEWAY),
+    (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (JokerError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error that a route meets a problem."""
+    app.add_exception_handler(JokerError, _handle_joker_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+
+
+def tell_client(error: JokerError) -> str:
+    """Return what a client may read of an error; what names the inside goes to the log."""
+    if isinstance(error, QueueDownError):
+        _log.warning("%s", error)
+        return _QUEUE_DOWN
+    return str(error)
+
+
+def render_problem(
+    request: Request,
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[WrongParameter] | None = None,
+) -> Response:
+    """Return an error as the client wants to read it: a page, or problem+json.
+
+    Args:
+        request: What went wrong.
+        status: The HTTP status.
+        detail: One sentence that names what is wrong and what to do.
+        headers: Further headers of the response; 503 always says when to come again.
+        errors: Each parameter that cannot be used.
+    """
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), **(headers or {})}
+    problem = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        request_id=request.state.request_id,
+        message=detail if request.url.path.startswith("/v1/") else None,
+        errors=list(errors) if errors else None,
+    )
+    if prefers_html(request):
+        return render_page(request, problem=problem, status=status, headers=headers)
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+async def _handle_joker_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, JokerError)
+    status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+    return render_problem(request, status, tell_client(error))
+
+
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = [_describe(item) for item in error.errors()]
+    detail = "; ".join(f"{one.parameter}: {one.detail}" for one in wrong)
+    return render_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=wrong)
+
+
+def _describe(item: Mapping[str, Any]) -> WrongParameter:
+    """Name the parameter of one finding; what was given stays out, it may be long or private."""
+    location, *path = item["loc"]
+    detail = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        detail = "there is no such parameter; /docs lists them"
+    if item["type"] == "json_invalid":
+        path, detail = [], f"not valid JSON: {item['ctx']['error']}"
+    # A name may be half a surrogate pair, which cannot be sent back.
+    parameter = ".".join(map(str, path)).encode(errors="replace").decode() or str(location)
+    return WrongParameter(parameter=parameter, location=str(location), detail=detail)
+
+
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
+        headers = {"Allow": ", ".join(methods)}
+    if detail == HTTPStatus(error.status_code).phrase:
+        detail = {
+            HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}; "
+            "see /docs",
+        }.get(HTTPStatus(error.status_code), detail)
+    return render_problem(request, error.status_code, detail, headers)
+
+
+def _find_methods(request: Request) -> list[str]:
+    """Return the methods that a documented path takes; the router names those of one route only."""
+    path = getattr(request.scope.get("route"), "path", None)
+    return [method.upper() for method in request.app.openapi()["paths"].get(path, ())]

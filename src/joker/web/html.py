@@ -1,0 +1,58 @@
+"""The page, rendered: for a fresh visitor, with jokes told, or with what went wrong.
+
+Templates escape everything, so what a model writes is only ever text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from joker.settings import Settings
+from joker.web.schemas import Joke, JokeOptions, Problem
+
+
+@cache
+def load_template(name: str) -> Template:
+    """Return a template of the folder ``page``."""
+    environment = Environment(
+        loader=PackageLoader("joker.web", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def render_page(
+    request: Request,
+    options: JokeOptions | None = None,
+    jokes: list[Joke] | None = None,
+    problem: Problem | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """Return the page.
+
+    Args:
+        request: Who asks, of which application.
+        options: What the form shows as chosen.
+        jokes: Jokes that were told.
+        problem: What went wrong.
+        status: The HTTP status.
+        headers: Further headers.
+    """
+    settings: Settings = request.app.state.settings
+    text = load_template("index.html").render(
+        options=options or JokeOptions(),
+        jokes=jokes or [],
+        problem=problem,
+        most_jokes=settings.max_count,
+        most_characters=settings.max_prompt_characters,
+    )
+    return HTMLResponse(text, status, headers)

@@ -1,0 +1,130 @@
+"""``/generate``: jokes as jobs, to come back for, to wait for, to stream or to cancel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from joker.core.errors import QueueError
+from joker.jobs.job import Event, Job, JokeResult
+from joker.web.dependencies import TheIntake, TheQueue, TheSettings
+from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
+from joker.web.schemas import GenerateBody, Joke, Task
+from joker.web.security import identify_client, require_key
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: describe_problem("There is no such job, or no longer.")
+}
+
+router = APIRouter(
+    prefix="/generate",
+    tags=["jobs"],
+    dependencies=[Depends(require_key)],
+    responses=PROBLEM_RESPONSES,
+)
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Ask for jokes",
+    responses={
+        **BODY_RESPONSES,
+        200: {"model": Task, "description": "Told within the time to wait."},
+    },
+)
+async def create(
+    body: GenerateBody,
+    request: Request,
+    response: Response,
+    intake: TheIntake,
+    queue: TheQueue,
+    settings: TheSettings,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            description="Any text of yours: asking again with it gives the same job.",
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        Header(description="`wait=N` answers with the jokes if they are told within N seconds."),
+    ] = None,
+) -> Task:
+    """Take a request for jokes in; its result waits at `/generate/{task_id}`."""
+    key = idempotency_key and f"client-{identify_client(request)}-{idempotency_key}"
+    job = await intake.submit(request, body, key)
+    response.headers["Location"] = f"/generate/{job.id}"
+    asked = _WAIT.search(prefer or "")
+    if asked:
+        seconds = min(int(asked[1]), settings.max_wait_seconds)
+        response.headers["Preference-Applied"] = f"wait={seconds}"
+        job = await queue.wait(job.id, seconds)
+        if job.state.final:
+            response.status_code = 200
+    return Task.of(job)
+
+
+async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
+    request.state.task_id = task_id
+    return await queue.get(task_id)
+
+
+@router.get("/{task_id}", summary="Look at a job", responses=_NOT_FOUND)
+async def read(job: Annotated[Job, Depends(_find_job)]) -> Task:
+    """Return how far a job is and what has been told."""
+    return Task.of(job)
+
+
+@router.delete("/{task_id}", summary="Cancel a job", responses=_NOT_FOUND)
+async def cancel(task_id: str, request: Request, queue: TheQueue) -> Task:
+    """Revoke a job unless it is final; return it as it then is."""
+    request.state.task_id = task_id
+    return Task.of(await queue.cancel(task_id))
+
+
+@router.get(
+    "/{task_id}/events",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses=_NOT_FOUND,
+)
+async def stream(
+    job: Annotated[Job, Depends(_find_job)],
+    queue: TheQueue,
+    last_event_id: Annotated[
+        str,
+        Header(
+            pattern=r"^([0-9]{1,20}(-[0-9]{1,20})?)?$",
+            description="The last event seen; the stream goes on behind it.",
+        ),
+    ] = "",
+) -> AsyncIterator[ServerSentEvent]:
+    """Stream what happens to a job until it is final.
+
+    Events: `partial` (a joke's text so far), `joke` (one joke told) and `state` (the job).
+    """
+    try:
+        async for event in queue.events(job.id, last_event_id):
+            yield _describe(event, job)
+    except QueueError:
+        # The answer has begun: ending it makes the client come back with its last event's id.
+        return
+
+
+def _describe(event: Event, job: Job) -> ServerSentEvent:
+    data = event.data
+    if event.name == "state":
+        data = Task.of(Job.from_dict(data)).model_dump(mode="json")
+    elif event.name == "joke":
+        index, fields = data["index"], {k: v for k, v in data.items() if k != "index"}
+        joke = Joke.of(job.request, JokeResult(**fields))
+        data = {"index": index, **joke.model_dump(mode="json")}
+    return ServerSentEvent(id=event.id, event=event.name, data=data)

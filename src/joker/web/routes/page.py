@@ -1,0 +1,37 @@
+"""``/``, ``/docs`` and ``/redoc``: pages for people, with all their files from the package."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from joker.web.html import load_template, render_page
+from joker.web.security import require_key
+
+router = APIRouter(include_in_schema=False)
+
+# Swagger UI and ReDoc come with the package fastapi-offline.
+FILES = [
+    Mount("/static/docs", StaticFiles(packages=[("fastapi_offline", "static")])),
+    Mount("/static", StaticFiles(packages=[("joker.web", "page/static")])),
+]
+
+
+@router.get("/", dependencies=[Depends(require_key)])
+async def page(request: Request) -> Response:
+    """Show the page."""
+    return render_page(request)
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    """Show the API with Swagger UI."""
+    return HTMLResponse(load_template("docs.html").render())
+
+
+@router.get("/redoc")
+async def redoc() -> Response:
+    """Show the API with ReDoc."""
+    return HTMLResponse(load_template("redoc.html").render())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
+from joker.core.tokenizer import FAILS, WORKS
+from joker.engines import Engine, open_engine
+from joker.generation.ranking import pick_best, rate
+from joker.training.base_model import open_base
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_folder: ModelFolder) -> Engine:
+    return open_engine(tiny_folder, "transformers")
+
+
+def test_a_joke_is_rated_by_its_answers_mean_log_probability(
+    engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    encoded = [engine.tokenizer.encode(joke) for joke in sample_jokes]
+    tokens = [len(joke.input_ids) - joke.answer_start for joke in encoded]
+    expected = [score / n for score, n in zip(engine.score(encoded), tokens, strict=True)]
+    assert rate(engine, sample_jokes) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_learnt_answer_is_rated_above_another_questions(
+    engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    swapped = [
+        Joke(one.question, other.answer)
+        for one, other in zip(sample_jokes, reversed(sample_jokes), strict=True)
+    ]
+    pairs = zip(rate(engine, sample_jokes), rate(engine, swapped), strict=True)
+    assert all(own > other for own, other in pairs)
+
+
+def test_the_best_rated_joke_of_every_group_is_picked(
+    engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    answers = [joke.answer for joke in sample_jokes[:10]]
+    groups = [[Joke(joke.question, answer) for answer in answers] for joke in sample_jokes[:5]]
+    assert pick_best(engine, groups) == sample_jokes[:5]
+
+
+def test_a_joke_without_rivals_is_picked(engine: Engine, sample_jokes: list[Joke]) -> None:
+    lone, rival = Joke("Why?", "Because."), Joke(sample_jokes[0].question, "Because.")
+    assert pick_best(engine, [[lone], [rival, sample_jokes[0]]]) == [lone, sample_jokes[0]]
+    assert pick_best(engine, []) == []
+
+
+def test_a_joke_that_the_model_has_no_room_for_is_picked_last(
+    engine: Engine, sample_jokes: list[Joke]
+) -> None:
+    endless = Joke(sample_jokes[0].question, "and so on " * 100 + "for ever")
+    strange = Joke(sample_jokes[0].question, sample_jokes[1].answer)
+    assert rate(engine, [endless]) == [-math.inf]
+    assert pick_best(engine, [[endless, strange]]) == [strange]
+
+
+def test_a_critic_has_its_say(
+    tiny_folder: ModelFolder, sample_jokes: list[Joke], tmp_path: Path
+) -> None:
+    base = open_base(str(tiny_folder.path), tiny_folder.manifest.template, [], critic=True)
+    base.model.save_pretrained(tmp_path / "model")
+    base.tokenizer.save_pretrained(tmp_path / "model")
+    shutil.copy(tiny_folder.path / "joker.json", tmp_path / "model")
+    critic = open_engine(ModelFolder.open(tmp_path / "model"), "transformers")
+    tokenizer = critic.tokenizer
+    assert {WORKS, FAILS} <= tokenizer.backend.get_vocab(with_added_tokens=True).keys()
+    joke = sample_jokes[0]
+    verdict = critic.score([tokenizer.encode_verdict(joke, works=True)])[0]
+    encoded = tokenizer.encode(joke)
+    answer = critic.score([encoded])[0] / (len(encoded) - encoded.answer_start)
+    assert verdict < 0
+    assert rate(critic, [joke])[0] == pytest.approx(answer + verdict, abs=1e-4)

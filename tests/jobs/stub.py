@@ -1,0 +1,62 @@
+"""Work whose prompt says what it does, and a worker process that does it.
+
+python stub.py REDIS_URL THREADS DEADLINE_SECONDS LEASE_SECONDS
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from joker.core.errors import GenerationError
+from joker.jobs.job import JokeRequest, JokeResult
+from joker.jobs.queue import Progress
+
+
+def stub_work(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    """Do what the prompt says, then tell the jokes.
+
+    - ``after PATH``: wait until the file is there, or nobody waits for the jokes.
+    - ``deaf PATH``: wait until the file is there, whoever waits.
+    - ``half PATH``: tell the first joke, then wait like ``after``.
+    - ``refuse``: tell the first joke and say why there are no more.
+    - ``fault``: break down. ``fault until PATH``: only until the file is there, and make it.
+    """
+    jokes = [
+        JokeResult(f"What is joke number {number}?", "Told.", request.seed + number, 1)
+        for number in range(request.count)
+    ]
+    verb, _, argument = request.prompt.partition(" ")
+    if verb in ("half", "refuse"):
+        progress.joke(0, jokes[0])
+    if verb == "refuse":
+        raise GenerationError("the others could not be told in 5 tries; change the prompt")
+    if verb == "fault":
+        gate = Path(argument.removeprefix("until "))
+        if not argument or not gate.exists():
+            if argument:
+                gate.touch()
+            raise RuntimeError("stub")
+    if verb in ("after", "deaf", "half"):
+        while not Path(argument).exists():
+            if verb != "deaf" and progress.stopped():
+                return []
+            time.sleep(0.01)
+    for index, joke in enumerate(jokes):
+        if verb == "half" and index == 0:
+            continue
+        progress.partial(index, joke.question, "")
+        progress.joke(index, joke)
+    return jokes
+
+
+if __name__ == "__main__":
+    from joker.settings import read_settings
+    from joker.worker.app import run_worker
+
+    url, threads, deadline_seconds, lease_seconds = sys.argv[1:]
+    settings = read_settings(
+        broker=url, workers=threads, deadline_seconds=deadline_seconds, lease_seconds=lease_seconds
+    )
+    sys.exit(run_worker(settings, lambda: stub_work))

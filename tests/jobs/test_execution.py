@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from joker.core.errors import GenerationError, QueueDownError
+from joker.jobs.execution import make_attempt
+from joker.jobs.job import Job, JokeRequest, JokeResult, State
+from joker.jobs.queue import Progress
+
+if TYPE_CHECKING:
+    from tests.jobs.conftest import MakeRequest
+
+LOGGER = "joker.jobs.execution"
+
+
+class Listener:
+    """Hears what work says; `stopped` is what it hears back."""
+
+    def __init__(self, stopped: bool = False) -> None:
+        self._stopped = stopped
+
+    def partial(self, index: int, question: str, answer: str) -> None:
+        pass
+
+    def joke(self, index: int, joke: JokeResult) -> None:
+        pass
+
+    def stopped(self) -> bool:
+        return self._stopped
+
+
+def _raise(error: Exception) -> Callable[[JokeRequest, Progress], list[JokeResult]]:
+    def work(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        raise error
+
+    return work
+
+
+def _tell(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    return [JokeResult("What is logged?", "This.", 7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("work", "stopped", "state", "outcome"),
+    [
+        (_tell, False, State.SUCCESS, "told"),
+        (_tell, True, State.SUCCESS, "cancelled"),
+        (_raise(GenerationError("no joke")), False, State.FAILURE, "refused"),
+        (_raise(RuntimeError("broken")), False, State.PENDING, "fault"),
+        (_raise(QueueDownError("away")), False, None, "lost"),
+    ],
+)
+def test_an_attempt_is_one_line_that_names_the_request(
+    work: Callable[[JokeRequest, Progress], list[JokeResult]],
+    stopped: bool,
+    state: State | None,
+    outcome: str,
+    make_request: MakeRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = make_request("a private prompt")
+    job = Job("job-1", request, State.STARTED, 0, 60, attempts=2, request_id="request-1")
+    with caplog.at_level(logging.INFO, LOGGER):
+        if state is None:
+            with pytest.raises(QueueDownError):
+                make_attempt(job, work, Listener(stopped))
+        else:
+            assert make_attempt(job, work, Listener(stopped)).state is state
+    (line,) = [record for record in caplog.records if record.message == "attempt"]
+    fields = line.__dict__["fields"]
+    assert fields.pop("seconds") >= 0
+    assert fields == {
+        "request_id": "request-1",
+        "task_id": "job-1",
+        "attempt": 2,
+        "outcome": outcome,
+    }
+    assert "private" not in caplog.text

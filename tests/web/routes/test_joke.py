@@ -1,0 +1,117 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from joker.web.share_links import read_link
+
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
+Serve = Callable[..., AbstractContextManager[str]]
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def test_curl_gets_plain_text(client: TestClient) -> None:
+    told = client.get("/joke", params={"prompt": "Why do cats", "seed": 3, "n": 2})
+    assert told.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert told.text == (
+        "Why do cats number 3?\nIt was told with seed 3.\n\n"
+        "Why do cats number 4?\nIt was told with seed 4.\n"
+    )
+
+
+def test_programs_get_json(client: TestClient) -> None:
+    told = client.get("/joke", headers={"Accept": "application/json"})
+    assert told.json()["state"] == "SUCCESS"
+    assert told.headers["Vary"] == "Accept"
+
+
+def test_browsers_get_the_page_with_the_joke_as_text(client: TestClient) -> None:
+    told = client.get("/joke", params={"prompt": "hostile"}, headers={"Accept": BROWSER})
+    assert told.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "<img" not in told.text
+    assert "&lt;img src=" in told.text
+
+
+def test_the_form_as_a_browser_sends_it_is_understood(client: TestClient) -> None:
+    told = client.get("/joke?prompt=&n=1&safe=false", headers={"Accept": BROWSER})
+    assert told.status_code == 200
+    assert 'value="false" checked' in told.text
+
+
+def test_a_browser_sees_what_went_wrong(client: TestClient) -> None:
+    refused = client.get("/joke?n=99", headers={"Accept": BROWSER})
+    assert refused.status_code == 422
+    assert refused.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "at most 10" in refused.text
+
+
+def test_an_untold_joke_is_a_bad_gateway_with_its_reason(client: TestClient) -> None:
+    failed = client.get("/joke", params={"prompt": "fail"})
+    assert failed.status_code == 502
+    assert "5 tries" in failed.json()["detail"]
+
+
+def test_a_joke_past_its_own_deadline_is_an_error(client: TestClient) -> None:
+    late = client.get("/joke", params={"prompt": "hang", "deadline_seconds": 0.05})
+    assert late.status_code == 502
+    assert "within 0.05 seconds" in late.json()["detail"]
+
+
+def test_a_joke_past_its_deadline_is_an_error(make_client: MakeClient) -> None:
+    with make_client(deadline_seconds=0.05) as client:
+        assert client.get("/joke", params={"prompt": "hang"}).status_code == 502
+
+
+def test_a_link_tells_the_joke_again(client: TestClient) -> None:
+    asked = {"prompt": "Why do cats", "seed": 5, "n": 2, "temperature": 0.7, "safe": False}
+    task = client.post("/generate", json=asked, headers={"Prefer": "wait=30"}).json()
+    for joke in task["result"]:
+        told = client.get(joke["link"], headers={"Accept": "application/json"}).json()
+        assert told["result"] == [{**joke, "original": True}]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "x",
+        "!!!",
+        "W10",
+        "bnVsbA",
+        "WyJhIiwxXQ",
+        "WyJhIiwtMSwxLDEsMSw1MCwwLjk1LDEwMF0",
+        "é",
+        "A" * 99,
+    ],
+)
+def test_a_damaged_link_is_not_found(client: TestClient, link: str) -> None:
+    lost = client.get(f"/jokes/{link}")
+    assert lost.status_code == 404
+    assert "link" in lost.json()["detail"]
+
+
+@pytest.mark.integration
+def test_a_client_who_leaves_has_its_job_cancelled(serve: Serve, broker: str | None) -> None:
+    with serve(broker=broker) as address, httpx2.Client(base_url=address, timeout=60) as client:
+        with pytest.raises(httpx2.ReadTimeout):
+            client.get("/joke", params={"prompt": "hang"}, timeout=1)
+        while 'outcome_total{reason="revoked"} 1.0' not in client.get("/metrics").text:
+            pass
+
+
+def test_categories_can_be_excluded_and_a_link_remembers_them(client: TestClient) -> None:
+    path = "/joke?exclude_categories=racist&exclude_categories=dark&seed=5"
+    told = client.get(path, headers={"Accept": "application/json"})
+    (joke,) = told.json()["result"]
+    link = joke["link"].removeprefix("/jokes/")
+    assert read_link(link)["exclude_categories"] == ["racist", "dark"]
+    assert client.get(joke["link"]).status_code == 200
+
+
+def test_withholding_nothing_and_something_contradict_each_other(client: TestClient) -> None:
+    assert client.get("/joke?safe=true&exclude_categories=dark").status_code == 200
+    response = client.get("/joke?safe=false&exclude_categories=dark")
+    assert response.status_code == 422
+    assert "give one" in response.json()["detail"]

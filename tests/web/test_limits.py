@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.exceptions import HTTPException
+
+from joker.core.errors import ConfigError
+from joker.web.limits import RateLimiter
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
+
+
+def test_jokes_over_the_rate_are_refused_until_later(make_client: MakeClient) -> None:
+    with make_client(rate_limit="3/hour") as client:
+        told = client.get("/joke", params={"n": 2})
+        assert told.headers["RateLimit-Policy"] == '"jokes";q=3;w=3600'
+        assert told.headers["RateLimit"].startswith('"jokes";r=1;t=')
+        refused = client.get("/joke", params={"n": 2})
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= 3600
+        assert "3 jokes in 3600 seconds" in refused.json()["detail"]
+        assert client.get("/joke").status_code == 200
+        assert 'outcome_total{reason="rate_limited"} 1.0' in client.get("/metrics").text
+
+
+def test_every_entrance_counts(make_client: MakeClient) -> None:
+    with make_client(rate_limit="1/hour") as client:
+        link = client.get("/joke", headers={"Accept": "application/json"}).json()["result"][0]
+        answers = [
+            client.post("/generate", json={}),
+            client.post("/v1/completions", json={}),
+            client.get("/joke"),
+            client.get(link["link"]),
+        ]
+        assert [answer.status_code for answer in answers] == [429] * 4
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_clients_are_counted_apart(make_client: MakeClient) -> None:
+    with make_client(rate_limit="1/hour", api_keys="one,two") as client:
+        for key in ("one", "two"):
+            headers = {"Authorization": f"Bearer {key}"}
+            statuses = [client.get("/joke", headers=headers).status_code for _ in range(2)]
+            assert statuses == [200, 429]
+
+
+def test_a_rate_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(ConfigError, match="'often'; write it as 60/minute"):
+        RateLimiter("often")
+
+
+@pytest.mark.integration
+def test_processes_count_together_in_redis(redis_server: RedisServer) -> None:
+    async def take() -> None:
+        one, other = (RateLimiter("3/hour", redis_server.url) for _ in range(2))
+        await one.take("somebody", 2)
+        with pytest.raises(HTTPException, match="3 jokes"):
+            await other.take("somebody", 2)
+        await other.take("somebody else", 2)
+        await one.close()
+        await other.close()
+
+    asyncio.run(take())
+
+
+def test_without_redis_nothing_is_counted_and_nobody_refused() -> None:
+    async def take() -> dict[str, str]:
+        limiter = RateLimiter("1/hour", "redis://127.0.0.1:1/0")
+        headers = [await limiter.take("somebody", 1) for _ in range(2)]
+        await limiter.close()
+        return headers[1]
+
+    assert asyncio.run(take()) == {}

@@ -1,0 +1,60 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
+
+from joker.web.middleware import HeadAsGet
+
+Serve = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.mark.parametrize("path", ["/", "/health/live", "/static/page.js", "/docs", "/nowhere"])
+def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    for name in ("Content-Type", "Content-Length", "Content-Security-Policy"):
+        assert head.headers[name] == get.headers[name]
+
+
+def test_head_is_counted_by_its_route(client: TestClient) -> None:
+    client.head("/health/live")
+    assert 'method="HEAD",route="/health/live",status="200"} 1.0' in client.get("/metrics").text
+
+
+def test_a_path_without_get_takes_no_head(client: TestClient) -> None:
+    assert client.head("/v1/completions").status_code == 405
+
+
+@pytest.mark.anyio
+async def test_no_body_is_sent_even_where_the_server_would_pass_it_on() -> None:
+    seen: list[str] = []
+    sent: list[Message] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["method"])
+        scope["route"] = "the route"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a joke", "more_body": True})
+        await send({"type": "http.response.body", "body": b"another"})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "http", "method": "HEAD"}
+    await HeadAsGet(application)(scope, receive, send)
+    assert (seen, scope) == (["GET"], {"type": "http", "method": "HEAD", "route": "the route"})
+    assert [message.get("body") for message in sent] == [None, b"", b""]
+
+
+@pytest.mark.integration
+def test_a_connection_outlives_a_head(serve: Serve) -> None:
+    with serve() as address, httpx2.Client(base_url=address) as http:
+        for path in ("/", "/health/live", "/joke"):
+            assert http.head(path).content == b""
+            assert http.get("/health/live").status_code == 200
