@@ -7,7 +7,7 @@ RUN := .venv
 DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run setup test system check lint types imports docs site audit wheel-check constraints bench \
+.PHONY: run setup test system check lint types imports docs site audit wheel-check structure constraints bench \
         secrets stack clean
 
 run: $(RUN)/.ready  ## Install what serving needs and serve the page and the API
@@ -50,6 +50,9 @@ site: $(DEV)/.ready  ## Build the documentation website into site/; warnings are
 
 audit: $(DEV)/.ready  ## Check the pinned versions for known vulnerabilities; needs internet access
 	@$(DEV)/bin/python tools/audit.py constraints.txt
+
+structure: $(DEV)/.ready  ## Count lines, modules and repeated names in the source
+	$(DEV)/bin/python tools/structure.py
 
 wheel-check: $(DEV)/.ready  ## Build the wheel and use it in a clean environment
 	rm -rf dist
