@@ -1,0 +1,89 @@
+"""``joker feedback``: what people think of the jokes, for training."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from joker.core.errors import DataError
+
+if TYPE_CHECKING:
+    from joker.store.feedback import Feedback
+
+app = typer.Typer(help="Use people's votes for training.", no_args_is_help=True)
+
+
+@app.callback()
+def feedback() -> None:
+    """Use people's votes for training."""
+
+
+@app.command()
+def export(
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="CSV or JSONL file to write, replaced if it exists (default: print CSV)."
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            help="Database URL, such as sqlite:///jokes.sqlite or postgresql://user@host/joker "
+            "(default: JOKER_DATABASE, or the file in the user's data folder).",
+            show_default=False,
+        ),
+    ] = None,
+    min_votes: Annotated[
+        int,
+        typer.Option("--min-votes", min=1, help="Minimum number of 👍 and 👎 for a joke to count."),
+    ] = 2,
+) -> None:
+    """Export jokes with votes as rated jokes for 'joker train --preferences'.
+
+    A majority of 👍 scores 2, or 3 if it is statistically certain; a majority of 👎 scores 1 or 0.
+    Reported jokes score 0; ties are left out.
+    """
+    from joker.settings import read_settings
+    from joker.store import Store
+    from joker.store.feedback import read_feedback, write_csv, write_jsonl
+
+    if out is not None and out.suffix.lower() not in (".csv", ".jsonl"):
+        raise DataError(f"--out must end in .csv or .jsonl, unlike {out}")
+    store = Store(read_settings(database=database).database)
+    rows = read_feedback(store, min_votes)
+    try:
+        if out is None:
+            write_csv(rows, sys.stdout)
+            return
+        count = _replace(out, rows, write_csv if out.suffix.lower() == ".csv" else write_jsonl)
+    finally:
+        store.close()
+    if not count:
+        raise DataError(
+            f"no joke in {store} has {min_votes} votes with a majority; collect more votes, "
+            "or lower --min-votes"
+        )
+    typer.echo(f"{count} jokes written to {out}", err=True)
+
+
+def _replace(
+    out: Path, rows: Iterator[Feedback], write: Callable[[Iterator[Feedback], TextIO], int]
+) -> int:
+    """Write a file whole or not at all; without rows the old one stays."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:
+            written = Path(place) / out.name
+            with written.open("w", encoding="utf-8", newline="") as file:
+                count = write(rows, file)
+            if count:
+                written.replace(out)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror}") from error
+    return count

@@ -1,0 +1,356 @@
+"""The database behind a store: address, connections, migrations, locks and outages.
+
+`joker.store.store` runs every query inside `Database.begin`. That is the one place where
+SQLAlchemy's exceptions become a `StoreDownError`, outages are logged and connections return.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    QueuePool,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from joker.core.errors import ConfigError, JokerError, MissingPartError, StoreDownError
+from joker.store.tables import SCHEMA_VERSION
+
+KEEP_NOTHING = "sqlite://"
+"""A database in memory: links, votes and the pool work until the process ends; no file is made."""
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_WRITE = "joker_write"
+
+_log = logging.getLogger(__name__)
+_migrating = threading.Lock()  # Alembic keeps the running migration in a global
+
+
+def default_database() -> str:
+    """Return the address of the SQLite file in the user's data folder."""
+    path = platformdirs.user_data_path("joker") / "jokes.sqlite"
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+class Database:
+    """A SQLite or PostgreSQL database that may come and go.
+
+    It connects at the first use, creates or migrates the tables then, and reconnects by itself.
+    Any number of threads may use it.
+
+    Args:
+        url: ``sqlite:///path``, ``sqlite://`` for memory, or ``postgresql://user:password@host/name``.
+        patience_seconds: How long to wait for a connection or a lock.
+        retry_seconds: After a failure, calls fail at once for so long, so that an outage costs
+            a joke no waiting.
+
+    Raises:
+        ConfigError: If the address cannot be used.
+        MissingPartError: If PostgreSQL is asked for and psycopg is not installed.
+    """
+
+    def __init__(self, url: str, *, patience_seconds: float, retry_seconds: float) -> None:
+        self._url = _parse(url)
+        self._patience_seconds = patience_seconds
+        self._retry_seconds = retry_seconds
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._path = (
+            Path(self._url.database).absolute() if self._sqlite and self._url.database else None
+        )
+        self._engine: Engine | None = None
+        self._file: tuple[int, int] | None = None
+        self._opening = threading.Lock()
+        # SQLite has one writer at a time; threads of a process queue here, which is fairer and
+        # faster than its busy loop.
+        self._writing = threading.Lock()
+        self._state = threading.Lock()
+        self._down_reason: str | None = None
+        self._retry_at = 0.0
+        self.failures = 0
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether everything is lost when the process ends."""
+        return self._sqlite and self._path is None
+
+    @property
+    def down(self) -> bool:
+        """Whether the last call failed."""
+        return self._down_reason is not None
+
+    def __str__(self) -> str:
+        """Return the address without its password."""
+        return self._url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def begin(self, *, write: bool = False) -> Iterator[Connection]:
+        """Open a transaction, which is committed at the end of the block.
+
+        Args:
+            write: Whether the block changes anything.
+
+        Raises:
+            StoreDownError: If the database cannot be reached or used.
+        """
+        engine = self._open()
+        locked = write and self._sqlite
+        if locked and not self._writing.acquire(timeout=self._patience_seconds):
+            raise self._failed("another thread holds the database")
+        try:
+            options = {_WRITE: write}
+            with engine.connect().execution_options(**options) as connection, connection.begin():
+                yield connection
+            self._succeeded()
+        except JokerError:
+            self._succeeded()
+            raise
+        except SQLAlchemyError as error:
+            if _is_outage(error):
+                raise self._failed(_reason(error)) from error
+            self.failures += 1
+            _log.exception("the store %s could not do what was asked", self)
+            raise StoreDownError(f"the store failed: {_reason(error)}") from error
+        finally:
+            if locked:
+                self._writing.release()
+
+    def lock(self, connection: Connection, name: str, *, wait: bool = True) -> bool:
+        """Let one transaction at a time, of all processes, pass under this name.
+
+        In SQLite a transaction that writes excludes all others anyway.
+
+        Returns:
+            Whether the lock was granted; always if ``wait``.
+        """
+        if self._sqlite:
+            return True
+        digest = hashlib.blake2b(f"joker:{name}".encode(), digest_size=8).digest()
+        key = int.from_bytes(digest, signed=True)
+        take = func.pg_advisory_xact_lock if wait else func.pg_try_advisory_xact_lock
+        return connection.execute(select(take(key))).scalar() is not False
+
+    def close(self) -> None:
+        """Close all connections; the next call opens new ones."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def _open(self) -> Engine:
+        """Return a migrated engine, or fail at once while the database is away."""
+        with self._opening:
+            if time.monotonic() < self._retry_at:
+                self.failures += 1
+                raise StoreDownError(f"the store is away: {self._down_reason}")
+            if self._down_reason is not None:
+                # One call at a time finds out whether the database is back.
+                self._retry_at = time.monotonic() + self._retry_seconds
+            if self._engine is not None and self._file == _identity(self._path):
+                return self._engine
+            if self._engine is not None:
+                # Somebody deleted or replaced the file; what is written to the old one is lost.
+                self._engine.dispose()
+                self._engine = None
+            engine = None
+            try:
+                if self._path is not None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                engine = self._make_engine()
+                self._migrate(engine)
+            except (SQLAlchemyError, sqlite3.Error, OSError, StoreDownError) as error:
+                if engine is not None:
+                    engine.dispose()
+                raise self._failed(_reason(error)) from error
+            self._engine, self._file = engine, _identity(self._path)
+            return engine
+
+    def _make_engine(self) -> Engine:
+        if not self._sqlite:
+            return create_engine(
+                self._url,
+                pool_pre_ping=True,
+                pool_timeout=self._patience_seconds,
+                connect_args={
+                    "connect_timeout": max(2, round(self._patience_seconds)),
+                    "tcp_user_timeout": round(self._patience_seconds * 1000),
+                    "options": f"-c lock_timeout={round(self._patience_seconds * 1000)}",
+                },
+            )
+        # In memory all threads take turns with the one connection, which is the database.
+        size, overflow = (5, 10) if self._path else (1, 0)
+        engine = create_engine(
+            self._url.set(database=str(self._path) if self._path else None),
+            poolclass=QueuePool,
+            pool_size=size,
+            max_overflow=overflow,
+            pool_timeout=self._patience_seconds,
+            connect_args={
+                "timeout": self._patience_seconds,
+                "isolation_level": None,  # transactions begin below
+                "check_same_thread": False,
+            },
+        )
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: Any) -> None:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A transaction that read first could not wait for its turn to write.
+            write = connection.get_execution_options().get(_WRITE)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+
+    def _migrate(self, engine: Engine) -> None:
+        """Create or upgrade the tables; of several processes one does it and the others wait."""
+        if self._path is not None:
+            _use_write_ahead_log(self._path, self._patience_seconds)
+        with engine.connect() as connection, connection.begin():
+            if _is_current(connection):
+                return
+        with (
+            _migrating,
+            engine.connect().execution_options(**{_WRITE: True}) as connection,
+            connection.begin(),
+        ):
+            self.lock(connection, "migrate")
+            if not _is_current(connection):
+                _upgrade(connection)
+
+    def _failed(self, reason: str) -> StoreDownError:
+        """Note that the database is away; return what to raise."""
+        with self._state:
+            self.failures += 1
+            self._retry_at = time.monotonic() + self._retry_seconds
+            if self._down_reason is None:
+                _log.warning("the store %s is away, jokes are told without it: %s", self, reason)
+            self._down_reason = reason
+        return StoreDownError(f"the store is away: {reason}")
+
+    def _succeeded(self) -> None:
+        with self._state:
+            if self._down_reason is not None:
+                _log.warning("the store %s is back", self)
+            self._down_reason = None
+            self._retry_at = 0.0
+
+
+def _parse(address: str) -> URL:
+    """Read the address, and name the driver for PostgreSQL."""
+    try:
+        url = make_url(address)
+        backend = url.get_backend_name()
+    except (ArgumentError, ValueError):
+        backend = ""
+    if backend == "sqlite":
+        return url.set(drivername="sqlite", database=_file_name(url.database))
+    if backend in ("postgresql", "postgres"):
+        if importlib.util.find_spec("psycopg") is None:
+            raise MissingPartError(
+                "psycopg is not installed; PostgreSQL needs pip install 'gpt2-the-joker[postgres]'"
+            )
+        return url.set(drivername="postgresql+psycopg")
+    # The address may hold a password, so the message does not repeat it.
+    raise ConfigError(
+        "the database must be sqlite:///path/to/jokes.sqlite, sqlite:// (in memory) or "
+        "postgresql://user:password@host/name"
+    )
+
+
+def _file_name(name: str | None) -> str | None:
+    return None if name in (None, "", ":memory:") else name
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return which file lies at a path; None where there is none."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status else None
+
+
+def _use_write_ahead_log(path: Path, patience_seconds: float) -> None:
+    """Let readers of a SQLite file go on while somebody writes; the file remembers it."""
+    until = time.monotonic() + patience_seconds
+    with closing(sqlite3.connect(path, patience_seconds, isolation_level=None)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                # SQLite does not wait by itself when several processes begin at once.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
+
+def _is_current(connection: Connection) -> bool:
+    """Say whether the tables are those this package knows.
+
+    Raises:
+        StoreDownError: If a newer version of the package has migrated them.
+    """
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if version is not None and version > SCHEMA_VERSION:
+        raise StoreDownError(
+            f"a newer version of this package made its tables (version {version}, known up to "
+            f"{SCHEMA_VERSION}); upgrade the package"
+        )
+    return bool(version == SCHEMA_VERSION)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _is_outage(error: SQLAlchemyError) -> bool:
+    """Say whether an error is the database's state rather than a defect of a query."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what the database said."""
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    lines = str(cause or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

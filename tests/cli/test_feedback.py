@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from joker.cli import app, main
+from joker.store import Store, Vote
+from joker.training.filtering import read_jokes
+from tests.store.told import Told, add
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/jokes.sqlite"
+    store = Store(url)
+    jokes: dict[Vote, Told] = {
+        "up": Told("Why?", 'He said "no",\nand left.'),
+        "down": Told("Où est l'élan?", "🫎 là-bas"),
+        "report": Told("Who?", "Nobody."),
+    }
+    for vote, joke in jokes.items():
+        stored = add(store, joke)
+        for client in ("ann", "bob"):
+            store.vote(stored, client, vote)
+    add(store, Told("When?", "Never."))
+    store.close()
+    return url
+
+
+def export(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["feedback", "export", *arguments])
+
+
+@pytest.mark.parametrize("name", ["votes.csv", "votes.jsonl"])
+def test_training_reads_what_is_exported(database: str, tmp_path: Path, name: str) -> None:
+    done = export("--database", database, "--out", str(tmp_path / name))
+    assert done.exit_code == 0, done.output
+    assert done.stderr == f"3 jokes written to {tmp_path / name}\n"
+    assert [(joke.question, joke.answer, score) for joke, score in read_jokes(tmp_path / name)] == [
+        ("Why?", 'He said "no", and left.', 2),
+        ("Où est l'élan?", "🫎 là-bas", 1),
+        ("Who?", "Nobody.", 0),
+    ]
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        name,
+        "jokes.sqlite",
+        "jokes.sqlite-wal",
+        "jokes.sqlite-shm",
+    }
+
+
+def test_without_a_file_it_prints_csv_with_the_votes(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOKER_DATABASE", database)
+    done = export()
+    rows = list(csv.DictReader(done.stdout.splitlines(keepends=True)))
+    assert [(row["up"], row["down"], row["report"]) for row in rows] == [
+        ("2", "0", "0"),
+        ("0", "2", "0"),
+        ("0", "0", "2"),
+    ]
+
+
+def test_too_few_votes_are_said_and_leave_the_old_file(database: str, tmp_path: Path) -> None:
+    out = tmp_path / "votes.jsonl"
+    out.write_text(json.dumps({"question": "Old?", "answer": "Yes.", "score": 2}))
+    empty = f"sqlite:///{tmp_path}/empty.sqlite"
+    done = export("--database", empty, "--out", str(out))
+    assert "2 votes with a majority" in str(done.exception)
+    assert "Old?" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (["--out", "votes.xlsx"], "--out must end in .csv or .jsonl", 2),
+        (["--database", "mysql://me:hush@host/db"], "the database must be sqlite:///path", 2),
+        (["--database", "sqlite:////proc/none/jokes.sqlite"], "the store is away", 7),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str],
+    said: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["joker", "feedback", "export", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == code
+    assert said in error
+    assert "hush" not in error
+    assert "Traceback" not in error
+
+
+def test_a_folder_that_is_not_there_is_named(database: str, tmp_path: Path) -> None:
+    out = tmp_path / "nowhere" / "votes.csv"
+    done = export("--database", database, "--out", str(out))
+    assert f"cannot write {out}: {os.strerror(2)}" in str(done.exception)

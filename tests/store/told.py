@@ -1,0 +1,68 @@
+"""Jokes as they come from generation, and what processes of a test do with a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from joker.store import Store
+
+
+@dataclass(frozen=True)
+class Told:
+    """A generated joke."""
+
+    question: str = "Why did the kettle blush?"
+    answer: str = "It saw the teapot without its cosy."
+    seed: int = 7
+    original: bool | None = True
+    similarity: float | None = 0.25
+
+
+def numbered(number: int) -> Told:
+    """Return one of many different jokes."""
+    return Told(f"What did lamp number {number} say?", f"I shine by {number} candles.")
+
+
+def add(store: Store, joke: Told | None = None, **options: Any) -> str:
+    """Add a joke and return its id."""
+    stored = store.add(joke or Told(), model="tiny", **options)
+    assert stored is not None
+    return stored.id
+
+
+def draft(store: Store, number: int, **options: Any) -> str:
+    """Put one of many jokes into the pool and return its id."""
+    stored = store.pool_add(numbered(number), model="tiny", **options)
+    assert stored is not None
+    return stored.id
+
+
+def open_and_add(url: str, number: int) -> int:
+    """Open a new database while others do, and add a joke."""
+    store = Store(url, patience_seconds=60)
+    store.check()
+    add(store, numbered(number))
+    store.close()
+    return store.failures
+
+
+def vote_for_many(url: str, joke: str, first: int, count: int) -> int:
+    """Vote as so many clients, twice each."""
+    store = Store(url, patience_seconds=60)
+    for client in range(first, first + count):
+        store.vote(joke, f"client {client}", "down")
+        store.vote(joke, f"client {client}", "up")
+    store.close()
+    return store.failures
+
+
+def take_all(url: str, client: str) -> list[str]:
+    """Take what a client can get from the pool."""
+    store = Store(url, patience_seconds=60)
+    taken = []
+    while (joke := store.pool_take(client)) is not None:
+        taken.append(joke.id)
+    store.close()
+    assert store.failures == 0
+    return taken
