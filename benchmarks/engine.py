@@ -1,96 +1,214 @@
-"""Tokens a second of the engine under many callers, beside the bare OpenVINO pipeline.
+"""Tokens a second of the OpenVINO engine in both of its modes, beside the bare pipeline.
 
-    python benchmarks/engine.py [--model FOLDER] [--requests 64] [--rounds 9]
+    python benchmarks/engine.py [--model FOLDER] [--clients 1 8 64] [--rounds 3]
+                                [--trials] [--jokes FILE.csv]
 
-Both have the same weights, settings and seeds, and take turns within each round; medians and
-their ratio are printed. The engine runs in its own process; it is asked by a thread for each
-request, as by clients of a server, and for all at once, as the bare pipeline is.
+All have the same weights and seeds and take turns within each round; medians are printed. CPU time
+is this process's: it says less of speed than of work, but a busy machine changes it little. The
+engine runs in its own process and is asked by a thread for each client, as by a server; the bare
+pipeline advances as many requests at once. ``--trials`` also runs the bare pipeline with other
+properties, and with candidates of one prompt; ``--jokes`` compares the likelihood of a hundred
+jokes in both modes.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
+import math
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from openvino import Tensor
 from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
 
+from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.sampling import Sampling
-from joker.engines import Completion, Request, open_shared_engine
-from joker.engines.openvino import PROPERTIES, TOKENS_PER_STEP
+from joker.core.tokenizer import EncodedJoke
+from joker.engines import Engine, GenerationTask, open_engine, open_shared_engine
+from joker.engines.openvino import REPRODUCIBLE, TOKENS_PER_STEP
 from joker.engines.protocol import load_tokenizer
+
+Run = Callable[[list[GenerationTask], int], int]
+"""Draws tasks' tokens, so many tasks at a time; returns how many tokens there were."""
+
+PROMPT = "Why do cats"
+CANDIDATES = 16
 
 
 class BarePipeline:
-    """OpenVINO's pipeline and nothing around it: all requests are handed over, then it steps."""
+    """OpenVINO's pipeline and nothing around it.
 
-    def __init__(self, folder: ModelFolder, properties: dict[str, str]) -> None:
-        self._tokenizer = load_tokenizer(folder, folder.openvino)
+    Args:
+        folder: The model.
+        properties: Of OpenVINO.
+        prefix_caching: Keep prompts' keys and values for later requests.
+        together: Ask for the candidates of one prompt in one request.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        properties: dict[str, Any],
+        *,
+        prefix_caching: bool = False,
+        together: bool = False,
+    ) -> None:
+        self._end_id = load_tokenizer(folder, folder.openvino).end_id
         scheduler = SchedulerConfig()
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
+        scheduler.enable_prefix_caching = prefix_caching
+        self._together = together
+        self._numbers = itertools.count()
         self._pipeline = ContinuousBatchingPipeline(folder.openvino, scheduler, "CPU", properties)
 
-    def run(self, requests: list[Request]) -> int:
-        """Return how many tokens were drawn."""
-        handles = []
-        for number, request in enumerate(requests):
-            config = GenerationConfig()
-            config.set_eos_token_id(self._tokenizer.end_id)
-            config.do_sample = True
-            config.rng_seed = request.seed
-            config.temperature = request.sampling.temperature
-            config.top_k = request.sampling.top_k
-            config.top_p = request.sampling.top_p
-            config.max_new_tokens = request.sampling.max_new_tokens
-            prompt = Tensor(np.array([self._tokenizer.encode_prompt(request.prompt)], np.int64))
-            handles.append(self._pipeline.add_request(number, prompt, config))
-        while self._pipeline.has_non_finished_requests():
+    def run(self, tasks: list[GenerationTask], clients: int) -> int:
+        """Return how many tokens were drawn; so many requests are under way at a time."""
+        size = CANDIDATES if self._together else 1
+        waiting = list(reversed(tasks[::size]))
+        running: list[Any] = []
+        tokens = 0
+        while waiting or running:
+            while waiting and len(running) * size < clients:
+                running.append(self._add(waiting.pop(), size))
             self._pipeline.step()
-        return sum(len(output.generated_ids) for h in handles for output in h.read_all())
+            for handle in [each for each in running if each.get_status().name != "RUNNING"]:
+                running.remove(handle)
+                tokens += sum(len(output.generated_ids) for output in handle.read_all())
+        return tokens
+
+    def _add(self, task: GenerationTask, size: int) -> Any:
+        config = GenerationConfig()
+        config.set_eos_token_id(self._end_id)
+        config.do_sample = True
+        config.rng_seed = task.seed
+        config.num_return_sequences = size
+        config.temperature = task.sampling.temperature
+        config.top_k = task.sampling.top_k
+        config.top_p = task.sampling.top_p
+        config.max_new_tokens = task.sampling.max_new_tokens
+        prompt = Tensor(np.array([task.prompt_ids], np.int64))
+        return self._pipeline.add_request(next(self._numbers), prompt, config)
+
+
+def run_engine(engine: Engine) -> Run:
+    """Return what asks an engine by a thread for each client."""
+
+    def one(task: GenerationTask) -> int:
+        (completion,) = engine.generate([task])
+        return len(completion.token_ids) - len(task.prompt_ids)
+
+    def run(tasks: list[GenerationTask], clients: int) -> int:
+        with ThreadPoolExecutor(clients) as pool:
+            return sum(pool.map(one, tasks))
+
+    return run
+
+
+def compare(
+    contestants: dict[str, Run], prompt_ids: list[int], clients: Iterable[int], rounds: int
+) -> None:
+    """Let contestants take turns and print their medians and ranges."""
+    for at_once in clients:
+        speeds: dict[str, list[float]] = {name: [] for name in contestants}
+        costs: dict[str, list[float]] = {name: [] for name in contestants}
+        for number in range(rounds + 1):
+            seeds = [1000 * number + i for i in range(max(4, at_once))]
+            tasks = [GenerationTask(prompt_ids, Sampling(), seed) for seed in seeds]
+            for name, run in contestants.items():
+                start, cpu_start = time.perf_counter(), time.process_time()
+                tokens = run(tasks, at_once)
+                if number:  # the first round warms up
+                    speeds[name].append(tokens / (time.perf_counter() - start))
+                    costs[name].append(1000 * (time.process_time() - cpu_start) / tokens)
+        best = max(map(statistics.median, speeds.values()))
+        for name, found in speeds.items():
+            median = statistics.median(found)
+            print(
+                f"{at_once:3} at once  {name:30} {median:7.1f} tokens/s  {median / best:.2f}"
+                f"  ({min(found):.1f} to {max(found):.1f})"
+                f"  {statistics.median(costs[name]):6.2f} CPU ms a token",
+                flush=True,
+            )
+
+
+def trials(folder: ModelFolder) -> dict[str, Run]:
+    """Return the bare pipeline with one property changed at a time."""
+    properties: dict[str, dict[str, Any]] = {
+        "default": {},
+        "reproducible": REPRODUCIBLE,
+        "KV cache f16": {"KV_CACHE_PRECISION": "f16"},
+        "KV cache u8": {"KV_CACHE_PRECISION": "u8"},
+        "no dynamic quantization": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0},
+        "1 thread": {"INFERENCE_NUM_THREADS": 1},
+        "2 threads": {"INFERENCE_NUM_THREADS": 2},
+        "latency hint": {"PERFORMANCE_HINT": "LATENCY"},
+        "throughput hint": {"PERFORMANCE_HINT": "THROUGHPUT"},
+    }
+    return {name: BarePipeline(folder, each).run for name, each in properties.items()}
+
+
+def compare_likelihood(folder: ModelFolder, jokes: list[Joke]) -> None:
+    """Print bits per byte in both modes, and how far jokes' own differ."""
+    size = np.array([len((joke.question + joke.answer).encode()) for joke in jokes])
+    found = {}
+    for reproducible in (True, False):
+        engine = open_engine(folder, reproducible=reproducible)
+        encoded = [EncodedJoke(engine.tokenizer.encode(joke).input_ids, 1) for joke in jokes]
+        bits = -np.array(engine.score(encoded)) / math.log(2)
+        found[reproducible] = bits / size
+        name = "reproducible" if reproducible else "default"
+        print(f"{name:14} {bits.sum() / size.sum():.4f} bits per byte of {len(jokes)} jokes")
+    difference = np.abs(found[True] - found[False])
+    print(f"a joke's own differs by {difference.mean():.4f}, at most {difference.max():.4f}")
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, add_help=True)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=bundled_model())
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trials", action="store_true")
+    parser.add_argument("--jokes", type=Path)
     options = parser.parse_args()
     folder = ModelFolder.open(options.model)
-    engine = open_shared_engine(folder, "openvino")
-    prompt_length = len(engine.tokenizer.encode_prompt(""))
-
-    def count(completions: list[Completion]) -> list[int]:
-        return [len(completion.token_ids) - prompt_length for completion in completions]
-
-    def one(request: Request) -> int:
-        return sum(count(engine.generate([request])))
-
-    with ThreadPoolExecutor(options.requests) as clients:
-        contestants = {
-            "bare pipeline": BarePipeline(folder, PROPERTIES).run,
-            "engine, a thread a request": lambda requests: sum(clients.map(one, requests)),
-            "engine, one call": lambda requests: sum(count(engine.generate(requests))),
-            "bare pipeline, default mode": BarePipeline(folder, {}).run,
+    tokenizer = load_tokenizer(folder, folder.openvino)
+    if options.jokes:
+        with options.jokes.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        chosen = rows[:: len(rows) // 100][:100]
+        compare_likelihood(folder, [Joke(row["question"], row["answer"]) for row in chosen])
+    if options.trials:
+        compare(trials(folder), tokenizer.encode_prompt(), options.clients, options.rounds)
+        candidates: dict[str, Run] = {
+            "16 requests of one prompt": BarePipeline(folder, {}).run,
+            "the same, prefix caching": BarePipeline(folder, {}, prefix_caching=True).run,
+            "one request, 16 sequences": BarePipeline(folder, {}, together=True).run,
         }
-        speeds: dict[str, list[float]] = {name: [] for name in contestants}
-        for number in range(options.rounds + 1):
-            requests = [Request("", Sampling(), 1000 * number + i) for i in range(options.requests)]
-            for name, run in contestants.items():
-                start = time.perf_counter()
-                tokens = run(requests)
-                if number:  # the first round warms up
-                    speeds[name].append(tokens / (time.perf_counter() - start))
-    engine.close()
-    bare = statistics.median(speeds["bare pipeline"])
-    for name, found in speeds.items():
-        median = statistics.median(found)
-        print(f"{name:28} {median:7.0f} tokens/s  {median / bare:.2f}")
+        prompt_ids = tokenizer.encode_prompt(PROMPT)
+        compare(candidates, prompt_ids, [CANDIDATES, 4 * CANDIDATES], options.rounds)
+        return
+    engines = [
+        open_shared_engine(folder, "openvino", reproducible=reproducible)
+        for reproducible in (True, False)
+    ]
+    contestants: dict[str, Run] = {
+        "bare pipeline, reproducible": BarePipeline(folder, REPRODUCIBLE).run,
+        "engine, reproducible": run_engine(engines[0]),
+        "bare pipeline, default": BarePipeline(folder, {}).run,
+        "engine, default": run_engine(engines[1]),
+    }
+    compare(contestants, tokenizer.encode_prompt(), options.clients, options.rounds)
+    for engine in engines:
+        engine.close()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 The model answers held-out questions and invents jokes of its own. Whether an answer fits is
 asked in two ways: how often it picks its own question among ten by another model's
 log p(answer | question), and how often by the number of long words it shares with each.
-The first is not independent of what ranking maximises where the judge learnt from the same
+The first is not independent of what ranking maximises where the judge learned from the same
 jokes, and circular where it is the model itself; the second knows no model. Both favour
 long answers, so their length stands beside them, and people's own answers to the same
 questions are the measure of all. Prints a JSON object.
@@ -25,17 +25,17 @@ from pathlib import Path
 
 import numpy as np
 
-from joker.core.joke import Joke
+from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.similarity import normalise
 from joker.engines import Engine, open_engine
 from joker.evaluation.bootstrap import bootstrap_ratio
-from joker.evaluation.diversity import distinct, frequent_share
 from joker.evaluation.held_out import HeldOut
-from joker.evaluation.originality import TrainingIndex
 from joker.evaluation.retrieval import CHOICES, hits
+from joker.evaluation.text_metrics import TrainingIndex, distinct, frequent_share
 from joker.generation.moderation import Moderator
-from joker.generation.teller import Teller, ToldJoke, UntoldError
+from joker.generation.request import GenerationRequest
+from joker.generation.teller import Teller, UntoldError
 
 SEED = 1
 LONG_WORD = 4  # letters; shorter words are mostly grammar
@@ -61,12 +61,12 @@ def main() -> None:
     for candidates in options.candidates:
         begin = time.perf_counter()
         answered = [
-            told.joke
+            told.pair
             for seed, joke in enumerate(people)
             for told in tell(teller, joke.question, 1, seed, candidates)
         ]
         seconds = (time.perf_counter() - begin) / len(people)
-        invented = [told.joke for told in tell(teller, "", options.jokes, SEED, candidates)]
+        invented = [told.pair for told in tell(teller, "", options.jokes, SEED, candidates)]
         report[f"{candidates} candidates"] = {
             "seconds_per_answer": seconds,
             "answered": figures(answered, judge, training),
@@ -86,10 +86,12 @@ def askable(held_out: HeldOut, limit: int) -> list[Joke]:
     return [jokes[i] for i in np.random.default_rng(SEED).permutation(len(jokes))[:limit]]
 
 
-def tell(teller: Teller, prompt: str, count: int, seed: int, candidates: int) -> list[ToldJoke]:
+def tell(
+    teller: Teller, prompt: str, count: int, seed: int, candidates: int
+) -> list[GeneratedJoke]:
     """Tell as many of the jokes as can be told."""
     try:
-        return teller.tell(prompt, count, seed=seed, candidates=candidates)
+        return teller.tell(GenerationRequest(prompt, count, seed=seed, candidates=candidates))
     except UntoldError as error:
         return error.told
 

@@ -23,9 +23,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from joker.core.sampling import Sampling
+from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.job import Job, JokeRequest, State
+from joker.jobs.job import Job, State, StateEvent
 
 HUB = "joker-hub"
 NETWORK = "10.213.77"
@@ -92,12 +92,12 @@ def measure(workers: int, jobs: int, engine: str | None, *, kill: bool) -> None:
 async def drive(jobs: int, workers: int) -> None:
     """Ask for jokes and print what became of them; runs in a process of its own."""
     queue = CeleryRedisQueue(URL, max_queue_size=OUTSTANDING, deadline_seconds=PATIENCE_SECONDS)
-    while (await queue.load()).workers < workers:
+    while (await queue.stats()).workers < workers:
         await asyncio.sleep(0.1)
     slots = asyncio.Semaphore(OUTSTANDING)
 
     async def one(seed: int) -> Job:
-        request = JokeRequest("", 1, Sampling(), seed, safe=False, candidates=1)
+        request = GenerationRequest(seed=seed, safe=False, candidates=1)
         async with slots:
             job = await queue.submit(request)
             return await queue.wait(job.id, PATIENCE_SECONDS)
@@ -121,7 +121,8 @@ async def drive(jobs: int, workers: int) -> None:
 async def count_ends(queue: CeleryRedisQueue, job: Job) -> int:
     """Return how many times a job was said to be told."""
     events = [event async for event in queue.events(job.id)]
-    return sum(event.name == "state" and event.data["state"] == "SUCCESS" for event in events)
+    told = [event for event in events if isinstance(event, StateEvent)]
+    return sum(event.job.state is State.SUCCESS for event in told)
 
 
 def connect(name: str, cable: str, address: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from joker.core.errors import MissingPartError, ModelFolderError, TokenizerError
+from joker.core.errors import ConfigError, ModelFolderError, TokenizerError
 from joker.core.model_folder import ModelFolder
-from joker.engines import EngineKind, choose_kind, open_engine
+from joker.engines import RemoteServer, choose_kind, open_engine, open_shared_engine
 
 
 def test_serving_parts_load_no_training_library() -> None:
@@ -21,28 +21,19 @@ def test_serving_parts_load_no_training_library() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_a_folder_without_a_graph_opens_in_pytorch(tiny_folder: ModelFolder) -> None:
-    assert choose_kind(tiny_folder) == "transformers"
+def test_a_server_makes_the_engine_remote_and_nothing_openvino() -> None:
+    assert choose_kind(None) == "openvino"
+    assert choose_kind(RemoteServer("http://localhost:8000/v1")) == "remote"
 
 
-def test_a_folder_without_a_graph_is_refused_for_openvino(tiny_folder: ModelFolder) -> None:
+def test_a_folder_without_a_graph_is_refused(tiny_folder: ModelFolder) -> None:
     with pytest.raises(ModelFolderError, match="joker export"):
-        open_engine(tiny_folder, "openvino")
-
-
-def test_missing_pytorch_is_named(
-    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for module in ("sampler", "transformers", "weights"):
-        monkeypatch.delitem(sys.modules, f"joker.engines.{module}", raising=False)
-    with pytest.raises(MissingPartError, match="torch"):
         open_engine(tiny_folder)
 
 
-@pytest.mark.integration
-def test_a_folder_with_a_graph_opens_in_openvino(served_folder: ModelFolder) -> None:
-    assert choose_kind(served_folder) == "openvino"
+def test_a_remote_engine_without_a_url_is_refused(tiny_folder: ModelFolder) -> None:
+    with pytest.raises(ConfigError, match="engine_url"):
+        open_shared_engine(tiny_folder, "remote")
 
 
 def _copy(folder: ModelFolder, tmp_path: Path) -> ModelFolder:
@@ -54,16 +45,12 @@ def _truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize("kind", ["transformers", "openvino"])
 @pytest.mark.integration
-def test_damaged_weights_are_refused(
-    served_folder: ModelFolder, tmp_path: Path, kind: EngineKind
-) -> None:
+def test_damaged_weights_are_refused(served_folder: ModelFolder, tmp_path: Path) -> None:
     folder = _copy(served_folder, tmp_path)
-    _truncate(folder.path / "model.safetensors")
     _truncate(folder.openvino / "openvino_model.bin")
     with pytest.raises(ModelFolderError, match="cannot load"):
-        open_engine(folder, kind)
+        open_engine(folder)
 
 
 @pytest.mark.integration

@@ -20,12 +20,19 @@ from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import open_batch
 from joker.engines.process import EngineDiedError, EngineProcess
-from joker.engines.protocol import AbandonedError, load_tokenizer
+from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
 from joker.engines.server_process import Submit, serve
 from joker.engines.stub import StubBatch
-from joker.engines.tasks import Generation, Key, Output, Scoring
+from joker.engines.tasks import GenerationTask, Key, Output, ScoringTask
 
-TASK = Generation([0], 20, Sampling(temperature=0), seed=0)
+TASK = GenerationTask([0], Sampling(temperature=0, max_new_tokens=20), seed=0)
+
+
+class Leaving(GenerationListener):
+    """Waits for nothing."""
+
+    def should_stop(self) -> bool:
+        return True
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -108,7 +115,7 @@ def test_a_call_that_nobody_waits_for_returns_though_the_process_hangs(
     engine: EngineProcess, frozen: int
 ) -> None:
     with pytest.raises(AbandonedError):
-        engine.run([TASK], stopped=lambda: True)
+        engine.run([TASK], Leaving())
 
 
 def test_signals_to_the_whole_group_leave_it_at_work(engine: EngineProcess) -> None:
@@ -174,7 +181,7 @@ def test_a_call_joins_a_running_batch_and_leaves_before_its_end(tiny_folder: Mod
     ours.send(Submit(1, [replace(TASK, streamed=True)]))
     batch.steps.release(2)
     assert [list(ours.recv()[1]) for _ in range(2)] == [[0], [0]]
-    short = Generation([0], 2, Sampling(temperature=0), seed=0)
+    short = GenerationTask([0], Sampling(temperature=0, max_new_tokens=2), seed=0)
     ours.send(Submit(2, [short, short]))
     # One step may have begun before the call was seen.
     batch.steps.release(4)
@@ -195,6 +202,6 @@ def test_a_call_joins_a_running_batch_and_leaves_before_its_end(tiny_folder: Mod
 def test_a_step_that_breaks_down_ends_the_process(engine: EngineProcess) -> None:
     dead = engine.pid
     with pytest.raises(EngineDiedError):
-        engine.run([Scoring(None)])  # type: ignore[arg-type]
+        engine.run([ScoringTask(None)])  # type: ignore[arg-type]
     assert engine.run([TASK])[0].done
     assert engine.pid != dead

@@ -10,7 +10,8 @@ from joker.core.errors import InputError, ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import JokeTokenizer
-from joker.engines.protocol import Request, encode_request, is_greedy, load_tokenizer
+from joker.engines.protocol import fit_context, is_greedy, load_tokenizer
+from joker.engines.tasks import GenerationTask
 
 
 @pytest.fixture
@@ -33,16 +34,16 @@ def test_sampling_is_greedy_when_luck_plays_no_part(sampling: Sampling, greedy: 
 
 
 def test_the_new_tokens_fill_the_context_at_most(tokenizer: JokeTokenizer) -> None:
-    request = Request("Why do", Sampling(max_new_tokens=100), seed=0)
     prompt_ids = tokenizer.encode_prompt("Why do")
-    assert encode_request(request, tokenizer, 1000) == (prompt_ids, 100)
-    assert encode_request(request, tokenizer, len(prompt_ids) + 1) == (prompt_ids, 1)
+    task = GenerationTask(prompt_ids, Sampling(max_new_tokens=100), seed=0)
+    assert fit_context(task, 1000) == task
+    assert fit_context(task, len(prompt_ids) + 1).sampling == Sampling(max_new_tokens=1)
 
 
 def test_a_prompt_without_room_is_refused(tokenizer: JokeTokenizer) -> None:
-    length = len(tokenizer.encode_prompt("Why do"))
-    with pytest.raises(InputError, match=f"{length} tokens long"):
-        encode_request(Request("Why do", Sampling(), seed=0), tokenizer, length)
+    prompt_ids = tokenizer.encode_prompt("Why do")
+    with pytest.raises(InputError, match=f"{len(prompt_ids)} tokens long"):
+        fit_context(GenerationTask(prompt_ids, Sampling(), seed=0), len(prompt_ids))
 
 
 @pytest.mark.parametrize(("config", "named"), [({"vocab_size": 100}, "100"), (None, "config.json")])

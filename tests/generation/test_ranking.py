@@ -12,11 +12,14 @@ from joker.core.tokenizer import FAILS, WORKS
 from joker.engines import Engine, open_engine
 from joker.generation.ranking import pick_best, rate
 from joker.training.base_model import open_base
+from joker.training.export import export_openvino
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_folder: ModelFolder) -> Engine:
-    return open_engine(tiny_folder, "transformers")
+def engine(served_folder: ModelFolder) -> Engine:
+    return open_engine(served_folder, reproducible=True)
 
 
 def test_a_joke_is_rated_by_its_answers_mean_log_probability(
@@ -69,7 +72,9 @@ def test_a_critic_has_its_say(
     base.model.save_pretrained(tmp_path / "model")
     base.tokenizer.save_pretrained(tmp_path / "model")
     shutil.copy(tiny_folder.path / "joker.json", tmp_path / "model")
-    critic = open_engine(ModelFolder.open(tmp_path / "model"), "transformers")
+    folder = ModelFolder.open(tmp_path / "model")
+    export_openvino(folder)
+    critic = open_engine(folder, reproducible=True)
     tokenizer = critic.tokenizer
     assert {WORKS, FAILS} <= tokenizer.backend.get_vocab(with_added_tokens=True).keys()
     joke = sample_jokes[0]

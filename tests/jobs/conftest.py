@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from joker.core.sampling import Sampling
+from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeRequest, State
+from joker.jobs.job import State
 from joker.jobs.queue import JobQueue, Work
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).with_name("stub.py")
 THREADS = 4
 
 MakeQueue = Callable[..., JobQueue]
-MakeRequest = Callable[..., JokeRequest]
+MakeRequest = Callable[..., GenerationRequest]
 StartWorker = Callable[["RedisServer"], "subprocess.Popen[bytes]"]
 
 
@@ -45,8 +45,8 @@ def stub_work() -> Work:
 def make_request() -> MakeRequest:
     """Return ``make(prompt="", count=2, seed=7)``, which gives a request."""
 
-    def make(prompt: str = "", count: int = 2, seed: int = 7) -> JokeRequest:
-        return JokeRequest(prompt, count, Sampling(), seed, safe=False, candidates=1)
+    def make(prompt: str = "", count: int = 2, seed: int = 7) -> GenerationRequest:
+        return GenerationRequest(prompt, count, seed=seed, safe=False, candidates=1)
 
     return make
 

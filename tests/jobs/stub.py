@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 from joker.core.errors import GenerationError
-from joker.jobs.job import JokeRequest, JokeResult
-from joker.jobs.queue import Progress
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.generation.request import GenerationRequest
 
 
-def stub_work(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+def stub_work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
     """Do what the prompt says, then tell the jokes.
 
     - ``after PATH``: wait until the file is there, or nobody waits for the jokes.
@@ -24,12 +25,12 @@ def stub_work(request: JokeRequest, progress: Progress) -> list[JokeResult]:
     - ``fault``: break down. ``fault until PATH``: only until the file is there, and make it.
     """
     jokes = [
-        JokeResult(f"What is joke number {number}?", "Told.", request.seed + number, 1)
+        GeneratedJoke(f"What is joke number {number}?", "Told.", request.seed + number, 1)
         for number in range(request.count)
     ]
     verb, _, argument = request.prompt.partition(" ")
     if verb in ("half", "refuse"):
-        progress.joke(0, jokes[0])
+        listener.on_joke(0, jokes[0])
     if verb == "refuse":
         raise GenerationError("the others could not be told in 5 tries; change the prompt")
     if verb == "fault":
@@ -40,14 +41,14 @@ def stub_work(request: JokeRequest, progress: Progress) -> list[JokeResult]:
             raise RuntimeError("stub")
     if verb in ("after", "deaf", "half"):
         while not Path(argument).exists():
-            if verb != "deaf" and progress.stopped():
+            if verb != "deaf" and listener.should_stop():
                 return []
             time.sleep(0.01)
     for index, joke in enumerate(jokes):
         if verb == "half" and index == 0:
             continue
-        progress.partial(index, joke.question, "")
-        progress.joke(index, joke)
+        listener.on_draft(index, joke.question, "")
+        listener.on_joke(index, joke)
     return jokes
 
 
@@ -57,6 +58,9 @@ if __name__ == "__main__":
 
     url, threads, deadline_seconds, lease_seconds = sys.argv[1:]
     settings = read_settings(
-        broker=url, workers=threads, deadline_seconds=deadline_seconds, lease_seconds=lease_seconds
+        broker=url,
+        concurrency=threads,
+        deadline_seconds=deadline_seconds,
+        lease_seconds=lease_seconds,
     )
     sys.exit(run_worker(settings, lambda: stub_work))

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
-from joker.core.errors import QueueDownError
+from joker.core.errors import QueueDownError, QueueFullError
+from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.job import Event, Job, State
+from joker.jobs.job import Event, Job, State, StateEvent
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -30,7 +32,7 @@ OUTAGE_SECONDS = 10.0
 
 
 @pytest.fixture
-def redis(start_redis: Callable[[], RedisServer]) -> RedisServer:
+def redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """Return a Redis of this test's own."""
     return start_redis()
 
@@ -56,8 +58,21 @@ async def until_told(queue: CeleryRedisQueue, job: Job) -> None:
                 return
 
 
+def fill(client: Redis, size: int) -> None:
+    """Put so many bytes at a time into a Redis until it takes no more."""
+    with suppress(OutOfMemoryError):
+        while True:
+            client.rpush("filler", b"x" * size)
+
+
 async def all_events(queue: CeleryRedisQueue, job: Job) -> list[Event]:
     return [event async for event in queue.events(job.id)]
+
+
+def last_job(events: list[Event]) -> Job:
+    """Return the job of the last event, which tells its state."""
+    assert isinstance(events[-1], StateEvent)
+    return events[-1].job
 
 
 async def test_a_job_of_a_worker_killed_in_mid_joke_is_told_by_another_once(
@@ -77,7 +92,7 @@ async def test_a_job_of_a_worker_killed_in_mid_joke_is_told_by_another_once(
     done = await queue.wait(job.id, LONG)
     assert (done.state, done.attempts, len(done.jokes)) == (State.SUCCESS, 2, 2)
     told = await all_events(queue, job)
-    states = [event.data["state"] for event in told if event.name == "state"]
+    states = [event.job.state for event in told if isinstance(event, StateEvent)]
     assert states == ["PENDING", "STARTED", "PENDING", "STARTED", "SUCCESS"]
 
 
@@ -129,7 +144,7 @@ async def test_many_more_clients_may_wait_than_there_are_connections(
         assert len(client.client_list()) < 100
     gate.touch()
     for events in await asyncio.gather(*following):
-        assert events[-1].data["state"] == State.SUCCESS
+        assert last_job(events).state is State.SUCCESS
     assert {done.state for done in await asyncio.gather(*waiting)} == {State.SUCCESS}
 
 
@@ -141,7 +156,7 @@ async def test_a_job_waits_for_the_first_worker(
 ) -> None:
     job = await queue.submit(make_request())
     assert (await queue.wait(job.id, 0.5)).state is State.PENDING
-    assert (await queue.load()).workers == 0
+    assert (await queue.stats()).workers == 0
     start_worker(redis)
     assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
 
@@ -157,9 +172,9 @@ async def test_two_workers_tell_each_of_many_jobs_once(
     jobs = [await queue.submit(make_request(count=1, seed=seed)) for seed in range(40)]
     for job in jobs:
         told = await all_events(queue, job)
-        states = [event.data["state"] for event in told if event.name == "state"]
+        states = [event.job.state for event in told if isinstance(event, StateEvent)]
         assert states == ["PENDING", "STARTED", "SUCCESS"]
-        assert [joke["seed"] for joke in told[-1].data["jokes"]] == [job.request.seed]
+        assert [joke.seed for joke in last_job(told).jokes] == [job.request.seed]
 
 
 async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(
@@ -178,7 +193,62 @@ async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(
     done = await queue.wait(job.id, LONG)
     assert (done.state, done.attempts) == (State.SUCCESS, 1)
     assert await asyncio.to_thread(worker.wait, LONG) == 0
-    assert (await queue.load()).workers == 0
+    assert (await queue.stats()).workers == 0
+
+
+async def test_a_full_redis_takes_no_job_in_and_loses_none(
+    start_redis: Callable[..., RedisServer],
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    redis = start_redis(maxmemory="12mb", **{"maxmemory-policy": "noeviction"})
+    queue = CeleryRedisQueue(redis.url, deadline_seconds=LONG)
+    start_worker(redis)
+    running = await queue.submit(make_request(f"half {gate}"))
+    await until_told(queue, running)
+    waiting = await queue.submit(make_request())
+    with Redis.from_url(redis.url) as client:
+        # Buffers are freed a little later, so it is filled again.
+        for size in (2**14, 2**14, 2**7):
+            fill(client, size)
+            await asyncio.sleep(1.1)
+        await asyncio.sleep(1.1)
+        with pytest.raises(QueueFullError, match="memory"):
+            await queue.submit(make_request())
+        stats = await queue.stats()
+        assert (stats.memory_bytes or 0) > (stats.memory_limit_bytes or 0) - 2**19 > 0
+        # Leases are renewed, and what was told is written.
+        await asyncio.sleep(3)
+        gate.touch()
+        for job in (running, waiting):
+            done = await queue.wait(job.id, LONG)
+            assert (done.state, done.attempts) == (State.SUCCESS, 1)
+        client.delete("filler")
+    await asyncio.sleep(1.1)
+    job = await queue.submit(make_request())
+    assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
+    await queue.close()
+
+
+async def test_a_message_that_a_killed_worker_had_fetched_is_not_lost(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+) -> None:
+    worker = start_worker(redis)
+    told = await queue.submit(make_request())
+    assert (await queue.wait(told.id, LONG)).state is State.SUCCESS
+    # Redis hands the next message to the read that is pending, though nobody will see it.
+    worker.send_signal(signal.SIGSTOP)
+    job = await queue.submit(make_request())
+    with Redis.from_url(redis.url) as client:
+        client.delete(MESSAGES)
+    worker.kill()
+    worker.wait()
+    start_worker(redis)
+    assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
 
 
 async def test_without_any_worker_the_deadline_still_holds(

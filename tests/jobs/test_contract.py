@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
-from joker.jobs.job import Event, Job, State
+from joker.jobs.job import Event, Job, JokeEvent, State, StateEvent
 from joker.jobs.queue import JobQueue
 
 if TYPE_CHECKING:
@@ -37,8 +37,14 @@ async def all_events(queue: JobQueue, job: Job, after: str | None = None) -> lis
 async def until_started(queue: JobQueue, job: Job) -> None:
     async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
         async for event in events:
-            if event.data.get("state") == State.STARTED:
+            if isinstance(event, StateEvent) and event.job.state is State.STARTED:
                 return
+
+
+def last_job(events: list[Event]) -> Job:
+    """Return the job of the last event, which tells its state."""
+    assert isinstance(events[-1], StateEvent)
+    return events[-1].job
 
 
 async def test_a_job_is_pending_then_told(make_queue: MakeQueue, make_request: MakeRequest) -> None:
@@ -126,13 +132,13 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room(
         running.append(await queue.submit(make_request(f"after {gate}")))
     await until_started(queue, running[-1])
     waiting = [await queue.submit(make_request()) for _ in range(2)]
-    assert (await queue.load()).waiting == 2
+    assert (await queue.stats()).waiting == 2
     with pytest.raises(QueueFullError, match="2 jobs wait"):
         await queue.submit(make_request(), key="refused")
     gate.touch()
     for job in [*running, *waiting]:
         assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
-    assert (await queue.load()).waiting == 0
+    assert (await queue.stats()).waiting == 0
     again = await queue.submit(make_request(), key="refused")
     assert (await queue.wait(again.id, LONG)).state is State.SUCCESS
 
@@ -152,7 +158,7 @@ async def test_cancelling_stops_work_and_revokes_for_good(
     await asyncio.sleep(0.3)
     assert await queue.get(job.id) == revoked
     assert await queue.cancel(job.id) == revoked
-    assert (await all_events(queue, job))[-1].data["state"] == State.REVOKED
+    assert last_job(await all_events(queue, job)).state is State.REVOKED
 
 
 async def test_cancelling_what_is_told_changes_nothing(
@@ -212,12 +218,29 @@ async def test_events_tell_the_whole_story_in_order(
             told.append(event)
             if event.name == "joke":
                 gate.touch()
-    states = [event.data["state"] for event in told if event.name == "state"]
+    states = [event.job.state for event in told if isinstance(event, StateEvent)]
     assert states == [State.PENDING, State.STARTED, State.SUCCESS]
-    jokes = [event.data for event in told if event.name == "joke"]
-    assert [joke["index"] for joke in jokes] == [0, 1]
-    assert jokes[0]["question"] == "What is joke number 0?"
-    assert Job.from_dict(told[-1].data) == await queue.get(job.id)
+    jokes = [event for event in told if isinstance(event, JokeEvent)]
+    assert [event.index for event in jokes] == [0, 1]
+    assert jokes[0].joke.question == "What is joke number 0?"
+    assert last_job(told) == await queue.get(job.id)
+
+
+async def test_a_client_that_is_slow_with_an_event_misses_none(
+    make_queue: MakeQueue, make_request: MakeRequest, gate: Path
+) -> None:
+    queue = make_queue()
+    job = await queue.submit(make_request(f"half {gate}"))
+    told = []
+    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
+        async for event in events:
+            told.append(event)
+            if event.name == "joke" and not gate.exists():
+                gate.touch()
+                await queue.wait(job.id, LONG)
+                await asyncio.sleep(0.2)  # the news of the end arrives meanwhile
+    assert [event.index for event in told if isinstance(event, JokeEvent)] == [0, 1]
+    assert last_job(told).state is State.SUCCESS
 
 
 async def test_a_client_that_was_cut_off_goes_on_behind_what_it_saw(
@@ -245,8 +268,8 @@ async def test_an_unreadable_event_id_starts_from_the_beginning(
     queue = make_queue()
     job = await queue.submit(make_request())
     told = await all_events(queue, job, after=after)
-    assert told[0].data["state"] == State.PENDING
-    assert told[-1].data["state"] == State.SUCCESS
+    assert last_job(told[:1]).state is State.PENDING
+    assert last_job(told).state is State.SUCCESS
 
 
 async def test_after_a_fault_the_story_starts_again(
@@ -255,7 +278,7 @@ async def test_after_a_fault_the_story_starts_again(
     queue = make_queue()
     job = await queue.submit(make_request(f"fault until {gate}"))
     told = await all_events(queue, job)
-    states = [event.data["state"] for event in told if event.name == "state"]
+    states = [event.job.state for event in told if isinstance(event, StateEvent)]
     assert states == ["PENDING", "STARTED", "PENDING", "STARTED", "SUCCESS"]
 
 
@@ -265,16 +288,16 @@ async def test_the_load_says_what_there_is_to_do_and_by_whom(
     queue = make_queue()
     told = await queue.submit(make_request())
     await queue.wait(told.id, LONG)
-    while not (load := await queue.load()).workers:
+    while not (stats := await queue.stats()).workers:
         await asyncio.sleep(0.1)
-    assert (load.waiting, load.running) == (0, 0)
-    assert load.told_seconds_ago is not None
+    assert (stats.waiting, stats.running) == (0, 0)
+    assert stats.told_seconds_ago is not None
     job = await queue.submit(make_request(f"after {gate}"))
     await until_started(queue, job)
-    assert (await queue.load()).running == 1
+    assert (await queue.stats()).running == 1
     gate.touch()
     await queue.wait(job.id, LONG)
-    assert (await queue.load()).running == 0
+    assert (await queue.stats()).running == 0
 
 
 async def test_what_failed_or_was_cancelled_does_not_count_as_told(
@@ -287,10 +310,10 @@ async def test_what_failed_or_was_cancelled_does_not_count_as_told(
     job = await queue.submit(make_request(f"after {gate}"))
     await until_started(queue, job)
     await queue.cancel(job.id)
-    while (load := await queue.load()).running:
+    while (stats := await queue.stats()).running:
         await asyncio.sleep(0.01)
-    assert load.told_seconds_ago is not None
-    assert load.told_seconds_ago >= 0.3
+    assert stats.told_seconds_ago is not None
+    assert stats.told_seconds_ago >= 0.3
 
 
 async def test_a_job_knows_the_request_that_asked_first(
@@ -320,6 +343,6 @@ async def test_many_jobs_are_each_told_once(
             "joke",
             "state",
         ]
-        done = Job.from_dict(told[-1].data)
+        done = last_job(told)
         assert (done.state, done.attempts) == (State.SUCCESS, 1)
         assert [joke.seed for joke in done.jokes] == [job.request.seed]

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from joker.core.errors import GenerationError, QueueDownError
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import AbandonedError, GenerationListener
+from joker.generation.request import GenerationRequest
 from joker.jobs.execution import make_attempt
-from joker.jobs.job import Job, JokeRequest, JokeResult, State
-from joker.jobs.queue import Progress
+from joker.jobs.job import Job, State
+from joker.jobs.queue import Work
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import MakeRequest
@@ -17,31 +19,25 @@ if TYPE_CHECKING:
 LOGGER = "joker.jobs.execution"
 
 
-class Listener:
-    """Hears what work says; `stopped` is what it hears back."""
+class Leaving(GenerationListener):
+    """Says that nobody waits any more, or that somebody does."""
 
-    def __init__(self, stopped: bool = False) -> None:
+    def __init__(self, stopped: bool) -> None:
         self._stopped = stopped
 
-    def partial(self, index: int, question: str, answer: str) -> None:
-        pass
-
-    def joke(self, index: int, joke: JokeResult) -> None:
-        pass
-
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return self._stopped
 
 
-def _raise(error: Exception) -> Callable[[JokeRequest, Progress], list[JokeResult]]:
-    def work(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+def _raise(error: Exception) -> Work:
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         raise error
 
     return work
 
 
-def _tell(request: JokeRequest, progress: Progress) -> list[JokeResult]:
-    return [JokeResult("What is logged?", "This.", 7, 1)]
+def _tell(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+    return [GeneratedJoke("What is logged?", "This.", 7, 1)]
 
 
 @pytest.mark.parametrize(
@@ -49,13 +45,14 @@ def _tell(request: JokeRequest, progress: Progress) -> list[JokeResult]:
     [
         (_tell, False, State.SUCCESS, "told"),
         (_tell, True, State.SUCCESS, "cancelled"),
+        (_raise(AbandonedError()), True, State.REVOKED, "cancelled"),
         (_raise(GenerationError("no joke")), False, State.FAILURE, "refused"),
         (_raise(RuntimeError("broken")), False, State.PENDING, "fault"),
         (_raise(QueueDownError("away")), False, None, "lost"),
     ],
 )
 def test_an_attempt_is_one_line_that_names_the_request(
-    work: Callable[[JokeRequest, Progress], list[JokeResult]],
+    work: Work,
     stopped: bool,
     state: State | None,
     outcome: str,
@@ -67,9 +64,9 @@ def test_an_attempt_is_one_line_that_names_the_request(
     with caplog.at_level(logging.INFO, LOGGER):
         if state is None:
             with pytest.raises(QueueDownError):
-                make_attempt(job, work, Listener(stopped))
+                make_attempt(job, work, Leaving(stopped))
         else:
-            assert make_attempt(job, work, Listener(stopped)).state is state
+            assert make_attempt(job, work, Leaving(stopped)).state is state
     (line,) = [record for record in caplog.records if record.message == "attempt"]
     fields = line.__dict__["fields"]
     assert fields.pop("seconds") >= 0

@@ -10,7 +10,7 @@ import pytest
 
 from joker.core.errors import QueueDownError
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import State
+from joker.jobs.job import State, StateEvent
 from joker.jobs.queue import Work
 
 if TYPE_CHECKING:
@@ -56,4 +56,4 @@ async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones
 
 
 async def _last_state(queue: InProcessQueue, job_id: str) -> State:
-    return [State(event.data["state"]) async for event in queue.events(job_id)][-1]
+    return [e.job.state async for e in queue.events(job_id) if isinstance(e, StateEvent)][-1]

@@ -12,10 +12,13 @@ import pytest
 from redis import Redis
 
 from joker.core.errors import QueueDownError
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.generation.request import GenerationRequest
+from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.job import JokeRequest, JokeResult, State
+from joker.jobs.job import Job, State
 from joker.jobs.leases import Leases
-from joker.jobs.queue import Progress
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
 LEASE_SECONDS = 0.5
-JOKE = JokeResult("What waits?", "A test.", 7, 1)
+JOKE = GeneratedJoke("What waits?", "A test.", 7, 1)
 
 MakeLeases = Callable[..., tuple[Leases, list[str]]]
 
@@ -60,7 +63,7 @@ def make_leases(url: str) -> Iterator[MakeLeases]:
         leases.close()
 
 
-def tell(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+def tell(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
     return [JOKE]
 
 
@@ -72,13 +75,28 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
+def change_record(url: str, job: Job, change: str) -> object:
+    """Change a job's record as a newer version could, and return what it says of its mood."""
+    with Redis.from_url(url) as redis:
+        return redis.eval(
+            f"""
+            local record = cmsgpack.unpack(redis.call('GET', KEYS[1]))
+            {change}
+            redis.call('SET', KEYS[1], cmsgpack.pack(record), 'KEEPTTL')
+            return record.mood
+            """,
+            1,
+            f"{{joker}}:job:{job.id}",
+        )
+
+
 async def test_of_many_messages_for_one_job_one_is_worked_on(
     queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     begun = []
 
-    def slow(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    def slow(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         begun.append(request)
         time.sleep(0.2)
         return [JOKE]
@@ -96,7 +114,7 @@ async def test_a_lease_is_renewed_while_work_goes_on(
 ) -> None:
     job = await queue.submit(make_request())
 
-    def slow(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    def slow(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         time.sleep(5)
         return [JOKE]
 
@@ -114,12 +132,12 @@ async def test_whoever_lost_the_lease_is_not_heard_any_more(
     job = await queue.submit(make_request())
     go, begun, heard = threading.Event(), threading.Event(), []
 
-    def silent(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    def silent(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         begun.set()
         go.wait(50)
-        progress.joke(0, JokeResult("What comes late?", "This.", 8, 1))
-        heard.append(progress.stopped())
-        return [JokeResult("What comes later?", "This.", 8, 1)]
+        listener.on_joke(0, GeneratedJoke("What comes late?", "This.", 8, 1))
+        heard.append(listener.should_stop())
+        return [GeneratedJoke("What comes later?", "This.", 8, 1)]
 
     dead, _ = make_leases()
     lost = asyncio.create_task(asyncio.to_thread(dead.work_on, job.id, silent))
@@ -140,7 +158,7 @@ async def test_a_job_lost_three_times_fails(
 ) -> None:
     job = await queue.submit(make_request())
 
-    def die(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    def die(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         raise SystemExit
 
     sweeper, published = make_leases()
@@ -155,17 +173,53 @@ async def test_a_job_lost_three_times_fails(
     assert (done.state, done.attempts) == (State.FAILURE, 3)
     assert done.error is not None
     assert "3 attempts" in done.error
-    assert (await queue.load()).waiting == 0
+    assert (await queue.stats()).waiting == 0
 
 
-async def test_a_message_that_was_lost_is_published_again(
+async def test_a_message_that_was_lost_is_published_again_after_one_lease(
+    url: str, queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request())
+    with Redis.from_url(url) as redis:
+        assert redis.delete(MESSAGES) == 1
+    leases, published = make_leases(lease_seconds=3)
+    began = time.monotonic()
+    with leases:
+        await until(lambda: job.id in published)
+    # The sweep's pause comes on top; it took three leases once.
+    assert 2.9 < time.monotonic() - began < 8
+    assert (await queue.get(job.id)).state is State.PENDING
+
+
+async def test_a_message_that_waits_is_not_published_again(
     queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     leases, published = make_leases()
     with leases:
-        await until(lambda: job.id in published)
+        await asyncio.sleep(3 * LEASE_SECONDS)
+    assert published == []
     assert (await queue.get(job.id)).state is State.PENDING
+
+
+async def test_a_record_of_a_newer_format_is_left_to_newer_workers(
+    url: str, queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+) -> None:
+    newer, ours = [await queue.submit(make_request()) for _ in range(2)]
+    change_record(url, newer, "record.v = record.v + 1")
+    change_record(url, ours, "record.mood = 'new'")
+    with Redis.from_url(url) as redis:
+        redis.delete(MESSAGES)
+    leases, published = make_leases()
+    with leases:
+        await until(lambda: ours.id in published)
+        leases.work_on(newer.id, tell)
+        leases.work_on(ours.id, tell)
+    assert published == [ours.id]
+    assert (await queue.get(newer.id)).state is State.PENDING
+    assert (await queue.get(ours.id)).state is State.SUCCESS
+    # What only newer workers understand is still there for them.
+    assert change_record(url, ours, "") == b"new"
 
 
 async def test_work_sees_that_its_job_was_cancelled(
@@ -174,10 +228,10 @@ async def test_work_sees_that_its_job_was_cancelled(
     job = await queue.submit(make_request())
     begun = threading.Event()
 
-    def patient(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    def patient(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         begun.set()
         end = time.monotonic() + 50
-        while not progress.stopped():
+        while not listener.should_stop():
             assert time.monotonic() < end
             time.sleep(0.02)
         return []
@@ -196,9 +250,9 @@ async def test_a_worker_counts_while_it_gives_signs_of_life(
 ) -> None:
     leases, _ = make_leases()
     with leases:
-        while (await queue.load()).workers != 1:
+        while (await queue.stats()).workers != 1:
             await asyncio.sleep(0.02)
-    assert (await queue.load()).workers == 0
+    assert (await queue.stats()).workers == 0
 
 
 async def test_work_that_cannot_reach_the_queue_is_left_to_another(
@@ -206,7 +260,7 @@ async def test_work_that_cannot_reach_the_queue_is_left_to_another(
 ) -> None:
     job = await queue.submit(make_request())
 
-    def cut_off(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+    def cut_off(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         raise QueueDownError("the queue's Redis cannot be used")
 
     leases, published = make_leases()
@@ -233,8 +287,9 @@ async def test_records_that_redis_evicted_harm_no_other_job(
     with pytest.raises(SystemExit):
         leases.work_on(gone[0].id, _die)
     with Redis.from_url(url) as redis:
-        redis.delete(*(f"joker:job:{job.id}" for job in gone))
-    job = await queue.submit(make_request())
+        redis.delete(*(f"{{joker}}:job:{job.id}" for job in gone))
+        job = await queue.submit(make_request())
+        redis.delete(MESSAGES)
     with leases:
         await until(lambda: job.id in published)
     for job_id in published:
@@ -242,5 +297,5 @@ async def test_records_that_redis_evicted_harm_no_other_job(
     assert (await queue.get(job.id)).state is State.SUCCESS
 
 
-def _die(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+def _die(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
     raise SystemExit

@@ -26,7 +26,8 @@ def test_serving_loads_nothing_that_only_training_needs() -> None:
     code = f"""
 import json, sys
 import joker.worker.app, joker.jobs.celery_redis
-from joker.settings import open_work, read_settings
+from joker.compose import open_work
+from joker.settings import read_settings
 open_work(read_settings())
 print(json.dumps([name for name in {TRAINING} if name in sys.modules]))
 """

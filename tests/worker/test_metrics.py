@@ -1,28 +1,18 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from joker.core.errors import ConfigError
-from joker.core.sampling import Sampling
-from joker.jobs.job import JokeRequest, JokeResult
-from joker.jobs.queue import Progress
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.generation.request import GenerationRequest
 from joker.worker.metrics import WorkerMetrics
-
-
-class Silence:
-    """Hears what work says, and says nothing."""
-
-    def partial(self, index: int, question: str, answer: str) -> None:
-        pass
-
-    def joke(self, index: int, joke: JokeResult) -> None:
-        pass
-
-    def stopped(self) -> bool:
-        return False
 
 
 def read_figures(port: int) -> list[str]:
@@ -36,11 +26,11 @@ def test_a_worker_shows_what_it_does_and_did() -> None:
 
     with metrics.exposed("127.0.0.1", 0) as port:
 
-        def look(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        def look(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
             seen.extend(read_figures(port))
             return []
 
-        metrics.busy(look)(JokeRequest("", 1, Sampling(), 7, True, 1), Silence())
+        metrics.busy(look)(GenerationRequest(), GenerationListener())
         metrics.observe("told", 0.3)
         after = read_figures(port)
     assert {"joker:worker_threads 3.0", "joker:worker_busy_threads 1.0"} <= set(seen)
@@ -60,3 +50,21 @@ def test_a_taken_port_is_named() -> None:
             WorkerMetrics(threads=1).exposed("127.0.0.1", port),
         ):
             raise AssertionError
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="has no /proc")
+def test_memory_counts_the_engines_process() -> None:
+    def read(port: int) -> float:
+        name = "joker:worker_memory_bytes "
+        (line,) = [line for line in read_figures(port) if line.startswith(name)]
+        return float(line.removeprefix(name))
+
+    script = "held = b'x' * 50_000_000; print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with WorkerMetrics(threads=1).exposed("127.0.0.1", 0) as port:
+        alone = read(port)
+        with subprocess.Popen([sys.executable, "-c", script], **pipes) as child:  # type: ignore[call-overload]
+            child.stdout.readline()
+            together = read(port)
+            child.communicate(b"\n")
+    assert 10_000_000 < alone < together - 50_000_000

@@ -6,107 +6,132 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from joker.core.errors import MissingPartError
+from joker.core.errors import ConfigError
 from joker.core.model_folder import ModelFolder
-from joker.core.tokenizer import JokeTokenizer
 from joker.engines.engine import BatchedEngine, InThread, Runner
 from joker.engines.process import EngineProcess
-from joker.engines.protocol import Completion, Engine, Request, load_tokenizer
-from joker.engines.tasks import Batch
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from joker.engines.protocol import Completion, Engine, GenerationListener, load_tokenizer
+from joker.engines.tasks import Batch, GenerationTask
 
 __all__ = [
     "Completion",
     "Engine",
     "EngineKind",
-    "Request",
+    "GenerationListener",
+    "GenerationTask",
+    "RemoteServer",
     "choose_kind",
-    "engine_for_model",
     "open_batch",
     "open_engine",
     "open_shared_engine",
 ]
 
-EngineKind = Literal["openvino", "transformers", "stub"]
+EngineKind = Literal["openvino", "remote", "stub"]
+"""What runs a model: OpenVINO on this machine's CPU, a server elsewhere, or a script of jokes."""
 
 
-def open_engine(folder: ModelFolder, kind: EngineKind | None = None) -> BatchedEngine:
+@dataclass(frozen=True, slots=True)
+class RemoteServer:
+    """Where a remote engine is.
+
+    Attributes:
+        url: Base URL of its API, such as ``http://localhost:8000/v1``.
+        api_key: Sent as a bearer token.
+        model: The model's name there; None takes the first that the server lists.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    model: str | None = None
+
+
+def open_engine(
+    folder: ModelFolder,
+    kind: EngineKind | None = None,
+    *,
+    num_threads: int | None = None,
+    reproducible: bool = False,
+    server: RemoteServer | None = None,
+) -> BatchedEngine:
     """Load a model folder into an engine for one thread.
 
     Args:
         folder: The model.
-        kind: What runs it; None takes what `choose_kind` says.
+        kind: What runs it; None is ``remote`` where there is a server, else ``openvino``.
+        num_threads: CPU threads of OpenVINO; None lets it choose.
+        reproducible: Let the same seed give the same tokens whatever else is in the batch,
+            which costs up to half the speed; a remote server keeps its own rules.
+        server: What the remote engine asks.
 
     Raises:
         ModelFolderError: If the folder lacks what the engine needs, or holds it damaged.
         TokenizerError: If its tokenizer cannot be read.
-        MissingPartError: If the engine's library is not installed.
+        ConfigError: If the remote engine has no server, or one whose URL cannot be used.
     """
-    kind = kind or choose_kind(folder)
-    return _make_engine(folder, kind, InThread(open_batch(folder, kind)))
+    kind = kind or choose_kind(server)
+    if kind == "remote":
+        return _make_engine(folder, kind, _open_remote(folder, server))
+    return _make_engine(folder, kind, InThread(open_batch(folder, kind, num_threads, reproducible)))
 
 
-def open_shared_engine(folder: ModelFolder, kind: EngineKind | None = None) -> BatchedEngine:
-    """Load a model folder into an engine in a process of its own, for any number of threads.
-
-    What threads ask for at the same time advances in one batch. Arguments and errors are those of
-    `open_engine`; beside them, calls raise `joker.engines.process.EngineDiedError`.
-    """
-    kind = kind or choose_kind(folder)
-    return _make_engine(folder, kind, EngineProcess(partial(open_batch, folder, kind)))
-
-
-def engine_for_model(
-    model: PreTrainedModel, tokenizer: JokeTokenizer, context_length: int
+def open_shared_engine(
+    folder: ModelFolder,
+    kind: EngineKind | None = None,
+    *,
+    num_threads: int | None = None,
+    reproducible: bool = False,
+    server: RemoteServer | None = None,
 ) -> BatchedEngine:
-    """Return an engine for one thread on a PyTorch model that is already loaded.
+    """Load a model folder into an engine for any number of threads.
 
-    Args:
-        model: A causal LM; switched to evaluation mode.
-        tokenizer: Its tokenizer.
-        context_length: Most tokens of a prompt and its continuation.
+    What threads ask for at the same time advances in one batch, in a process of its own or at the
+    remote server. Arguments and errors are those of `open_engine`; beside them, calls raise
+    `joker.engines.process.EngineDiedError`.
     """
-    from joker.engines.transformers import TransformersBatch
+    kind = kind or choose_kind(server)
+    if kind == "remote":
+        return _make_engine(folder, kind, _open_remote(folder, server))
+    opened = partial(open_batch, folder, kind, num_threads, reproducible)
+    return _make_engine(folder, kind, EngineProcess(opened))
 
-    model.eval()  # type: ignore[no-untyped-call]
-    batch = TransformersBatch(model, tokenizer.end_id)
-    return BatchedEngine(tokenizer, context_length, InThread(batch))
 
-
-def open_batch(folder: ModelFolder, kind: EngineKind) -> Batch:
+def open_batch(
+    folder: ModelFolder,
+    kind: Literal["openvino", "stub"],
+    num_threads: int | None = None,
+    reproducible: bool = False,
+) -> Batch:
     """Load a model folder into an empty batch; errors are those of `open_engine`."""
-    try:
-        if kind == "openvino":
-            from joker.engines.openvino import OpenVinoBatch
+    if kind == "openvino":
+        from joker.engines.openvino import OpenVinoBatch
 
-            return OpenVinoBatch(folder)
-        if kind == "transformers":
-            from joker.engines.transformers import TransformersBatch
-            from joker.engines.weights import load_causal_lm
-
-            tokenizer = load_tokenizer(folder, folder.path)
-            return TransformersBatch(load_causal_lm(folder), tokenizer.end_id)
-    except ModuleNotFoundError as error:
-        raise MissingPartError(
-            f"the {kind} engine needs {error.name}: pip install 'gpt2-the-joker[train]', "
-            f"or use a folder with an OpenVINO graph from 'joker export'"
-        ) from error
+        return OpenVinoBatch(folder, num_threads, reproducible=reproducible)
     from joker.engines.stub import StubBatch
 
     return StubBatch(load_tokenizer(folder, folder.path))
+
+
+def choose_kind(server: RemoteServer | None) -> EngineKind:
+    """Return what runs a model where nobody says: a server that was named, else OpenVINO."""
+    return "remote" if server else "openvino"
+
+
+def _open_remote(folder: ModelFolder, server: RemoteServer | None) -> Runner:
+    if server is None:
+        raise ConfigError(
+            "the remote engine needs its server's URL (engine_url), such as "
+            "http://localhost:8000/v1"
+        )
+    from joker.engines.remote import RemoteRunner
+
+    return RemoteRunner(folder, server)
 
 
 def _make_engine(folder: ModelFolder, kind: EngineKind, runner: Runner) -> BatchedEngine:
     path = folder.openvino if kind == "openvino" else folder.path
     tokenizer = load_tokenizer(folder, path)
     return BatchedEngine(tokenizer, folder.manifest.context_length, runner)
-
-
-def choose_kind(folder: ModelFolder) -> EngineKind:
-    """Return what runs a folder best: OpenVINO where it has a graph, else PyTorch."""
-    return "openvino" if folder.has_openvino else "transformers"

@@ -1,49 +1,42 @@
-"""The engine over a batch: prompts become tasks, outputs become completions and scores.
+"""The engine over a batch: tasks take turns in it, outputs become completions and scores.
 
 The steps themselves are a `Runner`'s: `InThread` here makes them while its one caller waits, and
-`joker.engines.process.InProcess` has a process of its own make them for callers in many threads.
+`joker.engines.process.EngineProcess` has a process of its own make them for callers in many
+threads. Either has a `Scheduler` decide which tasks join the batch next.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
 from joker.core.errors import ResourceError
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
-from joker.engines.protocol import (
-    AbandonedError,
-    Completion,
-    Hear,
-    Request,
-    Stopped,
-    encode_request,
-)
-from joker.engines.scheduler import Scheduler
-from joker.engines.tasks import Batch, Generation, Output, Scoring, Task
+from joker.engines.protocol import AbandonedError, Completion, GenerationListener, fit_context
+from joker.engines.tasks import Batch, GenerationTask, Key, Output, ScoringTask, Task
 
-Follow = Callable[[int, list[int]], bool]
-"""Is told a task's place and all its tokens so far, whenever a task that is streamed has more;
-says whether that is enough and no more need be drawn."""
+_log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
     """Puts tasks through a batch."""
 
     def run(
-        self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
+        self, tasks: Sequence[Task], listener: GenerationListener | None = None
     ) -> list[Output]:
         """Return every task's whole output, in order.
 
         Args:
             tasks: What is to be done.
-            follow: Told of tokens as they are drawn; may end a task early.
-            stopped: Ends all of them early.
+            listener: Hears tokens as they are drawn; may end a task, or all of them, early.
 
         Raises:
-            AbandonedError: If ``stopped`` said so.
+            AbandonedError: If the listener said that nobody waits.
             ResourceError: If the machine runs out of memory.
         """
         ...
@@ -59,7 +52,7 @@ class BatchedEngine:
     Args:
         tokenizer: The model's.
         context_length: Most tokens of a prompt and its continuation.
-        runner: Makes the steps; whether several threads may call is its matter.
+        runner: Makes the steps; it decides whether several threads may call.
     """
 
     def __init__(self, tokenizer: JokeTokenizer, context_length: int, runner: Runner) -> None:
@@ -68,32 +61,18 @@ class BatchedEngine:
         self._runner = runner
 
     def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        hear: Hear | None = None,
-        stopped: Stopped | None = None,
+        self, tasks: Sequence[GenerationTask], listener: GenerationListener | None = None
     ) -> list[Completion]:
-        """Continue every request; see `Engine.generate`."""
-        tasks = [self._generation(request, hear is not None) for request in requests]
-        at_stop: set[int] = set()
-
-        def follow(place: int, token_ids: list[int]) -> bool:
-            if hear:
-                hear(place, token_ids)
-            sampling = tasks[place].sampling
-            if sampling.stop:
-                ids = [*tasks[place].prompt_ids, *token_ids]
-                _, answer = self.tokenizer.parse_start(ids)
-                if sampling.cut(answer) != answer:
-                    at_stop.add(place)
-            return place in at_stop
-
-        outputs = self._runner.run(tasks, follow, stopped)
+        """Continue every prompt; see `Engine.generate`."""
+        tasks = [fit_context(task, self._context_length) for task in tasks]
+        stopping = _StopsAtTexts(tasks, self.tokenizer, listener or GenerationListener())
+        # A stop is found in the text, so tokens must be seen as they come.
+        followed = [replace(task, streamed=True) if task.sampling.stop else task for task in tasks]
+        outputs = self._runner.run(followed, stopping)
         return [
             Completion(
                 [*task.prompt_ids, *output.token_ids],
-                place in at_stop or self._has_ended(output),
+                place in stopping.at_stop or output.token_ids[-1:] == [self.tokenizer.end_id],
             )
             for place, (task, output) in enumerate(zip(tasks, outputs, strict=True))
         ]
@@ -102,7 +81,7 @@ class BatchedEngine:
         """Return how likely every answer is; see `Engine.score`."""
         scores = [-math.inf] * len(jokes)
         kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
-        outputs = self._runner.run([Scoring(jokes[i]) for i in kept])
+        outputs = self._runner.run([ScoringTask(jokes[i]) for i in kept])
         for index, output in zip(kept, outputs, strict=True):
             scores[index] = output.log_probability
         return scores
@@ -111,13 +90,32 @@ class BatchedEngine:
         """Give the model's memory back; nothing can be asked for any more."""
         self._runner.close()
 
-    def _generation(self, request: Request, streamed: bool) -> Generation:
-        prompt_ids, max_new_tokens = encode_request(request, self.tokenizer, self._context_length)
-        followed = streamed or bool(request.sampling.stop)
-        return Generation(prompt_ids, max_new_tokens, request.sampling, request.seed, followed)
 
-    def _has_ended(self, output: Output) -> bool:
-        return output.token_ids[-1:] == [self.tokenizer.end_id]
+class _StopsAtTexts(GenerationListener):
+    """Passes tokens on to another listener, and ends tasks at the texts their sampling names."""
+
+    def __init__(
+        self,
+        tasks: Sequence[GenerationTask],
+        tokenizer: JokeTokenizer,
+        listener: GenerationListener,
+    ) -> None:
+        self.at_stop: set[int] = set()
+        self._tasks = tasks
+        self._tokenizer = tokenizer
+        self._listener = listener
+
+    def on_tokens(self, index: int, token_ids: list[int]) -> bool:
+        task = self._tasks[index]
+        enough = task.streamed and self._listener.on_tokens(index, token_ids)
+        if task.sampling.stop:
+            _, answer = self._tokenizer.parse_start([*task.prompt_ids, *token_ids])
+            if task.sampling.cut(answer) != answer:
+                self.at_stop.add(index)
+        return enough or index in self.at_stop
+
+    def should_stop(self) -> bool:
+        return self._listener.should_stop()
 
 
 class InThread:
@@ -132,16 +130,15 @@ class InThread:
         self._calls = count()
 
     def run(
-        self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
+        self, tasks: Sequence[Task], listener: GenerationListener | None = None
     ) -> list[Output]:
         """Step until all tasks are done; see `Runner.run`."""
         call = next(self._calls)
-        outputs = Outputs(len(tasks), follow)
+        outputs = Outputs(tasks, listener)
         self._scheduler.submit(call, tasks)
         try:
             while not outputs.complete:
-                if stopped and stopped():
-                    raise AbandonedError
+                outputs.check_wanted()
                 new = self._scheduler.step()
                 for place in outputs.take({place: output for (_, place), output in new.items()}):
                     self._scheduler.drop((call, place))
@@ -157,19 +154,25 @@ class Outputs:
     """Gathers the outputs of one call's tasks, step by step.
 
     Args:
-        tasks: How many there are.
-        follow: Told of new tokens.
+        tasks: The tasks.
+        listener: Hears new tokens of those that are streamed.
     """
 
-    def __init__(self, tasks: int, follow: Follow | None) -> None:
-        self.whole = [Output() for _ in range(tasks)]
-        self._open = tasks
-        self._follow = follow
+    def __init__(self, tasks: Sequence[Task], listener: GenerationListener | None) -> None:
+        self.whole = [Output() for _ in tasks]
+        self._streamed = [isinstance(task, GenerationTask) and task.streamed for task in tasks]
+        self._open = len(tasks)
+        self._listener = listener or GenerationListener()
 
     @property
     def complete(self) -> bool:
         """Whether every task is done."""
-        return self._open == 0
+        return not self._open
+
+    def check_wanted(self) -> None:
+        """Raise `AbandonedError` if nobody waits for these outputs any more."""
+        if self._listener.should_stop():
+            raise AbandonedError
 
     def take(self, new: Mapping[int, Output]) -> list[int]:
         """Add what is new of each task, by its place; return the places that need no more.
@@ -185,9 +188,79 @@ class Outputs:
                 raise ResourceError(output.error)
             token_ids = self.whole[place].token_ids + output.token_ids
             done = output.done
-            if self._follow and output.token_ids and self._follow(place, token_ids) and not done:
+            heard = self._streamed[place] and output.token_ids
+            if heard and self._listener.on_tokens(place, token_ids) and not done:
                 enough.append(place)
                 done = True
             self.whole[place] = Output(token_ids, done, output.log_probability)
             self._open -= done
         return enough
+
+
+class Scheduler:
+    """Feeds a batch from any number of calls, so that no call waits for another.
+
+    A call is what one caller asks for at once, from a single joke's draw to a thousand scores.
+    Calls take turns: one with many tasks fills the batch while it is alone, and then shares it.
+
+    Args:
+        batch: Where tasks advance.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._waiting: dict[int, deque[tuple[Key, Task]]] = {}
+        self._running: set[Key] = set()
+        self._refused: dict[Key, Output] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not (self._waiting or self._running or self._refused)
+
+    def submit(self, call: int, tasks: Sequence[Task]) -> None:
+        """Let a call's tasks wait for their turns."""
+        if tasks:
+            self._waiting[call] = deque(((call, place), task) for place, task in enumerate(tasks))
+
+    def cancel(self, call: int) -> None:
+        """Drop what a call has in the batch and before it."""
+        self._waiting.pop(call, None)
+        for key in [key for key in self._running if key[0] == call]:
+            self.drop(key)
+
+    def drop(self, key: Key) -> None:
+        """Let a task leave the batch unfinished, if it is still there."""
+        if key in self._running:
+            self._running.remove(key)
+            self._batch.remove(key)
+
+    def step(self) -> dict[Key, Output]:
+        """Fill the batch and advance it; return what is new.
+
+        Raises:
+            ResourceError: If the machine runs out of memory.
+        """
+        self._admit()
+        outputs, self._refused = self._refused, {}
+        if self._running:
+            outputs |= self._batch.step()
+        self._running.difference_update(key for key, output in outputs.items() if output.done)
+        return outputs
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._batch.capacity:
+            # The call that had its turn goes to the end of the line.
+            call = next(iter(self._waiting))
+            tasks = self._waiting.pop(call)
+            key, task = tasks.popleft()
+            if tasks:
+                self._waiting[call] = tasks
+            try:
+                self._batch.add(key, task)
+            except Exception:  # A task the library cannot take must not cost the others theirs.
+                _log.exception("the engine cannot take %r", task)
+                reason = "the engine cannot take this request; change its parameters"
+                self._refused[key] = Output(done=True, error=reason)
+            else:
+                self._running.add(key)

@@ -26,7 +26,7 @@ from openvino_genai import (
 from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.engines.protocol import is_greedy, load_tokenizer
-from joker.engines.tasks import Generation, Key, Output, Task
+from joker.engines.tasks import GenerationTask, Key, Output, Task
 
 # More gains little on a CPU: 128 tasks were 5% faster than 64, 256 another 5%. The pipeline keeps
 # the keys and values of all that it was handed and advances all of them, whatever max_num_seqs
@@ -34,10 +34,10 @@ from joker.engines.tasks import Generation, Key, Output, Task
 _TASKS_AT_ONCE = 64
 TOKENS_PER_STEP = 256
 
-# In the library's default mode activations are quantized and summed in 16 bits, in ways that depend
-# on the size of the batch: one joke in five came out differently alone and in company. ACCURACY
-# keeps activations and the KV cache in 32-bit floats, and so a seed's joke the same.
-PROPERTIES = {"EXECUTION_MODE_HINT": "ACCURACY"}
+# In the library's default mode some CPUs quantize activations and sum in 16 bits, in ways that
+# depend on the size of the batch: one joke in three comes out differently alone and in company.
+# ACCURACY keeps activations and the KV cache in 32-bit floats, and so a seed's joke the same.
+REPRODUCIBLE = {"EXECUTION_MODE_HINT": "ACCURACY"}
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class _Running:
                 token_ids += part.generated_ids
                 log_probabilities += part.generated_log_probs
         done = status != GenerationStatus.RUNNING
-        if isinstance(self.task, Generation):
+        if isinstance(self.task, GenerationTask):
             return Output(token_ids, done)
         # With echo the prompt's own log-probabilities come back, one for each of its tokens.
         return Output(
@@ -73,6 +73,12 @@ class _Running:
 class OpenVinoBatch:
     """Advances tasks with a model folder's OpenVINO graph; a `joker.engines.tasks.Batch`.
 
+    Args:
+        folder: The model.
+        num_threads: CPU threads; None lets OpenVINO take the cores it sees, whatever the quota.
+        reproducible: Give the same tokens for the same seed whatever else is in the batch, in
+            place of the library's faster default mode.
+
     Raises:
         ModelFolderError: If the folder has no graph or a damaged one.
         TokenizerError: If the graph's tokenizer cannot be read.
@@ -80,7 +86,9 @@ class OpenVinoBatch:
 
     capacity = _TASKS_AT_ONCE
 
-    def __init__(self, folder: ModelFolder) -> None:
+    def __init__(
+        self, folder: ModelFolder, num_threads: int | None = None, *, reproducible: bool = False
+    ) -> None:
         if not folder.has_openvino:
             raise ModelFolderError(
                 f"{folder.path} has no OpenVINO graph; add one with 'joker export {folder.path}'"
@@ -92,9 +100,13 @@ class OpenVinoBatch:
         self._running: dict[Key, _Running] = {}
         scheduler = SchedulerConfig()
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
+        threads = {"INFERENCE_NUM_THREADS": num_threads} if num_threads else {}
         try:
             self._pipeline = ContinuousBatchingPipeline(
-                folder.openvino, scheduler, "CPU", PROPERTIES
+                folder.openvino,
+                scheduler,
+                "CPU",
+                (REPRODUCIBLE if reproducible else {}) | threads,
             )
         except RuntimeError as error:
             raise ModelFolderError(
@@ -104,7 +116,7 @@ class OpenVinoBatch:
 
     def add(self, key: Key, task: Task) -> None:
         """Let a task join; see `Batch.add`."""
-        if isinstance(task, Generation):
+        if isinstance(task, GenerationTask):
             ids, config = task.prompt_ids, self._sampling_config(task)
             followed = task.streamed
         else:
@@ -131,10 +143,10 @@ class OpenVinoBatch:
             outputs[key] = running.read(status)
         return outputs
 
-    def _sampling_config(self, task: Generation) -> GenerationConfig:
+    def _sampling_config(self, task: GenerationTask) -> GenerationConfig:
         config = GenerationConfig()
         config.set_eos_token_id(self._end_id)
-        config.max_new_tokens = task.max_new_tokens
+        config.max_new_tokens = task.sampling.max_new_tokens
         config.rng_seed = task.seed
         config.do_sample = not is_greedy(task.sampling)
         if config.do_sample:

@@ -19,8 +19,8 @@ from itertools import count
 from multiprocessing.connection import Pipe
 from queue import Empty, SimpleQueue
 
-from joker.engines.engine import Follow, Outputs
-from joker.engines.protocol import AbandonedError, Stopped
+from joker.engines.engine import Outputs
+from joker.engines.protocol import GenerationListener
 from joker.engines.server_process import Cancel, Drop, News, Submit
 from joker.engines.tasks import Batch, Output, Task
 
@@ -148,7 +148,7 @@ class EngineProcess:
         return self._process.popen.pid
 
     def run(
-        self, tasks: Sequence[Task], follow: Follow | None = None, stopped: Stopped | None = None
+        self, tasks: Sequence[Task], listener: GenerationListener | None = None
     ) -> list[Output]:
         """Have tasks advanced beside everybody else's; see `joker.engines.engine.Runner.run`.
 
@@ -156,13 +156,12 @@ class EngineProcess:
             EngineDiedError: If the process died.
         """
         call = next(self._numbers)
-        outputs = Outputs(len(tasks), follow)
+        outputs = Outputs(tasks, listener)
         process = self._living()
         waiting = process.submit(call, tasks)
         try:
             while not outputs.complete:
-                if stopped and stopped():
-                    raise AbandonedError
+                outputs.check_wanted()
                 try:
                     news = waiting.get(timeout=_LOOK_SECONDS)
                 except Empty:

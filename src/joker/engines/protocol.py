@@ -1,48 +1,34 @@
 """What an engine is: prompts in, token ids out, many at once; and how likely answers are.
 
-Every engine encodes prompts with the model's own `JokeTokenizer` and gives token ids
-back, so one tokenizer serves training, evaluation and telling. `joker.engines.engine`
-keeps this protocol, with any of the batches that advance requests together.
+Prompts are encoded with the engine's own `JokeTokenizer` and come back as token ids, so one
+tokenizer serves training, evaluation and generation. `joker.engines.engine` keeps this protocol,
+with any of the batches that advance tasks together.
 
-An engine knows nothing of failed jokes, further tries or checks: that is
+An engine knows nothing of failed jokes, further attempts or checks: that is
 `joker.generation`'s work.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from joker.core.errors import InputError, ModelFolderError
+from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.engines.tasks import GenerationTask
 
 _COLDEST = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One text to continue.
-
-    Attributes:
-        prompt: The start of a question; may be empty.
-        sampling: How tokens are drawn.
-        seed: Decides the draw, from 0 to 2**32 - 1: on one engine the same request gives the
-            same tokens, whatever other requests are in the batch.
-    """
-
-    prompt: str
-    sampling: Sampling
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
-    """What became of one request.
+    """What became of one task.
 
     Attributes:
         token_ids: The prompt's ids and what was generated, the end token included when reached.
@@ -53,11 +39,30 @@ class Completion:
     finished: bool
 
 
-Hear = Callable[[int, list[int]], None]
-"""Is told a request's place and all token ids drawn for it so far, whenever there are more."""
+class GenerationListener:
+    """Follows jokes while they are generated, and says whether anybody still waits for them.
 
-Stopped = Callable[[], bool]
-"""Says whether nobody waits for a result any more; asked every now and then."""
+    Engines, the teller, queues and workers all report to one of these. A subclass overrides what
+    it cares about; this class hears nothing and never stops anything. Calls come from the thread
+    that generates.
+    """
+
+    def on_tokens(self, index: int, token_ids: list[int]) -> bool:  # noqa: ARG002
+        """Hear all tokens drawn so far for a task; return whether they are enough.
+
+        Engines call it for tasks that are streamed, with the task's place in the call.
+        """
+        return False
+
+    def on_draft(self, index: int, question: str, answer: str) -> None:
+        """Hear how much of a joke is there so far; another attempt begins anew."""
+
+    def on_joke(self, index: int, joke: GeneratedJoke) -> None:
+        """Hear a joke as soon as it is certain."""
+
+    def should_stop(self) -> bool:
+        """Return whether nobody waits for a result any more; asked every now and then."""
+        return False
 
 
 class AbandonedError(Exception):
@@ -74,21 +79,17 @@ class Engine(Protocol):
     tokenizer: JokeTokenizer
 
     def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        hear: Hear | None = None,
-        stopped: Stopped | None = None,
+        self, tasks: Sequence[GenerationTask], listener: GenerationListener | None = None
     ) -> list[Completion]:
-        """Continue every request; return one completion for each, in order.
+        """Continue every prompt; return one completion for each, in order.
 
         Args:
-            requests: What to continue.
-            hear: Told of tokens as they are drawn.
-            stopped: Ends the work early.
+            tasks: What to continue; `JokeTokenizer.encode_prompt` gives the ids. Where the model's
+                context has less room than the sampling allows, fewer tokens are drawn.
+            listener: Hears tokens of tasks that are streamed; may end all of them early.
 
         Raises:
-            AbandonedError: If ``stopped`` said so.
+            AbandonedError: If the listener said that nobody waits.
             InputError: If a prompt leaves no room in the model's context; nothing is generated.
             ResourceError: If the machine runs out of memory.
         """
@@ -135,19 +136,17 @@ def load_tokenizer(folder: ModelFolder, path: Path) -> JokeTokenizer:
     return tokenizer
 
 
-def encode_request(
-    request: Request, tokenizer: JokeTokenizer, context_length: int
-) -> tuple[list[int], int]:
-    """Return the ids to continue and how many tokens may follow them.
+def fit_context(task: GenerationTask, context_length: int) -> GenerationTask:
+    """Return a task with no more new tokens than the model's context has room for.
 
     Raises:
         InputError: If not one token may follow.
     """
-    prompt_ids = tokenizer.encode_prompt(request.prompt)
-    room = context_length - len(prompt_ids)
+    room = context_length - len(task.prompt_ids)
     if room < 1:
         raise InputError(
-            f"the prompt is {len(prompt_ids)} tokens long and leaves no room for an answer in the "
-            f"model's {context_length}; shorten it"
+            f"the prompt is {len(task.prompt_ids)} tokens long and leaves no room for an answer in "
+            f"the model's {context_length}; shorten it"
         )
-    return prompt_ids, min(request.sampling.max_new_tokens, room)
+    most = min(task.sampling.max_new_tokens, room)
+    return replace(task, sampling=replace(task.sampling, max_new_tokens=most))

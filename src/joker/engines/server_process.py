@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from joker.core.errors import JokerError
-from joker.engines.scheduler import Scheduler
-from joker.engines.tasks import Batch, Generation, Key, Output, Task
+from joker.engines.engine import Scheduler
+from joker.engines.tasks import Batch, GenerationTask, Key, Output, Task
 
 _SIGN_OF_LIFE_SECONDS = 1.0
 
@@ -88,7 +88,7 @@ def serve(connection: Connection, batch: Batch) -> None:
                 unfollowed |= {
                     (message.call, place): []
                     for place, task in enumerate(message.tasks)
-                    if isinstance(task, Generation) and not task.streamed
+                    if isinstance(task, GenerationTask) and not task.streamed
                 }
             elif isinstance(message, Drop):
                 scheduler.drop(message.key)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.protocol import is_greedy
-from joker.engines.tasks import Generation, Key, Output, Scoring, Task
+from joker.engines.tasks import GenerationTask, Key, Output, ScoringTask, Task
 
 SCRIPT = (
     Joke("Why did the map go to therapy?", "It had lost its sense of scale."),
@@ -31,8 +31,9 @@ _STRANGE_NATS = 5.0
 class StubBatch:
     """Advances tasks by a script; a `joker.engines.tasks.Batch`.
 
-    A prompt goes on as one of the jokes that begin with it; where none does, it gets the answer
-    of any. The seed chooses among them, and where the likeliest is asked for, the first is told.
+    A prompt goes on as one of the jokes that begin with it, or that hold it where it is a hint;
+    where none does, it gets the answer of any. The seed chooses among them, and where the likeliest
+    is asked for, the first is told.
 
     Args:
         tokenizer: Encodes what is told.
@@ -50,10 +51,10 @@ class StubBatch:
 
     def add(self, key: Key, task: Task) -> None:
         """Let a task join; see `Batch.add`."""
-        if isinstance(task, Scoring):
+        if isinstance(task, ScoringTask):
             self._scoring[key] = task.joke
         else:
-            self._generating[key] = self._continue(task)[: task.max_new_tokens]
+            self._generating[key] = self._continue(task)[: task.sampling.max_new_tokens]
 
     def remove(self, key: Key) -> None:
         """Let a task leave unfinished; see `Batch.remove`."""
@@ -73,7 +74,7 @@ class StubBatch:
         self._generating = {key: ids[1:] for key, ids in self._generating.items() if ids[1:]}
         return outputs
 
-    def _continue(self, task: Generation) -> list[int]:
+    def _continue(self, task: GenerationTask) -> list[int]:
         """Return the ids that follow a prompt."""
         template = self._tokenizer.template
         text = self._tokenizer.decode(task.prompt_ids).strip()
@@ -81,14 +82,20 @@ class StubBatch:
             template.answer_marker
         )
         start = start.strip()
-        fitting = [joke for joke in self._jokes if joke.question.startswith(start)]
+        hint = bool(asked) and template.is_hint(start)
+        fitting = [joke for joke in self._jokes if _fits(start, joke, hint)]
         choices = fitting or self._jokes
         joke = choices[0]
         if not is_greedy(task.sampling):
             joke = random.Random(task.seed).choice(choices)
+        if hint:
+            if not fitting:
+                joke = Joke(f"{start}: {joke.question}", joke.answer)
+            told = self._tokenizer.encode_punchline_first(joke, start).input_ids
+            return told[len(task.prompt_ids) :]
         if asked:
-            told = self._tokenizer.encode(joke)
-            return told.input_ids[told.answer_start :]
+            encoded = self._tokenizer.encode(joke)
+            return encoded.input_ids[encoded.answer_start :]
         rest = joke.question[len(start) :] if fitting else ""
         question = self._tokenizer.backend.encode(rest, add_special_tokens=False).ids
         return [*question, *self._tokenizer.encode_answer_alone(joke).input_ids[1:]]
@@ -96,3 +103,10 @@ class StubBatch:
     def _score(self, joke: EncodedJoke) -> float:
         nats = _KNOWN_NATS if tuple(joke.input_ids) in self._known else _STRANGE_NATS
         return -nats * (len(joke) - joke.answer_start)
+
+
+def _fits(start: str, joke: Joke, hint: bool) -> bool:
+    """Return whether a joke's question begins with a start, or the joke holds it as its topic."""
+    if hint:
+        return start.lower() in f"{joke.question} {joke.answer}".lower()
+    return joke.question.startswith(start)

@@ -1,8 +1,7 @@
-"""A running batch: tasks join and leave between two steps. What engines differ in stands below it.
+"""Tasks, and a running batch that they join and leave between two steps.
 
-Three batches keep this protocol: `joker.engines.openvino`, `joker.engines.transformers` and
-`joker.engines.stub`. Which task joins when is `joker.engines.scheduler`'s matter, and how
-text becomes a task and an output a completion `joker.engines.engine`'s.
+Two batches keep this protocol: `joker.engines.openvino` and `joker.engines.stub`.
+`joker.engines.engine` decides which task joins when, and makes completions of outputs.
 """
 
 from __future__ import annotations
@@ -19,32 +18,32 @@ Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """Tokens to be drawn.
+class GenerationTask:
+    """Tokens to be drawn behind a prompt.
 
     Attributes:
         prompt_ids: What they continue; at least one.
-        max_new_tokens: Most of them, within the model's context.
-        sampling: How they are drawn; ``max_new_tokens`` above counts, not the one in here.
-        seed: Decides the draw, whatever else is in the batch.
-        streamed: Whether somebody follows the tokens; otherwise they may come all at the end.
+        sampling: How they are drawn, and how many at most.
+        seed: Decides the draw, from 0 to 2**32 - 1. A reproducible engine gives the same tokens
+            for the same task whatever else is in the batch; on others seeds are best effort.
+        streamed: Whether a listener wants the tokens as they are drawn; otherwise they may come
+            all at the end.
     """
 
     prompt_ids: list[int]
-    max_new_tokens: int
     sampling: Sampling
     seed: int
     streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class ScoringTask:
     """An answer whose probability is asked for; it fits into the model's context."""
 
     joke: EncodedJoke
 
 
-Task = Generation | Scoring
+Task = GenerationTask | ScoringTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ class Output:
     Attributes:
         token_ids: Tokens drawn, the end token included when it was.
         done: Whether the task has left the batch.
-        log_probability: Of a `Scoring`, in nats: log p(its answer and end | what stands before).
+        log_probability: Of a `ScoringTask`, in nats: log p(its answer and end | what stands
+            before).
         error: Why the task was given up, in a sentence for who asked.
     """
 

@@ -175,7 +175,7 @@ class Moderator:
             self._lone_words[term[1]].append(term[1:])
             return
         *head, last = term.split()
-        for form in [last] if last.endswith("*") else _numbers(last):
+        for form in [last] if last.endswith("*") else spell_numbers(last):
             words = [*head, form]
             key = max(words, key=len)
             self._terms[key].append((words.index(key), words, part))
@@ -283,7 +283,7 @@ def _terms(part: str, sections: dict[str, list[str]]) -> Iterator[str]:
         yield from sections[term] if term.startswith("@") else [term]
 
 
-def _numbers(word: str) -> list[str]:
+def spell_numbers(word: str) -> list[str]:
     """Return a word and its plurals as English spells them."""
     hissing = word.endswith(("s", "x", "z", "ch", "sh", "o"))
     plurals = [f"{word}es"] if hissing else [f"{word[:-1]}ies"] if word.endswith("y") else []

@@ -26,7 +26,7 @@ BUCKETS = WORD_BUCKETS + RULE_BUCKETS
 _FILE = "offence.npz"
 _STEM = 5
 _MOST_WORDS = 300
-"""Longer texts are judged by their beginning: the classifier has learnt from jokes."""
+"""Longer texts are judged by their beginning: the classifier has learned from jokes."""
 
 
 Rule = tuple[str, str, str]

@@ -10,38 +10,35 @@ import asyncio
 import hashlib
 import json
 import logging
-import re
 import secrets
+import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 from kombu.exceptions import OperationalError
+from pydantic_core import to_json
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
-from joker.jobs.celery_app import make_celery, publish
-from joker.jobs.job import Event, Job, JokeRequest, State
-from joker.jobs.messages import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
-from joker.jobs.queue import Load
-from joker.jobs.records import (
-    CONNECTION,
-    SCRIPT,
-    events_key,
-    reaching,
-    read_job,
-    to_json,
-)
-from joker.jobs.stream_listener import Arrivals
+from joker.generation.request import GenerationRequest
+from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, make_celery, publish, reaching
+from joker.jobs.job import Event, Job
+from joker.jobs.queue import CONFLICT, MEMORY_FULL, QueueStats, full, unknown
+from joker.jobs.record import RECORD, Record, event_id, read_event_id
+from joker.jobs.watching import Watching
 
-# How long one read of a stream waits; a deadline that passes meanwhile is seen afterwards.
-_BLOCK_SECONDS = 0.5
 _CONNECTIONS = 32
 _TURN_SECONDS = 20.0
-_BEGINNING = "0-0"
-_EVENT_ID = re.compile("[0-9]{1,18}-[0-9]{1,18}")
+# Jobs are refused while less than this share of Redis's memory is free, and less than so many
+# bytes unless that is most of it: leases, results and messages of those taken in need room.
+_FREE_SHARE = 0.1
+_FREE_BYTES = 8 * 2**20
+_MEMORY_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -74,35 +71,45 @@ class CeleryRedisQueue:
             url, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, retry=retry, **CONNECTION
         )
         self._redis = Redis.from_pool(pool)
-        self._arrivals = Arrivals(self._redis)
         self._script = self._redis.register_script(SCRIPT)
-        self._celery = make_celery(url, deadline_seconds)
+        self._submit = self._redis.register_script(SUBMIT)
+        self._name = secrets.token_urlsafe(8)
+        options = CONNECTION | {"health_check_interval": 0, "protocol": 2}
+        channel: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        self._watching = Watching(channel, self._name, self._watch)
+        self._memory: tuple[int, int | None] = (0, None)
+        self._memory_at = -_MEMORY_SECONDS
+        self._celery = make_celery(url)
 
     async def submit(
-        self, request: JokeRequest, *, key: str | None = None, request_id: str | None = None
+        self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
         """Take a job in; see `JobQueue.submit`."""
-        text = to_json(request.to_dict())
-        deadline_seconds = request.deadline_within(self._deadline_seconds)
-        what, record = await self._call(
+        if not await self._has_room():
+            raise QueueFullError(MEMORY_FULL)
+        text = to_json(request).decode()
+        arguments = (
             "submit",
             secrets.token_urlsafe(16),
+            self._name,
             text,
-            to_json(request_id),
+            json.dumps(request_id),
             "" if key is None else _digest(key),
             _digest(text),
-            to_json(late(deadline_seconds)),
-            to_json(LOST),
             self._max_queue_size,
-            MOST_ATTEMPTS,
-            deadline_seconds,
+            request.deadline_within(self._deadline_seconds),
             self._result_ttl_seconds,
         )
+        with reaching(self._url):
+            try:
+                what, record = await self._submit(KEYS, arguments)
+            except OutOfMemoryError as error:
+                raise QueueFullError(MEMORY_FULL) from error
         if what == "full":
             raise QueueFullError(full(self._max_queue_size))
         if what == "conflict":
             raise KeyConflictError(CONFLICT)
-        job = read_job(record)
+        job = RECORD.validate_json(record, extra="ignore").job
         if what == "new":
             await asyncio.to_thread(self._publish, job.id)
         return job
@@ -117,64 +124,83 @@ class CeleryRedisQueue:
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
         """Return a job once it is final or the time is up; see `JobQueue.wait`."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + timeout_seconds
-        seen = _BEGINNING
-        while True:
-            job = await self.get(job_id)
-            left = until - clock()
-            if job.state.final or left <= 0:
-                return job
-            for event in await self._read(job_id, seen, min(left, _BLOCK_SECONDS)):
-                seen = event.id
+        if timeout_seconds > 0:
+            with suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(timeout_seconds),
+                    aclosing(self._watching.follow(job_id)) as changes,  # type: ignore[type-var]
+                ):
+                    async for known in changes:
+                        if known.record and known.record.state.final:
+                            return known.record.job
+        return await self.get(job_id)
 
     async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
-        """Yield a job's events behind one that was seen; see `JobQueue.events`."""
-        seen = after if after and _EVENT_ID.fullmatch(after) else _BEGINNING
-        job = await self.get(job_id)
-        while True:
-            events = await self._read(job_id, seen, None if job.state.final else _BLOCK_SECONDS)
-            for event in events:
-                seen = event.id
-                yield event
-                if event.name == "state" and State(event.data["state"]).final:
-                    return
-            if job.state.final:
-                return
-            if not events:
-                # Read before its events, so that a job found final has all of them there.
-                job = await self.get(job_id)
+        """Yield a job's events behind one that was seen; see `JobQueue.events`.
 
-    async def load(self) -> Load:
-        """Return what there is to do, and how many worker processes show signs of life."""
-        waiting, running, workers, told_seconds_ago = await self._call("load")
-        return Load(
-            waiting, running, workers, float(told_seconds_ago) if told_seconds_ago else None
+        The text of a joke on its way has the id of the event before it, and is not repeated; nor
+        are the jokes of an attempt that was lost.
+        """
+        seen = read_event_id(after)
+        shown = None
+        async with aclosing(self._watching.follow(job_id)) as changes:  # type: ignore[type-var]
+            async for known in changes:
+                record = known.record
+                assert record is not None
+                for event in record.events(seen):
+                    yield event
+                seen = max(seen, record.position)
+                if known.draft and known.draft is not shown and not record.state.final:
+                    shown = known.draft
+                    attempt, part = shown
+                    if attempt == record.attempts:
+                        yield replace(part, id=event_id(seen))
+
+    async def stats(self) -> QueueStats:
+        """Return what there is to do, how many workers show signs of life, and Redis's memory."""
+        waiting, running, workers, told_seconds_ago = await self._call("stats")
+        used_bytes, limit_bytes = await self._measure_memory()
+        return QueueStats(
+            waiting,
+            running,
+            workers,
+            float(told_seconds_ago) if told_seconds_ago else None,
+            used_bytes,
+            limit_bytes,
         )
 
     async def close(self) -> None:
         """Close the connections; jobs go on, for they are the workers'."""
-        await self._arrivals.close()
+        await self._watching.close()
         await self._redis.aclose()
         self._celery.close()
 
-    async def _read(self, job_id: str, seen: str, block_seconds: float | None) -> list[Event]:
-        """Return the events behind one, after waiting for the first; None waits for none."""
-        key = events_key(job_id)
-        with reaching(self._url):
-            streams: Any = await self._redis.xread({key: seen})
-            if not streams and block_seconds is not None:
-                await self._arrivals.wait(key, seen, block_seconds)
-                streams = await self._redis.xread({key: seen})
-        return [
-            Event(event_id, fields["name"], json.loads(fields["data"]))
-            for _, entries in streams or ()
-            for event_id, fields in entries
-        ]
+    async def _watch(self, job_id: str) -> tuple[Record, float]:
+        found = await self._call("watch", job_id, self._name)
+        if found is None:
+            raise UnknownJobError(unknown(job_id))
+        record, left_seconds = found
+        return RECORD.validate_json(record, extra="ignore"), float(left_seconds)
+
+    async def _measure_memory(self) -> tuple[int, int | None]:
+        """Return how many bytes Redis uses and may use, as they were a second ago or less."""
+        if time.monotonic() - self._memory_at >= _MEMORY_SECONDS:
+            self._memory_at = time.monotonic()
+            with reaching(self._url):
+                memory: Any = await self._redis.info("memory")
+            self._memory = int(memory["used_memory"]), int(memory["maxmemory"]) or None
+        return self._memory
+
+    async def _has_room(self) -> bool:
+        used_bytes, limit_bytes = await self._measure_memory()
+        if limit_bytes is None:
+            return True
+        free_bytes = max(_FREE_SHARE * limit_bytes, min(_FREE_BYTES, limit_bytes / 2))
+        return used_bytes + free_bytes <= limit_bytes
 
     async def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
-            return await self._script(args=arguments)
+            return await self._script(KEYS, arguments)
 
     def _publish(self, job_id: str) -> None:
         try:
@@ -185,10 +211,10 @@ class CeleryRedisQueue:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _known(job_id: str, record: str | None) -> Job:
     if record is None:
         raise UnknownJobError(unknown(job_id))
-    return read_job(record)
+    return RECORD.validate_json(record, extra="ignore").job

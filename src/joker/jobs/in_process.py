@@ -13,15 +13,26 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
 from joker.core.errors import KeyConflictError, QueueDownError, QueueFullError, UnknownJobError
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.generation.request import GenerationRequest
 from joker.jobs.execution import make_attempt
-from joker.jobs.job import Event, Job, JokeRequest, JokeResult, State
-from joker.jobs.messages import CONFLICT, LOST, MOST_ATTEMPTS, full, late, unknown
-from joker.jobs.queue import Load, Work
+from joker.jobs.job import Event, Job, JokeEvent, PartialEvent, State, StateEvent
+from joker.jobs.queue import (
+    CONFLICT,
+    LOST,
+    MOST_ATTEMPTS,
+    QueueStats,
+    Work,
+    full,
+    late,
+    unknown,
+)
 
 _JOIN_SECONDS = 5.0
 _EVENT_ID = re.compile("[0-9]{1,18}")
@@ -37,37 +48,36 @@ class _Entry:
     happened: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: threading.Event = field(default_factory=threading.Event)
-    told: dict[int, JokeResult] = field(default_factory=dict)
+    told: dict[int, GeneratedJoke] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
 
-    def note(self, name: str, data: dict[str, Any]) -> None:
+    def note(self, event: Event) -> None:
         """Add an event and wake those who wait for one."""
         self.happened += 1
-        self.events.append(Event(str(self.happened), name, data))
+        self.events.append(replace(event, id=str(self.happened)))
         self.changed.set()
         self.changed = asyncio.Event()
 
     def move(self, state: State, **changes: Any) -> None:
         """Put the job into another state and tell so."""
         self.job = self.job.moved(state, **changes)
-        self.note("state", self.job.to_dict())
+        self.note(StateEvent(self.job))
 
 
-class _Progress:
+class _Attempt(GenerationListener):
     """What one attempt says, carried from its thread to the event loop."""
 
     def __init__(self, entry: _Entry, post: Callable[..., None]) -> None:
         self._entry = entry
         self._post = post
 
-    def partial(self, index: int, question: str, answer: str) -> None:
-        data = {"index": index, "question": question, "answer": answer}
-        self._post(_note_partial, self._entry, data)
+    def on_draft(self, index: int, question: str, answer: str) -> None:
+        self._post(_note_partial, self._entry, PartialEvent(index, question, answer))
 
-    def joke(self, index: int, joke: JokeResult) -> None:
-        self._post(_note_joke, self._entry, index, joke)
+    def on_joke(self, index: int, joke: GeneratedJoke) -> None:
+        self._post(_note_joke, self._entry, JokeEvent(index, joke))
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return self._entry.stop.is_set()
 
 
@@ -112,7 +122,7 @@ class InProcessQueue:
             thread.start()
 
     async def submit(
-        self, request: JokeRequest, *, key: str | None = None, request_id: str | None = None
+        self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
         """Take a job in; see `JobQueue.submit`."""
         if self._closed:
@@ -138,7 +148,7 @@ class InProcessQueue:
         entry = self._entries[job.id] = self._pending[job.id] = _Entry(job, key)
         if key is not None:
             self._keys[key] = job.id
-        entry.note("state", job.to_dict())
+        entry.note(StateEvent(job))
         entry.timer = self._loop.call_later(deadline_seconds, self._expire, entry)
         self._hand_out()
         return job
@@ -176,10 +186,10 @@ class InProcessQueue:
                     return
                 await changed.wait()
 
-    async def load(self) -> Load:
+    async def stats(self) -> QueueStats:
         """Return what there is to do, and how many threads there are to do it."""
         told_at = self._told_at
-        return Load(
+        return QueueStats(
             waiting=len(self._pending),
             running=len(self._threads) - self._idle,
             workers=sum(thread.is_alive() for thread in self._threads),
@@ -259,7 +269,7 @@ class InProcessQueue:
     def _run(self) -> None:
         """Do work until there is none any more; the body of every thread."""
         while (entry := self._tasks.get()) is not None:
-            outcome = make_attempt(entry.job, self._work, _Progress(entry, self._post))
+            outcome = make_attempt(entry.job, self._work, _Attempt(entry, self._post))
             self._post(self._settle, entry, outcome)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -270,14 +280,14 @@ class InProcessQueue:
                 self._loop.call_soon_threadsafe(function, *arguments)
 
 
-def _note_partial(entry: _Entry, data: dict[str, Any]) -> None:
+def _note_partial(entry: _Entry, event: PartialEvent) -> None:
     if not entry.job.state.final:
-        entry.note("partial", data)
+        entry.note(event)
 
 
-def _note_joke(entry: _Entry, index: int, joke: JokeResult) -> None:
+def _note_joke(entry: _Entry, event: JokeEvent) -> None:
     if not entry.job.state.final:
-        entry.told[index] = joke
+        entry.told[event.index] = event.joke
         jokes = tuple(entry.told[number] for number in sorted(entry.told))
         entry.job = replace(entry.job, jokes=jokes)
-        entry.note("joke", {"index": index, **asdict(joke)})
+        entry.note(event)

@@ -1,13 +1,19 @@
-"""A job: what was asked for, how far it is, what came of it. Plain values that JSON keeps."""
+"""A job: what was asked for, how far it is, what came of it, and what happened to it.
+
+Plain values, which `JOB` and `EVENT` read from JSON and write as JSON.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from joker.core.sampling import Sampling
-from joker.generation.moderation import Category
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from joker.core.joke import GeneratedJoke
+from joker.generation.request import GenerationRequest
 
 
 class State(StrEnum):
@@ -23,76 +29,6 @@ class State(StrEnum):
     def final(self) -> bool:
         """Whether nothing will change any more."""
         return self in (State.SUCCESS, State.FAILURE, State.REVOKED)
-
-
-@dataclass(frozen=True, slots=True)
-class JokeRequest:
-    """What somebody asked for.
-
-    Attributes:
-        prompt: The start of a question, a whole one, or nothing.
-        count: How many jokes.
-        sampling: How tokens are drawn.
-        seed: Decides all jokes.
-        safe: Withhold jokes that moderation flags as offensive.
-        candidates: Candidates of each joke, of which the best is told.
-        deadline_seconds: When the job fails that has not been told, counted from when it is taken
-            in; None leaves it to the queue, whose own deadline none exceeds.
-        exclude_categories: Also withhold jokes with a flag of these, in `CATEGORIES`' order.
-    """
-
-    prompt: str
-    count: int
-    sampling: Sampling
-    seed: int
-    safe: bool
-    candidates: int
-    deadline_seconds: float | None = None
-    exclude_categories: tuple[Category, ...] = ()
-
-    def deadline_within(self, most_seconds: float) -> float:
-        """Return the seconds until the job's deadline in a queue that grants so many at most."""
-        return min(self.deadline_seconds or most_seconds, most_seconds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object that `from_dict` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> JokeRequest:
-        """Read what `to_dict` gave."""
-        sampling = dict(fields["sampling"])
-        sampling["stop"] = tuple(sampling.get("stop", ()))
-        read = {
-            "sampling": Sampling(**sampling),
-            "exclude_categories": tuple(fields["exclude_categories"]),
-        }
-        return cls(**(fields | read))
-
-
-@dataclass(frozen=True, slots=True)
-class JokeResult:
-    """One joke told.
-
-    Attributes:
-        question: Its question.
-        answer: Its answer.
-        seed: Tells it again with the same prompt and sampling.
-        tries: How many times the engine was asked for it.
-        original: Whether it is no near-duplicate of a training joke; None where that is not known.
-        similarity: To the most similar training joke, from 0 to 1; None where it is not known.
-        prompt_tokens: Tokens that the model was given; None where nobody counted.
-        tokens: Tokens of the joke behind those, its end included; None where nobody counted.
-    """
-
-    question: str
-    answer: str
-    seed: int
-    tries: int
-    original: bool | None = None
-    similarity: float | None = None
-    prompt_tokens: int | None = None
-    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,30 +48,14 @@ class Job:
     """
 
     id: str
-    request: JokeRequest
+    request: GenerationRequest
     state: State
     created_at: float
     deadline_at: float
     attempts: int = 0
-    jokes: tuple[JokeResult, ...] = ()
+    jokes: tuple[GeneratedJoke, ...] = ()
     error: str | None = None
     request_id: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object that `from_dict` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Job:
-        """Read what `to_dict` gave."""
-        return cls(
-            **{
-                **fields,
-                "request": JokeRequest.from_dict(fields["request"]),
-                "state": State(fields["state"]),
-                "jokes": tuple(JokeResult(**joke) for joke in fields["jokes"]),
-            }
-        )
 
     def moved(self, state: State, **changes: Any) -> Job:
         """Return the job in another state."""
@@ -143,16 +63,43 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a job, in the order it happened.
+class StateEvent:
+    """A job came into another state.
 
     Attributes:
+        job: The job as it then was.
         id: Grows with every event of a job, as text; a stream can be resumed behind it.
-        name: ``state``, ``partial`` (text of a joke so far) or ``joke`` (one joke told).
-        data: For ``state`` the job as `Job.to_dict`; for ``partial`` ``index``, ``question`` and
-            ``answer`` so far; for ``joke`` ``index`` and a `JokeResult`'s fields.
+        name: What kind of event it is.
     """
 
-    id: str
-    name: str
-    data: dict[str, Any] = field(default_factory=dict)
+    job: Job
+    id: str = ""
+    name: Literal["state"] = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class PartialEvent:
+    """The text of a joke so far, by the joke's place in the job."""
+
+    index: int
+    question: str
+    answer: str
+    id: str = ""
+    name: Literal["partial"] = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class JokeEvent:
+    """One of a job's jokes was told, by the joke's place in the job."""
+
+    index: int
+    joke: GeneratedJoke
+    id: str = ""
+    name: Literal["joke"] = "joke"
+
+
+Event = Annotated[StateEvent | PartialEvent | JokeEvent, Field(discriminator="name")]
+"""Something that happened to a job, in the order it happened."""
+
+JOB: TypeAdapter[Job] = TypeAdapter(Job)
+EVENT: TypeAdapter[StateEvent | PartialEvent | JokeEvent] = TypeAdapter(Event)

@@ -10,58 +10,108 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic_core import to_json
 from redis import Redis
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from joker.core.errors import QueueDownError
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching
 from joker.jobs.execution import Observe, make_attempt
-from joker.jobs.job import Job, JokeResult, State
+from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import Work
-from joker.jobs.records import CONNECTION, SCRIPT, reaching, read_job, to_json
+from joker.jobs.record import RECORD
 
-# A Redis that restarts is waited for, at a second a try: jokes told meanwhile are not lost.
+# A Redis that restarts or is full is waited for, at a second a try: jokes told meanwhile are not
+# lost.
 _RETRIES = 60
+_WAIT_FOR = (RedisConnectionError, RedisTimeoutError, OSError, OutOfMemoryError)
 # Leases are renewed so many times before they would end.
 _RENEWALS = 5
-# A job that nobody claimed for so many leases is published again.
-_UNCLAIMED_LEASES = 3
+# A joke's text so far is shown so often at most, per joke of the job.
+_DRAFT_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
 
-class _Lease:
-    """One attempt's hold on a job; tells `Progress` to the record."""
+class _Lease(GenerationListener):
+    """One attempt's hold on a job; writes what it hears into the record.
+
+    The last joke is written with the result, which follows at once.
+    """
 
     def __init__(self, call: Callable[..., Any], job_id: str) -> None:
         self._call = call
         self.job_id = job_id
         self.token = secrets.token_urlsafe(8)
         self._ended = threading.Event()
+        self._shown: dict[int, float] = {}
+        self._began = time.monotonic()
+        self._count = 0
+        self._heard: set[int] = set()
+        self._told = 0
+        self._untold: list[bytes] = []
+
+    def claim(self, lease_seconds: float) -> Job | None:
+        """Return the job if it still waited; this lease holds it now."""
+        record = self._call("claim", self.job_id, self.token, lease_seconds)
+        if record is None:
+            return None
+        job = RECORD.validate_json(record, extra="ignore").job
+        self._count = job.request.count
+        return job
 
     def change(self, command: str, *arguments: Any) -> bool:
         """Change the record and say whether this lease still allowed it."""
         if self._call(command, self.job_id, self.token, *arguments) is None:
-            self._ended.set()
+            self.end()
             return False
         return True
 
-    def partial(self, index: int, question: str, answer: str) -> None:
-        part = {"index": index, "question": question, "answer": answer}
-        self.change("tell_part", to_json(part))
+    def end(self) -> None:
+        """Take in that the job is not this lease's any more."""
+        self._ended.set()
 
-    def joke(self, index: int, joke: JokeResult) -> None:
-        fields = asdict(joke)
-        self.change("tell_joke", index, to_json(fields), to_json({"index": index, **fields}))
+    def on_draft(self, index: int, question: str, answer: str) -> None:
+        now = time.monotonic()
+        if now - self._shown.get(index, self._began) >= _DRAFT_SECONDS * self._count:
+            self._shown[index] = now
+            part = {"index": index, "question": question, "answer": answer}
+            self.change("tell_part", to_json(part))
 
-    def stopped(self) -> bool:
+    def on_joke(self, index: int, joke: GeneratedJoke) -> None:
+        self._heard.add(index)
+        self._untold.append(to_json(JokeEvent(index, joke)))
+        if len(self._heard) < self._count and self.change("tell_joke", self._told, *self._untold):
+            self._told += 1
+            self._untold.clear()
+
+    def should_stop(self) -> bool:
         return self._ended.is_set()
+
+    def succeed(self, jokes: tuple[GeneratedJoke, ...]) -> None:
+        """Finish the job with its jokes."""
+        unheard = [
+            to_json(JokeEvent(index, joke))
+            for index, joke in enumerate(jokes)
+            if index not in self._heard
+        ]
+        self.change("succeed", *self._untold, *unheard)
+
+    def fail(self, error: str | None) -> None:
+        """Finish the job with the reason why there are no more jokes."""
+        self.change("fail", to_json(error), *self._untold)
 
 
 class Leases:
@@ -86,7 +136,7 @@ class Leases:
         self._lease_seconds = lease_seconds
         self._publish = publish
         self._observe = observe
-        retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
+        retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES, _WAIT_FOR)
         self._redis = Redis.from_url(url, retry=retry, **CONNECTION)
         self._script = self._redis.register_script(SCRIPT)
         self._worker = secrets.token_urlsafe(8)
@@ -114,7 +164,7 @@ class Leases:
         self._closing.set()
         self._keeper.join(self._lease_seconds)
         with suppress(QueueDownError), self._connect() as redis:
-            redis.register_script(SCRIPT)(args=["leave", self._worker])
+            redis.register_script(SCRIPT)(KEYS, ["leave", self._worker])
         self.close()
 
     def close(self) -> None:
@@ -128,33 +178,33 @@ class Leases:
             QueueDownError: If the Redis stays away; the job is swept later.
         """
         lease = _Lease(self._call, job_id)
-        record = self._call("claim", job_id, lease.token, self._lease_seconds)
-        if record is None:
+        job = lease.claim(self._lease_seconds)
+        if job is None:
             return
         self._held.add(lease)
         try:
-            self._settle(lease, make_attempt(read_job(record), work, lease, self._observe))
+            self._settle(lease, make_attempt(job, work, lease, self._observe))
         finally:
             self._held.discard(lease)
 
     def _settle(self, lease: _Lease, outcome: Job) -> None:
         if outcome.state is State.SUCCESS:
-            lease.change("succeed", *(to_json(asdict(joke)) for joke in outcome.jokes))
+            lease.succeed(outcome.jokes)
         elif outcome.state is State.FAILURE:
-            lease.change("fail", to_json(outcome.error))
+            lease.fail(outcome.error)
         elif lease.change("give_back"):
             self._publish(lease.job_id)
 
     def _keep(self) -> None:
         """Renew what is held and publish what was lost, until closed; the keeper's body."""
         pause = self._lease_seconds / _RENEWALS
-        unclaimed = self._lease_seconds * _UNCLAIMED_LEASES
         while True:
             try:
-                self._call("attend", self._worker, self._lease_seconds)
-                for lease in list(self._held):
-                    lease.change("renew", self._lease_seconds)
-                for job_id in self._call("sweep", pause, unclaimed):
+                held = {lease.token: lease for lease in list(self._held)}
+                pairs = [part for lease in held.values() for part in (lease.job_id, lease.token)]
+                for token in self._call("attend", self._worker, self._lease_seconds, *pairs):
+                    held[token].end()
+                for job_id in self._call("sweep", pause, self._lease_seconds):
                     _log.info("published again", extra={"fields": {"task_id": job_id}})
                     self._publish(job_id)
             except Exception as error:  # A keeper that ends would lose every job of this process.
@@ -164,7 +214,7 @@ class Leases:
 
     def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
-            return self._script(args=arguments)
+            return self._script(KEYS, arguments)
 
     @contextmanager
     def _connect(self) -> Iterator[Redis]:

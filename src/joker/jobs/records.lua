@@ -1,236 +1,304 @@
 -- The records of all jobs in one Redis. Each call of this script is one atomic change.
 --
---   joker:job:ID      hash: the job's fields, and one field for the text of each joke told
---   joker:events:ID   stream: what happened to the job
---   joker:key:KEY     hash: the job that an idempotency key stands for, and its request's digest
---   joker:waiting     jobs that no worker has, by the time they were last published
---   joker:running     jobs that a worker has, by the time its lease ends
---   joker:deadlines   jobs that are not final, by their deadline
---   joker:workers     workers that are there, by the time they count as gone
---   joker:told        when a job was last told
---   joker:sweep       there while the last sweep is recent
+--   {joker}:job:ID       the job, packed with MessagePack
+--   {joker}:key:KEY      the job that an idempotency key stands for, and its request's digest
+--   {joker}:waiting      jobs that no worker has, by their deadline
+--   {joker}:running      jobs that a worker has, by the end of its lease or their deadline
+--   {joker}:workers      workers that are there, by the time they count as gone
+--   {joker}:told         when a job was last told
+--   {joker}:sweep        there while the last sweep is recent
+--   {joker}:messages:V   Celery's messages about jobs of format V; see `joker.jobs.broker`
+--   {joker}:server:NAME  a channel on which one server hears of the jobs that it watches
 --
--- Redis's clock is the only one, so machines whose clocks differ agree. Requests, jokes and
--- sentences come in and go out as JSON; it is put together here, never parsed. Keys are made from
--- ids, so this needs one Redis and no cluster.
+-- All keys share a hash tag, so a cluster holds them in one slot. Redis's clock is the only one,
+-- so machines whose clocks differ agree. Requests, jokes and errors come in and go out as JSON; it
+-- is put together here, never parsed. Fields of a record that this version does not know stay in
+-- it; a record of a newer format is left to newer workers. VERSION, MOST_ATTEMPTS and MESSAGES are
+-- defined in front of this text.
 
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
+local WAITING, RUNNING, WORKERS = '{joker}:waiting', '{joker}:running', '{joker}:workers'
+local TOLD, SWEEP = '{joker}:told', '{joker}:sweep'
 
-local function job_key(id) return 'joker:job:' .. id end
-local function events_key(id) return 'joker:events:' .. id end
-local function idempotency_key(key) return 'joker:key:' .. key end
+local function job_key(id) return '{joker}:job:' .. id end
+local function idempotency_key(key) return '{joker}:key:' .. key end
 local function seconds(number) return string.format('%.6f', number) end
+local function milliseconds(number) return math.ceil(number * 1000) end
 
-local function get(id, field) return redis.call('HGET', job_key(id), field) end
-local function note(id, name, data)
-  redis.call('XADD', events_key(id), '*', 'name', name, 'data', data)
+local time
+local function now()
+  time = time or redis.call('TIME')
+  return time[1] + time[2] / 1e6
 end
 
--- Return a job as the JSON of `Job.to_dict`, or false where there is none.
-local function snapshot(id)
-  local flat = redis.call('HGETALL', job_key(id))
-  if #flat == 0 then return false end
-  local fields, indexes, jokes = {}, {}, {}
-  for i = 1, #flat, 2 do
-    fields[flat[i]] = flat[i + 1]
-    local index = string.match(flat[i], '^joke:(%d+)$')
-    if index then table.insert(indexes, tonumber(index)) end
+local function load(id)
+  local packed = redis.call('GET', job_key(id))
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function save(id, record, ...)
+  return redis.call('SET', job_key(id), cmsgpack.pack(record), ...)
+end
+
+local function is_final(record) return record.state ~= 'PENDING' and record.state ~= 'STARTED' end
+local function is_ours(record) return record.v <= VERSION end
+
+-- Return a job as the JSON of `joker.jobs.record.Record`.
+local function snapshot(id, record)
+  return '{"id":"' .. id .. '","request":' .. record.request .. ',"request_id":' .. record.request_id
+    .. ',"created_at":' .. seconds(record.created_at) .. ',"deadline_at":'
+    .. seconds(record.deadline_at) .. ',"state":"' .. record.state .. '","attempts":'
+    .. record.attempts .. ',"error":' .. record.error .. ',"ended":"' .. (record.ended or '')
+    .. '","told":[' .. table.concat(record.jokes, ',') .. ']}'
+end
+
+-- Tell the servers that watch a job.
+local function announce(id, record, kind, data)
+  for _, server in ipairs(record.watchers or {}) do
+    redis.call('PUBLISH', '{joker}:server:' .. server, id .. ' ' .. kind .. ' ' .. data)
   end
-  table.sort(indexes)
-  for _, index in ipairs(indexes) do table.insert(jokes, fields['joke:' .. index]) end
-  return '{"id":"' .. id .. '","request":' .. fields.request .. ',"state":"' .. fields.state
-    .. '","created_at":' .. fields.created_at .. ',"deadline_at":' .. fields.deadline_at
-    .. ',"attempts":' .. fields.attempts .. ',"jokes":[' .. table.concat(jokes, ',')
-    .. '],"error":' .. fields.error .. ',"request_id":' .. fields.request_id .. '}'
 end
 
-local function forget_jokes(id)
-  for _, field in ipairs(redis.call('HKEYS', job_key(id))) do
-    if string.find(field, '^joke:') then redis.call('HDEL', job_key(id), field) end
+local function announce_record(id, record) announce(id, record, 'record', snapshot(id, record)) end
+
+local function finish(id, record, state, error)
+  redis.call('ZREM', record.state == 'STARTED' and RUNNING or WAITING, id)
+  local keep = milliseconds(record.keep)
+  if record.key ~= '' then redis.call('PEXPIRE', idempotency_key(record.key), keep) end
+  record.ended, record.state, record.error = record.state, state, error
+  announce_record(id, record)
+  -- What only a job on its way needs is not kept with the result.
+  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers'}) do
+    record[field] = nil
   end
+  save(id, record, 'PX', keep)
 end
 
-local function is_final(id)
-  local state = get(id, 'state')
-  return state ~= 'PENDING' and state ~= 'STARTED'
-end
-
-local function holds(id, lease)
-  return get(id, 'state') == 'STARTED' and get(id, 'lease') == lease
-end
-
-local function finish(id, state, error)
-  for _, set in ipairs({'waiting', 'running', 'deadlines'}) do
-    redis.call('ZREM', 'joker:' .. set, id)
-  end
-  -- A Redis that is set to evict may have dropped the record; the other jobs shall not suffer.
-  if redis.call('EXISTS', job_key(id)) == 0 then return end
-  redis.call('HSET', job_key(id), 'state', state, 'error', error)
-  -- The jokes stand in the record: text on the way to them is of no use any more.
-  for _, entry in ipairs(redis.call('XRANGE', events_key(id), '-', '+')) do
-    if entry[2][2] == 'partial' then redis.call('XDEL', events_key(id), entry[1]) end
-  end
-  note(id, 'state', snapshot(id))
-  local keep = math.ceil(get(id, 'result_ttl_seconds') * 1000)
-  redis.call('PEXPIRE', job_key(id), keep)
-  redis.call('PEXPIRE', events_key(id), keep)
-  local key = get(id, 'key')
-  if key ~= '' then redis.call('PEXPIRE', idempotency_key(key), keep) end
-end
-
--- Let a job wait for the next attempt; say whether there is one.
-local function wait_again(id)
-  redis.call('ZREM', 'joker:running', id)
-  local attempts = get(id, 'attempts')
-  if not attempts or tonumber(attempts) >= tonumber(get(id, 'most_attempts')) then
-    finish(id, 'FAILURE', get(id, 'lost'))
-    return false
-  end
-  forget_jokes(id)
-  redis.call('HSET', job_key(id), 'state', 'PENDING', 'lease', '')
-  redis.call('ZADD', 'joker:waiting', seconds(now), id)
-  note(id, 'state', snapshot(id))
+-- Fail a job that is late; return whether it was.
+local function fail_if_late(id, record)
+  if is_final(record) or record.deadline_at > now() then return false end
+  finish(id, record, 'FAILURE', '"late"')
   return true
 end
 
 local function fail_late_jobs()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'joker:deadlines', '-inf', seconds(now))) do
-    finish(id, 'FAILURE', get(id, 'late'))
+  for _, key in ipairs({WAITING, RUNNING}) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', seconds(now()))) do
+      local record = load(id)
+      -- A Redis that is set to evict may have dropped the record; the other jobs shall not suffer.
+      if not record then redis.call('ZREM', key, id)
+      elseif is_ours(record) then fail_if_late(id, record) end
+    end
   end
+end
+
+-- Return the record for the holder of a lease, or nil where it holds it no more.
+local function held(id, lease)
+  local record = load(id)
+  return record and record.state == 'STARTED' and record.lease == lease and record or nil
+end
+
+local function run_until(id, record, lease_seconds)
+  local ends = math.min(now() + lease_seconds, record.deadline_at)
+  redis.call('ZADD', RUNNING, seconds(ends), id)
+end
+
+-- Let a job wait for the next attempt; say whether there is one.
+local function wait_again(id, record)
+  if record.attempts >= MOST_ATTEMPTS then
+    finish(id, record, 'FAILURE', '"lost"')
+    return false
+  end
+  redis.call('ZREM', RUNNING, id)
+  redis.call('ZADD', WAITING, seconds(record.deadline_at), id)
+  record.state, record.lease, record.jokes, record.published_at = 'PENDING', '', {}, now()
+  save(id, record)
+  announce_record(id, record)
+  return true
+end
+
+local function add(jokes, more)
+  for _, joke in ipairs(more) do table.insert(jokes, joke) end
 end
 
 local commands = {}
 
 -- Return what became of it (new, same, full or conflict) and the job.
-function commands.submit(id, request, request_id, key, digest, late, lost, max_queue_size, most_attempts,
-                         deadline_seconds, result_ttl_seconds)
+function commands.submit(id, server, request, request_id, key, digest, max_queue_size, deadline_seconds,
+                         result_ttl_seconds)
   if key ~= '' then
-    local known = redis.call('HMGET', idempotency_key(key), 'job', 'digest')
-    local record = known[1] and snapshot(known[1])
-    if record then
-      if known[2] ~= digest then return {'conflict', ''} end
-      return {'same', record}
+    local known = redis.call('GET', idempotency_key(key))
+    if known then
+      local other, its_digest = string.match(known, '^(%S+) (%S+)$')
+      local record = load(other)
+      if record then
+        if its_digest ~= digest then return {'conflict', ''} end
+        fail_if_late(other, record)
+        return {'same', snapshot(other, record)}
+      end
     end
   end
-  -- The same id comes twice where an answer was lost on the way and the call is made again.
-  local record = snapshot(id)
-  if record then return {'same', record} end
-  if redis.call('ZCARD', 'joker:waiting') >= tonumber(max_queue_size) then return {'full', ''} end
-
-  local deadline = seconds(now + deadline_seconds)
-  redis.call('HSET', job_key(id), 'request', request, 'request_id', request_id, 'state', 'PENDING',
-    'created_at', seconds(now), 'deadline_at', deadline, 'attempts', '0', 'error', 'null',
-    'lease', '', 'key', key, 'late', late, 'lost', lost, 'most_attempts', most_attempts,
-    'result_ttl_seconds', result_ttl_seconds)
-  redis.call('ZADD', 'joker:waiting', seconds(now), id)
-  redis.call('ZADD', 'joker:deadlines', deadline, id)
-  if key ~= '' then
-    redis.call('DEL', idempotency_key(key))
-    redis.call('HSET', idempotency_key(key), 'job', id, 'digest', digest)
+  local room = tonumber(max_queue_size)
+  if redis.call('ZCARD', WAITING) >= room then
+    fail_late_jobs()
+    -- The same id comes twice where an answer was lost on the way and the call is made again.
+    local record = load(id)
+    if record then return {'same', snapshot(id, record)} end
+    if redis.call('ZCARD', WAITING) >= room then return {'full', ''} end
   end
-  record = snapshot(id)
-  note(id, 'state', record)
-  return {'new', record}
+  local record = {v = VERSION, request = request, request_id = request_id, state = 'PENDING',
+    created_at = now(), deadline_at = now() + deadline_seconds, published_at = now(), attempts = 0,
+    error = 'null', jokes = {}, lease = '', key = key, keep = tonumber(result_ttl_seconds),
+    watchers = {server}}
+  if not save(id, record, 'NX') then return {'same', snapshot(id, load(id))} end
+  redis.call('ZADD', WAITING, seconds(record.deadline_at), id)
+  if key ~= '' then redis.call('SET', idempotency_key(key), id .. ' ' .. digest) end
+  return {'new', snapshot(id, record)}
 end
 
-function commands.read(id) return snapshot(id) end
+-- Return a job and the seconds until its deadline, and let a server hear of it from now on.
+function commands.watch(id, server)
+  local record = load(id)
+  if not record then return false end
+  if is_ours(record) and fail_if_late(id, record) or is_final(record) then
+    return {snapshot(id, record), '0'}
+  end
+  local known = false
+  for _, name in ipairs(record.watchers) do known = known or name == server end
+  if not known then
+    table.insert(record.watchers, server)
+    save(id, record)
+  end
+  return {snapshot(id, record), seconds(record.deadline_at - now())}
+end
+
+function commands.read(id)
+  local record = load(id)
+  if not record then return false end
+  if is_ours(record) then fail_if_late(id, record) end
+  return snapshot(id, record)
+end
 
 function commands.cancel(id)
-  if redis.call('EXISTS', job_key(id)) == 1 and not is_final(id) then
-    finish(id, 'REVOKED', 'null')
+  local record = load(id)
+  if not record then return false end
+  if not fail_if_late(id, record) and not is_final(record) then
+    finish(id, record, 'REVOKED', 'null')
   end
-  return snapshot(id)
+  return snapshot(id, record)
 end
 
--- Say that a worker is there.
-function commands.attend(worker, lease_seconds)
-  redis.call('ZADD', 'joker:workers', seconds(now + lease_seconds), worker)
-end
-
-function commands.leave(worker) redis.call('ZREM', 'joker:workers', worker) end
+function commands.leave(worker) redis.call('ZREM', WORKERS, worker) end
 
 -- Return how many jobs wait, how many are in hand, how many workers are there, and for how many
 -- seconds none has told a job.
-function commands.load()
-  redis.call('ZREMRANGEBYSCORE', 'joker:workers', '-inf', seconds(now))
-  local told = redis.call('GET', 'joker:told')
-  return {redis.call('ZCARD', 'joker:waiting'), redis.call('ZCARD', 'joker:running'),
-    redis.call('ZCARD', 'joker:workers'), told and seconds(now - told)}
+function commands.stats()
+  fail_late_jobs()
+  redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', seconds(now()))
+  local told = redis.call('GET', TOLD)
+  return {redis.call('ZCARD', WAITING), redis.call('ZCARD', RUNNING), redis.call('ZCARD', WORKERS),
+    told and seconds(now() - told)}
 end
 
 -- Give a waiting job to the holder of a new lease; return the job, or false where none waits.
 function commands.claim(id, lease, lease_seconds)
-  if holds(id, lease) then return snapshot(id) end
-  if get(id, 'state') ~= 'PENDING' then return false end
-  redis.call('HINCRBY', job_key(id), 'attempts', 1)
-  redis.call('HSET', job_key(id), 'state', 'STARTED', 'lease', lease)
-  redis.call('ZREM', 'joker:waiting', id)
-  redis.call('ZADD', 'joker:running', seconds(now + lease_seconds), id)
-  local record = snapshot(id)
-  note(id, 'state', record)
-  return record
+  local record = load(id)
+  if not record or not is_ours(record) then return false end
+  if record.state == 'STARTED' and record.lease == lease then return snapshot(id, record) end
+  if record.state ~= 'PENDING' or fail_if_late(id, record) then return false end
+  record.state, record.lease, record.attempts = 'STARTED', lease, record.attempts + 1
+  save(id, record)
+  redis.call('ZREM', WAITING, id)
+  run_until(id, record, lease_seconds)
+  announce_record(id, record)
+  return snapshot(id, record)
+end
+
+-- Say that a worker is there, and renew its leases, given as pairs of job and lease; return the
+-- leases that it holds no more.
+function commands.attend(worker, lease_seconds, ...)
+  redis.call('ZADD', WORKERS, seconds(now() + lease_seconds), worker)
+  local pairs, lost = {...}, {}
+  for i = 1, #pairs, 2 do
+    local record = held(pairs[i], pairs[i + 1])
+    if record and not fail_if_late(pairs[i], record) then
+      run_until(pairs[i], record, lease_seconds)
+    else
+      table.insert(lost, pairs[i + 1])
+    end
+  end
+  return lost
 end
 
 -- The following are for a lease's holder; they return 1, or false where it holds it no more.
 
-function commands.renew(id, lease, lease_seconds)
-  if not holds(id, lease) then return false end
-  redis.call('ZADD', 'joker:running', seconds(now + lease_seconds), id)
-  return 1
-end
-
 function commands.tell_part(id, lease, part)
-  if not holds(id, lease) then return false end
-  note(id, 'partial', part)
+  local record = held(id, lease)
+  if not record then return false end
+  announce(id, record, 'partial', '{"attempt":' .. record.attempts .. ',"event":' .. part .. '}')
   return 1
 end
 
-function commands.tell_joke(id, lease, index, joke, event)
-  if not holds(id, lease) then return false end
+-- Add a joke, as the JSON of `JokeEvent`, behind so many that were told before.
+function commands.tell_joke(id, lease, told, joke)
+  local record = held(id, lease)
+  if not record then return false end
   -- Told again where an answer was lost on the way: it makes no second event.
-  if redis.call('HSET', job_key(id), 'joke:' .. index, joke) == 1 then note(id, 'joke', event) end
-  return 1
-end
-
-function commands.succeed(id, lease, ...)
-  if not holds(id, lease) then return false end
-  forget_jokes(id)
-  for index, joke in ipairs({...}) do
-    redis.call('HSET', job_key(id), 'joke:' .. (index - 1), joke)
+  if #record.jokes == tonumber(told) then
+    table.insert(record.jokes, joke)
+    save(id, record)
+    announce_record(id, record)
   end
-  finish(id, 'SUCCESS', 'null')
-  redis.call('SET', 'joker:told', seconds(now))
   return 1
 end
 
-function commands.fail(id, lease, error)
-  if not holds(id, lease) then return false end
-  finish(id, 'FAILURE', error)
+-- Finish a job with the jokes that were not told before.
+function commands.succeed(id, lease, ...)
+  local record = held(id, lease)
+  if not record then return false end
+  add(record.jokes, {...})
+  finish(id, record, 'SUCCESS', 'null')
+  redis.call('SET', TOLD, seconds(now()))
+  return 1
+end
+
+function commands.fail(id, lease, error, ...)
+  local record = held(id, lease)
+  if not record then return false end
+  add(record.jokes, {...})
+  finish(id, record, 'FAILURE', error)
   return 1
 end
 
 -- Give a job back; return 1 where it is to be published again.
 function commands.give_back(id, lease)
-  return holds(id, lease) and wait_again(id) and 1
+  local record = held(id, lease)
+  return record and wait_again(id, record) and 1
 end
 
--- Return the jobs to publish again: their lease has ended, or nobody claimed them for long.
--- Of workers that sweep at the same time, one does.
-function commands.sweep(pause_seconds, unclaimed_seconds)
-  local pause = math.ceil(pause_seconds * 1000)
-  if not redis.call('SET', 'joker:sweep', '1', 'NX', 'PX', pause) then return {} end
+-- Return the jobs to publish again: their lease has ended, or they wait for longer than a lease and
+-- no message about them is there. Of workers that sweep at the same time, one does.
+function commands.sweep(pause_seconds, lease_seconds)
+  if not redis.call('SET', SWEEP, '1', 'NX', 'PX', milliseconds(pause_seconds)) then return {} end
+  fail_late_jobs()
   local ids = {}
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'joker:running', '-inf', seconds(now))) do
-    if wait_again(id) then table.insert(ids, id) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', RUNNING, '-inf', seconds(now()))) do
+    local record = load(id)
+    if is_ours(record) and wait_again(id, record) then table.insert(ids, id) end
   end
-  local unclaimed = seconds(now - unclaimed_seconds)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'joker:waiting', '-inf', unclaimed)) do
-    redis.call('ZADD', 'joker:waiting', seconds(now), id)
-    table.insert(ids, id)
+  if redis.call('ZCARD', WAITING) - #ids <= redis.call('LLEN', MESSAGES) then return ids end
+  local messages = table.concat(redis.call('LRANGE', MESSAGES, 0, -1), ' ')
+  for _, id in ipairs(redis.call('ZRANGE', WAITING, 0, -1)) do
+    if not string.find(messages, id, 1, true) then
+      local record = load(id)
+      if not record then redis.call('ZREM', WAITING, id)
+      elseif is_ours(record) and record.published_at + lease_seconds < now() then
+        record.published_at = now()
+        save(id, record)
+        table.insert(ids, id)
+      end
+    end
   end
   return ids
 end
 
-fail_late_jobs()
 return commands[ARGV[1]](unpack(ARGV, 2))

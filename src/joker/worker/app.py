@@ -17,7 +17,7 @@ from celery.worker import state
 
 from joker.core.errors import ConfigError
 from joker.core.logs import log_as_json_lines
-from joker.jobs.celery_app import TASK, make_celery, publish
+from joker.jobs.broker import TASK, make_celery, publish
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings
@@ -34,8 +34,8 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     them.
 
     Args:
-        settings: ``broker``, ``workers``, ``deadline_seconds``, ``lease_seconds``, ``heartbeat``,
-            ``host`` and ``metrics_port`` matter here.
+        settings: ``broker``, ``concurrency``, ``deadline_seconds``, ``lease_seconds``,
+            ``heartbeat``, ``host`` and ``metrics_port`` matter here.
         open_work: Called once, when the broker was reached; what it returns tells requests'
             jokes for several threads at once.
 
@@ -46,13 +46,14 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     """
     if settings.broker is None:
         raise ConfigError(
-            "a worker needs the Redis it takes jobs from: --broker redis://host:port/0"
+            "a worker needs the Redis that holds its jobs: set --broker or JOKER_BROKER, "
+            "such as redis://localhost:6379/0"
         )
-    app = make_celery(settings.broker, settings.deadline_seconds)
+    app = make_celery(settings.broker)
     log_as_json_lines()
     # While anybody listens to this signal, Celery leaves logs alone.
     signals.setup_logging.connect(_keep_logs)
-    metrics = WorkerMetrics(settings.workers)
+    metrics = WorkerMetrics(settings.concurrency)
     leases = Leases(
         settings.broker,
         lease_seconds=settings.lease_seconds,
@@ -72,13 +73,13 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         app.task(tell, name=TASK)
         worker = app.Worker(
             pool="threads",
-            concurrency=settings.workers,
+            concurrency=settings.concurrency,
             quiet=True,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
         )
-        fields = {"threads": settings.workers, "metrics_port": port}
+        fields = {"threads": settings.concurrency, "metrics_port": port}
         _log.info("ready", extra={"fields": fields})
         if settings.heartbeat:
             parts.enter_context(beating(settings.heartbeat))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,9 +19,11 @@ from prometheus_client import (
 )
 
 from joker.core.errors import ConfigError
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.generation.request import GenerationRequest
 from joker.jobs.execution import OUTCOMES, TELLING_BUCKETS
-from joker.jobs.job import JokeRequest, JokeResult
-from joker.jobs.queue import Progress, Work
+from joker.jobs.queue import Work
 
 
 class WorkerMetrics:
@@ -33,6 +38,11 @@ class WorkerMetrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         Gauge("joker:worker_threads", "Jobs at once.", registry=registry).set(threads)
+        Gauge(
+            "joker:worker_memory_bytes",
+            "Resident memory of this process and of its engine's.",
+            registry=registry,
+        ).set_function(_measure_memory)
         self._busy = Gauge("joker:worker_busy_threads", "Jobs in hand.", registry=registry)
         self._attempts = Counter(
             "joker:worker_attempts", "Attempts at jobs by outcome.", ["outcome"], registry=registry
@@ -50,9 +60,11 @@ class WorkerMetrics:
     def busy(self, work: Work) -> Work:
         """Return the same work, counted while it goes on."""
 
-        def counted(request: JokeRequest, progress: Progress) -> list[JokeResult]:
+        def counted(
+            request: GenerationRequest, listener: GenerationListener
+        ) -> list[GeneratedJoke]:
             with self._busy.track_inprogress():
-                return work(request, progress)
+                return work(request, listener)
 
         return counted
 
@@ -81,3 +93,14 @@ class WorkerMetrics:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+def _measure_memory() -> float:
+    """Return the bytes of this process and of those it started; NaN where there is no ``/proc``."""
+    try:
+        lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+        processes = ["self", *(pid for pids in lists for pid in pids.split())]
+        pages = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in processes]
+    except OSError:
+        return math.nan
+    return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")

@@ -6,12 +6,12 @@ import pytest
 
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
+from joker.engines.engine import Scheduler
 from joker.engines.protocol import load_tokenizer
-from joker.engines.scheduler import Scheduler
 from joker.engines.stub import StubBatch
-from joker.engines.tasks import Generation, Key, Task
+from joker.engines.tasks import GenerationTask, Key, Task
 
-LONG = Generation([0], 1_000, Sampling(temperature=0), seed=0)
+LONG = GenerationTask([0], Sampling(temperature=0, max_new_tokens=1_000), seed=0)
 
 
 class NarrowBatch(StubBatch):
@@ -24,7 +24,7 @@ class NarrowBatch(StubBatch):
         self.joined: list[Key] = []
 
     def add(self, key: Key, task: Task) -> None:
-        if isinstance(task, Generation) and task.prompt_ids == [13]:
+        if isinstance(task, GenerationTask) and task.prompt_ids == [13]:
             raise RuntimeError("unlucky")
         super().add(key, task)
         self.joined.append(key)
@@ -82,7 +82,7 @@ def test_a_cancelled_call_makes_room_at_once(scheduler: Scheduler, batch: Narrow
 def test_a_task_that_cannot_be_taken_costs_the_others_nothing(
     scheduler: Scheduler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scheduler.submit(1, [LONG, Generation([13], 5, Sampling(), seed=0)])
+    scheduler.submit(1, [LONG, GenerationTask([13], Sampling(max_new_tokens=5), seed=0)])
     with caplog.at_level(logging.ERROR):
         outputs = scheduler.step()
     assert outputs[1, 1].done

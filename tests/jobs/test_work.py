@@ -6,65 +6,71 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
 from joker.core.fingerprints import Fingerprints
-from joker.core.joke import Joke
+from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import Engine, open_batch, open_engine, open_shared_engine
 from joker.engines.engine import BatchedEngine
 from joker.engines.process import EngineProcess
-from joker.engines.protocol import load_tokenizer
+from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
+from joker.generation.request import GenerationRequest
 from joker.generation.teller import Teller, UntoldError
-from joker.jobs.handler import TellerWork
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeRequest, JokeResult, State
+from joker.jobs.job import State
+from joker.jobs.queue import Work
 
 
-class Told:
+class Told(GenerationListener):
     """Remembers what work said."""
 
     def __init__(self, stopped: bool = False) -> None:
-        self.jokes: dict[int, JokeResult] = {}
+        self.jokes: dict[int, GeneratedJoke] = {}
         self.parts: list[tuple[int, str, str]] = []
         self._stopped = stopped
 
-    def partial(self, index: int, question: str, answer: str) -> None:
+    def on_draft(self, index: int, question: str, answer: str) -> None:
         self.parts.append((index, question, answer))
 
-    def joke(self, index: int, joke: JokeResult) -> None:
+    def on_joke(self, index: int, joke: GeneratedJoke) -> None:
         self.jokes[index] = joke
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return self._stopped
 
 
-def request(seed: int = 7, **sampling: float) -> JokeRequest:
-    return JokeRequest("Why do", 2, Sampling(**sampling), seed, safe=False, candidates=1)  # type: ignore[arg-type]
-
-
-def make_work(
-    engine: Engine, tries: int = 5, fingerprints: Fingerprints | None = None
-) -> TellerWork:
-    return TellerWork(
-        Teller(engine, fingerprints=fingerprints),
-        tries=tries,
+def request(seed: int = 7, max_attempts: int = 5, **sampling: Any) -> GenerationRequest:
+    return GenerationRequest(
+        "Why do",
+        2,
+        Sampling(**sampling),
+        seed,
+        safe=False,
+        candidates=1,
+        max_attempts=max_attempts,
     )
 
 
+def make_work(engine: Engine, fingerprints: Fingerprints | None = None) -> Work:
+    return Teller(engine, fingerprints=fingerprints).tell
+
+
 @pytest.fixture(scope="module")
-def engine(tiny_folder: ModelFolder) -> Engine:
-    return open_engine(tiny_folder)
+def engine(served_folder: ModelFolder) -> Engine:
+    return open_engine(served_folder, reproducible=True)
 
 
 @pytest.fixture
-def work(engine: Engine) -> TellerWork:
+def work(engine: Engine) -> Work:
     return make_work(engine)
 
 
-def test_jokes_are_told_and_reported_alike(work: TellerWork, engine: Engine) -> None:
+@pytest.mark.integration
+def test_jokes_are_told_and_reported_alike(work: Work, engine: Engine) -> None:
     told = Told()
     jokes = work(request(), told)
     assert [told.jokes[0], told.jokes[1]] == jokes
@@ -77,6 +83,7 @@ def test_jokes_are_told_and_reported_alike(work: TellerWork, engine: Engine) -> 
     assert all(joke.question.startswith("Why do") for joke in jokes)
 
 
+@pytest.mark.integration
 def test_a_joke_of_the_training_data_is_recognised(
     engine: Engine, sample_jokes: list[Joke]
 ) -> None:
@@ -87,13 +94,15 @@ def test_a_joke_of_the_training_data_is_recognised(
     assert make_work(engine)(request(), Told())[0].original is None
 
 
-def test_of_several_candidates_one_is_told(work: TellerWork) -> None:
+@pytest.mark.integration
+def test_of_several_candidates_one_is_told(work: Work) -> None:
     told = Told()
     assert len(work(replace(request(temperature=1.5), candidates=4), told)) == 2
     assert not told.parts
 
 
-def test_a_single_candidate_is_shown_as_it_is_drawn(work: TellerWork) -> None:
+@pytest.mark.integration
+def test_a_single_candidate_is_shown_as_it_is_drawn(work: Work) -> None:
     told = Told()
     jokes = work(request(), told)
     for index, question, answer in told.parts:
@@ -102,31 +111,34 @@ def test_a_single_candidate_is_shown_as_it_is_drawn(work: TellerWork) -> None:
     assert len(told.parts) > 4
 
 
-def test_nothing_comes_of_work_that_nobody_waits_for(work: TellerWork) -> None:
-    assert work(request(), Told(stopped=True)) == []
+@pytest.mark.integration
+def test_nothing_comes_of_work_that_nobody_waits_for(work: Work) -> None:
+    with pytest.raises(AbandonedError):
+        work(request(), Told(stopped=True))
 
 
-def test_jokes_told_before_the_tries_ran_out_are_reported(engine: Engine) -> None:
-    work = make_work(engine, tries=1)
+@pytest.mark.integration
+def test_jokes_told_before_the_attempts_ran_out_are_reported(engine: Engine) -> None:
+    work = make_work(engine)
     for seed in range(200):
         told, untold = Told(), None
         try:
-            work(request(seed, temperature=2.5, top_k=0, top_p=1.0), told)
+            work(request(seed, 1, temperature=2.5, top_k=0, top_p=1.0), told)
         except UntoldError as error:
             untold = error
         if untold and untold.told:
             assert len(told.jokes) == len(untold.told) == 1
             (joke,) = told.jokes.values()
-            assert joke.question == untold.told[0].joke.question
+            assert joke.question == untold.told[0].question
             return
     pytest.fail("no seed told one joke of two")
 
 
 @pytest.mark.integration
 def test_threads_share_an_engine_and_get_what_each_would_get_alone(
-    tiny_folder: ModelFolder,
+    served_folder: ModelFolder,
 ) -> None:
-    engine = open_shared_engine(tiny_folder, "transformers")
+    engine = open_shared_engine(served_folder, reproducible=True)
     work = make_work(engine)
     seeds = [7, 7, 8, 9, 7, 10]
     with ThreadPoolExecutor(len(seeds)) as pool:

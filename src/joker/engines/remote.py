@@ -1,0 +1,433 @@
+"""The remote engine: any server with OpenAI's completions API and log-probabilities.
+
+vLLM, llama.cpp's server, OpenVINO Model Server and others differ in what they take and give back.
+What a server can do is found out by one small request before the first task:
+
+- prompts go as token ids; as text to a server that takes no ids;
+- generated ids are read from ``token_ids`` (vLLM) or from the log-probabilities (llama.cpp);
+  elsewhere the text is encoded again;
+- an answer is scored with ``echo`` in one request; a server without it is made to say the
+  answer token by token, one request each, and reports what each would have cost.
+
+The model folder still gives the template and the tokenizer, so it must be the served model's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import product
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import httpx2 as httpx
+from tokenizers import Tokenizer
+
+from joker.core.errors import ConfigError, EngineDownError, InputError
+from joker.core.model_folder import ModelFolder
+from joker.core.tokenizer import EncodedJoke
+from joker.engines import RemoteServer
+from joker.engines.engine import Outputs
+from joker.engines.protocol import GenerationListener, is_greedy, load_tokenizer
+from joker.engines.tasks import GenerationTask, Output, ScoringTask, Task
+
+_CONNECT_SECONDS = 5.0
+_CONNECT_RETRIES = 3
+_BROKEN_RETRIES = 2
+_SILENT_SECONDS = 30.0
+_REQUESTS_AT_ONCE = 128
+_LOOK_SECONDS = 0.1
+_STREAM_END = "[DONE]"
+# The largest of 32 bits means "draw one" to llama.cpp, which also keeps the others non-negative.
+_SEEDS = 2**31 - 1
+_FORCED = 100
+"""The largest bias that OpenAI's API allows for."""
+
+_log = logging.getLogger(__name__)
+
+
+class RemoteRunner:
+    """Puts tasks through a remote server; a `joker.engines.engine.Runner` for many threads.
+
+    Args:
+        folder: The served model's folder.
+        server: Where it is served; not connected to before the first task.
+        silent_seconds: A server that sends nothing for so long has failed its request.
+
+    Raises:
+        TokenizerError: If the folder's tokenizer cannot be read.
+        ConfigError: If the URL cannot be used.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, server: RemoteServer, *, silent_seconds: float = _SILENT_SECONDS
+    ) -> None:
+        self._client = _Client(folder, server, silent_seconds)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="remote engine", daemon=True
+        )
+        self._thread.start()
+
+    def run(
+        self, tasks: Sequence[Task], listener: GenerationListener | None = None
+    ) -> list[Output]:
+        """Send every task as a request of its own; see `joker.engines.engine.Runner.run`.
+
+        Raises:
+            EngineDownError: If the server cannot be reached, fails or falls silent.
+            ConfigError: If it refuses the API key, knows no such model or no log-probabilities.
+            InputError: If it refuses a request.
+        """
+        outputs = Outputs(tasks, listener)
+        news: SimpleQueue[tuple[int, Output | Exception]] = SimpleQueue()
+        requests = [
+            asyncio.run_coroutine_threadsafe(self._send(place, task, news), self._loop)
+            for place, task in enumerate(tasks)
+        ]
+        try:
+            while not outputs.complete:
+                outputs.check_wanted()
+                try:
+                    place, new = news.get(timeout=_LOOK_SECONDS)
+                except Empty:
+                    continue
+                if isinstance(new, Exception):
+                    raise new
+                for enough in outputs.take({place: new}):
+                    requests[enough].cancel()
+        finally:
+            for request in requests:  # Closing its connection ends a request's work at the server.
+                request.cancel()
+        return outputs.whole
+
+    def close(self) -> None:
+        """End what is under way and close the connections."""
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _send(
+        self, place: int, task: Task, news: SimpleQueue[tuple[int, Output | Exception]]
+    ) -> None:
+        try:
+            if isinstance(task, ScoringTask):
+                found = await self._client.score(task.joke)
+                news.put((place, Output(done=True, log_probability=found)))
+            else:
+                async for output in self._client.generate(task):
+                    news.put((place, output))
+        except Exception as error:  # Whoever waits in a thread is to meet it.
+            news.put((place, error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Abilities:
+    """What a server can do.
+
+    Attributes:
+        model: The name of the model there.
+        takes_ids: Whether a prompt may be token ids.
+        echoes: Whether it reports on the prompt's own tokens.
+        gives_ids: Whether what it generates can be read as token ids.
+    """
+
+    model: str
+    takes_ids: bool
+    echoes: bool
+    gives_ids: bool
+
+
+class _Client:
+    """Speaks the protocol, in one event loop.
+
+    Args:
+        folder: The served model's folder.
+        server: Where it is.
+        silent_seconds: Time limit on waiting for the next bytes of an answer.
+    """
+
+    def __init__(self, folder: ModelFolder, server: RemoteServer, silent_seconds: float) -> None:
+        self._tokenizer = load_tokenizer(folder, folder.path)
+        # Unlike the tokenizer of jokes it reads a special token where one is spelled.
+        self._reader = Tokenizer.from_str(self._tokenizer.backend.to_str())
+        self._reader.encode_special_tokens = False
+        self._server = server
+        self._silent_seconds = silent_seconds
+        self._turns = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        self._examining = asyncio.Lock()
+        self._abilities: _Abilities | None = None
+        key = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=server.url,
+                headers=key,
+                timeout=httpx.Timeout(silent_seconds, connect=_CONNECT_SECONDS, pool=None),
+                transport=httpx.AsyncHTTPTransport(
+                    retries=_CONNECT_RETRIES,
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+                ),
+            )
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"the engine's URL cannot be used: {error}") from error
+
+    async def close(self) -> None:
+        """End what is under way and close the connections."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._http.aclose()
+        await asyncio.sleep(0)  # Sockets close in the loop's next round.
+
+    async def generate(self, task: GenerationTask) -> AsyncIterator[Output]:
+        """Yield a task's tokens, one by one where it is streamed."""
+        abilities = await self._examine()
+        body = self._body(abilities, task.prompt_ids) | self._sampling(task)
+        if not task.streamed:
+            choice = await self._post(body)
+            ids = self._token_ids(choice)
+            yield Output([*ids, *self._end(choice["finish_reason"], ids)], done=True)
+            return
+        ids = []
+        async for choice in self._stream(body):
+            for token in self._token_ids(choice):
+                ids.append(token)
+                yield Output([token])
+            if reason := choice.get("finish_reason"):
+                yield Output(self._end(reason, ids), done=True)
+                return
+        raise EngineDownError("the engine's server broke off its answer; try again later")
+
+    async def score(self, joke: EncodedJoke) -> float:
+        """Return log p(answer and end | what stands before), in nats."""
+        abilities = await self._examine()
+        if abilities.echoes:
+            return await self._score_echoed(abilities, joke)
+        if not abilities.gives_ids:
+            raise ConfigError(
+                "the engine's server gives no log-probabilities of an answer, which ranking "
+                "needs; ask for one candidate, or use another server"
+            )
+        places = range(joke.answer_start, len(joke))
+        forced = [self._score_forced(abilities, joke.input_ids, place) for place in places]
+        return math.fsum(await asyncio.gather(*forced))
+
+    async def _score_echoed(self, abilities: _Abilities, joke: EncodedJoke) -> float:
+        ids = joke.input_ids
+        # Servers generate one token at least.
+        body = self._body(abilities, ids) | {"echo": True, "logprobs": 1, "max_tokens": 1}
+        found = (await self._post(body))["logprobs"]
+        values = found["token_logprobs"]
+        if abilities.takes_ids:
+            return math.fsum(values[joke.answer_start : len(ids)])
+        # As text the prompt may have become other tokens: those count that begin in the answer.
+        start, end = len(self._spell(ids[: joke.answer_start])), len(self._spell(ids))
+        places = zip(found["text_offset"], values, strict=True)
+        return math.fsum(value for offset, value in places if start <= offset < end)
+
+    async def _score_forced(self, abilities: _Abilities, ids: Sequence[int], place: int) -> float:
+        """Return log p(one token | those before it); the bias that forces it does not count."""
+        token = ids[place]
+        body = self._body(abilities, ids[:place]) | {
+            "temperature": 0,
+            "max_tokens": 1,
+            "logprobs": 1,
+            "logit_bias": {str(token): _FORCED},
+        }
+        said, *_ = (await self._post(body))["logprobs"]["content"]
+        if said["id"] != token:
+            return -math.inf
+        return float(said["logprob"])
+
+    async def _examine(self) -> _Abilities:
+        """Return what the server can do; ask it the first time."""
+        async with self._examining:
+            if self._abilities is None:
+                self._abilities = await self._ask_abilities()
+                _log.info("remote engine: %s", self._abilities)
+            return self._abilities
+
+    async def _ask_abilities(self) -> _Abilities:
+        model = self._server.model or await self._first_model()
+        prompt = self._tokenizer.encode_prompt("Why")
+        for takes_ids, echoes in product((True, False), repeat=2):
+            asked = _Abilities(model, takes_ids, echoes, gives_ids=False)
+            body = self._body(asked, prompt) | {"logprobs": 1, "max_tokens": 1}
+            try:
+                choice = await self._post(body | ({"echo": True} if echoes else {}))
+            except ConfigError:
+                raise
+            except InputError as refused:
+                reason = refused
+                continue
+            told = choice.get("logprobs") or {}
+            echoed = len(told.get("token_logprobs") or ()) >= len(prompt)
+            content = told.get("content") or [{}]
+            gives_ids = takes_ids and ("token_ids" in choice or "id" in content[0])
+            return _Abilities(model, takes_ids, echoes and echoed, gives_ids)
+        raise ConfigError(f"the engine's server takes no completions: {reason}")
+
+    async def _first_model(self) -> str:
+        with self._translated_errors():
+            response = await self._http.get("models")
+        await self._check(response)
+        try:
+            return str(response.json()["data"][0]["id"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ConfigError(
+                "the engine's server lists no model; name it (engine_model)"
+            ) from error
+
+    def _body(self, abilities: _Abilities, ids: Sequence[int]) -> dict[str, Any]:
+        """Return what every request holds."""
+        return {
+            "model": abilities.model,
+            "prompt": list(ids) if abilities.takes_ids else self._spell(ids),
+            # Markers must come back: vLLM's ways to ask for it, and llama.cpp's.
+            "return_token_ids": True,
+            "skip_special_tokens": False,
+            "preserved_tokens": list(self._tokenizer.template.special_tokens),
+            # What stands in the prompt is all there is to it.
+            "add_special_tokens": False,
+        }
+
+    def _sampling(self, task: GenerationTask) -> dict[str, Any]:
+        sampling = task.sampling
+        greedy = is_greedy(sampling)
+        known = self._tokenizer.vocabulary_size
+        return {
+            "max_tokens": sampling.max_new_tokens,
+            "seed": task.seed % _SEEDS,
+            "temperature": 0 if greedy else sampling.temperature,
+            "top_p": 1 if greedy else sampling.top_p,
+            "top_k": sampling.top_k if 0 < sampling.top_k < known and not greedy else -1,
+            "logprobs": 1,
+            # llama.cpp's own defaults are others.
+            "min_p": 0,
+            "samplers": ["top_k", "temperature", "top_p"],
+        }
+
+    def _token_ids(self, choice: dict[str, Any]) -> list[int]:
+        """Return the ids of what a server generated, or of one part of it."""
+        given = choice.get("token_ids")
+        if given is not None:
+            return list(given)
+        text = choice.get("text") or ""
+        content = (choice.get("logprobs") or {}).get("content") or []
+        ids = [entry["id"] for entry in content if "id" in entry]
+        spoken = ids[:-1] if ids[-1:] == [self._tokenizer.end_id] else ids
+        # llama.cpp reports no tokens that end within a character.
+        if ids and self._spell(spoken) == text:
+            return ids
+        return list(self._reader.encode(text, add_special_tokens=False).ids)
+
+    def _end(self, reason: str, ids: Sequence[int]) -> list[int]:
+        """Return the end token where it was reached and is not among the ids."""
+        if reason not in ("stop", "length"):
+            raise EngineDownError(f"the engine's server gave up ({reason}); try again later")
+        missing = reason == "stop" and list(ids[-1:]) != [self._tokenizer.end_id]
+        return [self._tokenizer.end_id] if missing else []
+
+    def _spell(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.backend.decode(list(ids), skip_special_tokens=False))
+
+    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the one choice of an answer."""
+        async with self._turns, self._opened(body) as response:
+            await response.aread()
+        try:
+            choice: dict[str, Any] = response.json()["choices"][0]
+        except (ValueError, LookupError, TypeError) as error:
+            raise ConfigError("what answers at the engine's URL has no completions API") from error
+        return choice
+
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Yield the one choice of every part of an answer."""
+        async with self._turns, self._opened(body | {"stream": True}) as response:
+            async for line in response.aiter_lines():
+                name, _, data = line.partition(":")
+                if name != "data" or data.strip() == _STREAM_END:
+                    continue
+                part = json.loads(data)
+                if "error" in part:
+                    raise EngineDownError(f"the engine's server failed: {_message(part)}")
+                for choice in part.get("choices", ()):
+                    yield choice
+
+    @asynccontextmanager
+    async def _opened(self, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        request = self._http.build_request("POST", "completions", json=body)
+        with self._translated_errors():
+            for left in reversed(range(_BROKEN_RETRIES + 1)):
+                try:
+                    response = await self._http.send(request, stream=True)
+                except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+                    # Servers close connections that they have kept open, at the very moment too.
+                    if not left or isinstance(error, httpx.ConnectError):
+                        raise
+                else:
+                    break
+            try:
+                await self._check(response)
+                yield response
+            finally:
+                await response.aclose()
+
+    async def _check(self, response: httpx.Response) -> None:
+        """Raise the error that a refusal stands for."""
+        status = response.status_code
+        if status < 400:
+            return
+        await response.aread()
+        try:
+            reason = _message(response.json())
+        except ValueError:
+            reason = response.reason_phrase
+        if status in (401, 403):
+            raise ConfigError(f"the engine's server refuses the API key (engine_api_key): {reason}")
+        if status == 404:
+            raise ConfigError(
+                f"the engine's server knows no such address or model "
+                f"(engine_url, engine_model): {reason}"
+            )
+        if status in (408, 425, 429) or status >= 500:
+            raise EngineDownError(
+                f"the engine's server answered {status} ({reason}); try again later"
+            )
+        raise InputError(f"the engine's server refused the request: {reason}")
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise EngineDownError(
+                "the engine's server cannot be reached; start it, or correct engine_url"
+            ) from error
+        except httpx.TimeoutException as error:
+            raise EngineDownError(
+                f"the engine's server said nothing for {self._silent_seconds:g} seconds; "
+                "try again later"
+            ) from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ConfigError(f"the engine's URL cannot be used: {error}") from error
+        except httpx.TransportError as error:
+            raise EngineDownError(
+                f"the connection to the engine's server broke ({error or type(error).__name__}); "
+                "try again later"
+            ) from error
+
+
+def _message(answer: Any) -> str:
+    """Return what an error's JSON says, in one line."""
+    error = answer.get("error", answer) if isinstance(answer, dict) else answer
+    said = error.get("message", error) if isinstance(error, dict) else error
+    return " ".join(str(said).split())[:300]

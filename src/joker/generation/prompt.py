@@ -1,0 +1,98 @@
+"""What a prompt asks for: the start of a question, a whole one, a topic, or nothing.
+
+A template that tells punchlines first takes a prompt as a hint, which a model may disregard. Here
+is said whether a joke takes it up. Where the question is told first, it begins with the prompt
+anyway, and any prompt is such a beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from joker.core.joke import Joke
+from joker.core.template import Template
+from joker.generation.moderation import fold_words, spell_numbers
+
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
+_ASKS_FOR_A_TOPIC = re.compile(
+    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) (?:me |us )?)?"
+    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|new|short|silly) )*"
+    r"jokes? (?:about|on) (?P<topic>.+?)(?:,? please)?[ .!?]*",
+    re.IGNORECASE,
+)
+_QUESTION_WORDS = re.compile(
+    "(?:what|why|how|who|whom|whose|where|when|which|did|do|does|is|are|am|was|were|can|could|have"
+    "|has|had|will|would|should|may|might|must|if)(?![a-z])"
+)
+_LITTLE_WORDS = frozenset({"a", "an", "and", "her", "his", "its", "my", "of", "or", "our", "s"})
+_LITTLE_WORDS |= {"some", "the", "their", "your"}
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters, line feeds aside, cannot reach a terminal."""
+    return _UNPRINTABLE.sub(" ", text)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as a model gets it.
+
+    Attributes:
+        text: Without control characters, and with single spaces; reduced to the topic where
+            somebody asked for "a joke about" one.
+        is_hint: Whether the model may disregard it.
+    """
+
+    text: str
+    is_hint: bool
+
+    @classmethod
+    def read(cls, text: str, template: Template) -> Prompt:
+        """Read what somebody wrote for a model of this template."""
+        text = " ".join(printable(text).split())
+        if template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
+            text = asked["topic"]
+        if not template.is_hint(text):
+            return cls(text, is_hint=False)
+        text = text.rstrip(" .…")
+        return cls(text, is_hint=bool(fold_words(text)))
+
+    @property
+    def is_start(self) -> bool:
+        """Whether it begins like a question, rather than being a topic."""
+        return bool(_QUESTION_WORDS.match(self.text.casefold().replace("n't", "")))
+
+    def take_up(self, joke: Joke) -> Joke | None:
+        """Return a joke with the prompt's own spelling, or None where it disregards the prompt."""
+        if not self.is_hint:
+            return joke
+        if self.is_start:
+            begins = self._start.match(joke.question)
+            return Joke(self.spell(joke.question), joke.answer) if begins else None
+        told = set(fold_words(f"{joke.question} {joke.answer}"))
+        asked = [word for word in fold_words(self.text) if word not in _LITTLE_WORDS]
+        return joke if all(_occurs(word, told) for word in asked) else None
+
+    def spell(self, question: str) -> str:
+        """Return a question whose beginning is spelled as in the prompt, if it begins so."""
+        begins = self._start.match(question) if self.is_hint and self.is_start else None
+        return self.text + question[begins.end() :] if begins else question
+
+    def fits_draft(self, question: str) -> bool:
+        """Return whether a question that is still being written may come to take the prompt up."""
+        if not self.is_hint or not self.is_start:
+            return True
+        given, drawn = self.text.casefold(), " ".join(question.split()).casefold()
+        length = min(len(given), len(drawn))
+        return given[:length] == drawn[:length]
+
+    @cached_property
+    def _start(self) -> re.Pattern[str]:
+        return re.compile(r"\s+".join(map(re.escape, self.text.split())), re.IGNORECASE)
+
+
+def _occurs(word: str, told: set[str]) -> bool:
+    """Return whether a word is among others, in the singular or the plural."""
+    return not told.isdisjoint(spell_numbers(word)) or any(word in spell_numbers(w) for w in told)

@@ -1,0 +1,190 @@
+"""What a server knows of the jobs that somebody here waits for.
+
+Redis tells each server of its jobs' changes on one channel, so however many clients wait, one
+connection listens and nobody asks again and again. A channel forgets what it could not deliver;
+therefore everything is read once more after the connection was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from joker.jobs.broker import server_channel
+from joker.jobs.job import PartialEvent
+from joker.jobs.record import RECORD, Record
+
+# A connection that is silent for so long is asked for a sign of life, and given up on after that.
+_SILENT_SECONDS = 5.0
+# While there is no connection, those who wait look for themselves so often.
+_PAUSE_SECONDS = 0.5
+# Deadlines are looked at just after they have passed.
+_SLACK_SECONDS = 0.01
+
+_log = logging.getLogger(__name__)
+
+Read = Callable[[str], Awaitable[tuple[Record, float]]]
+"""Reads a job that is to be watched, and how many seconds are left until its deadline."""
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """A job that is watched.
+
+    Attributes:
+        record: The newest that is known.
+        draft: The last text of a joke on its way, with the attempt that it belongs to.
+    """
+
+    record: Record | None = None
+    draft: tuple[int, PartialEvent] | None = None
+    stale: bool = True
+    due: float = 0.0
+    watchers: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take(self, record: Record) -> None:
+        """Take in a record, unless a newer one came first."""
+        if self.record is None or record.position >= self.record.position:
+            self.record = record
+
+    def wake(self) -> None:
+        """Wake those who wait for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Watching:
+    """Watches jobs for one server.
+
+    Args:
+        redis: A client that does not reconnect by itself, since what was missed has to be read.
+        name: Names this server's channel.
+        read: See `Read`.
+    """
+
+    def __init__(self, redis: Redis, name: str, read: Read) -> None:
+        self._redis = redis
+        self._channel = server_channel(name)
+        self._read = read
+        self._jobs: dict[str, Watched] = {}
+        self._listening = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def follow(self, job_id: str) -> AsyncIterator[Watched]:
+        """Yield what is known of a job, at first and after every change, until it is final.
+
+        Raises:
+            QueueError: What reading the job raises.
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen())
+        if not self._listening.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._listening.wait(), _PAUSE_SECONDS)
+        job = self._jobs.setdefault(job_id, Watched())
+        job.watchers += 1
+        try:
+            while True:
+                changed = job.changed
+                await self._refresh(job_id, job)
+                # While whoever follows is busy with this record, the final one may come.
+                shown = job.record
+                yield job
+                if shown and shown.state.final:
+                    return
+                await self._wait(job, changed)
+        finally:
+            job.watchers -= 1
+            if not job.watchers:
+                del self._jobs[job_id]
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def _refresh(self, job_id: str, job: Watched) -> None:
+        """Read a job whose record may be old; of several who want to, one does."""
+        async with job.reading:
+            if job.stale:
+                # What happens while the answer is on its way makes it stale again.
+                job.stale = False
+                try:
+                    record, left_seconds = await self._read(job_id)
+                except BaseException:
+                    job.stale = True
+                    raise
+                job.due = asyncio.get_running_loop().time() + left_seconds + _SLACK_SECONDS
+                job.take(record)
+
+    async def _wait(self, job: Watched, changed: asyncio.Event) -> None:
+        """Return after a change, at the job's deadline, or soon if nobody listens."""
+        seconds = max(0.0, job.due - asyncio.get_running_loop().time())
+        if not self._listening.is_set():
+            seconds = min(seconds, _PAUSE_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            job.stale = True
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await self._listen_once()
+            except (RedisError, OSError) as error:
+                _log.warning("lost the channel of the jobs that are watched: %s", error)
+            self._listening.clear()
+            self._look_again()
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _listen_once(self) -> None:
+        """Listen until the connection is lost.
+
+        Raises:
+            RedisError: When it is.
+        """
+        async with self._redis.pubsub() as channel:
+            await channel.subscribe(self._channel)
+            silent = False
+            while True:
+                message = await channel.get_message(timeout=_SILENT_SECONDS)
+                if message is None:
+                    if silent:
+                        raise RedisConnectionError("it gives no sign of life")
+                    await channel.ping()
+                elif message["type"] == "subscribe":
+                    self._listening.set()
+                    self._look_again()
+                elif message["type"] == "message":
+                    self._hear(message["data"])
+                silent = message is None
+
+    def _look_again(self) -> None:
+        for job in self._jobs.values():
+            job.stale = True
+            job.wake()
+
+    def _hear(self, message: str) -> None:
+        job_id, kind, data = message.split(" ", 2)
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
+        if kind == "record":
+            job.take(RECORD.validate_json(data, extra="ignore"))
+        elif kind == "partial":
+            part = json.loads(data)
+            job.draft = part["attempt"], PartialEvent(**part["event"])
+        job.wake()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from joker.core.joke import Joke
+from joker.core.template import TEMPLATES
+from joker.engines import GenerationTask
+from joker.generation.prompt import Prompt
+from joker.generation.teller import Teller, UntoldError
+from tests.generation.stub import END, StubEngine, ask
+from tests.generation.test_listener import Audience
+
+QUESTION_FIRST = TEMPLATES["original"]
+PUNCHLINE_FIRST = replace(QUESTION_FIRST, punchline_first=True)
+JOKE = Joke("Why do two  foxes share a box?", "They had a ferry to catch.")
+
+
+@pytest.mark.parametrize(
+    ("written", "topic"),
+    [
+        ("tell me a joke about cats", "cats"),
+        ("Tell me a joke about black cats.", "black cats"),
+        ("a joke about cats please", "cats"),
+        ("joke about cats", "cats"),
+        ("Can you tell me a good joke about the moon, please?", "the moon"),
+        ("cats", "cats"),
+        ("Why do cats...", "Why do cats"),
+        ("Why joke about cats", "Why joke about cats"),
+    ],
+)
+def test_a_wish_for_a_topic_is_reduced_to_it(written: str, topic: str) -> None:
+    assert Prompt.read(written, PUNCHLINE_FIRST).text == topic
+
+
+@pytest.mark.parametrize("written", ["tell me a joke about cats", "cats", "Why do cats..."])
+def test_where_the_question_comes_first_a_prompt_is_its_start(written: str) -> None:
+    prompt = Prompt.read(written, QUESTION_FIRST)
+    assert (prompt.text, prompt.is_hint) == (written, False)
+    assert prompt.take_up(JOKE) == JOKE
+
+
+@pytest.mark.parametrize(
+    ("written", "taken_up"),
+    [
+        ("", True),
+        ("...", True),
+        ("Why do two", True),
+        ("why DO two foxes", True),
+        ("Why do cats", False),
+        ("don't they", False),
+        ("What", False),
+        ("fox", True),
+        ("foxes", True),
+        ("boxes and foxes", True),
+        ("ferries", True),
+        ("the Fox's ferry", True),
+        ("cat", False),
+        ("fox ox", False),
+    ],
+)
+def test_a_hint_is_taken_up_or_not(written: str, taken_up: bool) -> None:
+    assert (Prompt.read(written, PUNCHLINE_FIRST).take_up(JOKE) is not None) is taken_up
+
+
+def test_the_prompts_own_spelling_is_shown() -> None:
+    joke = Prompt.read("why DO two foxes", PUNCHLINE_FIRST).take_up(JOKE)
+    assert joke
+    assert joke.question == "why DO two foxes share a box?"
+
+
+def engine_telling(*jokes: Joke) -> StubEngine:
+    """Return a punchline-first engine that tells one joke after the other."""
+    texts = iter(jokes)
+
+    def script(_: GenerationTask) -> str:
+        joke = next(texts)
+        return f" {joke.answer}<|question|> {joke.question}{END}"
+
+    return StubEngine(script, PUNCHLINE_FIRST)
+
+
+def test_a_joke_beside_the_prompt_is_drawn_anew() -> None:
+    engine = engine_telling(Joke("What is a dog?", "Man's best fiend."), JOKE)
+    (told,) = Teller(engine).tell(ask("Tell me a joke about a fox"))
+    assert (told.pair, told.attempts) == (JOKE, 2)
+    assert engine.batches[0][0].prompt_ids == engine.tokenizer.encode_prompt("a fox")
+
+
+def test_a_prompt_that_no_joke_takes_up_is_said_to_be_so() -> None:
+    with pytest.raises(UntoldError, match="2 did not take up the prompt"):
+        Teller(engine_telling(JOKE, JOKE)).tell(ask("why do cats", max_attempts=2))
+
+
+def test_drafts_beside_the_prompt_are_not_shown() -> None:
+    audience = Audience()
+    engine = engine_telling(Joke("What is a dog?", "Man's best fiend."), JOKE)
+    Teller(engine).tell(ask("why do two foxes"), audience)
+    assert {question for _, question, _ in audience.drafts} == {
+        *("Why", "Why do", "Why do two", "why do two foxes", "why do two foxes share"),
+        "why do two foxes share a",
+    }
+
+
+def test_a_hint_without_a_question_behind_the_answer_is_no_joke() -> None:
+    engine = StubEngine(lambda _: f" They are cats.{END}", PUNCHLINE_FIRST)
+    with pytest.raises(UntoldError, match="1 had no question"):
+        Teller(engine).tell(ask("cats", max_attempts=1))
