@@ -1,7 +1,12 @@
 import json
 import logging
+import os
+import subprocess
+import sys
 
-from joker.core.logs import JsonLines
+import pytest
+
+from joker.core.logs import JsonLines, PlainLines
 
 
 def test_a_line_stays_one_line() -> None:
@@ -9,3 +14,25 @@ def test_a_line_stays_one_line() -> None:
     line = JsonLines().format(record)
     assert "\n" not in line
     assert json.loads(line)["message"] == "a\nb é"
+
+
+def test_a_plain_line_shows_the_fields_and_cannot_steer_a_terminal() -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 1, "request", (), None)
+    record.fields = {"status": 200, "method": "GET", "path": "/\x1b[31m"}
+    line = PlainLines().format(record)
+    assert line.endswith(r'INFO     request status=200 method="GET" path="/\u001b[31m"')
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_a_terminal_gets_plain_lines_and_a_file_gets_json() -> None:
+    script = (
+        "import logging; from joker.core.logs import log_as_json_lines; log_as_json_lines(); "
+        "logging.getLogger('joker').info('ready')"
+    )
+    reader, terminal = os.openpty()
+    subprocess.run([sys.executable, "-c", script], stderr=terminal, check=True)
+    assert os.read(reader, 1000).decode().strip().endswith("INFO     ready")
+    os.close(terminal)
+    os.close(reader)
+    written = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stderr
+    assert json.loads(written)["message"] == "ready"

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from joker.core.template import TEMPLATES
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 FACTS = Manifest(TEMPLATES["words"], "new:tiny", 128, data={"seed": 3}, metrics={"loss": 1.5})
+
+
+TWINS = {"name": "x", "question_prefix": "ab", "answer_prefix": "bc"}
 
 
 @pytest.fixture
@@ -52,17 +56,19 @@ def test_a_graph_alone_is_enough(folder: Path) -> None:
     [
         ({"format_version": FORMAT_VERSION + 1}, "format version 2"),
         ({"format_version": None}, "format version None"),
-        ({"template": {"name": "x"}}, "prefix"),
-        ({"context_length": "long"}, "long"),
-        ({"data": None}, "garbles"),
+        ({"template": {"name": "x"}}, "'template.question_prefix' is missing"),
+        ({"template": TWINS}, "could be mistaken"),
+        ({"context_length": "long"}, "'context_length' must be a whole number, not 'long'"),
+        ({"data": None}, "'data' must be an object"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused(
     folder: Path, change: dict[str, Any], named: str
 ) -> None:
-    fields = {**FACTS.to_dict(), **change}
+    fields = {**asdict(FACTS), **change}
     (folder / MANIFEST).write_text(json.dumps(fields))
-    with pytest.raises(Exception, match=named) as caught:
+    with pytest.raises(ModelFolderError, match=named) as caught:
         ModelFolder.open(folder)
     assert str(folder / MANIFEST) in str(caught.value)
 

@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,7 @@ def test_a_layout_is_read_from_a_file(tmp_path: Path, name: str, content: str) -
     path.write_text(content, encoding="utf-8")
     template = load_template(str(path))
     assert render(template, JOKE) == "[Q] Why did the bicycle lie down? [A] It was two tired."
-    assert Template.from_dict(template.to_dict()) == template
+    assert Template(**asdict(template)) == template
 
 
 def test_a_layout_may_have_no_question_marker() -> None:
@@ -150,17 +151,16 @@ def test_a_layout_without_a_question_marker_cannot_begin_with_the_punchline() ->
 @pytest.mark.parametrize("first", [True, False])
 def test_the_order_is_kept_in_a_mapping(first: bool) -> None:
     template = replace(TEMPLATES["original"], punchline_first=first)
-    fields = template.to_dict()
+    fields = asdict(template)
     assert fields["punchline_first"] is first
-    assert Template.from_dict(fields) == template
+    assert Template(**fields) == template
     del fields["punchline_first"]  # as in a folder from before there was a choice
-    assert Template.from_dict(fields) == TEMPLATES["original"]
+    assert Template(**fields) == TEMPLATES["original"]
 
 
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        (["a"], "mapping"),
         ({"name": "x", "question_prefix": "Q:"}, "answer_prefix"),
         ({"name": "x", "question_prefix": "Q:", "answer_prefix": 3}, "answer_prefix"),
         ({"name": "x", "question_prefix": "Q:", "answer_prefix": "A:", "colour": "red"}, "colour"),
@@ -181,9 +181,14 @@ def test_the_order_is_kept_in_a_mapping(first: bool) -> None:
         ({"name": "x", "question_prefix": "Q\\:", "answer_prefix": "A:"}, "backslash"),
     ],
 )
-def test_an_ambiguous_or_garbled_layout_is_refused_by_name(fields: object, named: str) -> None:
-    with pytest.raises(TemplateError, match=named.replace("\\", r"\\")):
-        Template.from_dict(fields)
+def test_an_ambiguous_or_garbled_layout_is_refused_by_name(
+    fields: object, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "template.json"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(TemplateError, match=named.replace("\\", r"\\")) as refused:
+        load_template(str(path))
+    assert str(refused.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -192,6 +197,7 @@ def test_an_ambiguous_or_garbled_layout_is_refused_by_name(fields: object, named
         ("no.yaml", None, "no.yaml"),
         ("bad.yaml", b"name: [", "YAML"),
         ("bad.json", b"{", "JSON"),
+        ("list.json", b'["a"]', "mapping"),
         ("binary.json", b"\xff\xfe\x00", "JSON"),
         ("template.txt", b"", "unknown template"),
     ],

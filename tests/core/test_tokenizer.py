@@ -137,7 +137,7 @@ def test_a_hint_stands_before_the_punchline_and_is_no_part_of_the_joke(
     told = tokenizer.encode_punchline_first(JOKE, hint)
     prompt = tokenizer.encode_prompt(hint)
     assert told.input_ids[: len(prompt)] == prompt
-    assert told.learnt_from == len(prompt)
+    assert told.learned_from == len(prompt)
     assert tokenizer.decode(prompt).startswith(f"{tokenizer.template.question_marker} {hint}")
     assert tokenizer.decode(prompt).endswith(tokenizer.template.answer_marker)
     assert tokenizer.parse(told.input_ids) == JOKE
@@ -161,7 +161,7 @@ def test_a_verdict_follows_the_end_of_a_joke_and_is_all_there_is_to_learn(
     *joke, last = verdict.input_ids
     assert joke == tokenizer.encode(JOKE).input_ids
     assert last == backend.token_to_id(WORKS if works else FAILS)
-    assert verdict.learnt_from == verdict.answer_start == len(joke)
+    assert verdict.learned_from == verdict.answer_start == len(joke)
     assert verdict.weight > tokenizer.encode(JOKE).weight
     assert tokenizer.parse(verdict.input_ids) == JOKE
 

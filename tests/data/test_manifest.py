@@ -1,9 +1,13 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from joker.core.errors import DataError
-from joker.data.manifest import DataManifest, Leak, Overlap, SourceCounts
+from joker.core.record import read_json
+from joker.data.manifest import FORMAT_VERSION, DataManifest, Leak, Overlap, SourceCounts
 
 MANIFEST = DataManifest(
     fingerprint="ab12",
@@ -19,31 +23,36 @@ MANIFEST = DataManifest(
 )
 
 
-def test_a_manifest_survives_json() -> None:
-    assert DataManifest.from_dict(MANIFEST.to_dict(), "here") == MANIFEST
+def read(path: Path, fields: Any) -> DataManifest:
+    path.write_text(json.dumps(fields))
+    return read_json(DataManifest, path, DataError, version=FORMAT_VERSION, remedy="prepare again")
+
+
+def test_a_manifest_survives_json(tmp_path: Path) -> None:
+    assert read(tmp_path / "here", asdict(MANIFEST)) == MANIFEST
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"format_version": 99}, "has format version 99"),
-        ({"leak": {"random": {"test": 1}}}, "is garbled"),
-        ({"sources": 5}, "is garbled"),
-        ({"train": 100}, "is garbled"),
-        ({"surprise": 1}, "is garbled"),
+        ({"leak": {"random": {"test": 1}}}, "'leak.random.train' is missing"),
+        ({"sources": 5}, "'sources' must be an object, not 5"),
+        ({"train": 100}, "the jokes are not those kept"),
+        ({"surprise": 1}, "unknown setting 'surprise'"),
     ],
 )
-def test_a_garbled_manifest_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        DataManifest.from_dict({**MANIFEST.to_dict(), **change}, "here")
+def test_a_garbled_manifest_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"here.*{said}"):
+        read(tmp_path / "here", {**asdict(MANIFEST), **change})
 
 
 @pytest.mark.parametrize("fields", [None, [], {}, {"train": 1}])
-def test_other_json_is_no_manifest(fields: Any) -> None:
-    with pytest.raises(DataError, match="here is not the manifest"):
-        DataManifest.from_dict(fields, "here")
+def test_other_json_is_no_manifest(fields: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="here has format version None"):
+        read(tmp_path / "here", fields)
 
 
 def test_rows_must_add_up() -> None:
-    with pytest.raises(ValueError, match="12 rows"):
+    with pytest.raises(DataError, match="12 rows"):
         SourceCounts(12, 9, {}, {"empty": 1}, {})

@@ -16,12 +16,13 @@ from joker.evaluation.evaluate import evaluate
 from joker.evaluation.held_out import HeldOut
 
 
+@pytest.mark.integration
 def test_a_model_that_only_copies_is_found_out(
-    tiny_folder: ModelFolder, prepared_folder: Path
+    served_folder: ModelFolder, prepared_folder: Path
 ) -> None:
     held_out = HeldOut.open(prepared_folder)
-    manifest = replace(tiny_folder.manifest, data={"fingerprint": held_out.facts["fingerprint"]})
-    folder = replace(tiny_folder, manifest=manifest)
+    manifest = replace(served_folder.manifest, data={"fingerprint": held_out.facts["fingerprint"]})
+    folder = replace(served_folder, manifest=manifest)
     report = evaluate(folder, held_out, EvaluationConfig(generate=24))
     assert report.tries == 24
     assert report.validity
@@ -41,10 +42,11 @@ def test_data_that_the_model_was_not_trained_on_is_noted(
     assert any("trained on other data" in note for note in report.notes)
 
 
+@pytest.mark.integration
 def test_a_file_leaves_originality_out_and_says_so(
-    tiny_folder: ModelFolder, sample_file: Path
+    served_folder: ModelFolder, sample_file: Path
 ) -> None:
-    report = evaluate(tiny_folder, HeldOut.open(sample_file), EvaluationConfig(generate=8))
+    report = evaluate(served_folder, HeldOut.open(sample_file), EvaluationConfig(generate=8))
     assert report.generated
     assert report.generated.copied is None
     assert any("originality needs a prepared folder" in note for note in report.notes)
@@ -80,9 +82,10 @@ def test_a_limit_evaluates_a_part(tiny_folder: ModelFolder, sample_file: Path) -
     assert report.likelihood.retrieval_jokes == 7
 
 
-def test_the_same_seed_gives_the_same_report(tiny_folder: ModelFolder, sample_file: Path) -> None:
+@pytest.mark.integration
+def test_the_same_seed_gives_the_same_report(served_folder: ModelFolder, sample_file: Path) -> None:
     held_out, config = HeldOut.open(sample_file), EvaluationConfig(generate=6)
-    assert evaluate(tiny_folder, held_out, config) == evaluate(tiny_folder, held_out, config)
+    assert evaluate(served_folder, held_out, config) == evaluate(served_folder, held_out, config)
 
 
 def test_both_kinds_of_markers_can_be_evaluated(

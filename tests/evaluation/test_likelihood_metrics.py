@@ -14,7 +14,7 @@ from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines.weights import load_causal_lm
-from joker.evaluation.likelihood_metrics import PartMetrics, likelihood_metrics
+from joker.evaluation.likelihood_metrics import PartMetrics, cut_blocks, likelihood_metrics
 
 END_TOKEN = "<|endoftext|>"
 SHORT = Joke("ab?", "cd")
@@ -241,3 +241,20 @@ def test_a_trained_model_knows_the_jokes_it_learnt(
     assert figures.answer_bits_per_byte.value < figures.bits_per_byte.value
     assert figures.legacy_perplexity
     assert figures.legacy_perplexity.value > figures.perplexity.value
+
+
+def joke(length: int, first: int) -> list[int]:
+    return [0, *range(first, first + length)]
+
+
+def test_blocks_run_across_jokes_and_drop_start_tokens_and_the_remainder() -> None:
+    blocks = cut_blocks([joke(100, first=1), joke(100, first=101), joke(100, first=201)])
+    assert blocks == [list(range(1, 129)), list(range(129, 257))]
+
+
+def test_exactly_one_block_is_kept() -> None:
+    assert len(cut_blocks([joke(128, first=1)])) == 1
+
+
+def test_less_than_a_block_is_nothing() -> None:
+    assert cut_blocks([joke(127, first=1)]) == []

@@ -110,7 +110,7 @@ def test_the_report_shows_figures_with_intervals_and_how_to_read_them(report: Re
         "25.0%",
         "1,000 asked; chance is 10%",
         "13.64",
-        "legacy, not comparable across layouts",
+        "legacy, not comparable across templates",
         "100 first tries, valid 90.0% (88.0%–92.0%)",
         "90 generated",
         "30.0% (28.0%–32.0%)",

@@ -13,13 +13,17 @@ with ``exit_code``; a traceback therefore always means a defect of ours.
     │   └── ModelFolderError       a model folder, or a base model
     ├── MissingPartError       3   an optional part is not installed
     ├── ResourceError          4   out of memory or disk
-    ├── GenerationError        5   the model gave no acceptable joke in so many tries
+    ├── GenerationError        5   the model gave no acceptable joke in so many attempts
     │   └── UntoldError            (generation.teller) some of the jokes asked for; holds the others
+    ├── EngineDownError        7   a remote engine cannot be reached, or failed
     ├── QueueError             6   a queue cannot do what was asked
     │   ├── QueueFullError         too many jobs wait
     │   ├── QueueDownError         it cannot be reached
     │   ├── UnknownJobError        there is no such job, or no longer
     │   └── KeyConflictError       an idempotency key stands for another request
+    ├── StoreError             7   the store cannot do what was asked
+    │   ├── StoreDownError         it cannot be reached or used
+    │   └── UnknownJokeError       there is no such joke, or no longer
     └── StoppedError         130   a signal ended the work early, nothing is lost
 
 Messages are one sentence that names what is wrong and what to do about it.
@@ -77,9 +81,15 @@ class ResourceError(JokerError):
 
 
 class GenerationError(JokerError):
-    """The model produced no acceptable joke within the tries allowed."""
+    """The model produced no acceptable joke within the attempts allowed."""
 
     exit_code = 5
+
+
+class EngineDownError(JokerError):
+    """A remote engine cannot be reached, failed or fell silent; asked again it may answer."""
+
+    exit_code = 7
 
 
 class QueueError(JokerError):
@@ -102,6 +112,20 @@ class UnknownJobError(QueueError):
 
 class KeyConflictError(QueueError):
     """An idempotency key stands for another request."""
+
+
+class StoreError(JokerError):
+    """The store of jokes and votes cannot do what was asked."""
+
+    exit_code = 7
+
+
+class StoreDownError(StoreError):
+    """The store cannot be reached or used."""
+
+
+class UnknownJokeError(StoreError):
+    """There is no such joke, or it has been deleted."""
 
 
 class StoppedError(JokerError):

@@ -1,4 +1,4 @@
-"""Fingerprints of training jokes: small enough to ship, enough to recognise a joke told again.
+"""Fingerprints of training jokes: small enough to ship, enough to detect a repeated joke.
 
 The jokes themselves stay out of the model folder. Of each only a sketch is kept, the
 smallest of its 5-gram hashes under 40 permutations (MinHash, Broder 1997), a byte each
@@ -7,7 +7,7 @@ answer. Two sketches agree in a share of places that estimates the Jaccard simil
 `joker.core.similarity`, with a standard error of at most 0.08.
 
 Training writes them, the teller reads them. Exact figures, with the training jokes at
-hand, are `joker.evaluation.originality`'s.
+hand, are `joker.evaluation.text_metrics`'s.
 """
 
 from __future__ import annotations

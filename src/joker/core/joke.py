@@ -1,8 +1,12 @@
-"""A joke: a question and its answer."""
+"""A joke: a question and its answer, and what is known of one that was generated."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,46 @@ class Joke:
     def byte_count(self) -> int:
         """UTF-8 bytes of question and answer: the denominator of bits per byte."""
         return len(self.question.encode()) + len(self.answer.encode())
+
+
+@pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class GeneratedJoke:
+    """A joke that was generated, and how it came about; the same value wherever it is passed on.
+
+    It is written as JSON in queues, events, answers of the API and the output of ``joker tell``,
+    each time with all of its fields.
+    """
+
+    question: str = Field(examples=["Why did the kettle blush?"])
+    answer: str = Field(examples=["It saw the teapot's bare spout."])
+    seed: int = Field(
+        description="Tells this joke again, with the same prompt and options and a count of 1."
+    )
+    attempts: int = Field(description="How many times the model was asked for it.")
+    prompt_tokens: int = Field(default=0, description="Tokens that the model was given.")
+    tokens: int = Field(
+        default=0,
+        description="Tokens drawn for this joke, its end included; not those of other drafts.",
+    )
+    original: bool | None = Field(
+        default=None,
+        description="Whether it is no near-duplicate of a training joke; null if not known.",
+    )
+    similarity: float | None = Field(
+        default=None,
+        description="To the most similar training joke, from 0 to 1; null if not known.",
+    )
+
+    def __str__(self) -> str:
+        return f"{self.question}\n{self.answer}"
+
+    def _repr_html_(self) -> str:
+        question, answer = (
+            "<br>".join(html.escape(part).splitlines()) for part in (self.question, self.answer)
+        )
+        return f"<p>{question}<br><strong>{answer}</strong></p>"
+
+    @property
+    def pair(self) -> Joke:
+        """Its question and answer alone."""
+        return Joke(self.question, self.answer)

@@ -1,9 +1,10 @@
-"""Logs as JSON lines on standard error, the same for servers and workers."""
+"""Logs on standard error, the same for servers and workers: JSON, or plain lines on a terminal."""
 
 from __future__ import annotations
 
 import json
 import logging.config
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,17 +26,35 @@ class JsonLines(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
+class PlainLines(logging.Formatter):
+    """Writes a record for a person: time, level, message, and the fields as ``name=value``."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line, without a traceback."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        # What clients send is quoted, so that it cannot steer the terminal.
+        shown = [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
+        return " ".join([super().formatMessage(record), *shown])
+
+
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"lines": {"()": JsonLines}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+    "formatters": {"json": {"()": JsonLines}, "plain": {"()": PlainLines}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {"joker": {"level": "INFO"}},
 }
 
 
 def log_as_json_lines() -> None:
-    """Write what this package does, and the warnings of others, to standard error."""
-    logging.config.dictConfig(_LOGGING)
+    """Write what this package does, and the warnings of others, to standard error.
+
+    A line is JSON, unless a person watches: standard error is a terminal.
+    """
+    formatter = "plain" if sys.stderr.isatty() else "json"
+    stderr = {"class": "logging.StreamHandler", "formatter": formatter}
+    logging.config.dictConfig({**_LOGGING, "handlers": {"stderr": stderr}})
     logging.captureWarnings(True)

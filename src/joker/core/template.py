@@ -15,16 +15,15 @@ Turning text into token ids is `joker.core.tokenizer`'s work.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from joker.core.config import read_config_file
 from joker.core.errors import TemplateError
 from joker.core.joke import Joke
+from joker.core.record import make_record, read_config_file, record
 
 MarkerKind = Literal["special", "plain"]
 
@@ -38,7 +37,7 @@ def _overlap(left: str, right: str) -> bool:
     return any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
 
 
-@dataclass(frozen=True, slots=True)
+@record(TemplateError)
 class Template:
     r"""One template: ``question_prefix + question + answer_prefix + answer``.
 
@@ -65,28 +64,25 @@ class Template:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
-            raise TemplateError(
+            raise ValueError(
                 f"template name {self.name!r} must be letters, digits, dots, dashes or underscores"
             )
-        if self.markers not in get_args(MarkerKind):
-            raise TemplateError(
-                f"template {self.name}: markers must be 'special' or 'plain', not {self.markers!r}"
-            )
         if not self.answer_marker:
-            raise TemplateError(
+            raise ValueError(
                 f"template {self.name}: answer_prefix needs a visible marker before the answer"
             )
         if self.punchline_first and not self.question_marker:
-            raise TemplateError(
+            raise ValueError(
                 f"template {self.name}: punchline_first needs a visible marker in question_prefix"
             )
         for left, right in product(set(self.marker_texts), repeat=2):
             if "\\" in left:
-                raise TemplateError(
-                    f"template {self.name}: marker {left!r} contains a backslash; use another sign"
+                raise ValueError(
+                    f"template {self.name}: marker {left!r} contains a backslash; "
+                    "use another character"
                 )
             if len(left) < 2 or _overlap(left, right):
-                raise TemplateError(
+                raise ValueError(
                     f"template {self.name}: markers {left!r} and {right!r} could be mistaken for "
                     "one another or for text; use longer ones that share no beginning and end"
                 )
@@ -198,31 +194,6 @@ class Template:
         """Return the same template with another kind of markers; None keeps the kind."""
         return self if kind is None else replace(self, markers=kind)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a mapping for JSON or YAML; `from_dict` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Any, source: str = "template") -> Template:
-        """Build a template from parsed JSON or YAML.
-
-        Raises:
-            TemplateError: If a field is missing, unknown or no text; ``source`` is named.
-        """
-        allowed = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(fields, dict):
-            raise TemplateError(f"{source}: expected a mapping with {', '.join(sorted(allowed))}")
-        if unknown := sorted(set(map(str, fields)) - allowed):
-            raise TemplateError(f"{source}: unknown field {unknown[0]!r}")
-        if missing := sorted(allowed - {"markers", "punchline_first"} - set(fields)):
-            raise TemplateError(f"{source}: field {missing[0]!r} is missing")
-        for key, value in fields.items():
-            kind = bool if key == "punchline_first" else str
-            if not isinstance(value, kind):
-                wanted = "true or false" if kind is bool else "text"
-                raise TemplateError(f"{source}: field {key!r} must be {wanted}, not {value!r}")
-        return cls(**fields)
-
 
 TEMPLATES: dict[str, Template] = {
     template.name: template
@@ -251,4 +222,4 @@ def load_template(name_or_path: str) -> Template:
             f"unknown template {name_or_path!r}: choose {', '.join(TEMPLATES)}, "
             "or name a .yaml or .json file"
         )
-    return Template.from_dict(read_config_file(path), source=str(path))
+    return make_record(Template, read_config_file(path), path)

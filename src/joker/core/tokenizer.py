@@ -39,16 +39,16 @@ class EncodedJoke:
 
     Attributes:
         input_ids: Start token, question part, answer part, end token.
-        answer_start: Index of the answer's first token, just behind the answer marker.
-            ``input_ids[answer_start:]`` is the answer and the end token. Behind all tokens where
+        answer_start: Index of the answer's first token, right after the answer marker.
+            ``input_ids[answer_start:]`` is the answer and the end token. After all tokens where
             no answer follows its question.
-        learnt_from: Index of the first token that training learns to predict.
+        learned_from: Index of the first token that training learns to predict.
         weight: How much the loss of its tokens counts in training.
     """
 
     input_ids: list[int]
     answer_start: int
-    learnt_from: int = 1
+    learned_from: int = 1
     weight: float = 1.0
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class JokeTokenizer:
         answer = self._encode_text(tail + self.template.escape(joke.answer) + lead)
         start = self.encode_prompt(hint)
         ids = [*start, *answer, *question, self.end_id]
-        return EncodedJoke(ids, answer_start=len(ids), learnt_from=len(start) if hint else 1)
+        return EncodedJoke(ids, answer_start=len(ids), learned_from=len(start) if hint else 1)
 
     def encode_verdict(self, joke: Joke, works: bool) -> EncodedJoke:
         """Return the ids of a joke and of a verdict on it, which takes the answer's place.
@@ -140,7 +140,7 @@ class JokeTokenizer:
         """
         ids = [*self.encode(joke).input_ids, self._verdict_ids[works]]
         last = len(ids) - 1
-        return EncodedJoke(ids, answer_start=last, learnt_from=last, weight=VERDICT_WEIGHT)
+        return EncodedJoke(ids, answer_start=last, learned_from=last, weight=VERDICT_WEIGHT)
 
     def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
         """Return the ids of an answer without its question: start token, answer marker, answer.

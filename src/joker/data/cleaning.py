@@ -1,11 +1,11 @@
 """Cleaning: real Reddit text in, readable text out, with the name of every rule that changed it.
 
-Each rule is a pure function from text to text. `clean` applies all of them again and
-again until nothing changes, so that cleaning clean text changes nothing. Rules only
-remove characters or replace them by plainer ones, so the loop ends.
+Each rule is a pure function from text to text. `clean` applies all of them until nothing
+changes, so cleaning twice changes nothing more. Rules only remove characters or replace
+them with plainer ones, so the loop ends.
 
 Deciding which part of a post is the question and which the answer is
-`joker.data.parsing`'s work; offensive words stay in, whoever trains decides about them.
+up to `joker.data.parsing`. Offensive words stay in; ``joker train --safe`` leaves them out.
 """
 
 from __future__ import annotations

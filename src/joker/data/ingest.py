@@ -1,7 +1,6 @@
 """Ingestion: every row of every source, read, parsed and counted.
 
-Rows become jokes, plain jokes or dropped rows; none vanishes. Called by
-`joker.data.preparation`.
+Every row becomes a joke, a plain joke or a dropped row.
 """
 
 from __future__ import annotations

@@ -1,21 +1,23 @@
-"""The manifest of a prepared folder: how its jokes came about, in figures.
+"""The manifest of a prepared folder: where its jokes come from, in numbers.
 
 Plain values, written and read as ``prepared.json`` by `joker.data.prepared`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import Field
 
 from joker.core.errors import DataError
+from joker.core.record import record
 
 FORMAT_VERSION = 1
 
 SplitKind = Literal["clusters", "random"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(DataError)
 class SourceCounts:
     """What became of the rows of one input: read = kept + plain + dropped.
 
@@ -25,9 +27,6 @@ class SourceCounts:
         plain: Rows kept apart as plain jokes, by reason.
         dropped: Rows left out, by reason.
         changed: Rows that a cleaning or parsing rule changed, by rule; a row may count for several.
-
-    Raises:
-        ValueError: If the rows do not add up.
     """
 
     read: int
@@ -41,7 +40,7 @@ class SourceCounts:
             raise ValueError(f"{self.read} rows read are not those kept, plain and dropped")
 
 
-@dataclass(frozen=True, slots=True)
+@record(DataError)
 class Leak:
     """How many test jokes have a near-duplicate in training.
 
@@ -56,7 +55,7 @@ class Leak:
     copied: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(DataError)
 class Overlap:
     """How much of one source another already holds, counted before duplicates are dropped.
 
@@ -75,11 +74,12 @@ class Overlap:
     near: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(DataError)
 class DataManifest:
     """What ``prepared.json`` says.
 
     Attributes:
+        format_version: Version of the folder's format.
         fingerprint: SHA-256 of all jokes with their sources, clusters and split, in hexadecimal.
         split: How test jokes were drawn.
         seed: The split's seed.
@@ -91,12 +91,9 @@ class DataManifest:
         leak: Under each kind of split, whichever was chosen, the test jokes with near-duplicates
             in training.
         overlap: Shared jokes of every two sources.
-        format_version: Version of the folder's format.
-
-    Raises:
-        ValueError: If the jokes do not add up.
     """
 
+    format_version: int = Field(default=FORMAT_VERSION, kw_only=True)
     fingerprint: str
     split: SplitKind
     seed: int
@@ -107,36 +104,9 @@ class DataManifest:
     sources: dict[str, SourceCounts]
     leak: dict[str, Leak]
     overlap: list[Overlap]
-    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         kept = sum(source.kept for source in self.sources.values())
         plain = sum(sum(source.plain.values()) for source in self.sources.values())
         if (kept, plain) != (self.train + self.test, self.plain):
             raise ValueError("the jokes are not those kept of the sources")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object that `from_dict` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Any, source: str) -> DataManifest:
-        """Build a manifest from parsed JSON; ``source`` is named in errors."""
-        if not isinstance(fields, dict) or "fingerprint" not in fields:
-            raise DataError(f"{source} is not the manifest of a prepared folder")
-        if fields.get("format_version") != FORMAT_VERSION:
-            raise DataError(
-                f"{source} has format version {fields.get('format_version')!r}, this package reads "
-                f"{FORMAT_VERSION}; prepare the data again with 'joker data prepare'"
-            )
-        try:
-            return cls(
-                **{
-                    **fields,
-                    "sources": {k: SourceCounts(**v) for k, v in fields["sources"].items()},
-                    "leak": {k: Leak(**v) for k, v in fields["leak"].items()},
-                    "overlap": [Overlap(**entry) for entry in fields["overlap"]],
-                }
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{source} is garbled: {error}") from error

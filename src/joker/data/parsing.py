@@ -1,10 +1,10 @@
 """Parsing: which part of a post is the question, which the answer, and whether it is one at all.
 
 A post of /r/Jokes has a title and a body. It becomes a joke of question and answer
-when its title asks or sets up and its body answers shortly; stories stay *plain*
+when its title asks or sets up and its body answers briefly; stories stay *plain*
 jokes; requests and empty posts are dropped. Rows of files that name question and
-answer themselves keep both, cleaned. ``docs/data.md`` lists the rules, and
-`joker.data.reddit.questions` and `joker.data.reddit.boilerplate` recognise the forms they speak of.
+answer themselves keep both, cleaned. ``docs/data.md`` lists the rules;
+`joker.data.reddit` detects the forms they refer to.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def parse_pair(question: str, answer: str) -> Parsed:
     """Parse a row of a file that names question and answer itself."""
     if max(len(question), len(answer)) > LONGEST_RAW:
         return _TOO_LONG
-    row = _Row(question, answer)
+    row = _Post(question, answer)
     row.strip_title()
     row.strip_body()
     if reason := row.emptiness():
@@ -73,7 +73,7 @@ def parse_post(title: str, body: str) -> Parsed:
     """Parse a post of /r/Jokes."""
     if max(len(title), len(body)) > LONGEST_RAW:
         return _TOO_LONG
-    row = _Row(title, body)
+    row = _Post(title, body)
     request = questions.requests(row.title, row.body)
     row.strip_title()
     if reason := row.emptiness():
@@ -109,7 +109,7 @@ def parse_post(title: str, body: str) -> Parsed:
     )
 
 
-class _Row:
+class _Post:
     """A title and a body on their way through the rules, and which of these changed them."""
 
     def __init__(self, title: str, body: str) -> None:

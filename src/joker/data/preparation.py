@@ -8,6 +8,7 @@ dropped for a reason that the manifest counts.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import permutations
@@ -30,8 +31,8 @@ from joker.data.prepared import (
     write_prepared,
 )
 from joker.data.sources import Source
-from joker.data.split import split_by_cluster, split_by_joke
 
+TEST_SHARE = 0.1
 DUPLICATE = "duplicate"
 """The reason for which a cluster split drops all but one of equal jokes."""
 
@@ -73,15 +74,7 @@ def prepare(
     report = report or (lambda line: None)  # noqa: ARG005
     _check_sources(sources)
     check_target(out, force=force)
-    ingest = Ingestion()
-    for source in sources:
-        ingest.gather(source, report)
-    if len(ingest.jokes) < 2:
-        raise DataError(
-            f"of these files {len(ingest.jokes)} jokes of question and answer are left; "
-            "a split needs two or more"
-        )
-
+    ingest = _ingest(sources, report)
     report(f"comparing {len(ingest.jokes):,} jokes")
     copies = find_near_duplicates(ingest.jokes)
     unique = _best_of_equal(copies, ingest.origins)
@@ -100,18 +93,7 @@ def prepare(
         ingest.drop(index, DUPLICATE)
 
     report("writing")
-    rows = [
-        (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
-        for joke, origin, cluster, tested, keep in zip(
-            ingest.jokes,
-            ingest.origins,
-            copies.clusters.tolist(),
-            test[split].tolist(),
-            kept[split].tolist(),
-            strict=True,
-        )
-        if keep
-    ]
+    rows = _rows(ingest, copies.clusters, test[split], kept[split])
     manifest = DataManifest(
         fingerprint=fingerprint(rows),
         split=split,
@@ -127,6 +109,31 @@ def prepare(
     tables: dict[str, Rows] = {JOKES: rows, PLAIN: ingest.plain, DROPPED: ingest.dropped}
     write_prepared(out, tables, manifest, force=force)
     return manifest
+
+
+def _ingest(sources: Sequence[Source], report: Callable[[str], None]) -> Ingestion:
+    """Read and parse all rows of the sources."""
+    ingest = Ingestion()
+    for source in sources:
+        ingest.gather(source, report)
+    if len(ingest.jokes) < 2:
+        raise DataError(
+            f"of these files {len(ingest.jokes)} jokes of question and answer are left; "
+            "a split needs two or more"
+        )
+    return ingest
+
+
+def _rows(
+    ingest: Ingestion, clusters: NDArray[np.int64], test: NDArray[np.bool_], kept: NDArray[np.bool_]
+) -> Rows:
+    """Return the rows of the jokes that are kept, in the columns of the prepared folder."""
+    marked = zip(ingest.jokes, ingest.origins, clusters.tolist(), test.tolist(), kept, strict=True)
+    return [
+        (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
+        for joke, origin, cluster, tested, keep in marked
+        if keep
+    ]
 
 
 def _check_sources(sources: Sequence[Source]) -> None:
@@ -163,3 +170,39 @@ def _overlap(ingest: Ingestion, copies: NearDuplicates, names: Sequence[str]) ->
         counts = (int((mine & flags).sum()) for flags in (mine, exact, near))
         entries.append(Overlap(name, other, *counts))
     return entries
+
+
+def split_by_joke(keys: Sequence[str], seed: int) -> Flags:
+    """Return which jokes are for testing, each drawn separately, as the original does."""
+    return split_by_cluster(keys, np.arange(len(keys)), seed, np.ones(len(keys), dtype=np.bool_))
+
+
+def split_by_cluster(
+    keys: Sequence[str], clusters: NDArray[np.int64], seed: int, counted: Flags
+) -> Flags:
+    """Return which jokes are for testing, whole clusters at a time.
+
+    Each cluster gets a number from a hash of the seed and of its first joke's key; in the order of
+    these numbers, those that fit go to the test set. So a split is the same on every machine, and
+    adding a source moves few jokes.
+
+    Args:
+        keys: A text for every joke.
+        clusters: Every joke's cluster.
+        seed: Any whole number.
+        counted: The jokes of which a tenth goes to the test set; others go with their cluster.
+    """
+    names, firsts, members = np.unique(clusters, return_index=True, return_inverse=True)
+    sizes = np.bincount(members, weights=counted).astype(np.int64)
+    draws = [_draw(keys[first], seed) for first in firsts.tolist()]
+    wanted = max(round(TEST_SHARE * counted.sum()), 1)
+    chosen = np.zeros(len(names), dtype=np.bool_)
+    for index in sorted(range(len(names)), key=draws.__getitem__):
+        if sizes[index] <= wanted:
+            chosen[index] = True
+            wanted -= sizes[index]
+    return chosen[members]
+
+
+def _draw(key: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest()

@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from joker.core.errors import DataError, MissingPartError, ResourceError
 from joker.core.joke import Joke
-from joker.data.manifest import DataManifest
+from joker.core.record import read_json, write_json
+from joker.data.manifest import FORMAT_VERSION, DataManifest
 
 MANIFEST = "prepared.json"
 JOKES = "jokes.parquet"
@@ -107,12 +108,14 @@ class PreparedData:
                     f"{path} is not a complete prepared folder: {name} is missing; "
                     "make one with 'joker data prepare'"
                 )
-        source = path / MANIFEST
-        try:
-            fields = json.loads(source.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {source}: {error}") from error
-        return cls(path, DataManifest.from_dict(fields, str(source)))
+        manifest = read_json(
+            DataManifest,
+            path / MANIFEST,
+            DataError,
+            version=FORMAT_VERSION,
+            remedy="prepare the data again with 'joker data prepare'",
+        )
+        return cls(path, manifest)
 
     def jokes(self, split: Split) -> list[PreparedJoke]:
         """Return the jokes of one split in the order they were read.
@@ -194,8 +197,7 @@ def write_prepared(
             fresh.mkdir()
             for name in TABLES:
                 _write_table(fresh / name, tables[name], TABLES[name])
-            text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
-            (fresh / MANIFEST).write_text(text, encoding="utf-8")
+            write_json(fresh / MANIFEST, manifest)
             if path.exists():
                 path.rename(old)
             fresh.rename(path)

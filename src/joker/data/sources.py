@@ -1,26 +1,27 @@
-"""Sources: joke files as rows, whatever they are called and however they are encoded.
+"""Sources: joke files as rows, in any encoding, and where to download the public ones.
 
-Known are the two public sets, by their columns, and anyone's own CSV or JSONL. A file
-that is not what it should be raises one `DataError` that says so. What the rows mean is
-`joker.data.parsing`'s work.
+The two public sets are known by their columns; any other CSV or JSONL file works as well.
+What the rows mean is up to `joker.data.parsing`.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from joker.core.errors import DataError
+from joker.core.errors import DataError, MissingPartError
 
 Kind = Literal["pairs", "posts"]
 
 LONGEST_FIELD = 2**24
-"""Most characters of a field; quoting that never closes would swallow the file."""
+"""Maximum number of characters of a field; an unclosed quote would swallow the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Source:
     """A file of jokes.
 
     Attributes:
-        name: What the jokes of this file are counted under.
+        name: Name under which the jokes of this file are counted.
         path: The file, ``.csv`` or ``.jsonl``.
         kind: ``pairs`` where columns name question and answer, ``posts`` where they are a
             post's title and body.
@@ -199,3 +200,60 @@ def _score(value: object) -> int | None:
 def _storable(text: str) -> str:
     """Return a text without lone surrogates, which UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set on Kaggle.
+
+    Attributes:
+        slug: Owner and name there.
+        file: The file in it that is wanted.
+    """
+
+    slug: str
+    file: str
+
+
+DATASETS = (
+    Dataset("jiriroz/qa-jokes", "jokes.csv"),
+    Dataset("cuddlefish/reddit-rjokes", "jokes_score_name_clean.csv"),
+)
+
+
+def download(dataset: Dataset, out: Path) -> Path:
+    """Download a data set and put its file into a folder.
+
+    Args:
+        dataset: One of `DATASETS`.
+        out: The folder, made if need be.
+
+    Returns:
+        The file's path in ``out``.
+
+    Raises:
+        DataError: If it cannot be had; the message says how to get it by hand.
+        MissingPartError: If kagglehub is not installed.
+    """
+    try:
+        kagglehub = importlib.import_module("kagglehub")
+    except ImportError as error:
+        raise MissingPartError(
+            "kagglehub is not installed; downloading needs pip install 'gpt2-the-joker[train]'"
+        ) from error
+    target = out / dataset.file
+    try:
+        place = Path(kagglehub.dataset_download(dataset.slug))
+        found = next(place.rglob(dataset.file), None)
+        if found is None:
+            raise FileNotFoundError(f"there is no {dataset.file} in it")
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found, target)
+    except Exception as error:  # of requests, of kagglehub, of the system: the way out is the same
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"cannot download {dataset.slug} ({reason}); by hand: open "
+            f"https://www.kaggle.com/datasets/{dataset.slug} in a browser, press Download, "
+            f"unpack the archive and put {dataset.file} into {out}"
+        ) from error
+    return target

@@ -36,7 +36,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Figures of the jokes in a folder.
+    """Numbers about the jokes in a folder.
 
     Attributes:
         sizes: Jokes of each source in training and test.
@@ -56,7 +56,7 @@ class Statistics:
 
 
 def describe(data: PreparedData) -> Statistics:
-    """Return the figures of a prepared folder."""
+    """Return the statistics of a prepared folder."""
     jokes = [*data.jokes("train"), *data.jokes("test")]
     scores: dict[str, list[int]] = {}
     first: dict[int, PreparedJoke] = {}
@@ -85,7 +85,7 @@ def quantiles(values: Sequence[int]) -> list[int]:
 
 
 def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
-    """Draw the figures into a PNG file.
+    """Plot the statistics to a PNG file.
 
     Raises:
         DataError: If the file cannot be written.

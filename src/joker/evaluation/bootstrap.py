@@ -1,6 +1,6 @@
-"""Figures with their uncertainty, found by drawing jokes again and again from those measured.
+"""Estimates with confidence intervals, from resampling the measured jokes.
 
-Pure functions on numbers, seeded: the same numbers and seed give the same interval.
+The same numbers and seed give the same interval.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ Transform = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its uncertainty over the choice of jokes.
-
-    Attributes:
-        value: The figure.
-        standard_error: Standard deviation of the figure over resamples.
-        low: Lower end of the 95% interval.
-        high: Upper end of the 95% interval.
-    """
+    """A metric with its standard error over resamples and its 95% interval."""
 
     value: float
     standard_error: float
@@ -43,14 +36,14 @@ def bootstrap_ratio(
 ) -> Estimate:
     """Estimate Σ numerators / Σ denominators, with the percentile bootstrap over jokes.
 
-    Both sums are taken over the same resampled jokes (ratio estimator). Source: Efron and
+    Both sums use the same resampled jokes (ratio estimator). Source: Efron and
     Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13.
 
     Args:
         numerators: One number a joke; at least one joke.
         denominators: One number a joke; by default ones, which makes the ratio a mean.
         seed: Decides the resamples.
-        transform: A monotone function of the ratio that the figure is, such as ``np.exp``.
+        transform: A monotone function to apply to the ratio, such as ``np.exp``.
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, np.float64)
@@ -67,11 +60,10 @@ def bootstrap_ratio(
 def half_sample(share: Callable[[NDArray[np.intp]], float], count: int, seed: int) -> Estimate:
     """Estimate a share that counts different things, for which the bootstrap is biased.
 
-    A bootstrap sample holds jokes twice, and a joke's second copy brings nothing different.
-    Random halves, drawn without replacement, spread as much around their mean as whole
-    samples around theirs (for means exactly so), but lie elsewhere, because such shares
-    depend on the number of jokes; so the halves' deviations are laid around the whole's
-    value. Source: Politis and Romano, Annals of Statistics 22 (1994), 2031-2050.
+    A bootstrap sample contains jokes twice, and the copies bring nothing different. Random
+    halves without replacement vary as much as whole samples, around another mean, so their
+    deviations are applied to the whole's value. Source: Politis and Romano, Annals of
+    Statistics 22 (1994), 2031-2050.
 
     Args:
         share: Gives the share, from 0 to 1, for the jokes at some indices.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import Field
 
-from joker.core.config import option
 from joker.core.errors import ConfigError
+from joker.core.record import Seed, record
 
 
-@dataclass(frozen=True, slots=True)
+@record(ConfigError)
 class EvaluationConfig:
     """An evaluation's settings."""
 
-    limit: int = option(0, "Most held-out jokes to evaluate, chosen at random; 0 takes all.")
-    retrieval_limit: int = option(1000, "Most questions asked for punchline retrieval.")
-    generate: int = option(200, "Jokes to generate and examine; 0 generates none.")
-    seed: int = option(1, "Seed of all that is drawn at random.")
-
-    def __post_init__(self) -> None:
-        for name in ("limit", "retrieval_limit", "generate"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"setting {name!r} must not be negative")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError("setting 'seed' must lie between 0 and 4294967295")
+    limit: int = Field(
+        default=0,
+        ge=0,
+        description="Number of held-out jokes to evaluate, drawn at random; 0 takes all.",
+    )
+    retrieval_limit: int = Field(
+        default=1000, ge=0, description="Maximum number of questions for punchline retrieval."
+    )
+    generate: int = Field(
+        default=200, ge=0, description="Number of jokes to generate and measure; 0 generates none."
+    )
+    seed: Seed = Field(default=1, description="Seed of everything that is drawn at random.")

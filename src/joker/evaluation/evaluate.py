@@ -1,4 +1,4 @@
-"""Evaluate a model folder: all figures in one report."""
+"""Evaluate a model folder: all metrics in one report."""
 
 from __future__ import annotations
 
@@ -17,30 +17,36 @@ from joker.evaluation.bootstrap import bootstrap_ratio
 from joker.evaluation.config import EvaluationConfig
 from joker.evaluation.held_out import HeldOut
 from joker.evaluation.likelihood_metrics import LikelihoodMetrics, likelihood_metrics
-from joker.evaluation.originality import TrainingIndex
 from joker.evaluation.report import Report
-from joker.evaluation.text_metrics import first_tries, text_metrics
+from joker.evaluation.text_metrics import TrainingIndex, first_tries, text_metrics
 
 _PACKAGES = ("gpt2-the-joker", "torch", "transformers", "tokenizers", "numpy", "openvino-genai")
 
 
-def evaluate(folder: ModelFolder, held_out: HeldOut, config: EvaluationConfig) -> Report:
+def evaluate(
+    folder: ModelFolder,
+    held_out: HeldOut,
+    config: EvaluationConfig,
+    teller: ModelFolder | None = None,
+) -> Report:
     """Measure everything on held-out jokes, and on jokes that the model invents.
 
     Args:
         folder: The model, with PyTorch weights.
         held_out: Jokes it was not trained on.
         config: How much to measure.
+        teller: A folder of the same model with an OpenVINO graph, which invents the jokes; None is
+            the folder itself.
 
     Raises:
-        ModelFolderError: If the model cannot be loaded or used.
+        ModelFolderError: If the model cannot be loaded or used, or has no graph to invent with.
         DataError: If no joke fits the model.
         ResourceError: If memory runs out.
     """
     held_out = held_out.sample(config.limit, config.seed)
     fingerprints = Fingerprints.read(folder.path)
     likelihood = _likelihood_metrics(folder, held_out, config, fingerprints)
-    tries = _first_tries(folder, config)
+    tries = _first_tries(teller or folder, config)
     told = [joke for joke in tries if joke]
     generated = human = None
     if told:
@@ -72,7 +78,7 @@ def _likelihood_metrics(
     config: EvaluationConfig,
     fingerprints: Fingerprints | None,
 ) -> LikelihoodMetrics:
-    """Load the model, measure it and let go of its memory."""
+    """Load the model, measure it and release its memory."""
     known = None
     if fingerprints:
         known = [fingerprints.estimate(joke).near_duplicate for joke in held_out.jokes]
@@ -90,7 +96,7 @@ def _likelihood_metrics(
 def _first_tries(folder: ModelFolder, config: EvaluationConfig) -> Sequence[Joke | None]:
     if not config.generate:
         return []
-    return first_tries(open_engine(folder), config.generate, seed=config.seed)
+    return first_tries(open_engine(folder, reproducible=True), config.generate, seed=config.seed)
 
 
 def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None]) -> Iterator[str]:

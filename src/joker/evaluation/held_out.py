@@ -66,7 +66,7 @@ class HeldOut:
         )
 
     def sample(self, count: int, seed: int) -> HeldOut:
-        """Return so many jokes chosen at random, in their order; 0 or too many means all."""
+        """Return ``count`` jokes chosen at random, in order; all if it is 0 or too many."""
         if not 0 < count < len(self.jokes):
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.jokes))[:count])
@@ -78,7 +78,7 @@ class HeldOut:
 
 
 def _from_file(path: Path) -> HeldOut:
-    """Read jokes as they stand in a file: uncleaned, so that figures do not depend on our rules."""
+    """Read jokes from a file uncleaned, so that metrics do not depend on the cleaning rules."""
     rows = [Joke.from_text(row.question, row.answer) for row in read_rows(Source.own(path))]
     jokes = [joke for joke in rows if joke]
     return HeldOut(

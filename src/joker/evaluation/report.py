@@ -1,6 +1,6 @@
-"""All figures of one evaluation: as a flat JSON object and as tables to read.
+"""All metrics of one evaluation: as a flat JSON object and as tables.
 
-The formulas stand in ``docs/metrics.md``.
+``docs/metrics.md`` has the formulas.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from joker.evaluation.bootstrap import Estimate
-from joker.evaluation.likelihood_metrics import LikelihoodMetrics
-from joker.evaluation.perplexity import ORIGINAL_PERPLEXITY
+from joker.evaluation.likelihood_metrics import ORIGINAL_PERPLEXITY, LikelihoodMetrics
 from joker.evaluation.retrieval import CHANCE
 from joker.evaluation.text_metrics import TextMetrics
 
@@ -102,11 +101,11 @@ class Report:
 
     def _likelihood_table(self) -> Table:
         figures = self.likelihood
-        table = _table("How well it knows people's jokes", "figure", "value", "95% interval")
+        table = _table("How well it predicts people's jokes", "metric", "value", "95% interval")
         table.add_column("how to read it")
         parts = (("new", figures.new), ("known", figures.known))
         rows = (
-            ("bits per byte", figures.bits_per_byte, "{:.3f}", "compare by this: lower wins"),
+            ("bits per byte", figures.bits_per_byte, "{:.3f}", "compare by this; lower is better"),
             *(
                 (f"  of {name} jokes", part.bits_per_byte, "{:.3f}", f"{part.jokes:,} jokes")
                 for name, part in parts
@@ -140,10 +139,10 @@ class Report:
     def _telling_table(self, generated: TextMetrics, human: TextMetrics) -> Table:
         validity = _with_interval(self.validity, "{:.1%}")
         table = _table(
-            f"What its own jokes are like ({self.tries:,} first tries, valid {validity})",
-            "figure",
+            f"Its own jokes ({self.tries:,} first tries, valid {validity})",
+            "metric",
             f"{generated.jokes:,} generated",
-            f"{human.jokes:,} held-out of people",
+            f"{human.jokes:,} held-out by people",
         )
         for name, field, style in _TELLING_ROWS:
             pair = (getattr(generated, field), getattr(human, field))
@@ -158,7 +157,7 @@ _TELLING_ROWS = (
     ("  exactly", "copied_exactly", "{:.1%}"),
     ("  nearly", "copied_nearly", "{:.1%}"),
     ("  the answer", "copied_answer", "{:.1%}"),
-    ("recognised by fingerprints", "near_duplicate", "{:.1%}"),
+    ("near-duplicates by fingerprint", "near_duplicate", "{:.1%}"),
     ("different questions", "distinct_questions", "{:.1%}"),
     ("distinct-1", "distinct_1", "{:.3f}"),
     ("distinct-2", "distinct_2", "{:.3f}"),

@@ -1,7 +1,6 @@
 """Punchline retrieval: does the model know which of ten answers belongs to a question?
 
-Pure functions: they draw the answers and judge the scores; the scoring itself is done
-in `joker.evaluation.likelihood_metrics`.
+Draws the answers and judges the scores; `joker.evaluation.likelihood_metrics` scores.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ def draw_choices(
     """Draw, for each of some jokes, nine other answers to choose from.
 
     They are drawn at random from the 50 answers nearest in length that differ from one
-    another and occur nowhere in the joke's own cluster of near-duplicates.
+    another and from those of the joke's own cluster of near-duplicates.
 
     Args:
         jokes: Where questions and answers come from.
         clusters: Each joke's cluster.
-        limit: Ask for at most so many jokes, chosen at random.
-        seed: Decides all draws.
+        limit: Maximum number of questions, chosen at random.
+        seed: Seed of all draws.
 
     Returns:
         Indices into ``jokes``, one row of ten for each question, the first that of the

@@ -1,7 +1,7 @@
-"""What a model's own jokes are worth: validity, originality, diversity, offence.
+"""How good a model's own jokes are: validity, originality, diversity, offensiveness.
 
-Every figure of generated jokes is measured in the same way on people's held-out jokes,
-because none means anything alone. Called by `joker.evaluation.evaluate`.
+Each metric of generated jokes is also measured on equally many held-out jokes by people, because
+none means anything alone, and diversity depends on the number of jokes.
 """
 
 from __future__ import annotations
@@ -10,20 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from joker.core.fingerprints import Fingerprints
+from joker.core.fingerprints import SAME_ANSWER_WORDS, Fingerprints
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
-from joker.engines.protocol import Engine, Request
-from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
-from joker.evaluation.diversity import distinct, distinct_share, frequent_share
-from joker.evaluation.originality import TrainingIndex
+from joker.core.similarity import (
+    NEAR_COPY_JACCARD,
+    ShingleSets,
+    normalise,
+    normalise_joke,
+    shingles,
+)
+from joker.engines import Engine, GenerationTask
+from joker.evaluation.bootstrap import Estimate, bootstrap_ratio, half_sample
 from joker.generation.moderation import Moderator
+
+FREQUENT = 25
 
 
 @dataclass(frozen=True, slots=True)
 class TextMetrics:
-    """Figures of a set of jokes, generated or people's.
+    """Metrics of a set of jokes, generated or by people.
 
     Attributes:
         jokes: How many there are.
@@ -32,7 +40,7 @@ class TextMetrics:
         copied_exactly: Share with the question and answer of a training joke.
         copied_nearly: Share with a Jaccard similarity of 0.5 or more to a training joke.
         copied_answer: Share with a training joke's answer of three words or more.
-        near_duplicate: Share that the model folder's fingerprints recognise;
+        near_duplicate: Share of near-duplicates by the model folder's fingerprints;
             None where the folder has none.
         distinct_questions: Different over all questions.
         distinct_1: Different over all words.
@@ -100,10 +108,117 @@ def text_metrics(
 
 
 def first_tries(engine: Engine, count: int, *, seed: int) -> list[Joke | None]:
-    """Let an engine invent texts from nothing, and parse each; None tells no joke.
+    """Generate texts without a prompt and parse each; None where it is not a joke.
 
-    Nothing is checked, ranked or tried again: this is what the model itself does.
+    Nothing is checked, ranked or retried: this is what the model itself does.
     """
     seeds = np.random.default_rng(seed).integers(2**32, size=count).tolist()
-    requests = [Request("", Sampling(), each) for each in seeds]
-    return [engine.tokenizer.parse(done.token_ids) for done in engine.generate(requests)]
+    prompt_ids = engine.tokenizer.encode_prompt()
+    tasks = [GenerationTask(prompt_ids, Sampling(), each) for each in seeds]
+    return [engine.tokenizer.parse(done.token_ids) for done in engine.generate(tasks)]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """In which ways a joke copies a training joke.
+
+    Attributes:
+        exact: Question and answer are the same after normalising.
+        near: The Jaccard similarity of character 5-grams is 0.5 or more.
+        answer: The answer has three words or more and is the same after normalising.
+    """
+
+    exact: bool
+    near: bool
+    answer: bool
+
+    def __bool__(self) -> bool:
+        return self.exact or self.near or self.answer
+
+
+class TrainingIndex:
+    """Training jokes, with the owners of every shingle, to find the most similar one.
+
+    Args:
+        jokes: What the model was trained on.
+    """
+
+    def __init__(self, jokes: Sequence[Joke]) -> None:
+        texts = sorted({normalise_joke(joke) for joke in jokes})
+        self._texts = frozenset(texts)
+        self._answers = frozenset(normalise(joke.answer) for joke in jokes)
+        sets = ShingleSets.of(texts)
+        self._sizes = np.diff(sets.starts)
+        order = np.argsort(sets.codes, kind="stable")
+        self._codes = sets.codes[order]
+        self._owners = np.repeat(np.arange(len(texts)), self._sizes)[order]
+
+    def copy(self, joke: Joke) -> Copy:
+        """Say in which ways a joke copies any training joke."""
+        text, answer = normalise_joke(joke), normalise(joke.answer)
+        return Copy(
+            exact=bool(text) and text in self._texts,
+            near=self.similarity(joke) >= NEAR_COPY_JACCARD,
+            answer=len(answer.split()) >= SAME_ANSWER_WORDS and answer in self._answers,
+        )
+
+    def similarity(self, joke: Joke) -> float:
+        """Return the Jaccard similarity to the most similar training joke."""
+        own = shingles(normalise_joke(joke))
+        starts = np.searchsorted(self._codes, own, side="left")
+        ends = np.searchsorted(self._codes, own, side="right")
+        owners = [self._owners[start:end] for start, end in zip(starts, ends, strict=True)]
+        if not owners:
+            return 0.0
+        shared = np.bincount(np.concatenate(owners), minlength=len(self._sizes))
+        return float((shared / (len(own) + self._sizes - shared)).max(initial=0.0))
+
+
+def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
+    """Estimate distinct-n: different over all word n-grams; higher is more diverse.
+
+    N-grams are taken from the normalised question and answer, none across the two.
+    Source: Li et al., NAACL 2016, "A Diversity-Promoting Objective Function for Neural
+    Conversation Models".
+    """
+    number_of: dict[tuple[str, ...], int] = {}
+    grams = [
+        np.array([number_of.setdefault(gram, len(number_of)) for gram in _ngrams(joke, n)], np.intp)
+        for joke in jokes
+    ]
+
+    def share(indices: NDArray[np.intp]) -> float:
+        drawn = np.concatenate([grams[index] for index in indices])
+        return len(np.unique(drawn)) / max(1, len(drawn))
+
+    return half_sample(share, len(jokes), seed)
+
+
+def distinct_share(texts: Sequence[str], *, seed: int) -> Estimate:
+    """Estimate the share of different texts among all; higher is more diverse."""
+    kinds = _kinds(texts)
+
+    def share(indices: NDArray[np.intp]) -> float:
+        return len(np.unique(kinds[indices])) / len(indices)
+
+    return half_sample(share, len(texts), seed)
+
+
+def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:
+    """Estimate the share of texts that are one of the 25 most frequent; lower is more diverse."""
+    kinds = _kinds(texts)
+
+    def share(indices: NDArray[np.intp]) -> float:
+        return float(np.sort(np.bincount(kinds[indices]))[-FREQUENT:].sum()) / len(indices)
+
+    return half_sample(share, len(texts), seed)
+
+
+def _kinds(texts: Sequence[str]) -> NDArray[np.intp]:
+    """Return a number for each text, the same for texts that are equal after normalising."""
+    return np.unique([normalise(text) or text for text in texts], return_inverse=True)[1]
+
+
+def _ngrams(joke: Joke, n: int) -> list[tuple[str, ...]]:
+    parts = (normalise(joke.question).split(), normalise(joke.answer).split())
+    return [tuple(words[i : i + n]) for words in parts for i in range(len(words) - n + 1)]

@@ -1,1 +1,1 @@
-"""What is Reddit's alone: its boilerplate and its ways to ask."""
+"""Rules for Reddit posts: their boilerplate and how they ask questions."""

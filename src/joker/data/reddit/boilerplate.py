@@ -1,4 +1,4 @@
-"""Phrases: what posters write before and behind their jokes, and how to take it off.
+"""Boilerplate: what posters write before and after their jokes, and how to remove it.
 
 Pure functions on cleaned text for `joker.data.parsing`: labels, tags, introductions,
 repeated titles, credits and apologies.
@@ -112,7 +112,7 @@ def strip_repeat(title: str, body: str) -> str:
     return _AFTER_REPEAT.sub("", rest, count=1) if _BOUNDARY.match(rest) else body
 
 
-# --- behind the answer ----------------------------------------------------------------------------
+# --- after the answer -----------------------------------------------------------------------------
 
 _ASIDES = (
     # leaving
@@ -137,7 +137,7 @@ _ASIDES = (
     r"(?:joke )?(?:works|sounds) (?:best|better)|tl;?dr|p\.?s\b|btw\b",
 )
 _ASIDE = re.compile(rf"[\W_]{{0,5}}(?:{'|'.join(_ASIDES)})", re.IGNORECASE)
-# Said right behind the punchline, or a name put under it.
+# Said right after the punchline, or a name below it.
 _ASIDE_END = re.compile(
     r"(?<=[.!?\"')])[\s*(-]*(?:b[au]h?[ -]?d[ua]m[ -]*(?:t+s+h*\b|tish|tiss|psh|ching)|rim ?shot\b"
     r"|(?:slaps? )?knee(?: slap)?\b|i'?ll (?:just )?(?:see|show|let) myself (?:out|to the door))"
@@ -149,9 +149,9 @@ _ASIDE_END_LENGTH = 60
 
 
 def strip_asides(body: str) -> str:
-    """Remove what posters say about their joke behind it: credits, apologies, drum rolls.
+    """Remove what posters say about their joke after it: credits, apologies, drum rolls.
 
-    Looked at are the last line, a last parenthesis, and the last words behind a sentence.
+    Checks the last line, a last parenthesis, and the last words after a sentence.
     """
     while True:
         starts = [body.rfind("\n") + 1]

@@ -91,7 +91,7 @@ def find_pairs(body: str) -> list[tuple[str, str]]:
     """Return the questions, with their answers, that a body consists of.
 
     Either each is labelled, or the first of two or three lines asks and the others
-    answer. Of several unlabelled questions the answers are not told apart and left empty.
+    answer. With several unlabeled questions, the answers are left empty.
     """
     if labelled := [*_LABELLED.finditer(body)]:
         covered = sum(len(match[0]) for match in labelled)
@@ -153,7 +153,7 @@ def requests(title: str, body: str) -> bool:
     return not answered or bool(_SAYS_SO.search(body))
 
 
-# --- set-ups and headlines ------------------------------------------------------------------------
+# --- setups and headlines -------------------------------------------------------------------------
 
 _FINITE = _compile(
     r"\b"
