@@ -37,7 +37,7 @@ TENSORS = {
 
 
 def make_tokenizer(*, digits_apart: bool = True, control: Sequence[str] = CONTROL) -> Tokenizer:
-    """Return a byte-level BPE that learnt its merges from `SENTENCES`, SmolLM's way or GPT-2's."""
+    """Return a byte-level BPE that learned its merges from `SENTENCES`, SmolLM's way or GPT-2's."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = (

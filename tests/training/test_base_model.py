@@ -13,7 +13,8 @@ from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import WORKS
 from joker.engines.weights import read_causal_lm
-from joker.training.base_model import SIZES, freeze_layers, open_base, set_dropout, train_tokenizer
+from joker.training.base_model import SIZES, freeze_layers, open_base, set_dropout
+from joker.training.vocabulary import train_tokenizer
 
 transformers: Any = importlib.import_module("transformers")  # its classes are half typed
 
@@ -167,13 +168,13 @@ def test_a_smaller_vocabulary_keeps_what_a_base_of_ours_learnt(tiny_folder: Mode
     assert len(small.tokenizer) <= size
     assert small.joke_tokenizer.parse(small.joke_tokenizer.encode(JOKE).input_ids) == JOKE
     for token in ("<|endoftext|>", *template.special_tokens):
-        row, learnt = (
+        row, learned = (
             base.model.get_input_embeddings().weight[  # type: ignore[index]
                 base.tokenizer.convert_tokens_to_ids(token)
             ]
             for base in (small, whole)
         )
-        assert row.equal(learnt), token
+        assert row.equal(learned), token
 
 
 def test_a_vocabulary_smaller_than_asked_stays_whole(tiny_folder: ModelFolder) -> None:

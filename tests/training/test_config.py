@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from joker.core.errors import ConfigError
@@ -16,8 +18,10 @@ def test_the_original_recipe_is_the_originals_to_the_letter() -> None:
     assert (config.template, config.markers) == ("original", "plain")
 
 
-def test_an_option_wins_over_the_file_and_the_file_over_the_recipe() -> None:
-    config = training_config({"recipe": "original", "epochs": 2, "seed": 5}, {"epochs": 1.5})
+def test_an_option_wins_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("recipe: original\nepochs: 2\nseed: 5\n")
+    config = training_config({"epochs": 1.5}, file)
     assert (config.epochs, config.seed, config.weight_decay) == (1.5, 5, 0.01)
 
 
@@ -50,6 +54,14 @@ def test_a_base_from_scratch_learns_faster_unless_told() -> None:
 def test_an_unknown_setting_or_a_wrong_value_is_named(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=setting):
         training_config({setting: value})
+
+
+def test_a_wrong_value_in_a_file_names_the_file_and_what_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("epochs: 0")
+    with pytest.raises(ConfigError) as refused:
+        training_config({}, file)
+    assert str(refused.value) == f"{file}: 'epochs' must be greater than 0, not 0"
 
 
 def test_verdicts_in_blocks_are_refused() -> None:

@@ -10,7 +10,7 @@ from joker.data.preparation import prepare
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source
 from joker.training.config import TrainingConfig
-from joker.training.filtering import read_jokes, select_jokes
+from joker.training.filtering import read_jokes, select_jokes, validation_jokes
 
 RUDE = "".join(f"What ails pump {n}?,It is a genocidal pump number {n}.\n" for n in range(20))
 
@@ -61,7 +61,7 @@ def test_safe_leaves_out_flagged_jokes_and_counts_them(mixed: PreparedData) -> N
 def test_safe_leaves_out_flagged_extra_jokes_too(prepared: PreparedData, tmp_path: Path) -> None:
     rude = Joke("What ails the village pump?", "It is a genocidal pump.")
     extra = write_jokes(tmp_path / "extra.csv", [(NEW[0], 0), (rude, 0)])
-    selection = select_jokes(prepared, TrainingConfig(safe=True, extra=extra))
+    selection = select_jokes(prepared, TrainingConfig(safe=True, extra_jokes=extra))
     assert selection.flagged == 1
     assert NEW[0] in selection.jokes
     assert rude not in selection.jokes
@@ -95,7 +95,7 @@ def test_extra_jokes_join_but_for_near_duplicates_of_test_jokes(
         tmp_path / "extra.csv", [(NEW[0], 0), (known, 0), (reworded(known), 0), (NEW[1], 0)]
     )
     alone = select_jokes(prepared, TrainingConfig())
-    joined = select_jokes(prepared, TrainingConfig(extra=extra))
+    joined = select_jokes(prepared, TrainingConfig(extra_jokes=extra))
     assert joined.leaked == 2
     assert joined.jokes == [*alone.jokes, NEW[0], NEW[1]]
 
@@ -107,7 +107,9 @@ def test_an_extra_joke_that_is_in_the_training_split_is_read_once(
     tests = {one.cluster for one in prepared.jokes("test")}
     own = next(one.joke for one in prepared.jokes("train") if one.cluster not in tests)
     extra = write_jokes(tmp_path / "extra.csv", [(own, 0)])
-    assert select_jokes(prepared, TrainingConfig(dedup=True, extra=extra)).jokes == alone.jokes
+    assert (
+        select_jokes(prepared, TrainingConfig(dedup=True, extra_jokes=extra)).jokes == alone.jokes
+    )
 
 
 def test_rated_jokes_teach_the_critic_and_those_that_work_are_read_too(
@@ -128,3 +130,36 @@ def test_a_file_without_a_joke_is_refused_by_name(tmp_path: Path) -> None:
     write_jokes(tmp_path / "wordless.csv", [(Joke("?!", "..."), 0)])
     with pytest.raises(DataError, match=r"no joke in .*wordless\.csv"):
         read_jokes(tmp_path / "wordless.csv")
+
+
+@pytest.mark.parametrize("limit", [3, 500])
+def test_validation_jokes_are_whole_clusters_of_the_training_split(
+    prepared: PreparedData, limit: int
+) -> None:
+    train = prepared.jokes("train")
+    drawn = validation_jokes(prepared, limit)
+    clusters = {one.cluster for one in drawn}
+    assert 0 < len(drawn) <= min(limit, len(train) / 20 + 1)
+    assert sorted(drawn, key=train.index) == [one for one in train if one.cluster in clusters]
+    assert drawn == validation_jokes(prepared, limit)
+
+
+def test_validation_jokes_and_their_near_duplicates_are_not_read(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
+    validation = validation_jokes(prepared, 500)
+    known = [one.joke for one in validation]
+    rows = [(reworded(known[0]), 3), (known[-1], 3), *((joke, 3) for joke in NEW)]
+    extra = write_jokes(tmp_path / "extra.csv", rows)
+    selection = select_jokes(prepared, TrainingConfig(extra_jokes=extra), validation)
+    assert not set(known) & set(selection.jokes)
+    assert selection.jokes[-len(NEW) :] == list(NEW)
+    assert selection.leaked == 2
+
+
+def test_one_cluster_alone_cannot_be_trained_on(tmp_path: Path) -> None:
+    same = "".join(f"Why did the kettle leave the house{mark}?,It was boiling.\n" for mark in "abc")
+    (tmp_path / "same.csv").write_text(f"question,answer\n{same}", "utf-8")
+    prepare([Source.own(tmp_path / "same.csv")], tmp_path / "data", split="random", seed=1)
+    with pytest.raises(DataError, match="two different jokes"):
+        validation_jokes(PreparedData.open(tmp_path / "data"), 500)

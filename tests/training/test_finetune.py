@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ from safetensors.torch import load_file
 
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
+from joker.core.sampling import Sampling
 from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
+from joker.training.base_model import open_base
+from joker.training.callbacks import evaluation_interval
+from joker.training.finetune import sample_jokes
 
 pytestmark = pytest.mark.integration
 
@@ -43,6 +48,13 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def same_weights(left: Path, right: Path) -> bool:
     first, second = (load_file(path / "model.safetensors") for path in (left, right))
     return first.keys() == second.keys() and all(first[k].equal(second[k]) for k in first)
+
+
+def statuses(folder: Path) -> list[str]:
+    """Return how the runs in a folder's ``mlflow.db`` ended, oldest first."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        rows = store.execute("SELECT status FROM runs ORDER BY start_time")
+        return [status for (status,) in rows]
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +115,71 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_takes_up(
     assert "--resume" in said
     assert "Traceback" not in said
 
+    assert statuses(tmp_path) == ["KILLED"]
+
     refused = finish(start(*SHORT, "--data", prepared.path, "--out", "model"), code=2)
     assert "unfinished" in refused
     finish(start("train", "--data", prepared.path, "--out", "model", "--resume"))
     assert same_weights(tmp_path / "model", uninterrupted)
+    assert statuses(tmp_path) == ["KILLED", "FINISHED"]
 
 
-def test_a_full_disk_is_one_sentence(
+def test_mlflow_shows_how_a_training_went(uninterrupted: Path, prepared: PreparedData) -> None:
+    with closing(sqlite3.connect(uninterrupted.parent / "mlflow.db")) as store:
+        measured = "SELECT max(step) FROM metrics WHERE key = 'eval_bits_per_byte'"
+        assert store.execute(measured).fetchone() == (30,)
+        assert store.execute("SELECT count(*) FROM metrics WHERE key = 'loss'").fetchone() == (4,)
+        parameters = dict(store.execute("SELECT key, value FROM params"))
+        inputs = store.execute("SELECT name, digest FROM datasets ORDER BY name").fetchall()
+    assert parameters["learning_rate"] == "0.001"  # Transformers' own callback
+    assert parameters["training.template"] == "original"
+    digest = prepared.manifest.fingerprint[:36]
+    parts = ("test", "training", "validation")
+    assert inputs == [(f"{prepared.path.name}-{part}", digest) for part in parts]
+    metrics = ModelFolder.open(uninterrupted).manifest.metrics
+    assert metrics["validation_bits_per_byte"] > 0
+    assert 0 < metrics["evaluation_share"] < 1
+    assert (uninterrupted / "loss.png").stat().st_size > 0
+
+
+def test_a_tracking_server_that_is_down_ends_a_training_before_it_begins(
     prepared: PreparedData, start: Command, tmp_path: Path
+) -> None:
+    server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    options = ("--data", prepared.path, "--out", "model")
+    said = finish(start(*SHORT, *options, **server), code=2)
+    assert "MLFLOW_TRACKING_URI" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("model/checkpoints/checkpoint-*"))
+    finish(start(*SHORT[:-1], "2", *options, "--report-to", "none", **server))
+    assert (tmp_path / "model/joker.json").is_file()
+
+
+def test_sample_jokes_disturb_no_training(tiny_folder: ModelFolder) -> None:
+    base = open_base(str(tiny_folder.path), tiny_folder.manifest.template, [])
+    base.model.train()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    jokes = sample_jokes(base, seed=1)
+    assert torch.rand(3).equal(expected)
+    assert base.model.training
+    assert jokes == sample_jokes(base, seed=1)
+    assert len(jokes) > 0
+    greedy = sample_jokes(base, seed=1, sampling=Sampling(temperature=0.0))
+    assert len(set(greedy)) == 1
+
+
+def test_evaluations_are_as_often_as_a_twentieth_of_the_arithmetic_allows() -> None:
+    assert evaluation_interval(1000, tokens_per_step=4000, validation_tokens=3000) == 50
+    # An evaluation that costs five steps comes after a hundred.
+    assert evaluation_interval(1000, tokens_per_step=1000, validation_tokens=15_000) == 100
+    assert evaluation_interval(3, tokens_per_step=4000, validation_tokens=30) == 1
+
+
+@pytest.mark.parametrize("report_to", ["mlflow", "none"])
+def test_a_full_disk_is_one_sentence(
+    prepared: PreparedData, start: Command, tmp_path: Path, report_to: str
 ) -> None:
     script = tmp_path / "limited.py"
     script.write_text(
@@ -119,7 +188,8 @@ def test_a_full_disk_is_one_sentence(
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
         "runpy.run_module('joker', run_name='__main__')\n"
     )
-    process = start(*SHORT, "--data", prepared.path, "--out", "model", module="limited")
+    options = ("--data", prepared.path, "--out", "model", "--report-to", report_to)
+    process = start(*SHORT, *options, module="limited")
     said = finish(process, code=4)
     assert "disk" in said
     assert "Traceback" not in said

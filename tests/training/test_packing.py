@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -5,10 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joker.core.template import TEMPLATES
-from joker.core.tokenizer import EncodedJoke
+from joker.core.fingerprints import stock_phrases
+from joker.core.joke import Joke
+from joker.core.template import TEMPLATES, Template
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.training.base_model import open_base
-from joker.training.packing import IGNORED, block_rows, pack_jokes, pad_jokes
+from joker.training.filtering import Selection
+from joker.training.packing import IGNORED, block_rows, encode_selection, pack_jokes, pad_jokes
 from joker.training.trainer import token_losses
 
 lengths = st.lists(st.integers(4, 40), min_size=1, max_size=60)
@@ -56,11 +63,11 @@ def test_the_answer_mask_covers_the_answer_and_its_end() -> None:
 @pytest.mark.parametrize("rows_of", [pack_jokes, pad_jokes])
 def test_only_what_is_to_be_learnt_is_predicted_with_its_weight(rows_of: Any) -> None:
     joke = EncodedJoke([0, 11, 12, 13, 0], answer_start=3)
-    verdict = EncodedJoke([0, 21, 22, 0, 9], answer_start=4, learnt_from=4, weight=10.0)
+    verdict = EncodedJoke([0, 21, 22, 0, 9], answer_start=4, learned_from=4, weight=10.0)
     rows = rows_of([joke, verdict], block_size=10, pad_id=0).tensors
-    learnt = rows["labels"] != IGNORED
-    assert rows["labels"][learnt].tolist() == [11, 12, 13, 0, 9]
-    assert rows["weights"][learnt].tolist() == [1, 1, 1, 1, 10]
+    learned = rows["labels"] != IGNORED
+    assert rows["labels"][learned].tolist() == [11, 12, 13, 0, 9]
+    assert rows["weights"][learned].tolist() == [1, 1, 1, 1, 10]
     assert rows["labels"][rows["answer_mask"]].tolist() == [13, 0]
 
 
@@ -75,12 +82,12 @@ def test_padded_rows_hold_one_joke_each_and_are_as_long_as_the_longest_that_fits
 
 def test_blocks_predict_only_what_is_to_be_learnt_with_its_weight() -> None:
     joke = EncodedJoke([0, 1, 2, 0], answer_start=2)
-    verdict = EncodedJoke([0, 3, 0, 9], answer_start=3, learnt_from=3, weight=10.0)
+    verdict = EncodedJoke([0, 3, 0, 9], answer_start=3, learned_from=3, weight=10.0)
     rows = block_rows([joke, verdict], block_size=3).tensors
     assert rows["input_ids"].tolist() == [[1, 2, 0], [3, 0, 9]]
     assert rows["labels"].tolist() == [[1, 2, 0], [IGNORED, IGNORED, 9]]
     assert rows["weights"].tolist() == [[1, 1, 1], [10, 10, 10]]
-    assert "weights" not in block_rows([joke, joke], block_size=3).tensors
+    assert block_rows([joke, joke], block_size=3).tensors["weights"].tolist() == [[1, 1, 1]] * 2
 
 
 def test_blocks_join_jokes_without_start_tokens_and_drop_the_remainder() -> None:
@@ -107,3 +114,81 @@ def test_a_packed_joke_costs_what_it_costs_alone(attention: str) -> None:
             ids = torch.tensor([joke.input_ids])
             alone += token_losses(model(input_ids=ids).logits, ids).sum()
     assert together.item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+STOCK = [
+    Joke("Why did the bicycle lie down?", "It was two tired."),
+    Joke("Why did the tandem stay in bed?", "It was two tired"),
+    Joke("Why did the scooter fall over?", "it was TWO tired!"),
+]
+OTHERS = [
+    Joke("Why was the broom late?", "It swept in."),
+    Joke("Why was the mop late?", "It swept in."),
+    Joke("What do you call a punctual owl?", "A night watch."),
+]
+FLAT = Joke("Why is a table?", "Because of the chairs.")
+
+
+@pytest.fixture(params=[True, False], ids=["punchline first", "question first"])
+def tokenizer(request: pytest.FixtureRequest) -> JokeTokenizer:
+    template: Template = replace(TEMPLATES["original"], punchline_first=request.param)
+    texts = [joke.question for joke in STOCK]
+    return open_base("new:tiny", template, texts, critic=True).joke_tokenizer
+
+
+def test_a_punchline_of_three_questions_is_a_stock_phrase() -> None:
+    assert stock_phrases([*STOCK, *OTHERS]) == {"it was two tired"}
+    assert stock_phrases(STOCK[:2]) == set()
+
+
+def test_one_question_asked_again_makes_no_stock_phrase() -> None:
+    again = [Joke(question, "It swept in.") for question in ("Why?", "why", "WHY?!", "What?")]
+    assert stock_phrases(again) == set()
+
+
+def test_every_joke_is_read_and_stock_phrases_are_read_backwards_too(
+    tokenizer: JokeTokenizer,
+) -> None:
+    jokes = [*STOCK, *OTHERS]
+    encoded = encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=1)
+    assert encoded[: len(jokes)] == [tokenizer.encode(joke) for joke in jokes]
+    backwards = [tokenizer.parse(one.input_ids) for one in encoded[len(jokes) :]]
+    assert backwards == (STOCK if tokenizer.template.punchline_first else [])
+
+
+def test_hints_are_nothing_a_start_or_a_topic_of_the_question_and_are_not_learned() -> None:
+    template = replace(TEMPLATES["original"], punchline_first=True)
+    jokes = [Joke(f"Why did clown number {n} juggle?", "It was two tired.") for n in range(90)]
+    tokenizer = open_base("new:tiny", template, [joke.question for joke in jokes]).joke_tokenizer
+    encoded = encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=1)[len(jokes) :]
+    kinds: Counter[str] = Counter()
+    for joke, one in zip(jokes, encoded, strict=True):
+        head = tokenizer.decode(one.input_ids).partition("<|answer|>")[0]
+        hint = head.removeprefix("<|question|>").strip()
+        start = tokenizer.encode_prompt(hint)
+        assert one.input_ids[: len(start)] == start
+        assert one.learned_from == (len(start) if hint else 1)
+        if not hint:
+            kinds["nothing"] += 1
+        elif joke.question.startswith(f"{hint} "):
+            kinds["start"] += 1
+        else:
+            assert hint in joke.question.lower().split("?")[0].split()
+            kinds["topic"] += 1
+    assert set(kinds) == {"nothing", "start", "topic"}
+    assert min(kinds.values()) > 15
+    assert encoded == encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=1)[90:]
+    assert encoded != encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=2)[90:]
+
+
+def test_of_a_rated_joke_the_verdict_alone_is_learned(tokenizer: JokeTokenizer) -> None:
+    rated = [(STOCK[0], True), (FLAT, False)]
+    encoded = encode_selection(tokenizer, Selection(OTHERS, 0, 0, rated), seed=1)
+    assert encoded[len(OTHERS) :] == [tokenizer.encode_verdict(*one) for one in rated]
+    rows = pack_jokes(encoded, 256, tokenizer.end_id)
+    labels, weights = rows.tensors["labels"], rows.tensors["weights"]
+    heavy = (weights > 1) & (labels != IGNORED)
+    verdicts = [tokenizer.encode_verdict(*one).input_ids[-1] for one in rated]
+    assert sorted(labels[heavy].tolist()) == sorted(verdicts)
+    told = int((labels != IGNORED).sum()) - len(rated)
+    assert told == sum(len(tokenizer.encode(joke)) - 1 for joke in OTHERS)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
+from joker.version import __version__
 
 pytestmark = [
     pytest.mark.integration,
@@ -23,7 +23,14 @@ pytestmark = [
 
 mlflow = pytest.importorskip("mlflow")
 
-from joker.training.tracking import LOCAL_STORE, Tracker  # noqa: E402
+from transformers.integrations import integration_utils  # noqa: E402
+
+from joker.core.errors import ConfigError, MissingPartError, StoppedError  # noqa: E402
+from joker.training import tracking  # noqa: E402
+from joker.training.config import TrainingConfig  # noqa: E402
+from joker.training.tracking import track  # noqa: E402
+
+CONFIG = TrainingConfig(base="new:tiny")
 
 
 def free_port() -> int:
@@ -34,7 +41,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -74,9 +81,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    wait_for_port(port, process)
-    yield f"http://127.0.0.1:{port}", kill
-    kill()
+    try:
+        wait_for_port(port, process)
+        yield f"http://127.0.0.1:{port}", kill
+    finally:
+        kill()
 
 
 def only_run(name: str) -> Any:
@@ -87,59 +96,122 @@ def only_run(name: str) -> Any:
 
 
 def test_a_run_is_recorded_in_sqlite_by_default(tiny_folder: ModelFolder) -> None:
-    with Tracker("first") as tracker:
-        tracker.log_params({"training": {"epochs": 3}})
-        tracker.log_metrics({"loss": 2.5}, step=10)
-        tracker.log_jokes([Joke("Why?", "Because.")])
-        tracker.register(tiny_folder, "newest")
+    with track("first", CONFIG):
+        tracking.log_params({"training": {"epochs": 3}})
+        tracking.log_metrics({"loss": 2.5}, step=10)
+        for step in (1, 2):
+            row = {"step": step, "question": "Why?", "answer": "Because."}
+            tracking.log_table([row], "sample_jokes.json")
+        tracking.log_data(Path("mlflow.db"), "jokes-training", "0" * 64, "training")
+        tracking.register(tiny_folder, "newest")
     assert Path("mlflow.db").is_file()
     run = only_run("first")
+    assert run.info.status == "FINISHED"
     assert run.data.params == {"training.epochs": "3"}
     assert run.data.metrics["loss"] == 2.5
-    loaded = mlflow.pyfunc.load_model("models:/joker@newest")
-    told = loaded.predict([{"prompt": "Why"}], params={"seed": 3})
-    assert set(told[0]) == {"question", "answer"}
-    assert told[0]["question"].startswith("Why")
+    assert run.data.tags["joker.base"] == "new:tiny"
+    assert run.data.tags["joker.version"] == __version__
+    (told,) = run.inputs.dataset_inputs
+    assert told.dataset.name == "jokes-training"
+    assert [(tag.key, tag.value) for tag in told.tags] == [("mlflow.data.context", "training")]
+    samples = mlflow.load_table("sample_jokes.json", run_ids=[run.info.run_id])
+    assert samples["step"].tolist() == [1, 2]
+
+
+def test_a_registered_model_takes_the_options_of_telling(tiny_folder: ModelFolder) -> None:
+    with track("registered", CONFIG):
+        tracking.register(tiny_folder, "options")
+    loaded = mlflow.pyfunc.load_model("models:/joker@options")
+    names = {option.name for option in loaded.metadata.get_params_schema().params}
+    assert names == {"seed", "candidates", "temperature", "top_k", "top_p", "max_new_tokens"}
+    greedy = {"temperature": 0.0, "candidates": 1}
+    told = [loaded.predict([{"prompt": "Why"}], {**greedy, "seed": seed}) for seed in (3, 4)]
+    assert told[0] == told[1]
+    assert told[0][0]["question"].startswith("Why")
 
 
 def test_a_run_inside_another_is_its_child() -> None:
-    with Tracker("parent"), Tracker("child"):
+    with track("parent", CONFIG), track("child", CONFIG):
         pass
     parent, child = only_run("parent"), only_run("child")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
-def test_an_unreachable_server_does_not_lose_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (KeyboardInterrupt(), "KILLED"),
+        (StoppedError("stopped after 3 of 9 steps"), "KILLED"),
+        (RuntimeError("a defect"), "FAILED"),
+    ],
+)
+def test_a_run_that_ends_early_says_whether_it_was_stopped_or_failed(
+    error: BaseException, status: str
+) -> None:
+    name = f"early-{type(error).__name__}"
+    with pytest.raises(type(error)), track(name, CONFIG):
+        raise error
+    assert only_run(name).info.status == status
+    assert mlflow.active_run() is None
+
+
+def test_an_unreachable_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with Tracker("stranded") as tracker:
-        tracker.log_metrics({"loss": 1.5}, step=1)
-    mlflow.set_tracking_uri(LOCAL_STORE)
-    assert only_run("stranded").data.metrics["loss"] == 1.5
+    with pytest.raises(ConfigError) as raised, track("stranded", CONFIG):
+        pytest.fail("the training began")
+    said = str(raised.value)
+    assert address in said
+    assert "MLFLOW_TRACKING_URI" in said
+    assert "--report-to none" in said
+    assert "\n" not in said
 
 
-def test_a_server_that_goes_away_does_not_lose_the_run(
-    server: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_goes_away_does_not_end_the_training(
+    server: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_folder: ModelFolder,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     address, kill = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with Tracker("outer") as parent, Tracker("inner") as child:
-        parent.log_params({"layouts": 3})
-        child.log_metrics({"loss": 2.0}, step=1)
+    with track("outer", CONFIG), track("inner", CONFIG):
+        tracking.log_metrics({"loss": 2.0}, step=1)
         kill()
-        child.log_metrics({"loss": 1.0}, step=2)
-    mlflow.set_tracking_uri(LOCAL_STORE)
-    run = only_run("inner")
-    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
-    assert [(entry.step, entry.value) for entry in history] == [(1, 2.0), (2, 1.0)]
-    assert run.data.tags["mlflow.parentRunId"] == only_run("outer").info.run_id
-    assert only_run("outer").data.params == {"layouts": "3"}
+        tracking.log_metrics({"loss": 1.0}, step=2)
+        tracking.register(tiny_folder, "lost")
+    assert caplog.text.count("MLflow failed, the training goes on") == 4
+    assert mlflow.active_run() is None
+
+
+def test_without_mlflow_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with track("silent", TrainingConfig(report_to="none")):
+        assert mlflow.active_run() is None
+        tracking.log_metrics({"loss": 2.0}, step=1)
+
+
+def test_report_to_names_transformers_own_callbacks(tmp_path: Path) -> None:
+    kinds = [type(each).__name__ for each in tracking.reporters(CONFIG, tmp_path)]
+    assert kinds == ["MLflowCallback"]
+    assert tracking.reporters(TrainingConfig(report_to="none"), tmp_path) == []
+    with pytest.raises(ConfigError, match="'report_to' is 'mlflow, tensorbord'"):
+        tracking.reporters(TrainingConfig(report_to="mlflow, tensorbord"), tmp_path)
+
+
+def test_a_reporter_without_its_package_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
+    with pytest.raises(MissingPartError, match="wandb"):
+        tracking.reporters(TrainingConfig(report_to="wandb"), tmp_path)
 
 
 def test_a_registered_model_is_served(tiny_folder: ModelFolder) -> None:
-    with Tracker("served") as tracker:
-        tracker.register(tiny_folder, "served")
+    with track("served", CONFIG):
+        tracking.register(tiny_folder, "served")
     port = free_port()
     store = mlflow.MlflowClient().get_model_version_by_alias("joker", "served").source
     folder = Path(mlflow.artifacts.download_artifacts(store)).resolve()

@@ -1,5 +1,6 @@
 import importlib
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,12 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from joker.core.joke import Joke
+from joker.core.template import TEMPLATES
 from joker.core.tokenizer import EncodedJoke
+from joker.evaluation.likelihood_metrics import likelihood_metrics
 from joker.training import trainer
+from joker.training.base_model import open_base
 from joker.training.packing import IGNORED, block_rows, pad_jokes
 from joker.training.trainer import JokeTrainer, joke_rows, token_losses, token_losses_at_once
 
@@ -121,7 +126,26 @@ def test_twice_the_weight_is_twice_the_loss(packing: str, tmp_path: Path) -> Non
     heavy = [replace(joke, weight=2.0) for joke in JOKES]
     rows = block_rows(heavy, 8) if packing == "blocks" else pad_jokes(heavy, 32, 0)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
-    joke_trainer = JokeTrainer(autocast=torch.float32, model=model, args=arguments)
+    base = replace(open_base("new:tiny", TEMPLATES["original"], ["Why?"]), model=model)
+    joke_trainer = JokeTrainer(base, rows, [], torch.float32, arguments)
     loss = joke_trainer.compute_loss(model, rows.tensors).item()
     predicted = int((rows.tensors["labels"][:, 1:] != IGNORED).sum())
     assert loss == pytest.approx(2 * loss_of_rows(model, rows.tensors) / predicted, rel=1e-5)
+
+
+def test_an_evaluation_measures_bits_per_byte_as_the_test_does(tmp_path: Path) -> None:
+    jokes = [
+        Joke(f"Why did the {thing} leave the shed?", f"It was no {thing} any more.")
+        for thing in ("ladder", "bucket", "old garden hose")
+    ]
+    too_long = Joke("Why?", ("Because. " * 200).strip())
+    base = open_base("new:tiny", TEMPLATES["original"], [joke.question for joke in jokes])
+    rows = pad_jokes([base.joke_tokenizer.encode(joke) for joke in jokes], 128, 0)
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    joke_trainer = JokeTrainer(base, rows, [*jokes, too_long], torch.float32, arguments)
+    found = joke_trainer.evaluate()
+    expected = likelihood_metrics(base.model, base.joke_tokenizer, jokes, seed=1, retrieval_limit=0)
+    assert found["eval_bits_per_byte"] == pytest.approx(expected.bits_per_byte.value, rel=1e-6)
+    assert found["eval_loss"] == pytest.approx(math.log(expected.perplexity.value), rel=1e-6)
+    (report,) = joke_trainer.state.log_history
+    assert report["eval_loss"] == found["eval_loss"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
@@ -30,10 +30,11 @@ from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.core.template import Template
 from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from joker.engines.weights import is_gguf, read_causal_lm, silent_transformers
-from joker.training.gguf_file import read_gguf_tokenizer
-from joker.training.vocabulary import shrink_vocabulary
-
-END_OF_TEXT = "<|endoftext|>"
+from joker.training.vocabulary import (
+    read_gguf_tokenizer,
+    shrink_vocabulary,
+    train_tokenizer,
+)
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 1024, "n_positions": 128},
@@ -96,7 +97,7 @@ def open_base(
     else:
         tokenizer, model = _load(name)
         if vocabulary_size is not None and vocabulary_size < len(tokenizer):
-            own = _added_tokens(template, critic)  # a base of ours has learnt them
+            own = _added_tokens(template, critic)  # a base of ours has learned them
             tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size, keep=own)
     added = [
         AddedToken(token, special=True, normalized=False)
@@ -123,31 +124,6 @@ def open_base(
     model.generation_config = GenerationConfig.from_model_config(model.config)
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
     return Base(model, tokenizer, joke_tokenizer, int(limit))
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer in the manner of GPT-2's.
-
-    Args:
-        texts: What it learns its merges from.
-        vocabulary_size: Most entries, the 256 bytes and the end-of-text token included.
-    """
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        clean_up_tokenization_spaces=False,
-    )
 
 
 def earlier_trainings(base: str) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
-"""What happens beside a training step: progress, stopping by signal, whole checkpoints."""
+"""What happens beside a training step: progress, evaluations, stopping, whole checkpoints."""
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from joker.core.joke import Joke
+
 _COMPLETE = "complete"
+
+_EVALUATIONS = 20
+"""Most evaluations of a training."""
+_EVALUATION_SHARE = 0.05
+"""Share of a training's arithmetic that evaluations take at most, and of its time beyond which only
+the last one tells sample jokes."""
+_FORWARD = 1 / 3
+"""What reading a token costs of learning from it, which also goes backward through the model."""
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -98,22 +110,46 @@ class SignalCallback(TrainerCallback):
         self.restore()
 
 
+def evaluation_interval(steps: int, tokens_per_step: float, validation_tokens: int) -> int:
+    """Return after how many optimizer steps the next evaluation is due.
+
+    Args:
+        steps: Optimizer steps of the training.
+        tokens_per_step: Tokens that a step learns from.
+        validation_tokens: Tokens that an evaluation reads.
+    """
+    cost_in_steps = validation_tokens * _FORWARD / tokens_per_step
+    return max(1, math.ceil(steps / _EVALUATIONS), math.ceil(cost_in_steps / _EVALUATION_SHARE))
+
+
 class ProgressCallback(TrainerCallback):
-    """Shows loss, answer loss, tokens per second and time left on standard error.
+    """Shows losses, speed and time left on standard error, and asks for evaluations.
 
     On a terminal it draws a bar; into a log file it writes a line for every twentieth of the way.
 
     Args:
         tokens_per_step: Mean number of tokens read in one optimizer step, padding left out, all
             processes together.
+        validation_tokens: Tokens that an evaluation reads.
+        sample: Tells sample jokes after an evaluation, given the step.
 
     Attributes:
-        tokens_per_second: Speed since the first step, which compiling and warming up slow down.
+        tokens_per_second: Speed since the first step, which compiling and warming up slow down;
+            the time for evaluations does not count.
+        evaluation_share: Share of the time since the training began that evaluations took.
     """
 
-    def __init__(self, tokens_per_step: float) -> None:
+    def __init__(
+        self,
+        tokens_per_step: float,
+        validation_tokens: int,
+        sample: Callable[[int], Sequence[Joke]],
+    ) -> None:
         self._tokens_per_step = tokens_per_step
+        self._validation_tokens = validation_tokens
+        self._sample = sample
         self.tokens_per_second = 0.0
+        self.evaluation_share = 0.0
         self._losses = ""
         self._progress = Progress(
             TextColumn("training"),
@@ -125,12 +161,19 @@ class ProgressCallback(TrainerCallback):
             disable=not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("training", note="")
+        self._interval = 1
+        self._begun = self._evaluation_begun = time.monotonic()
+        self._evaluation_seconds = 0.0
         self._first: tuple[float, int] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Show the bar, at the step a resumed run begins with."""
+        self._begun = time.monotonic()
+        self._interval = evaluation_interval(
+            state.max_steps, self._tokens_per_step, self._validation_tokens
+        )
         if state.is_world_process_zero:
             self._progress.update(self._task, total=state.max_steps, completed=state.global_step)
             self._progress.start()
@@ -152,19 +195,44 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the bar."""
+        """Move the bar, and ask for an evaluation at regular steps and at the last one."""
         now = time.monotonic()
-        since, first = self._first = self._first or (now, state.global_step)
+        worked = now - self._evaluation_seconds
+        self.evaluation_share = self._evaluation_seconds / max(now - self._begun, 1e-9)
+        since, first = self._first = self._first or (worked, state.global_step)
         steps = state.global_step - first
-        self.tokens_per_second = steps * self._tokens_per_step / max(now - since, 1e-9)
+        self.tokens_per_second = steps * self._tokens_per_step / max(worked - since, 1e-9)
         note = f"{self._losses} {self.tokens_per_second:,.0f} tokens/s"
         self._progress.update(self._task, completed=state.global_step, note=note.strip())
-        written = state.global_step == state.max_steps or (
-            state.global_step % max(1, state.max_steps // 20) == 0
-        )
+        last = state.global_step == state.max_steps
+        written = last or state.global_step % max(1, state.max_steps // 20) == 0
         if written and state.is_world_process_zero and not self._progress.console.is_terminal:
             self._progress.refresh()
             self._progress.console.print(self._progress.get_renderable())
+        control.should_evaluate = last or state.global_step % self._interval == 0
+        self._evaluation_begun = now
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **results: Any,
+    ) -> None:
+        """Show what an evaluation measured, with sample jokes."""
+        if state.is_world_process_zero:
+            bits = results["metrics"]["eval_bits_per_byte"]
+            say = self._progress.console.print
+            say(f"step {state.global_step}: {bits:.3f} bits per byte on validation jokes")
+            last = state.global_step == state.max_steps
+            affordable = last or self.evaluation_share <= _EVALUATION_SHARE
+            # A training that diverged has no probabilities to draw from.
+            told = affordable and math.isfinite(bits)
+            for joke in self._sample(state.global_step) if told else ():
+                say(f"  {joke.question} {joke.answer}", markup=False, highlight=False)
+        now = time.monotonic()
+        self._evaluation_seconds += now - self._evaluation_begun
+        self.evaluation_share = self._evaluation_seconds / (now - self._begun)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -1,6 +1,6 @@
-"""Comparing templates: one base, one budget, one model each, the best by bits per byte.
+"""Comparing templates: one model for each, same base and settings, the best on validation jokes.
 
-One parent run in MLflow holds the table and the plot, with a child run for each template.
+A parent run in MLflow has the table and the plot, and a child run for each template.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from joker.core.errors import InputError
 from joker.core.model_folder import ModelFolder
 from joker.core.template import MarkerKind, Template, load_template
 from joker.data.prepared import PreparedData
-from joker.training import plots
+from joker.training import tracking
 from joker.training.config import TrainingConfig
 from joker.training.finetune import finetune
 from joker.training.hardware import quiet_libraries
 from joker.training.run_state import CHECKPOINTS
-from joker.training.tracking import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Comparison:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Each template's figures on the test split."""
+        """Each template's metrics, those on validation jokes among them."""
         return {label: folder.manifest.metrics for label, folder in self.folders.items()}
 
 
@@ -73,18 +72,26 @@ def compare(
     """
     quiet_libraries()
     folders: dict[str, ModelFolder] = {}
-    with Tracker(f"compare-{out.name}") as tracker:
-        tracker.log_params({"training": config.to_dict(), "templates": len(templates)})
+    with tracking.track(f"compare-{out.name}", config):
+        tracking.log_params({"training": config.to_dict(), "templates": len(templates)})
         for name, template in templates:
             chosen = replace(config, template=name, markers=template.markers)
             torch.compiler.reset()
             folders[template.label] = _train_or_reuse(data, out / template.label, chosen)
         result = Comparison(folders, winner=min(folders, key=lambda f: _bits_per_byte(folders[f])))
         for label, metrics in result.metrics.items():
-            tracker.log_metrics({f"{label}.{key}": value for key, value in metrics.items()})
-        tracker.log_file(plots.comparison(result.metrics, out / "comparison.png"))
-        tracker.log_params({"winner": result.winner})
-        tracker.register(folders[result.winner], "champion")
+            tracking.log_metrics({f"{label}.{key}": value for key, value in metrics.items()})
+        columns = sorted(set().union(*result.metrics.values()))
+        tracking.log_table(
+            [
+                {"template": label, **{name: metrics.get(name) for name in columns}}
+                for label, metrics in result.metrics.items()
+            ],
+            "comparison.json",
+        )
+        tracking.log_file(tracking.comparison_plot(result.metrics, out / "comparison.png"))
+        tracking.log_params({"winner": result.winner})
+        tracking.register(folders[result.winner], "champion")
     return result
 
 
@@ -102,4 +109,10 @@ def _train_or_reuse(data: PreparedData, out: Path, config: TrainingConfig) -> Mo
 
 
 def _bits_per_byte(folder: ModelFolder) -> float:
-    return folder.manifest.metrics["bits_per_byte"]
+    """Return bits per byte on validation jokes: the test split picks no winner."""
+    try:
+        return folder.manifest.metrics["validation_bits_per_byte"]
+    except KeyError:
+        raise InputError(
+            f"{folder.path} was not measured on validation jokes: remove it, and compare again"
+        ) from None

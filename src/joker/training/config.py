@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
-from joker.core.config import make_config, option
+from pydantic import Field
+
 from joker.core.errors import ConfigError
+from joker.core.record import Seed, make_record, read_config_file, record
 from joker.core.template import DEFAULT_TEMPLATE, MarkerKind
 
 Recipe = Literal["joker", "original"]
@@ -18,84 +21,120 @@ Schedule = Literal["linear", "cosine", "constant"]
 Weights = Literal["float32", "float16"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(ConfigError)
 class TrainingConfig:
     """A training run's settings; ``base`` decides the learning rate where none is given."""
 
-    recipe: Recipe = option("joker", "Whose settings to start from: ours or the original system's.")
-    base: str = option(
-        "distilgpt2", "Hub name, folder, GGUF file, or new:SIZE (tiny, small, distil, gpt2)."
+    recipe: Recipe = Field(
+        default="joker",
+        description="Preset to start from: ours or the original system's.",
     )
-    template: str = option(DEFAULT_TEMPLATE, "Template: original, separator, words, or a file.")
-    markers: MarkerKind | None = option(None, "Markers as added special tokens or plain text.")
-    safe: bool = option(False, "Leave out training jokes that moderation flags as offensive.")
-    dedup: bool = option(False, "Train on one joke of each cluster of near-duplicates.")
-    min_score: int = option(0, "Leave out clusters in which no post has so many points.")
-    extra: str | None = option(
-        None,
-        "CSV or JSONL file of more jokes to train on; near-duplicates of test jokes are left out.",
+    base: str = Field(
+        default="distilgpt2",
+        description="Hub name, folder, GGUF file, or new:SIZE (tiny, small, distil, gpt2).",
     )
-    punchline_first: bool = option(
-        False, "Also learn from the punchline to the question, and invent jokes that way."
+    template: str = Field(
+        default=DEFAULT_TEMPLATE, description="Template: original, separator, words, or a file."
     )
-    preferences: str | None = option(
-        None,
-        "CSV or JSONL file of rated jokes (question, answer, score): a critic learns all of them, "
-        "and those from score 2 on are read as jokes.",
+    markers: MarkerKind | None = Field(
+        default=None,
+        description="Markers as special tokens or plain text; by default the template's own.",
     )
-    vocabulary_size: int | None = option(
-        None, "Entries of the base's vocabulary to keep, those that the jokes use most."
+    safe: bool = Field(
+        default=False, description="Leave out training jokes that moderation flags as offensive."
     )
-    freeze_layers: int = option(0, "Blocks at the bottom of the base that stay as they are.")
-    epochs: float = option(3.0, "Passes over the training jokes.")
-    max_steps: int = option(0, "Stop after so many optimizer steps; 0 goes by epochs.")
-    learning_rate: float | None = option(None, "Peak learning rate of AdamW.")
-    weight_decay: float = option(0.01, "Weight decay of AdamW.")
-    beta2: float = option(0.99, "Second-moment decay of AdamW.")
-    dropout: float | None = option(None, "Dropout; by default the base's own, 0 from scratch.")
-    warmup: float = option(0.05, "Share of the steps in which the learning rate rises.")
-    schedule: Schedule = option("cosine", "How the learning rate falls afterwards.")
-    batch_size: int = option(8, "Rows per device in one forward pass.")
-    gradient_accumulation_steps: int = option(4, "Forward passes per optimizer step.")
-    block_size: int = option(128, "Tokens per row.")
-    packing: Packing = option("jokes", "Rows of whole jokes apart, or blocks cut across jokes.")
-    precision: Precision = option("auto", "Number format of matrix products.")
-    compile: Compile = option("auto", "Compile the model: auto does so where it pays.")
-    weights: Weights = option("float32", "Number format of the weights in the model folder.")
-    checkpoint_minutes: float = option(10.0, "Minutes between checkpoints.")
-    test_limit: int = option(2000, "Most test jokes measured on at the end.")
-    seed: int = option(1, "Seed of initial weights, order and dropout.")
+    dedup: bool = Field(
+        default=False, description="Train on only one joke of each cluster of near-duplicates."
+    )
+    min_score: int = Field(
+        default=0, ge=0, description="Leave out clusters in which no post has at least this score."
+    )
+    extra_jokes: str | None = Field(
+        default=None,
+        description="CSV or JSONL file of more jokes to train on; near-duplicates of test jokes "
+        "are left out.",
+    )
+    punchline_first: bool = Field(
+        default=False,
+        description="Also learn from the punchline to the question, and generate jokes that way.",
+    )
+    preferences: str | None = Field(
+        default=None,
+        description="CSV or JSONL file of rated jokes (question, answer, score): a critic learns "
+        "from all of them, and those with a score of 2 or more are added to the training jokes.",
+    )
+    vocabulary_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of the base's vocabulary entries to keep: those that the jokes use "
+        "most.",
+    )
+    freeze_layers: int = Field(
+        default=0, ge=0, description="Number of the base's lowest blocks that are not trained."
+    )
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the training jokes.")
+    max_steps: int = Field(
+        default=0,
+        ge=0,
+        description="Number of optimizer steps; 0 trains for the epochs.",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Peak learning rate; by default 2e-4, from scratch 1e-3.",
+    )
+    weight_decay: float = Field(default=0.01, description="Weight decay of AdamW.")
+    beta2: float = Field(default=0.99, gt=0, lt=1, description="Second-moment decay of AdamW.")
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="Dropout; by default the base's own, 0 from scratch."
+    )
+    warmup: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Fraction of the steps with a rising learning rate.",
+    )
+    schedule: Schedule = Field(
+        default="cosine", description="How the learning rate falls after that."
+    )
+    batch_size: int = Field(default=8, gt=0, description="Rows per device in one forward pass.")
+    gradient_accumulation_steps: int = Field(
+        default=4, gt=0, description="Forward passes per optimizer step."
+    )
+    block_size: int = Field(default=128, ge=8, description="Tokens per row.")
+    packing: Packing = Field(
+        default="jokes",
+        description="Rows of whole jokes kept apart, or blocks cut across jokes.",
+    )
+    precision: Precision = Field(default="auto", description="Number format of matrix products.")
+    compile: Compile = Field(
+        default="auto", description="Compile the model; auto compiles where it saves time."
+    )
+    weights: Weights = Field(
+        default="float32", description="Number format of the weights in the model folder."
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0, ge=0, description="Minutes between checkpoints."
+    )
+    test_limit: int = Field(
+        default=2000, ge=1, description="Maximum number of test jokes to measure on at the end."
+    )
+    validation_limit: int = Field(
+        default=500,
+        ge=1,
+        description="Maximum number of training jokes to set aside and measure on while training; "
+        "at most one in twenty is.",
+    )
+    report_to: str = Field(
+        default="mlflow",
+        description="Where metrics go while training, comma-separated: mlflow, tensorboard, wandb.",
+    )
+    seed: Seed = Field(default=1, description="Seed of the initial weights, the order and dropout.")
 
     def __post_init__(self) -> None:
-        least = {
-            "epochs": 0,
-            "max_steps": -1,
-            "batch_size": 0,
-            "gradient_accumulation_steps": 0,
-            "block_size": 7,
-            "test_limit": 0,
-            "min_score": -1,
-            "freeze_layers": -1,
-        }
-        for name, bound in least.items():
-            if not getattr(self, name) > bound:
-                raise ConfigError(f"setting {name!r} must be above {bound}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise ConfigError("setting 'learning_rate' must lie between 0 and 1")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError("setting 'warmup' must be a share from 0 to below 1")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ConfigError("setting 'dropout' must be a share from 0 to below 1")
         if self.preferences and self.packing == "blocks":
-            raise ConfigError(
-                "setting 'preferences' needs packing 'jokes': a block has no verdicts"
-            )
-        if not 0 < self.beta2 < 1:
-            raise ConfigError("setting 'beta2' must lie between 0 and 1")
-        if self.checkpoint_minutes < 0:
-            raise ConfigError("setting 'checkpoint_minutes' must not be negative")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError("setting 'seed' must lie between 0 and 4294967295")
+            raise ValueError("setting 'preferences' needs packing 'jokes': a block has no verdicts")
 
     @property
     def peak_learning_rate(self) -> float:
@@ -111,8 +150,14 @@ class TrainingConfig:
             return 0.0
         return self.dropout
 
+    @property
+    def reports(self) -> list[str]:
+        """The names in ``report_to``; ``none`` is no name."""
+        names = (name.strip() for name in self.report_to.split(","))
+        return [name for name in names if name not in ("", "none")]
+
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings, the learning rate resolved."""
+        """Return all settings, with the learning rate resolved."""
         return {**asdict(self), "learning_rate": self.peak_learning_rate}
 
 
@@ -136,7 +181,14 @@ ORIGINAL: dict[str, Any] = {
 tokens across jokes, its markers plain text."""
 
 
-def training_config(*layers: Mapping[str, Any]) -> TrainingConfig:
-    """Return a recipe's settings with values from a file and the command line laid over it."""
-    recipe = next((layer["recipe"] for layer in reversed(layers) if "recipe" in layer), "joker")
-    return make_config(TrainingConfig, ORIGINAL if recipe == "original" else {}, *layers)
+def training_config(given: Mapping[str, Any], file: Path | None = None) -> TrainingConfig:
+    """Return a recipe's settings, overridden by a file's, overridden by those given.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a setting is unknown or its value not allowed.
+    """
+    fields = read_config_file(file) if file else {}
+    if file:
+        make_record(TrainingConfig, fields, file)  # so that an error names the file
+    fields |= given
+    return TrainingConfig(**(ORIGINAL if fields.get("recipe") == "original" else {}) | fields)

@@ -1,8 +1,7 @@
-"""Export: a compressed OpenVINO graph beside a model folder's weights, for serving without PyTorch.
+"""What makes a model folder fit for others: its card, an OpenVINO graph, and a place on the hub.
 
-``joker export`` calls it, and so may training when it is done. The graph is made by
-optimum-intel in a folder beside its place, compared with PyTorch on a few jokes, and
-only then moved to ``openvino/``, so a folder never holds half a graph or a wrong one.
+The graph is made by optimum-intel in a folder beside its place, compared with PyTorch on a few
+jokes, and only then moved to ``openvino/``, so a folder never holds half a graph or a wrong one.
 """
 
 from __future__ import annotations
@@ -12,20 +11,24 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from joker.core.errors import MissingPartError, ModelFolderError
+from joker.core.errors import InputError, MissingPartError, ModelFolderError
 from joker.core.joke import Joke
-from joker.core.model_folder import OPENVINO, ModelFolder
+from joker.core.model_folder import CARD, OPENVINO, Manifest, ModelFolder
 from joker.engines.protocol import load_tokenizer
-from joker.engines.weights import load_causal_lm
+from joker.engines.weights import is_gguf, load_causal_lm
 
 MAX_MEAN_KL = 0.02
 """Nats per token by which an int8 graph may differ from its weights. Rounding to 8 bits cost a
@@ -36,6 +39,15 @@ MAX_INT4_MEAN_KL = 0.2
 _INT4_GROUP = 64
 """Weights that share a scale. Half as many cost 0.04 bytes a weight more."""
 _CALIBRATION_JOKES = 128
+
+_CARD_METRICS = ("bits_per_byte", "answer_bits_per_byte", "punchline_retrieval_accuracy")
+_LICENSES = {
+    "distilgpt2": "apache-2.0",
+    "gpt2": "mit",
+    "SmolLM2-135M": "apache-2.0",
+    "SmolLM2-135M-Instruct": "apache-2.0",
+}
+"""Licences of well-known bases, which their fine-tuned weights have too."""
 
 _HUGGING_FACE_FILES = (
     "config.json",
@@ -106,6 +118,94 @@ def export_openvino(
     except OSError as error:
         raise ModelFolderError(f"cannot write {folder.openvino}: {error.strerror}") from error
     return check
+
+
+def write_card(path: Path, manifest: Manifest) -> None:
+    """Write a model card in the hub's format into a model folder."""
+    training, data, template = manifest.training, manifest.data, manifest.template
+    example = template.render_prompt("Why").removesuffix("Why")
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
+    settings = "\n".join(
+        f"| {name} | {value} |" for name, value in training.items() if not isinstance(value, dict)
+    )
+    card = ModelCard(
+        f"""---
+{_card_data(manifest).to_yaml()}
+---
+
+# A joker
+
+A causal language model that generates question-and-answer jokes. It started from
+`{manifest.base_model}` and was trained with GPT-2 the Joker.
+
+## Use
+
+`joker tell "Why do cats" --model FOLDER`, or as any causal LM: a joke begins with
+`{example.strip()}`, followed by the question, and the answer follows
+`{template.answer_marker}` (template `{template.label}`).
+
+## Data
+
+{data.get("train_jokes", 0):,} training and {data.get("test_jokes", 0):,} test jokes, split by
+{data.get("split", "?")} with seed {data.get("seed", "?")}; fingerprint
+`{data.get("fingerprint", "?")}`. {_left_out(training)}
+
+## Metrics
+
+On the test split, except for `validation_bits_per_byte` and the last three, which are about the
+training itself.
+
+| metric | value |
+|---|---|
+{metrics}
+
+Bits per byte are comparable across templates, tokenizers and models; the legacy perplexity
+is not.
+
+## Training
+
+| setting | value |
+|---|---|
+{settings}
+
+## Limits
+
+{_size(training)}Trained on what people posted, it can be offensive or wrong, or repeat
+its training data. It does not understand what it says.
+"""
+    )
+    card.save(path / CARD)
+
+
+def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> str:
+    """Upload a model folder to the Hugging Face hub and return its address there.
+
+    Args:
+        folder: The model folder; its card becomes the model's page.
+        repo_id: ``USER/NAME``; the repository is made if there is none.
+        private: Make it visible to its owner only; one that is there stays as it is.
+
+    Raises:
+        InputError: If the hub cannot be reached, refuses, or needs a login.
+    """
+    api = HfApi(library_name="gpt2-the-joker")
+    try:
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=address.repo_id,
+            folder_path=folder.path,
+            commit_message="Upload a model folder of GPT-2 the Joker",
+            ignore_patterns=["checkpoints/**", "runs/**"],
+        )
+    except HFValidationError as error:
+        raise InputError(f"{repo_id!r} is no repository name: give USER/NAME") from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"cannot push to {repo_id} on {api.endpoint}: {reason} (log in with 'hf auth login' or "
+            "set HF_TOKEN to a token that may write there)"
+        ) from error
+    return str(address)
 
 
 def _convert(folder: ModelFolder, floats: Path) -> None:
@@ -183,7 +283,7 @@ def _compare(folder: ModelFolder, model: Any, graph: Path) -> ExportCheck:
     tokenizer = load_tokenizer(folder, graph)
     kl, same = [], []
     with _silence(), torch.inference_mode():
-        # As the OpenVINO engine runs it.
+        # The graph is judged here, without the rounding that a faster mode adds as it runs.
         exported = OVModelForCausalLM.from_pretrained(
             graph, ov_config={"EXECUTION_MODE_HINT": "ACCURACY"}
         )
@@ -216,3 +316,64 @@ def _silence() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _card_data(manifest: Manifest) -> ModelCardData:
+    """Return the card's header: what the hub shows and searches."""
+    base = _hub_base(manifest)
+    split = f"held-out jokes, split by {manifest.data.get('split', '?')}"
+    return ModelCardData(
+        language="en",
+        license=_LICENSES.get((base or "").rpartition("/")[2], "unknown"),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["jokes", "humor"],
+        base_model=base,
+        model_name="A joker",
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type="jokes",
+                dataset_name=split,
+                metric_type=name,
+                metric_value=round(manifest.metrics[name], 4),
+            )
+            for name in _CARD_METRICS
+            if name in manifest.metrics
+        ]
+        or None,
+    )
+
+
+def _hub_base(manifest: Manifest) -> str | None:
+    """Return the hub's name of the model that the first training started from, if it has one."""
+    bases = [each.get("base", "") for each in manifest.earlier[:1]]
+    name = str([*bases, manifest.base_model][0])
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return None if is_gguf(name) or Path(name).exists() else name
+
+
+def _left_out(training: Mapping[str, Any]) -> str:
+    """Return sentences on the jokes that were left out of training or added to it."""
+    said = []
+    if training.get("safe"):
+        flagged = training.get("jokes_flagged", 0)
+        said.append(
+            f"Moderation flagged {flagged:,} training jokes as offensive; they were left out."
+        )
+    else:
+        said.append("No jokes were left out of training for being offensive.")
+    if leaked := training.get("jokes_leaked"):
+        said.append(f"{leaked:,} extra jokes were near-duplicates of test jokes and left out.")
+    if rated := training.get("jokes_rated"):
+        said.append(f"A critic learned from {rated:,} rated jokes.")
+    return "\n".join(said)
+
+
+def _size(training: Mapping[str, Any]) -> str:
+    if "parameters" not in training:
+        return ""
+    return f"The model has {training['parameters'] / 1e6:.1f} million parameters.\n"

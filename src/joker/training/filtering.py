@@ -1,7 +1,9 @@
-"""The selection: which jokes a fine-tune reads."""
+"""The selection: which jokes a model is trained on."""
 
 from __future__ import annotations
 
+import math
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +25,13 @@ WORKS_FROM = 2
 
 
 class Selection(NamedTuple):
-    """What a fine-tune reads.
+    """What a model is trained on.
 
     Attributes:
         jokes: The jokes.
         flagged: How many moderation took out as offensive.
-        leaked: How many extra or rated jokes were near-duplicates of test jokes, and so left out.
+        leaked: How many extra or rated jokes were left out as near-duplicates of jokes that are
+            measured on.
         rated: Jokes and whether they work.
     """
 
@@ -38,21 +41,54 @@ class Selection(NamedTuple):
     rated: list[tuple[Joke, bool]]
 
 
-def select_jokes(data: PreparedData, config: TrainingConfig) -> Selection:
+def validation_jokes(data: PreparedData, limit: int) -> list[PreparedJoke]:
+    """Draw jokes from the training split to measure on while training: one in twenty, or ``limit``.
+
+    They make up whole clusters of near-duplicates, so that none of them is known from training.
+    They depend on the prepared folder alone: a model trained in several steps has read none.
+
+    Raises:
+        DataError: If the training split is one cluster.
+    """
+    clusters: defaultdict[int, list[PreparedJoke]] = defaultdict(list)
+    train = data.jokes("train")
+    for one in train:
+        clusters[one.cluster].append(one)
+    if len(clusters) < 2:
+        raise DataError("the training split needs two different jokes or more; prepare more jokes")
+    order = list(clusters)
+    random.Random(data.manifest.seed).shuffle(order)
+    wanted = min(limit, math.ceil(len(train) / 20))
+    drawn: list[PreparedJoke] = []
+    for cluster in order:
+        if len(drawn) + len(clusters[cluster]) <= wanted:
+            drawn += clusters[cluster]
+    return drawn or min(clusters.values(), key=len)
+
+
+def select_jokes(
+    data: PreparedData, config: TrainingConfig, validation: Sequence[PreparedJoke] = ()
+) -> Selection:
     """Return the training jokes and the extra ones that the configuration leaves.
+
+    Args:
+        data: The prepared folder.
+        config: Decides which jokes are left out and which are added.
+        validation: Jokes of the training split that are not read; nor are their near-duplicates.
 
     Raises:
         DataError: If the extra jokes cannot be read.
     """
-    every = data.jokes("train")
+    aside = {one.cluster for one in validation}
+    every = [one for one in data.jokes("train") if one.cluster not in aside]
     chosen = _popular(every, config.min_score) if config.min_score else every
     if config.dedup:
         firsts = {one.cluster: one for one in reversed(chosen)}
         chosen = [one for one in chosen if one is firsts[one.cluster]]
-    extra = read_jokes(Path(config.extra)) if config.extra else []
+    extra = read_jokes(Path(config.extra_jokes)) if config.extra_jokes else []
     rated = read_jokes(Path(config.preferences)) if config.preferences else []
-    test = [one.joke for one in data.jokes("test")]
-    extra_apart, rated_apart = _apart(extra, test), _apart(rated, test)
+    measured = [one.joke for one in (*data.jokes("test"), *validation)]
+    extra_apart, rated_apart = _apart(extra, measured), _apart(rated, measured)
     verdicts = [(joke, (score or 0) >= WORKS_FROM) for joke, score in rated_apart]
     jokes = list(
         dict.fromkeys(
@@ -98,11 +134,12 @@ def _popular(jokes: Sequence[PreparedJoke], least: int) -> list[PreparedJoke]:
 
 
 def _apart(
-    scored: Sequence[tuple[Joke, int | None]], test: Sequence[Joke]
+    scored: Sequence[tuple[Joke, int | None]], measured: Sequence[Joke]
 ) -> list[tuple[Joke, int | None]]:
-    """Return the jokes that are no near-duplicates of test jokes."""
+    """Return the jokes that are no near-duplicates of jokes that are measured on."""
     if not scored:
         return []
-    tested = np.arange(len(scored) + len(test)) >= len(scored)
-    near = find_near_duplicates([*(joke for joke, _ in scored), *test]).near_duplicate_in(tested)
+    others = np.arange(len(scored) + len(measured)) >= len(scored)
+    jokes = [*(joke for joke, _ in scored), *measured]
+    near = find_near_duplicates(jokes).near_duplicate_in(others)
     return [one for one, known in zip(scored, near, strict=False) if not known]

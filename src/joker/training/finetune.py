@@ -1,25 +1,39 @@
 """Fine-tuning: a prepared folder and a configuration in, a model folder out.
 
-Puts a base, packed rows, the Trainer, callbacks, metrics and MLflow together. What a run
-is, and how one is taken up again, stands in `joker.training.run_state`.
+Puts a base, packed rows, the Trainer, callbacks, metrics and MLflow together, and writes the
+folder. What a run is, and how one is taken up again, stands in `joker.training.run_state`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, set_seed
+from transformers import set_seed
 
 from joker.core.errors import ConfigError, StoppedError
-from joker.core.model_folder import ModelFolder
+from joker.core.fingerprints import Fingerprints
+from joker.core.joke import Joke
+from joker.core.model_folder import Manifest, ModelFolder, write_manifest
+from joker.core.sampling import Sampling
 from joker.data.prepared import PreparedData
-from joker.engines import engine_for_model
-from joker.evaluation.text_metrics import first_tries
-from joker.training import plots
-from joker.training.base_model import Base, fingerprints_with, freeze_layers, open_base, set_dropout
+from joker.engines.weights import without_dropout
+from joker.evaluation.held_out import HeldOut
+from joker.evaluation.likelihood_metrics import likelihood_metrics
+from joker.training import tracking
+from joker.training.base_model import (
+    Base,
+    earlier_trainings,
+    fingerprints_with,
+    freeze_layers,
+    open_base,
+    set_dropout,
+)
 from joker.training.callbacks import (
     CheckpointCallback,
     ProgressCallback,
@@ -27,22 +41,25 @@ from joker.training.callbacks import (
     latest_checkpoint,
 )
 from joker.training.config import TrainingConfig
-from joker.training.encoding import encode_selection
-from joker.training.filtering import Selection, select_jokes
-from joker.training.folder import write_folder
+from joker.training.export import write_card
+from joker.training.filtering import Selection, select_jokes, validation_jokes
 from joker.training.hardware import (
+    flops_per_token,
     keep_freed_memory,
+    matrix_rate,
     quiet_libraries,
     resolve_precision,
     translate_resource_errors,
 )
-from joker.training.packing import Rows
+from joker.training.packing import encode_selection
 from joker.training.run_state import Run, begin_run, resume_run
-from joker.training.tracking import Tracker, TrackingCallback
-from joker.training.trainer import make_trainer
-from joker.training.utilization import flops_per_token, matrix_rate
+from joker.training.trainer import JokeTrainer, make_trainer
 
-SAMPLE_JOKES = 20
+SAMPLE_JOKES = 8
+"""Sample jokes drawn after each evaluation."""
+
+_TRACKED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "gpt2-the-joker")
+_RETRIEVAL_LIMIT = 500
 
 
 def finetune(
@@ -56,7 +73,7 @@ def finetune(
     """Train a model on the training split and write a model folder.
 
     Args:
-        data: The prepared folder; its test split is only measured on.
+        data: The prepared folder; its test split is only measured on, at the end.
         out: The model folder to make.
         config: The settings; a resumed run keeps those it began with.
         resume: Go on from the last checkpoint in ``out``.
@@ -67,6 +84,7 @@ def finetune(
 
     Raises:
         InputError: If base, template, data, settings or folder cannot be used.
+        MissingPartError: If a package that ``report_to`` needs is not installed.
         StoppedError: If a signal ended it early; a checkpoint is there.
         ResourceError: If memory or disk ran out.
     """
@@ -74,50 +92,154 @@ def finetune(
     quiet_libraries()
     with translate_resource_errors(out):
         run = resume_run(data, out, config) if resume else begin_run(data, out, config)
-        return _train(run, latest_checkpoint(run.checkpoints), alias)
+        with tracking.track(out.name, run.config):
+            return _train(run, latest_checkpoint(run.checkpoints), alias)
 
 
 def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
     precision = resolve_precision(config.precision)
-    selection = select_jokes(run.data, config)
+    reporters = tracking.reporters(config, run.out)
+    validation = validation_jokes(run.data, config.validation_limit)
+    selection = select_jokes(run.data, config, validation)
     base = _open_base(run, selection, checkpoint)
     encoded = encode_selection(base.joke_tokenizer, selection, config.seed)
-    trainer, rows = make_trainer(base, encoded, config, precision, run.checkpoints)
-    settings = config.to_dict() | _resolved(trainer, base, rows, selection)
-    progress, signals = ProgressCallback(_tokens_per_step(trainer, rows)), SignalCallback()
-    for callback in (CheckpointCallback(config.checkpoint_minutes), signals, progress):
+    trainer = make_trainer(run, base, encoded, [one.joke for one in validation], precision)
+    settings = config.to_dict() | _resolved(trainer, base, selection, len(validation))
+
+    def sample(step: int) -> list[Joke]:
+        jokes = sample_jokes(base, config.seed)
+        rows = [{"step": step, "question": j.question, "answer": j.answer} for j in jokes]
+        tracking.log_table(rows, "sample_jokes.json")
+        return jokes
+
+    progress = ProgressCallback(trainer.tokens_per_step, trainer.validation_tokens, sample)
+    signals = SignalCallback()
+    checkpoints = CheckpointCallback(config.checkpoint_minutes)
+    for callback in (*reporters, checkpoints, signals, progress):
         trainer.add_callback(callback)
-    start = str(checkpoint) if checkpoint else None
+    tracking.log_params({"training": settings, "data": run.data_facts})
+    _log_data(run)
     try:
-        if not trainer.is_world_process_zero():
-            trainer.train(resume_from_checkpoint=start)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        state = trainer.state
+        if not state.is_world_process_zero:
             return None
-        with Tracker(run.out.name) as tracker:
-            trainer.add_callback(TrackingCallback(tracker))
-            tracker.log_params({"training": settings, "data": run.data_facts})
-            trainer.train(resume_from_checkpoint=start)
-            state = trainer.state
-            if signals.stopped and state.global_step < state.max_steps:
-                raise StoppedError(
-                    f"stopped after {state.global_step} of {state.max_steps} steps; "
-                    f"'joker train --resume' goes on from {run.checkpoints}"
-                )
-            speed = _speed(trainer, base, config, precision, progress.tokens_per_second)
-            fingerprints = fingerprints_with(config.base, selection.jokes)
-            folder = write_folder(run, base, settings, fingerprints, speed)
-            tracker.log_metrics(folder.manifest.metrics, state.global_step)
-            engine = engine_for_model(base.model, base.joke_tokenizer, base.context_length)
-            tries = first_tries(engine, SAMPLE_JOKES, seed=config.seed)
-            tracker.log_jokes([joke for joke in tries if joke])
-            tracker.log_file(plots.loss_curve(state.log_history, run.out / "loss.png"))
-            tracker.register(folder, alias)
+        if signals.stopped and state.global_step < state.max_steps:
+            raise StoppedError(
+                f"stopped after {state.global_step} of {state.max_steps} steps; "
+                f"'joker train --resume' goes on from {run.checkpoints}"
+            )
     finally:
         signals.restore()
         progress.close()
+    measured = {
+        "validation_bits_per_byte": _last(state.log_history, "eval_bits_per_byte"),
+        "evaluation_share": progress.evaluation_share,
+        **_speed(trainer, base, config, precision, progress.tokens_per_second),
+    }
+    fingerprints = fingerprints_with(config.base, selection.jokes)
+    folder = write_folder(run, base, settings, fingerprints, measured)
+    tracking.log_metrics(folder.manifest.metrics, state.global_step)
+    tracking.log_file(tracking.loss_plot(state.log_history, run.out / "loss.png"))
+    tracking.register(folder, alias)
     shutil.rmtree(run.checkpoints)
     return folder
+
+
+def sample_jokes(base: Base, seed: int, sampling: Sampling | None = None) -> list[Joke]:
+    """Tell a few jokes with Transformers' own generation; texts that are no jokes are left out.
+
+    Args:
+        base: The model in training, which is left in the mode it was in, as are PyTorch's random
+            numbers.
+        seed: Decides what is drawn.
+        sampling: How tokens are drawn.
+    """
+    drawn = sampling or Sampling()
+    device: Any = base.model.device
+    prompt = base.joke_tokenizer.encode_prompt()
+    ids = torch.tensor([prompt] * SAMPLE_JOKES, device=device)
+    generate: Any = base.model.generate  # half typed
+    with torch.random.fork_rng(), without_dropout(base.model), torch.no_grad():
+        torch.manual_seed(seed)
+        rows = generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=drawn.temperature > 0,
+            temperature=drawn.temperature or None,
+            top_k=drawn.top_k,
+            top_p=drawn.top_p,
+            max_new_tokens=min(drawn.max_new_tokens, base.context_length - len(prompt)),
+            pad_token_id=base.joke_tokenizer.end_id,
+            use_cache=True,  # which training does without
+        )
+    told = map(base.joke_tokenizer.parse, rows.tolist())
+    return [joke for joke in told if joke]
+
+
+def write_folder(
+    run: Run,
+    base: Base,
+    settings: Mapping[str, Any],
+    fingerprints: Fingerprints,
+    measured: Mapping[str, float],
+) -> ModelFolder:
+    """Measure a trained model on the test split and write its folder, the manifest last.
+
+    Args:
+        run: Its folder is written.
+        base: The trained model with its tokenizer; its weights are rounded to the number format
+            of the weights on disk, so that what is measured is what is written.
+        settings: What ``joker.json`` says of the training.
+        fingerprints: Of all jokes the model was trained on.
+        measured: Metrics of the training itself, which join those of the test split.
+    """
+    out, config = run.out, run.config
+    base.model.config.use_cache = True
+    module: torch.nn.Module = base.model  # PreTrainedModel's own `to` has lost its types
+    module.to(getattr(torch, config.weights))
+    base.model.save_pretrained(out)
+    module.to(torch.float32)
+    for file in out.glob("*.safetensors"):
+        file.chmod(0o644)  # written for the owner only, but servers run as somebody else
+    base.tokenizer.save_pretrained(out)
+    fingerprints.write(out)
+    keep_freed_memory(False)
+    held_out = HeldOut.of(run.data).sample(config.test_limit, config.seed)
+    metrics = likelihood_metrics(
+        base.model,
+        base.joke_tokenizer,
+        held_out.jokes,
+        held_out.clusters,
+        seed=config.seed,
+        retrieval_limit=min(_RETRIEVAL_LIMIT, config.test_limit),
+    )
+    manifest = Manifest(
+        template=run.template,
+        base_model=config.base,
+        context_length=base.context_length,
+        data=run.data_facts,
+        training=dict(settings),
+        packages={name: version(name) for name in _TRACKED_PACKAGES},
+        metrics={**metrics.to_dict(), **measured},
+        earlier=earlier_trainings(config.base),
+    )
+    write_card(out, manifest)
+    write_manifest(out, manifest)
+    return ModelFolder.open(out)
+
+
+def _log_data(run: Run) -> None:
+    """Record which jokes the run reads and is measured on."""
+    data, config = run.data, run.config
+    for part in ("training", "validation", "test"):
+        tracking.log_data(data.path, f"{data.path.name}-{part}", data.manifest.fingerprint, part)
+    for name in (config.extra_jokes, config.preferences):
+        if name:
+            digest = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+            tracking.log_data(Path(name), Path(name).name, digest, "training")
 
 
 def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
@@ -142,19 +264,11 @@ def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
     return base
 
 
-def _tokens_per_step(trainer: Trainer, rows: Rows) -> float:
-    """Return the mean number of tokens in an optimizer step, padding left out."""
-    arguments = trainer.args
-    step_rows = (
-        arguments.per_device_train_batch_size
-        * arguments.gradient_accumulation_steps
-        * arguments.world_size
-    )
-    return rows.used / len(rows) * float(min(step_rows, len(rows)))
-
-
-def _resolved(trainer: Trainer, base: Base, rows: Rows, selection: Selection) -> dict[str, Any]:
+def _resolved(
+    trainer: JokeTrainer, base: Base, selection: Selection, validation: int
+) -> dict[str, Any]:
     """Return what the settings came to on this machine and data."""
+    rows = trainer.rows
     return {
         "parameters": base.model.num_parameters(),
         "rows": len(rows),
@@ -168,11 +282,12 @@ def _resolved(trainer: Trainer, base: Base, rows: Rows, selection: Selection) ->
         "jokes_flagged": selection.flagged,
         "jokes_leaked": selection.leaked,
         "jokes_rated": len(selection.rated),
+        "jokes_validation": validation,
     }
 
 
 def _speed(
-    trainer: Trainer,
+    trainer: JokeTrainer,
     base: Base,
     config: TrainingConfig,
     precision: torch.dtype,
@@ -183,3 +298,8 @@ def _speed(
     flops = tokens_per_second * flops_per_token(base.model, config.block_size)
     rate = arguments.world_size * matrix_rate(arguments.device, precision)
     return {"tokens_per_second": tokens_per_second, "mfu": flops / rate}
+
+
+def _last(history: Sequence[Mapping[str, float]], name: str) -> float:
+    """Return the newest value of a metric in the Trainer's reports."""
+    return next(entry[name] for entry in reversed(history) if name in entry)

@@ -1,4 +1,4 @@
-"""What the machine at hand can do: number formats, a compiler, memory that is kept."""
+"""What the machine can do and how well it is used: number formats, a compiler, memory, MFU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from joker.core.errors import ResourceError
@@ -26,8 +29,14 @@ _COMPILE_PAYS_STEPS = 300
 _LARGE_BLOCK = 2**25
 """Bytes from which a block has a mapping of its own; the most that glibc's own rule comes to."""
 
+_MATRIX_PRODUCTS = 5
+"""Products timed for the rate, of which the fastest counts."""
+
 _NO_MEMORY = re.compile(r"out of memory|Cannot allocate memory|bad_alloc")
-_NO_DISK = re.compile(r"No space left|File too large|quota exceeded|PytorchStreamWriter failed")
+_NO_DISK = re.compile(
+    r"No space left|File too large|quota exceeded|PytorchStreamWriter failed"
+    r"|disk is full|disk I/O error"  # SQLite's words
+)
 _NO_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -113,3 +122,47 @@ def quiet_libraries() -> None:
     for name in ("mlflow", "alembic", "huggingface_hub", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def flops_per_token(model: PreTrainedModel, row: int) -> float:
+    """Return the floating point operations that training takes for a token.
+
+    Model FLOPs utilization (MFU) is these times the tokens per second, divided by `matrix_rate`.
+    Only what the model's mathematics needs counts, so recomputing and padding are waste: 6 for
+    each multiplied parameter and 12 × layers × width × row for attention (Chowdhery et al. 2022,
+    https://arxiv.org/abs/2204.02311, appendix B).
+
+    Args:
+        model: A causal LM. Its matrix of the vocabulary counts once; tables that are only looked
+            up in do not count.
+        row: Tokens in a row of a batch, each of which attends to all of them.
+    """
+    output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    looked_up = [
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Embedding) and module.weight is not output.weight
+    ]
+    multiplied = model.num_parameters() - sum(looked_up)
+    attention = 12.0 * model.config.num_hidden_layers * model.config.hidden_size * row
+    return float(6.0 * multiplied + attention)
+
+
+def matrix_rate(device: torch.device, precision: torch.dtype) -> float:
+    """Measure the floating point operations per second of a large matrix product.
+
+    Measured and not looked up, so that MFU means the same on a CPU and on a GPU.
+
+    Args:
+        device: Where; on a CPU with as many threads as PyTorch uses.
+        precision: The number format of the factors.
+    """
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = torch.randn(2, size, size, device=device).to(precision)
+    best = float("inf")
+    for _ in range(_MATRIX_PRODUCTS):
+        begun = time.perf_counter()
+        # One number is read, because a GPU computes while Python goes on.
+        (left @ right)[0, 0].item()
+        best = min(best, time.perf_counter() - begun)
+    return 2.0 * size**3 / best

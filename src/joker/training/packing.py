@@ -1,4 +1,4 @@
-"""Jokes as rows of equal length for training.
+"""Jokes as token ids in rows of equal length, as training reads them.
 
 `pack_jokes` puts whole jokes side by side in a row. Positions start again at each joke,
 by which Transformers recognizes a packed row and keeps attention inside each joke, so a
@@ -11,17 +11,26 @@ tokens, jokes torn apart and seeing one another.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.utils.data import Dataset
 
-from joker.core.tokenizer import EncodedJoke
-from joker.evaluation.perplexity import cut_blocks
+from joker.core.fingerprints import stock_phrases
+from joker.core.similarity import normalise
+from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.evaluation.likelihood_metrics import cut_blocks
+from joker.training.filtering import Selection
 
 IGNORED = -100
 """Label that PyTorch's cross entropy leaves out."""
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_TOPICS = 2
+"""How many of a question's rarest words can be its topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +39,9 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
 
     Attributes:
         tensors: By name, each of shape (rows, tokens): ``input_ids`` and ``labels``
-            (`IGNORED` where there is nothing to predict). Rows of whole jokes also have
-            ``answer_mask``, whether a label belongs to an answer (bool), and ``weights``, how
-            much its loss counts; packed rows ``position_ids``, the position within the joke;
-            blocks ``weights`` only where they are not all 1.
+            (`IGNORED` where there is nothing to predict) and ``weights``, how much a label's loss
+            counts. Rows of whole jokes also have ``answer_mask``, whether a label belongs to an
+            answer (bool), and packed rows ``position_ids``, the position within the joke.
         used: Places that hold a token of a joke, start tokens included.
         too_long: Jokes left out because they exceed a row.
     """
@@ -52,6 +60,32 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
     def fill(self) -> float:
         """Share of the rows' places that hold a joke's token, start tokens included."""
         return self.used / max(1, self.tensors["input_ids"].numel())
+
+
+def encode_selection(
+    tokenizer: JokeTokenizer, selection: Selection, seed: int
+) -> list[EncodedJoke]:
+    """Return every joke, in both orders where the template knows both, and verdicts.
+
+    Only jokes that readers liked and those that share their punchline with others are read from
+    the punchline on. Of these a third begins with the start of the question and a third with a
+    topic, as prompts do.
+
+    Args:
+        tokenizer: Its template decides whether there is a second order.
+        selection: The jokes.
+        seed: Decides which jokes get which hint.
+    """
+    encoded = [tokenizer.encode(joke) for joke in selection.jokes]
+    if tokenizer.template.punchline_first:
+        stock = stock_phrases(selection.jokes)
+        liked = {joke for joke, works in selection.rated if works}
+        chosen = [
+            joke for joke in selection.jokes if joke in liked or normalise(joke.answer) in stock
+        ]
+        hints = _hints([joke.question for joke in chosen], random.Random(seed))
+        encoded += map(tokenizer.encode_punchline_first, chosen, hints)
+    return encoded + [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
 
 
 def pack_jokes(
@@ -89,13 +123,27 @@ def pad_jokes(
 def block_rows(jokes: Sequence[EncodedJoke], block_size: int) -> Rows:
     """Join all jokes into one text and cut it into blocks, the original's way."""
     input_ids = _cut(jokes, block_size, torch.long, lambda joke: joke.input_ids)
-    learnt = _cut(jokes, block_size, torch.bool, _is_learnt)
-    tensors = {"input_ids": input_ids, "labels": input_ids.masked_fill(~learnt, IGNORED)}
-    if any(joke.weight != 1 for joke in jokes):
-        tensors["weights"] = _cut(
-            jokes, block_size, torch.float, lambda joke: [joke.weight] * len(joke)
-        )
+    learned = _cut(jokes, block_size, torch.bool, _is_learned)
+    tensors = {
+        "input_ids": input_ids,
+        "labels": input_ids.masked_fill(~learned, IGNORED),
+        "weights": _cut(jokes, block_size, torch.float, lambda joke: [joke.weight] * len(joke)),
+    }
     return Rows(tensors, used=input_ids.numel())
+
+
+def _hints(questions: list[str], generator: random.Random) -> Iterable[str]:
+    """Return nothing, a start or a topic for each question."""
+    counts = Counter(word.lower() for question in questions for word in _WORD.findall(question))
+    for question in questions:
+        kind = generator.randrange(3)
+        words = question.split()
+        if kind == 1 and len(words) > 1:
+            yield " ".join(words[: generator.randrange(1, len(words))])
+        elif kind == 2 and (topics := _WORD.findall(question.lower())):
+            yield generator.choice(sorted(topics, key=counts.__getitem__)[:_TOPICS])
+        else:
+            yield ""
 
 
 def _fill(
@@ -124,8 +172,8 @@ def _fill(
             end = start + len(joke)
             ids = torch.tensor(joke.input_ids)
             tensors["input_ids"][place, start:end] = ids
-            tensors["labels"][place, start + joke.learnt_from : end] = ids[joke.learnt_from :]
-            tensors["answer_mask"][place, start + joke.answer_start : end] = joke.learnt_from == 1
+            tensors["labels"][place, start + joke.learned_from : end] = ids[joke.learned_from :]
+            tensors["answer_mask"][place, start + joke.answer_start : end] = joke.learned_from == 1
             tensors["weights"][place, start:end] = joke.weight
             if packed:
                 tensors["position_ids"][place, start:end] = torch.arange(len(joke))
@@ -144,8 +192,8 @@ def _cut(
     return torch.tensor(cut, dtype=dtype).view(len(cut), block_size)
 
 
-def _is_learnt(joke: EncodedJoke) -> list[bool]:
-    return [index >= joke.learnt_from for index in range(len(joke))]
+def _is_learned(joke: EncodedJoke) -> list[bool]:
+    return [index >= joke.learned_from for index in range(len(joke))]
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

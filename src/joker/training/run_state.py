@@ -1,8 +1,8 @@
-"""A training run: its data, settings and folder, begun or taken up again.
+"""A training run: its data, settings and folder, started or resumed.
 
-Checkpoints lie in ``OUT/checkpoints`` until the model folder is whole, beside a note of
-what the run is. A run that was killed goes on from the last checkpoint with the same
-settings and data, and ends with the same weights as if it had not been.
+Checkpoints are in ``OUT/checkpoints`` until the model folder is complete, next to a note of
+the settings and data. A killed run continues from the last checkpoint and ends with the same
+weights as if it had not been killed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from joker.core.config import make_config, read_config_file
 from joker.core.errors import ConfigError, DataError, InputError, ModelFolderError
+from joker.core.record import make_record, read_config_file
 from joker.core.template import Template, load_template
 from joker.data.prepared import PreparedData
 from joker.training.callbacks import latest_checkpoint
@@ -26,13 +26,7 @@ _NOTE = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a training run works with, the same when it is resumed.
-
-    Attributes:
-        data: The prepared folder.
-        out: The model folder to make.
-        config: The settings.
-    """
+    """What a training run works with: prepared folder, model folder to create, settings."""
 
     data: PreparedData
     out: Path
@@ -77,7 +71,7 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
         raise ModelFolderError(f"{out} is a file; name a folder for the model")
     if latest_checkpoint(run.checkpoints):
         raise ModelFolderError(
-            f"{out} holds an unfinished training: go on with --resume, or remove the folder"
+            f"{out} holds an unfinished training: continue it with --resume, or remove the folder"
         )
     if out.is_dir() and any(path != run.checkpoints for path in out.iterdir()):
         raise ModelFolderError(f"{out} is not empty: name another folder or remove it")
@@ -88,7 +82,7 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
 
 
 def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
-    """Take up a run with the settings it began with.
+    """Resume a run with the settings it started with.
 
     Args:
         data: The prepared folder; must be the same.
@@ -103,8 +97,8 @@ def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
         raise InputError(f"there is no unfinished training in {out} to resume")
     note = read_config_file(path)
     if note["data"] != data.manifest.fingerprint:
-        raise DataError(f"{data.path} is not the data that the training in {out} began with")
-    begun = make_config(TrainingConfig, note["config"])
+        raise DataError(f"{data.path} is not the data that the training in {out} started with")
+    begun = make_record(TrainingConfig, note["config"], path)
     if config not in (begun, TrainingConfig()):
         raise ConfigError(f"a resumed training keeps its settings: those in {path}")
     return Run(data, out, begun)

@@ -1,8 +1,9 @@
-"""MLflow Tracking: every run's parameters, metrics, samples and model, never at a run's expense.
+"""MLflow: a run's tags, data, settings, samples and model, beside what Transformers reports.
 
-`MLFLOW_TRACKING_URI` decides where runs go; without it a SQLite file in the working
-directory does. When a server cannot be reached, or goes away in the middle, what the
-run has told so far is written to that SQLite file and the run goes on there.
+`MLFLOW_TRACKING_URI` decides where runs go; without it a SQLite file in the working directory
+does. Transformers' own `MLflowCallback` joins the run that is open here and reports losses and
+its arguments. Where the server cannot be reached, nothing starts; where it goes away later, the
+training goes on and says so.
 """
 
 from __future__ import annotations
@@ -12,175 +13,308 @@ import functools
 import io
 import logging
 import os
+import subprocess
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ParamSpec
 
+import matplotlib as mpl
 import mlflow
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from mlflow.types import ColSpec, ParamSchema, Schema
+from mlflow.types import ParamSpec as Option
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
-from joker.core.joke import Joke
+from joker.core.errors import ConfigError, MissingPartError, StoppedError
 from joker.core.model_folder import ModelFolder
+from joker.core.sampling import Sampling
+from joker.generation.request import DEFAULT_CANDIDATES
+from joker.training.config import TrainingConfig
+from joker.version import __version__
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
 
 LOCAL_STORE = "sqlite:///mlflow.db"
 EXPERIMENT = "joker"
 REGISTERED_MODEL = "joker"
 
+_LONGEST_DIGEST = 36
+"""Most characters of a data set's digest in MLflow."""
+
+Arguments = ParamSpec("Arguments")
+
 logger = logging.getLogger(__name__)
 
+_callbacks_for: Any = integration_utils.get_reporting_integration_callbacks  # untyped
 
-class Tracker:
-    """One MLflow run, as a context manager; a run inside another's block becomes its child.
+
+@contextlib.contextmanager
+def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
+    """Open a run in MLflow, if that is where metrics go; inside another's block it is its child.
+
+    Of several processes only the first opens one. The run ends as FINISHED, as KILLED where
+    somebody stopped it, or as FAILED.
 
     Args:
-        run_name: What the run is called in MLflow.
+        run_name: What the run is called.
+        config: Says whether MLflow is wanted, and what the run's base is.
+
+    Raises:
+        ConfigError: If MLflow cannot be reached.
     """
+    if "mlflow" not in config.reports or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    # MLflow's own patience, seven tries with growing pauses, would hold a training up for
+    # minutes at each call.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    nested = mlflow.active_run() is not None
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE
+    commit = _commit()
+    try:
+        if not nested:
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+        mlflow.start_run(
+            run_name=run_name,
+            nested=nested,
+            log_system_metrics=True,
+            tags={
+                "joker.version": __version__,
+                "joker.base": config.base,
+                **({MLFLOW_GIT_COMMIT: commit} if commit else {}),
+            },
+        )
+    except Exception as error:  # MLflow's own errors, the database's, the network's
+        raise ConfigError(
+            f"MLflow cannot be reached at {uri}: start its server, set MLFLOW_TRACKING_URI to "
+            f"another address, unset it to record in {LOCAL_STORE} here, or train with "
+            f"--report-to none ({_first_line(error)})"
+        ) from error
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (KeyboardInterrupt, StoppedError):
+        status = "KILLED"
+        raise
+    finally:
+        _end(status)
 
-    _open: ClassVar[list[Tracker]] = []
-    """Trackers inside whose block the program is, outermost first."""
 
-    def __init__(self, run_name: str) -> None:
-        self.run_name = run_name
-        self._params: dict[str, Any] = {}
-        self._metrics: list[tuple[dict[str, float], int]] = []
-        self._working = True
-        # MLflow's own patience, seven tries with growing pauses, would hold a training up for
-        # minutes at each call.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+def reporters(config: TrainingConfig, out: Path) -> list[TrainerCallback]:
+    """Return Transformers' own callbacks for all that ``report_to`` names.
 
-    def __enter__(self) -> Tracker:
-        if not self._open:
-            mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE)
-        self._attempt(self._start)
-        self._open.append(self)
-        return self
+    Args:
+        config: The settings.
+        out: The folder in which TensorBoard's files go, where TENSORBOARD_LOGGING_DIR says nothing.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
-        self._open.remove(self)
-        self._attempt(lambda: mlflow.end_run(status))
+    Raises:
+        ConfigError: If Transformers reports to no such thing.
+        MissingPartError: If a package for it is not installed.
+    """
+    os.environ.setdefault("WANDB_PROJECT", EXPERIMENT)
+    try:
+        kinds = _callbacks_for(config.reports)
+        made: list[Any] = [kind() for kind in kinds]
+    except ValueError as error:
+        raise ConfigError(f"setting 'report_to' is {config.report_to!r}: {error}") from error
+    except (RuntimeError, ImportError) as error:  # what each raises for want of its package
+        raise MissingPartError(f"setting 'report_to' is {config.report_to!r}: {error}") from error
+    for callback in made:
+        if (
+            isinstance(callback, integration_utils.TensorBoardCallback)
+            and callback.logging_dir is None
+        ):
+            callback.logging_dir = str(out / "runs")  # its own is among the checkpoints
+    return made
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record settings, nested mappings flattened with dots."""
-        flat = dict(_flattened(params))
-        self._attempt(lambda: mlflow.log_params(flat))
-        self._params.update(flat)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record figures at an optimizer step."""
-        figures = {key: float(value) for key, value in metrics.items()}
-        self._attempt(lambda: mlflow.log_metrics(figures, step=step))
-        self._metrics.append((figures, step))
+def _in_run(report: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Leave a report out where no run is open, and warn where MLflow fails."""
 
-    def log_jokes(self, jokes: Sequence[Joke]) -> None:
-        """Record sample jokes as a table."""
-        table = {"question": [j.question for j in jokes], "answer": [j.answer for j in jokes]}
-        self._attempt(lambda: mlflow.log_table(table, "sample_jokes.json"))
-
-    def log_file(self, path: Path) -> None:
-        """Record a file, such as a plot."""
-        self._attempt(lambda: mlflow.log_artifact(str(path)))
-
-    def register(self, folder: ModelFolder, alias: str) -> None:
-        """Record a model folder as a version of the registered model and give it an alias.
-
-        The version loads with ``mlflow.pyfunc.load_model`` and serves with ``mlflow models serve``.
-        """
-        self._attempt(lambda: _register(folder, alias))
-
-    def _start(self) -> None:
-        mlflow.set_experiment(EXPERIMENT)
-        nested = mlflow.active_run() is not None
-        mlflow.start_run(run_name=self.run_name, nested=nested, log_system_metrics=True)
-
-    def _attempt(self, action: Callable[[], Any]) -> None:
-        """Do something with MLflow; if that fails, go on in the local store, at worst untracked."""
-        if not self._working:
+    @functools.wraps(report)
+    def attempt(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        if mlflow.active_run() is None:
             return
         try:
-            action()
+            report(*arguments, **options)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            if mlflow.get_tracking_uri() == LOCAL_STORE:
-                self._working = False
-                logger.warning("MLflow failed, this run goes on untracked: %s", reason)
-                return
-            logger.warning(
-                "MLflow's server failed, this run goes on in %s: %s", LOCAL_STORE, reason
-            )
-            _move_to_local_store(self._open)
-            self._attempt(action)
+            logger.warning("MLflow failed, the training goes on: %s", _first_line(error))
 
-    def _replay(self) -> None:
-        """Begin the run again, with all it has told so far."""
-        self._attempt(self._start)
-        params = dict(self._params)
-        self._attempt(lambda: mlflow.log_params(params))
-        for figures, step in list(self._metrics):
-            self._attempt(functools.partial(mlflow.log_metrics, figures, step=step))
+    return attempt
 
 
-def _move_to_local_store(trackers: Sequence[Tracker]) -> None:
-    while mlflow.active_run() is not None:
-        # MLflow forgets the run before it tells the server, so this ends though the server is lost.
-        with contextlib.suppress(Exception):
-            mlflow.end_run("FAILED")
-    mlflow.set_tracking_uri(LOCAL_STORE)
-    for tracker in trackers:
-        tracker._replay()
+@_in_run
+def _end(status: str) -> None:
+    try:
+        mlflow.flush_async_logging()
+    finally:
+        mlflow.end_run(status)
 
 
-class TrackingCallback(TrainerCallback):
-    """Hands the Trainer's reports to a tracker."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Record loss, answer loss, learning rate and the like at this step."""
-        if state.is_world_process_zero and logs:
-            figures = {key: value for key, value in logs.items() if isinstance(value, int | float)}
-            self._tracker.log_metrics(figures, state.global_step)
+@_in_run
+def log_params(params: Mapping[str, Any]) -> None:
+    """Record settings, nested mappings flattened with dots."""
+    mlflow.log_params(dict(_flattened(params)))
 
 
-def _register(folder: ModelFolder, alias: str) -> None:
+@_in_run
+def log_metrics(metrics: Mapping[str, float], step: int = 0) -> None:
+    """Record metrics at an optimizer step."""
+    mlflow.log_metrics({key: float(value) for key, value in metrics.items()}, step=step)
+
+
+@_in_run
+def log_table(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Add rows with the same columns to a table.
+
+    Args:
+        rows: One mapping for each row.
+        name: The table's name, which ends with ``.json``.
+    """
+    if rows:
+        mlflow.log_table({key: [row[key] for row in rows] for key in rows[0]}, name)
+
+
+@_in_run
+def log_file(path: Path) -> None:
+    """Record a file, such as a plot."""
+    mlflow.log_artifact(str(path))
+
+
+@_in_run
+def log_data(path: Path, part: str, digest: str, context: str) -> None:
+    """Record jokes that a run works with as one of its inputs.
+
+    Args:
+        path: The file or folder they lie in.
+        part: Which of them, as a name.
+        digest: Fingerprint of the file or folder.
+        context: What for, such as ``training``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its registry knows local files twice
+        source = resolve_dataset_source(str(path.resolve()))
+    dataset = MetaDataset(
+        source,
+        name=part,
+        digest=digest[:_LONGEST_DIGEST],
+        schema=Schema([ColSpec("string", "question"), ColSpec("string", "answer")]),
+    )
+    mlflow.log_input(dataset, context=context)
+
+
+@_in_run
+def register(folder: ModelFolder, alias: str) -> None:
+    """Record a model folder as a version of the registered model and give it an alias.
+
+    The version loads with ``mlflow.pyfunc.load_model`` and serves with ``mlflow models serve``.
+    """
     # Advice about signatures, which is taken below, and notices go straight to standard error.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            python_model=str(Path(__file__).parents[1] / "pyfunc.py"),
             artifacts={"folder": str(folder.path)},
             pip_requirements=["gpt2-the-joker[train]"],
             registered_model_name=REGISTERED_MODEL,
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "prompt")]),
                 outputs=Schema([ColSpec("string", "question"), ColSpec("string", "answer")]),
-                params=ParamSchema([ParamSpec("seed", "long", 0)]),
+                params=ParamSchema(_telling_options()),
             ),
         )
         client = mlflow.MlflowClient()
         client.set_registered_model_alias(REGISTERED_MODEL, alias, info.registered_model_version)
 
 
-def _flattened(params: Mapping[str, Any], prefix: str = "") -> Any:
+def loss_plot(history: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Draw training and validation losses over optimizer steps into a PNG and return its path.
+
+    Args:
+        history: The Trainer's reports, each with ``step`` and perhaps losses in nats per token.
+        path: Where to write.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    lines = (
+        ("loss", "training, all tokens", None),
+        ("answer_loss", "training, answers", None),
+        ("eval_loss", "validation, all tokens", "o"),
+    )
+    for key, label, marker in lines:
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, marker=marker)
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> Path:
+    """Draw each template's bits per byte beside its legacy perplexity, and return the PNG's path.
+
+    Args:
+        metrics: Metrics by template.
+        path: Where to write.
+    """
+    labels = list(metrics)
+    figure, panes = plt.subplots(1, 3, figsize=(14, 0.5 * len(labels) + 2), layout="constrained")
+    shown = (
+        ("validation_bits_per_byte", "bits per byte, validation (picks the winner)"),
+        ("bits_per_byte", "bits per byte, test (compares fairly)"),
+        ("legacy_perplexity", "legacy perplexity, test (does not)"),
+    )
+    for pane, (key, title) in zip(panes, shown, strict=True):
+        bars = pane.barh(labels, [metrics[label].get(key, 0.0) for label in labels])
+        pane.bar_label(bars, fmt="%.3f", padding=3)
+        pane.set_title(title)
+        pane.invert_yaxis()
+        pane.margins(x=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _telling_options() -> list[Option]:
+    """Return the parameters that `joker.pyfunc` takes beside the prompt."""
+    kinds = {int: "long", float: "double"}
+    sampling = ((each.name, getattr(Sampling(), each.name)) for each in fields(Sampling))
+    numbers = [(name, value) for name, value in sampling if type(value) in kinds]
+    options = [("seed", 0), ("candidates", DEFAULT_CANDIDATES), *numbers]
+    return [Option(name, kinds[type(value)], value) for name, value in options]
+
+
+def _commit() -> str | None:
+    """Return the git commit of the code that runs, where it lies in a repository."""
+    here = Path(__file__)
+    tracked = ("git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name)
+    head = ("git", "-C", str(here.parent), "rev-parse", "HEAD")
+    try:
+        subprocess.run(tracked, check=True, capture_output=True)
+        return subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _flattened(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in params.items():
         if isinstance(value, Mapping):
             yield from _flattened(value, f"{prefix}{key}.")

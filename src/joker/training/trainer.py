@@ -1,9 +1,7 @@
-"""Transformers' Trainer with what jokes need: a loss that shows the answer's share.
+"""Transformers' Trainer with what jokes need: the answers' share of the loss, and bits per byte.
 
-Rows cut by the original's recipe go through the Trainer untouched. Rows of whole jokes, and
-blocks whose jokes differ in weight, get their loss here, under autocast and, where the model
-is compiled, compiled too. The Trainer's own autocast would copy the logits to 32 bits, which
-is a large part of a step on a CPU.
+The loss is computed here, under autocast and, where the model is compiled, compiled too. The
+Trainer's own autocast would copy the logits to 32 bits, which is a large part of a step on a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +17,22 @@ from torch._inductor import config as inductor
 from torch.distributed import is_torchelastic_launched
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
 
 from joker.core.errors import DataError
+from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke
-from joker.engines.likelihood import without_dropout
+from joker.engines.weights import token_log_probabilities, without_dropout
 from joker.training.base_model import Base
-from joker.training.config import TrainingConfig
 from joker.training.hardware import resolve_compile
 from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes, pad_jokes
+from joker.training.run_state import Run
 
 logger = logging.getLogger(__name__)
 
@@ -39,28 +43,26 @@ _SAME_LOSS = 0.01
 
 
 def make_trainer(
+    run: Run,
     base: Base,
     encoded: Sequence[EncodedJoke],
-    config: TrainingConfig,
+    validation: Sequence[Joke],
     precision: torch.dtype,
-    checkpoints: Path,
-) -> tuple[Trainer, Rows]:
-    """Return a Trainer as the settings ask for it, and the rows it goes through.
+) -> JokeTrainer:
+    """Return a Trainer as a run's settings ask for it.
 
     Args:
+        run: Its settings, and where checkpoints go.
         base: What is trained.
         encoded: What it reads.
-        config: The settings.
+        validation: Jokes that it is measured on while training.
         precision: Number format of matrix products.
-        checkpoints: Folder for checkpoints.
 
     Raises:
-        DataError: If what it reads does not fill one row.
+        DataError: If what it reads does not fill one row, or no validation joke fits the model.
     """
-    plain = config.packing == "blocks" and all(joke.weight == 1 for joke in encoded)
-    arguments = TrainingArguments(
-        **_arguments(config, checkpoints), bf16=plain and precision is torch.bfloat16
-    )
+    config = run.config
+    arguments = TrainingArguments(**_arguments(run))
     step_rows = config.batch_size * config.gradient_accumulation_steps * arguments.world_size
     if config.packing == "blocks":
         rows = block_rows(encoded, config.block_size)
@@ -78,26 +80,27 @@ def make_trainer(
         )
     steps = config.max_steps or math.ceil(len(rows) / step_rows * config.epochs)
     arguments.warmup_steps = math.ceil(steps * config.warmup)
-    parts: dict[str, Any] = {"model": base.model, "args": arguments, "train_dataset": rows}
-    if plain:
-        trainer = Trainer(**parts)
-    else:
-        passes = math.ceil(len(rows) * config.epochs / config.batch_size)
-        arguments.torch_compile = resolve_compile(
-            config.compile, config.max_steps * config.gradient_accumulation_steps or passes
+    passes = math.ceil(len(rows) * config.epochs / config.batch_size)
+    arguments.torch_compile = resolve_compile(
+        config.compile, config.max_steps * config.gradient_accumulation_steps or passes
+    )
+    trainer = JokeTrainer(base, rows, validation, precision, arguments)
+    if not trainer.validation_tokens:
+        raise DataError(
+            f"none of {len(validation)} validation jokes fits the model's {base.context_length} "
+            "tokens; prepare more jokes"
         )
-        trainer = JokeTrainer(autocast=precision, **parts)
-    trainer.processing_class = base.tokenizer
     # Transformers announces its own progress on standard output; ours is on standard error.
     trainer.pop_callback(PrinterCallback)
-    return trainer, rows
+    return trainer
 
 
-def _arguments(config: TrainingConfig, checkpoints: Path) -> dict[str, Any]:
+def _arguments(run: Run) -> dict[str, Any]:
     """Return what `transformers.TrainingArguments` get."""
-    on_cuda = torch.cuda.is_available()
+    config, on_cuda = run.config, torch.cuda.is_available()
     return {
-        "output_dir": str(checkpoints),
+        "output_dir": str(run.checkpoints),
+        "run_name": run.out.name,
         "seed": config.seed,
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
@@ -153,12 +156,6 @@ def token_losses_at_once(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     ).view(kept.shape[:2])
 
 
-def prepare_for_packed_rows(model: PreTrainedModel) -> None:
-    """Set a model up so that each row's texts are attended to apart."""
-    # A cache makes Transformers take a packed row for one text.
-    model.config.use_cache = False
-
-
 def joke_rows(
     model: PreTrainedModel,
     jokes: Sequence[EncodedJoke],
@@ -171,7 +168,8 @@ def joke_rows(
     Arguments are those of `joker.training.packing.pack_jokes`; the model, whose cache is
     switched off, is run on one row.
     """
-    prepare_for_packed_rows(model)
+    # A cache makes Transformers take a packed row for one text.
+    model.config.use_cache = False
     if keeps_jokes_apart(model, jokes, block_size, pad_id):
         return pack_jokes(jokes, block_size, pad_id, multiple)
     logger.warning(
@@ -191,7 +189,7 @@ def keeps_jokes_apart(
     Masks between jokes follow from ``position_ids``, which some architectures ignore.
 
     Args:
-        model: A causal LM prepared by `prepare_for_packed_rows`; left in the mode it was in.
+        model: A causal LM whose cache is off; left in the mode it was in.
         jokes: Encoded jokes, of which some that fit into one row are tried.
         block_size: Tokens per row.
         pad_id: Token for the places left over.
@@ -224,16 +222,42 @@ def _model_inputs(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class JokeTrainer(Trainer):
-    """A Trainer for rows with ``weights``; reports ``answer_loss`` beside ``loss``.
+    """A Trainer that reports ``answer_loss`` beside ``loss`` and measures bits per byte.
 
     Args:
-        autocast: Number format of matrix products; float32 leaves autocast off.
-        **settings: What `transformers.Trainer` takes.
+        base: What is trained.
+        rows: What it reads.
+        validation: Jokes that `evaluate` measures it on; those beyond its context are left out.
+        precision: Number format of matrix products; float32 leaves autocast off.
+        arguments: Transformers' own.
+
+    Attributes:
+        rows: What it reads.
     """
 
-    def __init__(self, *, autocast: torch.dtype, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._autocast = autocast
+    def __init__(
+        self,
+        base: Base,
+        rows: Rows,
+        validation: Sequence[Joke],
+        precision: torch.dtype,
+        arguments: TrainingArguments,
+    ) -> None:
+        super().__init__(
+            model=base.model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=default_data_collator,  # rows are as long as they shall be
+            processing_class=base.tokenizer,
+        )
+        base.model.config.use_cache = False
+        self.rows = rows
+        self._base = base
+        encoded = [(joke, base.joke_tokenizer.encode(joke).input_ids) for joke in validation]
+        fitting = [(joke, ids) for joke, ids in encoded if len(ids) <= base.context_length]
+        self._validation = [ids for _, ids in fitting]
+        self._validation_bytes = sum(joke.byte_count for joke, _ in fitting)
+        self._precision = precision
         # Compiled code's own random numbers are drawn one at a time on a CPU; PyTorch's are faster,
         # and the same as without compiling.
         inductor.fallback_random = True
@@ -242,6 +266,37 @@ class JokeTrainer(Trainer):
             torch.compile(token_losses_at_once) if compiled else token_losses
         )
         self._answer_loss = torch.zeros(2, dtype=torch.float64)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Mean number of tokens in an optimizer step of all processes, padding left out."""
+        batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        step_rows = min(batch * self.args.world_size, len(self.rows))
+        return self.rows.used / len(self.rows) * float(step_rows)
+
+    @property
+    def validation_tokens(self) -> int:
+        """Number of tokens that one evaluation reads."""
+        return sum(map(len, self._validation))
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the model on the validation jokes, each alone, and report what comes out.
+
+        Returns:
+            ``eval_loss`` in nats per token and ``eval_bits_per_byte``, as in ``docs/metrics.md``.
+        """
+        bfloat16 = self._precision is torch.bfloat16
+        scores = token_log_probabilities(self._base.model, self._validation, bfloat16=bfloat16)
+        nats, tokens = -sum(float(each.sum()) for each in scores), sum(map(len, scores))
+        metrics = {
+            "eval_loss": nats / tokens,
+            "eval_bits_per_byte": nats / math.log(2) / self._validation_bytes,
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
 
     def compute_loss(
         self,
@@ -253,8 +308,8 @@ class JokeTrainer(Trainer):
         """Return the mean loss per predicted token over the whole optimizer step."""
         labels, answers = inputs["labels"], inputs.get("answer_mask")
         device = labels.device.type
-        enabled = self._autocast is not torch.float32
-        with torch.autocast(device, dtype=self._autocast, enabled=enabled):
+        enabled = self._precision is not torch.float32
+        with torch.autocast(device, dtype=self._precision, enabled=enabled):
             outputs = model(**_model_inputs(inputs))
         predicted = labels[:, 1:] != IGNORED
         losses = self._token_losses(outputs.logits, labels)[predicted]
