@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
-from joker.core.sampling import Sampling
+from joker.compose import open_store
+from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeRequest, State
+from joker.jobs.job import State
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
+from joker.store import KEEP_NOTHING
 from joker.web.server import Server, bind
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def broker_with_worker(
 
     async def until_ready() -> None:
         queue = CeleryRedisQueue(url, deadline_seconds=300)
-        job = await queue.submit(JokeRequest("", 1, Sampling(), 7, safe=False, candidates=1))
+        job = await queue.submit(GenerationRequest(seed=7, safe=False, candidates=1))
         assert (await queue.wait(job.id, 300)).state is State.SUCCESS
         await queue.close()
 
@@ -86,9 +88,15 @@ def make_client(broker: str | None) -> MakeClient:
     @contextmanager
     def make(**given: object) -> Iterator[TestClient]:
         settings = Settings(
-            **{"rate_limit": None, "broker": broker, **given}  # type: ignore[arg-type]
+            **{  # type: ignore[arg-type]
+                "rate_limit": None,
+                "broker": broker,
+                "database": KEEP_NOTHING,
+                **given,
+            }
         )
-        with TestClient(create_app(make_queue(settings), settings)) as client:
+        app = create_app(make_queue(settings), open_store(settings), settings)
+        with TestClient(app) as client:
             yield client
 
     return make
@@ -107,7 +115,14 @@ def serve() -> Serve:
 
     @contextmanager
     def start(**given: object) -> Iterator[str]:
-        settings = Settings(**{"rate_limit": None, "port": 0, **given})  # type: ignore[arg-type]
+        settings = Settings(
+            **{  # type: ignore[arg-type]
+                "rate_limit": None,
+                "port": 0,
+                "database": KEEP_NOTHING,
+                **given,
+            }
+        )
         ready = threading.Event()
         addresses: list[str] = []
 
@@ -116,7 +131,9 @@ def serve() -> Serve:
             ready.set()
 
         with bind(settings.host, settings.port) as listener:
-            server = Server(make_queue(settings), settings, listener, announce)
+            server = Server(
+                make_queue(settings), open_store(settings), settings, listener, announce
+            )
             thread = threading.Thread(
                 target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
             )

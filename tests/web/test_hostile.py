@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 import httpx2
 import pytest
 
-from joker.web import security
+from joker.web import middleware
 
 pytestmark = pytest.mark.integration
 
@@ -104,7 +104,7 @@ def test_nothing_is_found_where_nothing_is(send: Send, path: str) -> None:
 
 
 def test_a_body_that_dawdles_is_given_up(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(middleware, "_BODY_SECONDS", 0.2)
     answer = send(f'{POST}Content-Length: 100\r\n\r\n{{"prompt": ')
     assert answer.startswith("HTTP/1.1 408 ")
     assert "connection: close" in answer.lower()

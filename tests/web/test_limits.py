@@ -33,14 +33,13 @@ def test_jokes_over_the_rate_are_refused_until_later(make_client: MakeClient) ->
 
 def test_every_entrance_counts(make_client: MakeClient) -> None:
     with make_client(rate_limit="1/hour") as client:
-        link = client.get("/joke", headers={"Accept": "application/json"}).json()["result"][0]
+        assert client.get("/joke").status_code == 200
         answers = [
             client.post("/generate", json={}),
             client.post("/v1/completions", json={}),
             client.get("/joke"),
-            client.get(link["link"]),
         ]
-        assert [answer.status_code for answer in answers] == [429] * 4
+        assert [answer.status_code for answer in answers] == [429] * 3
         assert client.get("/health/ready").status_code == 200
 
 

@@ -9,7 +9,7 @@ CODE = """
 import sys
 from joker.web.metrics import Metrics
 from joker.core.errors import ConfigError
-from joker.jobs.queue import Load
+from joker.jobs.queue import QueueStats
 from joker.settings import Settings
 
 try:
@@ -19,7 +19,7 @@ except ConfigError as error:
 metrics.jokes.inc(2)
 metrics.queue_seconds.observe(0.3)
 metrics.http_requests.labels("GET", "/joke", 200).inc()
-print(metrics.render(Load(int(sys.argv[1]), 1, 2, None)).decode())
+print(metrics.render(QueueStats(int(sys.argv[1]), 1, 2, None)).decode())
 """
 
 

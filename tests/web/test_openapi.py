@@ -40,7 +40,7 @@ def test_every_answer_is_as_documented(serve: Serve, tmp_path: Path) -> None:
 def test_the_document_states_this_servers_limits(make_client: MakeClient) -> None:
     with make_client(max_count=3, max_candidates=2, max_new_tokens=9, max_prompt_characters=5) as c:
         document = c.get("/openapi.json").json()
-    body = document["components"]["schemas"]["GenerateBody"]["properties"]
+    body = document["components"]["schemas"]["JokeParameters"]["properties"]
     assert body["n"]["maximum"] == 3
     assert body["candidates"]["anyOf"][0]["maximum"] == 2
     assert body["textprompt"]["maxLength"] == body["prompt"]["maxLength"] == 5

@@ -5,55 +5,64 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
+from joker.compose import make_moderator, model_name
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
+from joker.store import Store
 from joker.version import __version__
+from joker.web import static
+from joker.web.archive import Archive
 from joker.web.errors import install_error_handlers
-from joker.web.job_metrics import Watch
 from joker.web.limits import RateLimiter
-from joker.web.metrics import Metrics
-from joker.web.middleware import HeadAsGet
-from joker.web.openapi import describe
-from joker.web.readiness import Readiness
+from joker.web.metrics import JobFollower, Metrics
+from joker.web.middleware import BodyLimit, HeadAsGet, SecurityHeaders
 from joker.web.request_log import RequestLog
-from joker.web.routes import completions, generate, health, info, joke, metrics, page
-from joker.web.security import BodyLimit, SecurityHeaders, digest_key
-from joker.web.submission import Intake
+from joker.web.routes import completions, generate, joke, jokes, operation, page
+from joker.web.schemas import JokeParameters, OpenAIError, Problem
+from joker.web.security import digest_key
+from joker.web.submission import Submission, limits_of
 
 _DESCRIPTION = """Invents question-and-answer jokes.
 
 `curl HOST/joke` prints one; `POST /generate` asks for some and comes back for them. Every error is
-`application/problem+json` (RFC 9457) and names the parameter. Generated text can be offensive or
+`application/problem+json` (RFC 9457) and names the parameter, except below `/v1`, where errors have
+the shape of OpenAI's. Generated text can be offensive or
 wrong.
 """
 
 
-def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
+def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     """Return the application.
 
     Args:
         queue: Where requests for jokes wait; closed when the application shuts down.
+        store: Where jokes and votes are kept; closed, too.
         settings: Limits, keys and origins.
 
     Raises:
         ConfigError: If the rate limit cannot be read, or a folder for figures cannot be used.
+        InputError: If the moderation list cannot be read.
     """
     figures = Metrics(settings)
-    watch = Watch(queue, figures)
+    follower = JobFollower(queue, figures)
     limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await watch.close()
+        await follower.close()
         if limiter:
             await limiter.close()
         await queue.close()
+        store.close()
 
     app = FastAPI(
         title="GPT-2 the Joker",
@@ -64,18 +73,20 @@ def create_app(queue: JobQueue, settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         middleware=_middleware(settings, figures),
-        routes=list(page.FILES),
+        routes=list(static.MOUNTS),
     )
     app.state.queue = queue
     app.state.settings = settings
     app.state.metrics = figures
-    app.state.intake = Intake(queue, watch, limiter, settings)
-    app.state.readiness = Readiness(queue)
+    app.state.store = store
+    app.state.archive = Archive(store, make_moderator(settings), model_name(settings))
+    app.state.submission = Submission(queue, follower, app.state.archive, limiter, settings)
+    app.state.limiter = limiter
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)
-    for module in (page, joke, generate, completions, info, health, metrics):
+    for module in (page, joke, jokes, generate, completions, operation):
         app.include_router(module.router)
-    app.openapi = cache(lambda: describe(app, settings))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _describe(app, settings))  # type: ignore[method-assign]
     return app
 
 
@@ -94,4 +105,51 @@ def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
         *([cors] if settings.cors_origins else []),
         Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
         Middleware(HeadAsGet),
+        # Event streams are left alone.
+        Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
     ]
+
+
+def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """Return an application's document, with its limits, and keys only if it asks for any.
+
+    Problems stand in it, too, which no route returns itself.
+    """
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        license_info=app.license_info,
+        routes=app.routes,
+    )
+    components = document["components"]
+    for error in (Problem, OpenAIError):
+        schema = error.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"].update(schema.pop("$defs"))
+        components["schemas"][error.__name__] = schema
+    _state_limits(document, settings)
+    if not settings.api_keys:
+        del components["securitySchemes"]
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation.pop("security", None)
+    return document
+
+
+def _state_limits(document: dict[str, Any], settings: Settings) -> None:
+    """Write what the server allows into the schema of every parameter that it limits."""
+    query = document["paths"]["/joke"]["get"]["parameters"]
+    places = [({one["name"]: one["schema"] for one in query}, JokeParameters.wire_names)]
+    for body in (JokeParameters, completions.CompletionBody, completions.ChatBody):
+        properties = document["components"]["schemas"][body.__name__]["properties"]
+        places.append((properties, body.wire_names))
+    for schemas, names in places:
+        for name, most in limits_of(settings).items():
+            if name not in names or names[name] == "max_tokens":
+                continue  # OpenAI's clients may send more tokens, and messages of any length.
+            # What may be null has its limits in the first of its branches.
+            schema = schemas[names[name]]
+            limit = "maxLength" if name == "prompt" else "maximum"
+            schema.get("anyOf", [schema])[0][limit] = most
+        if "textprompt" in schemas:
+            schemas["textprompt"]["maxLength"] = settings.max_prompt_characters

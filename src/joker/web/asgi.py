@@ -1,31 +1,49 @@
 """The application for servers that start it by name, in as many processes as they like.
 
-NGINX Unit, uvicorn and granian call `open_app` in each process; ``deploy/`` says how.
+NGINX Unit, uvicorn and gunicorn call `open_app` in each process; ``deploy/`` says how.
 `joker.web.server` is the server that comes with the package.
 """
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI
 
-from joker.core.errors import ConfigError
+from joker.compose import open_queue, open_store
+from joker.core.errors import ConfigError, JokerError
 from joker.core.logs import log_as_json_lines
-from joker.settings import open_queue, read_settings
+from joker.settings import read_settings
 from joker.web.app import create_app
+
+# uvicorn and gunicorn give up at this exit code; at any other they restart the process for ever.
+_FAILED_TO_START = 3
+
+_log = logging.getLogger(__name__)
 
 
 def open_app() -> FastAPI:
     """Return the application as the environment sets it up; it logs as JSON lines.
 
     Raises:
-        ConfigError: If a setting cannot be used, or there is no broker: a job must be known
-            to whichever process is asked for it.
+        SystemExit: If a setting cannot be used, or there is no broker. The reason is in the log by
+            then, because NGINX Unit does not show what a factory raises.
     """
+    log_as_json_lines()
+    try:
+        return _open_app()
+    except JokerError as error:
+        _log.critical("%s", error)
+    except Exception:
+        _log.critical("the application cannot start", exc_info=True)
+    raise SystemExit(_FAILED_TO_START)
+
+
+def _open_app() -> FastAPI:
     settings = read_settings()
     if settings.broker is None:
         raise ConfigError(
             "several processes share their jobs through Redis: set JOKER_BROKER, "
             "such as redis://localhost:6379/0"
         )
-    log_as_json_lines()
-    return create_app(open_queue(settings), settings)
+    return create_app(open_queue(settings), open_store(settings), settings)

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
+from joker.store import Store
+from joker.web.archive import Archive
+from joker.web.limits import RateLimiter
 from joker.web.metrics import Metrics
-from joker.web.readiness import Readiness
-from joker.web.submission import Intake
+from joker.web.submission import Submission
 
 
-def _queue(request: Request) -> JobQueue:
-    queue: JobQueue = request.app.state.queue
-    return queue
+def _part(name: str) -> Callable[[Request], Any]:
+    def find(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return find
 
 
-def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-def _intake(request: Request) -> Intake:
-    intake: Intake = request.app.state.intake
-    return intake
-
-
-def _readiness(request: Request) -> Readiness:
-    readiness: Readiness = request.app.state.readiness
-    return readiness
-
-
-def _metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.app.state.metrics
-    return metrics
-
-
-TheQueue = Annotated[JobQueue, Depends(_queue)]
-TheSettings = Annotated[Settings, Depends(_settings)]
-TheIntake = Annotated[Intake, Depends(_intake)]
-TheReadiness = Annotated[Readiness, Depends(_readiness)]
-TheMetrics = Annotated[Metrics, Depends(_metrics)]
+TheQueue = Annotated[JobQueue, Depends(_part("queue"))]
+TheSettings = Annotated[Settings, Depends(_part("settings"))]
+TheSubmission = Annotated[Submission, Depends(_part("submission"))]
+TheMetrics = Annotated[Metrics, Depends(_part("metrics"))]
+TheStore = Annotated[Store, Depends(_part("store"))]
+TheArchive = Annotated[Archive, Depends(_part("archive"))]
+TheLimiter = Annotated[RateLimiter | None, Depends(_part("limiter"))]

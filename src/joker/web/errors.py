@@ -1,5 +1,7 @@
 """Errors over HTTP, mapped once: problem+json (RFC 9457) for programs, a page for browsers.
 
+Below ``/v1`` they are OpenAI's error object, with the same statuses.
+
 Routes raise from the tree of `joker.core.errors`, or Starlette's `HTTPException` where
 the matter is HTTP itself. `render_problem` is also what middleware answers with.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,14 +25,21 @@ from joker.core.errors import (
     KeyConflictError,
     QueueDownError,
     QueueFullError,
+    StoreDownError,
     UnknownJobError,
+    UnknownJokeError,
 )
 from joker.web.html import render_page
 from joker.web.negotiation import prefers_html
-from joker.web.schemas import Problem, WrongParameter
+from joker.web.schemas import ErrorDetail, OpenAIError, Problem, WrongParameter
 
 _RETRY_AFTER_SECONDS = 5
+_OPENAI_CODES = {
+    HTTPStatus.UNAUTHORIZED: "invalid_api_key",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
+}
 _QUEUE_DOWN = "the queue of jokes is out of reach; try again in a few seconds"
+_STORE_DOWN = "stored jokes and votes are out of reach; try again in a few seconds"
 
 _log = logging.getLogger(__name__)
 
@@ -58,10 +67,21 @@ BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
     413: describe_problem("The body is too large; `/info` has the limit."),
 }
 
+
+def describe_for_openai(
+    responses: Mapping[int | str, dict[str, Any]],
+) -> dict[int | str, dict[str, Any]]:
+    """Return described problems with the shape that they have below ``/v1``."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+    return {status: {**response, "content": content} for status, response in responses.items()}
+
+
 # The first class that fits decides.
 _STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
     (UnknownJobError, HTTPStatus.NOT_FOUND),
     (KeyConflictError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (UnknownJokeError, HTTPStatus.NOT_FOUND),
+    (StoreDownError, HTTPStatus.SERVICE_UNAVAILABLE),
     (QueueFullError, HTTPStatus.SERVICE_UNAVAILABLE),
     (QueueDownError, HTTPStatus.SERVICE_UNAVAILABLE),
     (GenerationError, HTTPStatus.BAD_GATEWAY),
@@ -82,6 +102,8 @@ def tell_client(error: JokerError) -> str:
     if isinstance(error, QueueDownError):
         _log.warning("%s", error)
         return _QUEUE_DOWN
+    if isinstance(error, StoreDownError):
+        return _STORE_DOWN  # the store has logged it
     return str(error)
 
 
@@ -92,7 +114,7 @@ def render_problem(
     headers: Mapping[str, str] | None = None,
     errors: Sequence[WrongParameter] | None = None,
 ) -> Response:
-    """Return an error as the client wants to read it: a page, or problem+json.
+    """Return an error as the client wants to read it: a page, problem+json or OpenAI's object.
 
     Args:
         request: What went wrong.
@@ -103,13 +125,15 @@ def render_problem(
     """
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), **(headers or {})}
+    if request.url.path.startswith("/v1/"):
+        content = _shape_for_openai(status, detail, errors).model_dump()
+        return JSONResponse(content, status_code=status, headers=headers)
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         instance=request.url.path,
         request_id=request.state.request_id,
-        message=detail if request.url.path.startswith("/v1/") else None,
         errors=list(errors) if errors else None,
     )
     if prefers_html(request):
@@ -120,6 +144,21 @@ def render_problem(
         headers=headers,
         media_type="application/problem+json",
     )
+
+
+def _shape_for_openai(
+    status: int, detail: str, errors: Sequence[WrongParameter] | None
+) -> OpenAIError:
+    kind: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        kind = "server_error"
+    else:
+        kind = "invalid_request_error"
+    param = errors[0].parameter.partition(".")[0] if errors else None
+    code = _OPENAI_CODES.get(HTTPStatus(status))
+    return OpenAIError(error=ErrorDetail(message=detail, type=kind, param=param, code=code))
 
 
 async def _handle_joker_error(request: Request, error: Exception) -> Response:

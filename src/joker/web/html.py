@@ -5,15 +5,17 @@ Templates escape everything, so what a model writes is only ever text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from joker.generation.request import GenerationRequest
 from joker.settings import Settings
-from joker.web.schemas import Joke, JokeOptions, Problem
+from joker.web.schemas import LinkedJoke, Problem, PublishedJoke
+from joker.web.static import locate
 
 
 @cache
@@ -26,13 +28,15 @@ def load_template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["static"] = locate
     return environment.get_template(name)
 
 
 def render_page(
     request: Request,
-    options: JokeOptions | None = None,
-    jokes: list[Joke] | None = None,
+    asked: GenerationRequest | None = None,
+    jokes: Sequence[LinkedJoke | PublishedJoke] = (),
+    message: str = "",
     problem: Problem | None = None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -41,16 +45,18 @@ def render_page(
 
     Args:
         request: Who asks, of which application.
-        options: What the form shows as chosen.
+        asked: What the form shows as chosen.
         jokes: Jokes that were told.
+        message: What is said of them.
         problem: What went wrong.
         status: The HTTP status.
         headers: Further headers.
     """
     settings: Settings = request.app.state.settings
     text = load_template("index.html").render(
-        options=options or JokeOptions(),
-        jokes=jokes or [],
+        asked=asked or GenerationRequest(),
+        jokes=jokes,
+        message=message,
         problem=problem,
         most_jokes=settings.max_count,
         most_characters=settings.max_prompt_characters,

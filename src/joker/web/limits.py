@@ -64,8 +64,13 @@ class RateLimiter:
         if self._connections:
             await self._connections.aclose()
 
-    async def take(self, client: str, jokes: int) -> dict[str, str]:
-        """Count jokes that a client asks for.
+    async def take(self, client: str, amount: int, of: str = "jokes") -> dict[str, str]:
+        """Count jokes that a client asks for, or votes that it casts.
+
+        Args:
+            client: Who asks.
+            amount: How many.
+            of: What is counted; each is counted apart, at the same rate.
 
         Returns:
             The headers ``RateLimit`` and ``RateLimit-Policy`` of the IETF's draft
@@ -75,23 +80,22 @@ class RateLimiter:
             HTTPException: 429 if the client has had its share.
         """
         try:
-            granted = await self._limiter.hit(self._rate, client, cost=jokes)
-            window = await self._limiter.get_window_stats(self._rate, client)
+            granted = await self._limiter.hit(self._rate, of, client, cost=amount)
+            window = await self._limiter.get_window_stats(self._rate, of, client)
         except StorageError as error:
             # The queue lives in the same Redis and will say that it is down.
             _log.warning("rate limits are not counted: %s", error)
             return {}
         reset_seconds = max(1, math.ceil(window.reset_time - time.time()))
-        amount, period_seconds = self._rate.amount, self._rate.get_expiry()
+        most, period_seconds = self._rate.amount, self._rate.get_expiry()
         headers = {
-            "RateLimit-Policy": f'"jokes";q={amount};w={period_seconds}',
-            "RateLimit": f'"jokes";r={window.remaining};t={reset_seconds}',
+            "RateLimit-Policy": f'"{of}";q={most};w={period_seconds}',
+            "RateLimit": f'"{of}";r={window.remaining};t={reset_seconds}',
         }
         if not granted:
             raise HTTPException(
                 429,
-                f"more than {amount} jokes in {period_seconds} seconds; "
-                f"come again in {reset_seconds}",
+                f"more than {most} {of} in {period_seconds} seconds; come again in {reset_seconds}",
                 headers=headers | {"Retry-After": str(reset_seconds)},
             )
         return headers

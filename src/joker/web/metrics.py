@@ -7,7 +7,10 @@ when the first of them starts. `joker.worker.metrics` has the workers' own.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
+import time
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,10 +23,14 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from joker.core.errors import ConfigError
+from joker.core.errors import ConfigError, QueueError
 from joker.jobs.execution import TELLING_BUCKETS
-from joker.jobs.queue import Load
+from joker.jobs.job import Job, JokeEvent, State, StateEvent
+from joker.jobs.queue import JobQueue, QueueStats
 from joker.settings import Settings
+from joker.store import Store
+
+_log = logging.getLogger(__name__)
 
 _REASONS = ("success", "failure", "revoked", "lost", "rate_limited", "queue_full")
 _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
@@ -60,6 +67,15 @@ class Metrics:
         self._waiting = self._gauge("joker:num_requests_waiting", "Jobs waiting for a worker.")
         self._running = self._gauge("joker:num_requests_running", "Jobs that a worker has in hand.")
         self._workers = self._gauge("joker:num_workers", "Workers that are there.")
+        self._memory = self._gauge("joker:redis_memory_bytes", "Memory in use by Redis.")
+        self._memory_limit = self._gauge(
+            "joker:redis_memory_limit_bytes", "Memory that Redis may use."
+        )
+        self._store_up = self._gauge("joker:store_up", "Whether the store of jokes answers.")
+        self._store_failures = self._counter(
+            "joker:store_failures", "Calls that found the store away or failing."
+        )
+        self._store_failures_seen = 0
         self._gauge("joker:max_queue_size", "Most jobs that wait.").set(settings.max_queue_size)
         self._gauge("joker:deadline_seconds", "When a job fails that is not told.").set(
             settings.deadline_seconds
@@ -101,17 +117,28 @@ class Metrics:
             "route",
         )
 
-    def render(self, load: Load | None) -> bytes:
+    def render(self, stats: QueueStats | None) -> bytes:
         """Return all figures as Prometheus reads them.
 
         Args:
-            load: The queue's; what it cannot say is NaN.
+            stats: The queue's; what it cannot say is NaN.
         """
-        self._queue_up.set(load is not None)
-        self._waiting.set(load.waiting if load else math.nan)
-        self._running.set(load.running if load else math.nan)
-        self._workers.set(load.workers if load else math.nan)
+        self._queue_up.set(stats is not None)
+        self._waiting.set(stats.waiting if stats else math.nan)
+        self._running.set(stats.running if stats else math.nan)
+        self._workers.set(stats.workers if stats else math.nan)
+        memory_bytes = stats.memory_bytes if stats else None
+        limit_bytes = stats.memory_limit_bytes if stats else None
+        self._memory.set(math.nan if memory_bytes is None else memory_bytes)
+        self._memory_limit.set(math.nan if limit_bytes is None else limit_bytes)
         return generate_latest(self._merged or self._registry)
+
+    def observe_store(self, store: Store) -> None:
+        """Take in how the store of this process is."""
+        self._store_up.set(not store.down)
+        failures = store.failures
+        self._store_failures.inc(failures - self._store_failures_seen)
+        self._store_failures_seen = failures
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         # What all processes know alike is taken from the one that said it last.
@@ -131,6 +158,63 @@ class Metrics:
         self, name: str, documentation: str, buckets: tuple[float, ...], *labels: str
     ) -> Histogram:
         return Histogram(name, documentation, labels, buckets=buckets, registry=self._registry)
+
+
+class JobFollower:
+    """Follows every job that was taken in to its end, and counts what became of it."""
+
+    def __init__(self, queue: JobQueue, metrics: Metrics) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, job: Job) -> None:
+        """Follow a job, once however often it is asked for."""
+        if job.state.final or job.id in self._tasks:
+            return
+        task = asyncio.create_task(self._follow(job.id))
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.id))
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a request for jokes that was not taken in."""
+        self._metrics.outcomes.labels(reason).inc()
+
+    async def close(self) -> None:
+        """Follow nothing any more."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, job_id: str) -> None:
+        metrics = self._metrics
+        began = time.monotonic()
+        started = False
+        told = False
+        reason = "lost"
+        try:
+            async for event in self._queue.events(job_id):
+                elapsed_seconds = time.monotonic() - began
+                if isinstance(event, JokeEvent) and not told:
+                    told = True
+                    metrics.first_joke_seconds.observe(elapsed_seconds)
+                if not isinstance(event, StateEvent):
+                    continue
+                job = event.job
+                if job.state is State.STARTED and not started:
+                    started = True
+                    metrics.queue_seconds.observe(elapsed_seconds)
+                if job.state.final:
+                    reason = job.state.lower()
+                    metrics.latency_seconds.observe(elapsed_seconds)
+                    metrics.jokes.inc(len(job.jokes))
+                    metrics.prompt_tokens.inc(sum(joke.prompt_tokens for joke in job.jokes))
+                    metrics.generation_tokens.inc(sum(joke.tokens for joke in job.jokes))
+        except QueueError as error:
+            _log.warning("lost sight of a job: %s", error, extra={"fields": {"task_id": job_id}})
+        finally:
+            metrics.outcomes.labels(reason).inc()
 
 
 def _find_merged() -> CollectorRegistry | None:

@@ -1,25 +1,52 @@
 """What comes in and goes out over HTTP: validated, documented, with examples.
 
-Routes turn these into the plain values of `joker.jobs.job` and back. The OpenAI shapes
-stand beside their route in `joker.web.routes.completions`.
+What comes in derives from `GenerationRequest` and what goes out from `GeneratedJoke`, so a field
+is declared there and nowhere else. The OpenAI shapes stand beside their route in
+`joker.web.routes.completions`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+import hashlib
+from collections.abc import Collection, Mapping
+from copy import copy
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
-from joker.core.sampling import MOST_STOPS, Sampling
-from joker.generation.moderation import CATEGORIES, Category, read_categories
-from joker.jobs.job import Job, JokeRequest, JokeResult, State
-from joker.web.share_links import link_to
+from joker import store
+from joker.core.joke import GeneratedJoke
+from joker.core.record import fields_of
+from joker.core.sampling import Sampling
+from joker.generation.request import GenerationRequest
+from joker.jobs.job import Job, State
+from joker.settings import Settings
 
-SAMPLING = Sampling()
-LARGEST_SEED = 2**32 - 1
+_SAMPLING = fields_of(Sampling)
+_REQUEST = fields_of(GenerationRequest)
+# These are the operator's to decide, or stand for several parameters.
+_NOT_ON_WIRE = {"max_attempts", "sampling"}
+# Where they are missing, the server chooses.
+_OPEN = {"seed", "candidates"}
 
 
-def _check_unicode(text: str) -> str:
+def require_unicode(text: str) -> str:
+    """Return a text that can be encoded.
+
+    Raises:
+        ValueError: If it has half a surrogate pair.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -27,134 +54,83 @@ def _check_unicode(text: str) -> str:
     return text
 
 
-Prompt = Annotated[
-    str,
-    AfterValidator(_check_unicode),
-    Field(
-        description="The start of a question, a whole one ending in '?', or nothing: then the "
-        "question is invented, too. `/info` says how long it may be.",
-        examples=["Why do cats"],
-    ),
-]
-Count = Annotated[
-    int,
-    Field(ge=1, description="How many jokes; `/info` says how many at most.", examples=[1]),
-]
-Seed = Annotated[
-    int | None,
-    Field(
-        ge=0,
-        le=LARGEST_SEED,
-        description="Tells the same jokes again; one is drawn where it is missing.",
-        examples=[7],
-    ),
-]
-Safe = Annotated[
-    bool,
-    Field(description="Withhold what moderation flags as offensive.", examples=[True]),
-]
-ExcludeCategories = Annotated[
-    list[Category],
-    Field(
-        max_length=len(CATEGORIES),
-        description="Also withhold what is flagged for one of these categories, even a mere topic.",
-        examples=[["political", "religious"]],
-    ),
-]
-Candidates = Annotated[
-    int | None,
-    Field(
-        ge=1,
-        description="Candidates of each joke, of which the best is told; `/info` has default and "
-        "limit.",
-        examples=[4],
-    ),
-]
-Temperature = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=5,
-        allow_inf_nan=False,
-        description="Above 1 wilder, below 1 tamer, 0 always the likeliest.",
-        examples=[1.0],
-    ),
-]
-TopK = Annotated[
-    int,
-    Field(ge=0, le=100_000, description="Draw from the k likeliest tokens; 0 from all."),
-]
-TopP = Annotated[
-    float,
-    Field(gt=0, le=1, description="Draw from the fewest tokens that reach this probability."),
-]
-NewTokens = Annotated[
-    int,
-    Field(ge=1, description="Most tokens behind the prompt; `/info` has the limit."),
-]
-Deadline = Annotated[
-    float | None,
-    Field(
-        gt=0,
-        allow_inf_nan=False,
-        description="Seconds until the job fails if it is not told; `/info` has default and limit.",
-        examples=[10],
-    ),
-]
-StopText = Annotated[str, AfterValidator(_check_unicode), Field(min_length=1, max_length=100)]
-Stop = Annotated[
-    list[StopText],
-    Field(
-        max_length=MOST_STOPS,
-        description="Texts that end an answer where the first of them begins.",
-        examples=[["!"]],
-    ),
-]
-
-
-class JokeOptions(BaseModel):
-    """What is asked for: the query of `GET /joke`."""
+class FlatRequest(BaseModel):
+    """A request's parameters side by side, as clients send them; `flat_request` adds the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    wire_names: ClassVar[dict[str, str]] = {}
 
-    prompt: Prompt = ""
-    n: Count = 1
-    safe: Safe = True
-    exclude_categories: ExcludeCategories = []
-    seed: Seed = None
-    candidates: Candidates = None
-    temperature: Temperature = SAMPLING.temperature
-    top_k: TopK = SAMPLING.top_k
-    top_p: TopP = SAMPLING.top_p
-    max_new_tokens: NewTokens = SAMPLING.max_new_tokens
-    stop: Stop = []
-    deadline_seconds: Deadline = None
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for the number 1 or 0."""
+        is_flag = cls.model_fields[info.field_name or ""].annotation in (bool, bool | None, Any)
+        if isinstance(value, bool) and not is_flag:
+            raise ValueError("true and false are neither numbers nor texts")
+        return value
 
-    def to_request(self, *, seed: int, candidates: int) -> JokeRequest:
-        """Return the request as the queue takes it; a seed or number given here is the default."""
-        return JokeRequest(
-            prompt=self.prompt,
-            count=self.n,
-            sampling=Sampling(
-                self.temperature, self.top_k, self.top_p, self.max_new_tokens, tuple(self.stop)
-            ),
-            seed=seed if self.seed is None else self.seed,
-            safe=self.safe,
-            exclude_categories=read_categories(self.exclude_categories),
-            candidates=candidates if self.candidates is None else self.candidates,
-            deadline_seconds=self.deadline_seconds,
-        )
+    @field_validator("*")
+    @classmethod
+    def _is_unicode(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str):
+                require_unicode(text)
+        return value
 
-    @model_validator(mode="after")
-    def _one_rule_only(self) -> Self:
-        if self.exclude_categories and not self.safe:
-            raise ValueError(
-                "'safe': false withholds nothing, 'exclude_categories' something; give one of them"
-            )
-        return self
+    def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
+        """Return the request; what is missing is the server's choice.
+
+        Args:
+            settings: Defaults that the operator chose.
+            key: The same key and parameters again give the same request: a missing seed is made
+                from it.
+
+        Raises:
+            InputError: If parameters contradict each other.
+        """
+        fields: dict[str, Any] = {
+            "candidates": settings.candidates,
+            "max_attempts": settings.max_attempts,
+        }
+        if key is not None:
+            digest = hashlib.blake2b(key.encode(), digest_size=4).digest()
+            fields["seed"] = int.from_bytes(digest, "big")
+        fields |= {name: value for name, value in self.values().items() if value is not None}
+        sampling = Sampling(**{name: fields.pop(name) for name in _SAMPLING if name in fields})
+        return GenerationRequest(sampling=sampling, **fields)
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given, by the names of our own request."""
+        return {name: getattr(self, wire) for name, wire in self.wire_names.items()}
 
 
-def _describe_body(schema: dict[str, Any]) -> None:
+def flat_request(
+    names: Mapping[str, str], *, without: Collection[str] = (), nullable: bool = False
+) -> type[FlatRequest]:
+    """Return a model with a field for each parameter of a request.
+
+    Args:
+        names: What clients call a field, where they call it otherwise.
+        without: Fields that are left out.
+        nullable: Whether null stands for the default in every field.
+    """
+    fields: dict[str, Any] = {}
+    wire_names: dict[str, str] = {}
+    for name, declared in (_REQUEST | _SAMPLING).items():
+        if name in _NOT_ON_WIRE or name in without:
+            continue
+        info = copy(declared)
+        annotation: Any = info.annotation
+        if nullable or name in _OPEN:
+            annotation, info.default, info.default_factory = annotation | None, None, None
+        wire_names[name] = names.get(name, name)
+        fields[wire_names[name]] = (annotation, info)
+    model = create_model("FlatRequest", __base__=FlatRequest, **fields)
+    model.wire_names = wire_names
+    return model
+
+
+def _describe_parameters(schema: dict[str, Any]) -> None:
     prompt = schema["properties"]["prompt"]
     description = "Another name of `prompt`."
     schema["properties"]["textprompt"] = {**prompt, "description": description}
@@ -162,48 +138,42 @@ def _describe_body(schema: dict[str, Any]) -> None:
     schema["examples"] = [{"textprompt": "Why do cats"}, {"prompt": "What do you call", "n": 3}]
 
 
-class GenerateBody(JokeOptions):
-    """What is asked for: the body of `POST /generate`."""
+_JokeParameters: Any = flat_request({"count": "n"})
 
-    model_config = ConfigDict(json_schema_extra=_describe_body)
 
-    prompt: Annotated[Prompt, Field(validation_alias=AliasChoices("prompt", "textprompt"))] = ""
+class JokeParameters(_JokeParameters):  # type: ignore[misc]
+    """What is asked for: the query of `GET /joke`, the body of `POST /generate`."""
+
+    model_config = ConfigDict(json_schema_extra=_describe_parameters)
 
     @model_validator(mode="before")
     @classmethod
     def _one_name_only(cls, given: Any) -> Any:
-        if isinstance(given, dict) and {"prompt", "textprompt"} <= given.keys():
+        if not isinstance(given, dict) or "textprompt" not in given:
+            return given
+        if "prompt" in given:
             raise ValueError("'prompt' and 'textprompt' are two names of one thing; give one")
-        return given
+        return {("prompt" if name == "textprompt" else name): given[name] for name in given}
 
 
-class Joke(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedJoke(GeneratedJoke):
     """One joke that was told."""
 
-    question: str = Field(examples=["Why did the kettle blush?"])
-    answer: str = Field(examples=["It saw the teapot's bare spout."])
-    seed: int = Field(description="Tells this joke again, with the same prompt and options.")
-    tries: int = Field(description="How many times the model was asked for it.")
-    original: bool | None = Field(
-        description="Whether it is no near-duplicate of a training joke; null if not known."
+    id: str | None = Field(
+        description="Names the joke at `/jokes/{id}`; null while jokes cannot be stored."
     )
-    similarity: float | None = Field(
-        description="To the most similar training joke, from 0 to 1; null where it is not known."
-    )
-    link: str = Field(description="A path to share: it tells this joke again.")
+    link: str | None = Field(description="A path to share: it shows this joke for ever.")
 
     @classmethod
-    def of(cls, request: JokeRequest, joke: JokeResult) -> Self:
-        """Describe a joke and how to hear it again."""
-        return cls(
-            question=joke.question,
-            answer=joke.answer,
-            seed=joke.seed,
-            tries=joke.tries,
-            original=joke.original,
-            similarity=joke.similarity,
-            link=link_to(request, joke.seed),
-        )
+    def of(cls, joke: GeneratedJoke, joke_id: str | None) -> Self:
+        """Return a joke with its id in the store."""
+        return cls(**asdict(joke), id=joke_id, link=joke_id and link_to(joke_id))
+
+
+def link_to(joke_id: str) -> str:
+    """Return the path of a stored joke."""
+    return f"/jokes/{joke_id}"
 
 
 class Task(BaseModel):
@@ -211,20 +181,67 @@ class Task(BaseModel):
 
     task_id: str = Field(description="Names the job at `/generate/{task_id}`.")
     state: State = Field(description="SUCCESS, FAILURE and REVOKED are final.")
-    result: list[Joke] = Field(description="What has been told; all of it once SUCCESS.")
+    result: list[LinkedJoke] = Field(description="What has been told; all of it once SUCCESS.")
     error: str | None = Field(description="Why the job failed, in one sentence.")
     seed: int = Field(description="Tells all of the job's jokes again.")
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        """Describe a job."""
+    def of(cls, job: Job, jokes: list[LinkedJoke]) -> Self:
+        """Describe a job, with its jokes linked."""
         return cls(
             task_id=job.id,
             state=job.state,
-            result=[Joke.of(job.request, joke) for joke in job.jokes],
+            result=jokes,
             error=job.error,
             seed=job.request.seed,
         )
+
+
+class VoteCounts(BaseModel):
+    """The votes on a joke, one for each client."""
+
+    up: int = Field(description="Clients that like it.")
+    down: int = Field(description="Clients that do not.")
+    report: int = Field(description="Clients that reported it.")
+
+
+class PublishedJoke(BaseModel):
+    """A stored joke, as everybody may see it."""
+
+    id: str
+    link: str = Field(description="A path to share: it shows this joke for ever.")
+    question: str = Field(examples=["Why did the kettle blush?"])
+    answer: str = Field(examples=["It saw the teapot's bare spout."])
+    model: str = Field(description="The model that told it.")
+    original: bool | None = Field(
+        description="Whether it is no near-duplicate of a training joke; null if not known."
+    )
+    safe: bool = Field(description="Whether moderation finds it inoffensive.")
+    categories: list[str] = Field(description="What moderation flags it for.")
+    created_at: datetime = Field(description="When it was told.")
+    votes: VoteCounts
+
+    @classmethod
+    def of(cls, joke: store.StoredJoke) -> Self:
+        """Describe a joke of the store."""
+        return cls(
+            id=joke.id,
+            link=link_to(joke.id),
+            question=joke.question,
+            answer=joke.answer,
+            model=joke.model,
+            original=joke.details.get("original"),
+            safe=joke.safe,
+            categories=list(joke.categories),
+            created_at=datetime.fromtimestamp(joke.created_at, UTC),
+            votes=VoteCounts(**asdict(joke.votes)),
+        )
+
+
+class PublishedJokes(BaseModel):
+    """Jokes of the store, the best first."""
+
+    jokes: list[PublishedJoke]
 
 
 class WrongParameter(BaseModel):
@@ -244,9 +261,21 @@ class Problem(BaseModel):
     detail: str = Field(examples=["n: Input should be greater than or equal to 1"])
     instance: str = Field(description="The path that was asked for.", examples=["/generate"])
     request_id: str = Field(description="Names the request in the server's log.")
-    message: str | None = Field(
-        default=None, description="Below `/v1` the detail again: there OpenAI clients look for it."
-    )
     errors: list[WrongParameter] | None = Field(
         default=None, description="Each parameter that cannot be used."
     )
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, in the words of OpenAI's API."""
+
+    message: str = Field(examples=["n: Input should be greater than or equal to 1"])
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"] = "server_error"
+    param: str | None = Field(default=None, examples=["n"])
+    code: str | None = Field(default=None, examples=["invalid_api_key"])
+
+
+class OpenAIError(BaseModel):
+    """An error, as OpenAI's API shapes it."""
+
+    error: ErrorDetail

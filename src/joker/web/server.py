@@ -12,7 +12,9 @@ from joker.core.errors import ConfigError
 from joker.core.logs import log_as_json_lines
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
+from joker.store import Store
 from joker.web.app import create_app
+from joker.web.connection import Connection
 
 _GRACE_SECONDS = 5
 
@@ -28,7 +30,9 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise ConfigError(f"there is no address {host!r}; choose another with --host") from error
+        raise ConfigError(
+            f"there is no address {host!r}; choose another with --host or JOKER_HOST"
+        ) from error
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -37,7 +41,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigError(
             f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}; "
-            "choose another with --port or --host"
+            "choose another with --port (JOKER_PORT) or --host (JOKER_HOST)"
         ) from error
     return listener
 
@@ -49,6 +53,7 @@ class Server(uvicorn.Server):
 
     Args:
         queue: Where requests for jokes wait; closed in the end.
+        store: Where jokes and votes are kept; closed, too.
         settings: Limits, keys and origins.
         listener: An address from `bind`.
         announce: Called with the address to open, once it is answered.
@@ -57,15 +62,15 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         queue: JobQueue,
+        store: Store,
         settings: Settings,
         listener: socket.socket,
         announce: Callable[[str], None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(queue, settings),
-                # The other implementation, where it is installed, takes headers of any size.
-                http="h11",
+                create_app(queue, store, settings),
+                http=Connection,
                 ws="none",
                 log_config=None,
                 access_log=False,

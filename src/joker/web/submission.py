@@ -6,84 +6,96 @@ Checked in this order: the limits of a request, the client's rate limit, a free 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
+from dataclasses import asdict
 
 from anyio import CancelScope
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import InputError, QueueError, QueueFullError
-from joker.generation.teller import draw_seed
+from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
-from joker.web.job_metrics import Watch
+from joker.web.archive import Archive
 from joker.web.limits import RateLimiter
-from joker.web.schemas import JokeOptions
+from joker.web.metrics import JobFollower
 from joker.web.security import identify_client
 
 _GRACE_SECONDS = 2.0
 
 
-class Intake:
+def limits_of(settings: Settings) -> dict[str, float]:
+    """Return the most that a server allows of each limited field of a request."""
+    return {
+        "prompt": settings.max_prompt_characters,
+        "count": settings.max_count,
+        "candidates": settings.max_candidates,
+        "max_new_tokens": settings.max_new_tokens,
+        "deadline_seconds": settings.deadline_seconds,
+    }
+
+
+class Submission:
     """Takes requests for jokes in, and waits for the jokes.
 
     Args:
         queue: Where they wait.
-        watch: Follows them.
+        follower: Follows them.
+        archive: Stores the jokes that are waited for.
         limiter: Counts each client's; None lets everyone have any number.
         settings: What may be asked for, and how long jobs take.
     """
 
     def __init__(
-        self, queue: JobQueue, watch: Watch, limiter: RateLimiter | None, settings: Settings
+        self,
+        queue: JobQueue,
+        follower: JobFollower,
+        archive: Archive,
+        limiter: RateLimiter | None,
+        settings: Settings,
     ) -> None:
         self._queue = queue
-        self._watch = watch
+        self._follower = follower
+        self._archive = archive
         self._limiter = limiter
         self._settings = settings
 
-    async def submit(self, request: Request, options: JokeOptions, key: str | None = None) -> Job:
+    async def submit(
+        self, request: Request, asked: GenerationRequest, key: str | None = None
+    ) -> Job:
         """Take a request for jokes in.
 
         Args:
             request: Who asks.
-            options: For what.
-            key: The same key and options again give the same job; then a missing seed is made
-                from the key.
+            asked: For what.
+            key: The same key and request again give the same job.
 
         Raises:
             InputError: If more is asked for than the settings allow.
             HTTPException: 429 if the client has had its share of jokes.
             QueueError: If the queue does not take it.
         """
-        _check_limits(options, self._settings)
+        _check_limits(asked, self._settings)
         if self._limiter:
             try:
-                request.state.headers |= await self._limiter.take(
-                    identify_client(request), options.n
-                )
+                client = identify_client(request)
+                request.state.headers |= await self._limiter.take(client, asked.count)
             except HTTPException:
-                self._watch.count_refusal("rate_limited")
+                self._follower.count_refusal("rate_limited")
                 raise
-        joke_request = options.to_request(
-            seed=draw_seed() if key is None else _seed_from(key),
-            candidates=self._settings.candidates,
-        )
         try:
-            job = await self._queue.submit(
-                joke_request, key=key, request_id=request.state.request_id
-            )
+            job = await self._queue.submit(asked, key=key, request_id=request.state.request_id)
         except QueueFullError:
-            self._watch.count_refusal("queue_full")
+            self._follower.count_refusal("queue_full")
             raise
         request.state.task_id = job.id
-        self._watch.follow(job)
+        self._follower.follow(job)
         return job
 
-    async def tell(self, request: Request, options: JokeOptions, key: str | None = None) -> Job:
-        """Take a request for jokes in and wait until they are told.
+    async def tell(self, request: Request, asked: GenerationRequest, key: str | None = None) -> Job:
+        """Take a request for jokes in and wait until they are told and stored.
 
         Where the client leaves, a job without a key is nobody's any more and is cancelled.
 
@@ -91,7 +103,7 @@ class Intake:
             HTTPException: If the jokes are not told: 502 with the reason, 503 if the job was
                 revoked, 504 if nothing came of it in its time.
         """
-        job = await self.submit(request, options, key)
+        job = await self.submit(request, asked, key)
         waiting = asyncio.ensure_future(
             self._queue.wait(job.id, self._settings.deadline_seconds + _GRACE_SECONDS)
         )
@@ -107,6 +119,7 @@ class Intake:
             if not job.state.final and key is None:
                 await self.abandon(job)
         if job.state is State.SUCCESS:
+            await self._archive.link(job, job.jokes)
             return job
         if job.state is State.FAILURE:
             raise HTTPException(502, job.error)
@@ -123,23 +136,19 @@ class Intake:
             await self._queue.cancel(job.id)
 
 
-def _check_limits(options: JokeOptions, settings: Settings) -> None:
-    for name, asked, most in (
-        ("characters in prompt", len(options.prompt), settings.max_prompt_characters),
-        ("jokes (n)", options.n, settings.max_count),
-        ("candidates", options.candidates or 1, settings.max_candidates),
-        ("max_new_tokens", options.max_new_tokens, settings.max_new_tokens),
-        ("deadline_seconds", options.deadline_seconds or 0, settings.deadline_seconds),
-    ):
-        if asked > most:
-            raise InputError(f"{name}: at most {most}; ask for less")
+def _check_limits(asked: GenerationRequest, settings: Settings) -> None:
+    amounts = asdict(asked) | {
+        "prompt": len(asked.prompt),
+        "max_new_tokens": asked.sampling.max_new_tokens,
+        "deadline_seconds": asked.deadline_seconds or 0,
+    }
+    labels = {"prompt": "characters in prompt", "count": "jokes (n)"}
+    for name, most in limits_of(settings).items():
+        if amounts[name] > most:
+            raise InputError(f"{labels.get(name, name)}: at most {most}; ask for less")
 
 
 async def _until_gone(request: Request) -> None:
     """Return once the client has left; its body was read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _seed_from(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")

@@ -18,5 +18,5 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str | None]:
     yield url
     # The worker hears that its jobs are nobody's any more; the next test finds no trace of them.
     with Redis.from_url(url, decode_responses=True) as redis:
-        for key in set(redis.scan_iter("joker:*")) - {"joker:workers"}:
+        for key in set(redis.scan_iter("{joker}:*")) - {"{joker}:workers"}:
             redis.delete(key)

@@ -1,12 +1,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from joker.web.routes.completions import CompletionBody
+from joker.settings import read_settings
+from joker.web.routes.completions import ChatBody, CompletionBody, Message
 
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
 
 
@@ -71,7 +74,7 @@ def test_the_openai_client_hears_what_is_wrong(openai_client: openai.OpenAI) -> 
     with pytest.raises(openai.AuthenticationError, match="API key"):
         openai_client.with_options(api_key="wrong").models.list()
     failing = openai_client.completions.create(model="joker", prompt="fail", stream=True)
-    with pytest.raises(openai.APIError, match="5 tries"):
+    with pytest.raises(openai.APIError, match="5 attempts"):
         list(failing)
 
 
@@ -93,9 +96,196 @@ def test_leaving_a_stream_cancels_its_job(serve: Serve, broker: str | None) -> N
             pass
 
 
+CHAT: list[Any] = [
+    {"role": "system", "content": "You are a comedian."},
+    {"role": "user", "content": "Tell me a joke."},
+    {"role": "assistant", "content": "Why?\nBecause."},
+    {"role": "user", "content": "Why do cats"},
+]
+NEUTRAL = {
+    "presence_penalty": 0,
+    "frequency_penalty": 0.0,
+    "logprobs": None,
+    "echo": False,
+    "logit_bias": {},
+    "user": "somebody",
+    "response_format": {"type": "text"},
+    "stream_options": None,
+    "stop": None,
+    "n": None,
+    "seed": None,
+    "temperature": None,
+    "max_tokens": 100_000,
+}
+
+
+@pytest.mark.integration
+def test_the_openai_client_chats(openai_client: openai.OpenAI) -> None:
+    told = openai_client.chat.completions.create(
+        model="joker",
+        messages=CHAT,
+        n=2,
+        seed=3,
+        temperature=0.7,
+        top_p=0.9,
+        max_completion_tokens=40,
+    )
+    assert told.object == "chat.completion"
+    assert [choice.message.content for choice in told.choices] == [
+        "Why do cats number 3?\nIt was told with seed 3.",
+        "Why do cats number 4?\nIt was told with seed 4.",
+    ]
+    assert {choice.finish_reason for choice in told.choices} == {"stop"}
+    assert told.usage is not None
+    assert told.usage.total_tokens == 21
+
+
+@pytest.mark.integration
+def test_the_openai_client_streams_a_chat(openai_client: openai.OpenAI) -> None:
+    *chunks, last = openai_client.chat.completions.create(
+        model="joker",
+        messages=CHAT,
+        n=2,
+        seed=3,
+        stop="\n",
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert [(c.index, c.delta.content) for chunk in chunks for c in chunk.choices] == [
+        (0, "Why do cats number 3?"),
+        (1, "Why do cats number 4?"),
+    ]
+    assert last.usage is not None
+    assert last.usage.total_tokens == 21
+    failing = openai_client.chat.completions.create(
+        model="joker", messages=[{"role": "user", "content": "fail"}], stream=True
+    )
+    with pytest.raises(openai.APIError, match="5 attempts"):
+        list(failing)
+
+
+def test_a_chats_stream_ends_with_done(client: TestClient) -> None:
+    streamed = client.post("/v1/chat/completions", json={"messages": CHAT, "stream": True})
+    assert streamed.headers["Content-Type"].startswith("text/event-stream")
+    assert streamed.text.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.parametrize(
+    ("content", "begins"),
+    [
+        ("Why do cats", "Why do cats number"),
+        ([{"type": "text", "text": "Why do"}, {"type": "text", "text": "cats"}], "Why do cats n"),
+        ("tell me a joke about cats", "tell me a joke about cats number"),
+        ("Hello there! Why do cats", "Why do cats number"),
+        ("hello kitty", "hello kitty number"),
+        ("Why do they say hi, hey!", "Why do they say hi, hey! number"),
+        ("Another planet", "Another planet number"),
+        ("", "Why did the kettle"),
+        (None, "Why did the kettle"),
+        ("Hi!", "Why did the kettle"),
+        ("Tell me a joke", "Why did the kettle"),
+        ("Hey, can you tell me another funny joke, please?", "Why did the kettle"),
+        ("one more", "Why did the kettle"),
+    ],
+)
+def test_a_chats_last_message_is_the_prompt(
+    client: TestClient, content: object, begins: str
+) -> None:
+    messages = [*CHAT[:3], {"role": "user", "content": content}]
+    told = client.post("/v1/chat/completions", json={"messages": messages}).json()
+    assert told["choices"][0]["message"]["content"].startswith(begins)
+
+
+def test_a_chat_without_a_users_message_gets_any_joke(client: TestClient) -> None:
+    told = client.post("/v1/chat/completions", json={"messages": CHAT[:1]}).json()
+    assert told["choices"][0]["message"]["content"].startswith("Why did the kettle")
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/completions", {"prompt": ["Why"], "best_of": None}),
+        ("/v1/completions", {"prompt": None}),
+        ("/v1/chat/completions", {"messages": CHAT}),
+    ],
+)
+def test_values_that_ask_for_nothing_are_accepted(
+    client: TestClient, path: str, asked: dict[str, object]
+) -> None:
+    assert client.post(path, json={**asked, **NEUTRAL}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("presence_penalty", 0.5),
+        ("presence_penalty", False),
+        ("frequency_penalty", -1),
+        ("logprobs", True),
+        ("logprobs", 0),
+        ("logit_bias", {"50256": -100}),
+        ("echo", True),
+        ("response_format", {"type": "json_object"}),
+    ],
+)
+def test_what_is_not_supported_is_refused_in_openais_words(
+    client: TestClient, path: str, name: str, value: object
+) -> None:
+    body = {"messages": CHAT} if "chat" in path else {}
+    refused = client.post(path, json={**body, name: value})
+    assert refused.status_code == 422
+    assert refused.headers["Content-Type"] == "application/json"
+    assert refused.json()["error"] == {
+        "message": f"{name}: not supported; leave it out",
+        "type": "invalid_request_error",
+        "param": name,
+        "code": None,
+    }
+
+
+def test_half_a_surrogate_pair_in_a_message_is_refused(client: TestClient) -> None:
+    body = b'{"messages": [{"role": "user", "content": "\\ud800"}]}'
+    refused = client.post(
+        "/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "messages")
+
+
+def test_statuses_have_openais_types_and_codes(make_client: MakeClient) -> None:
+    with make_client(api_keys=("sesame",), rate_limit="1/hour") as client:
+        keyless = client.get("/v1/models")
+        client.headers["Authorization"] = "Bearer sesame"
+        answers = [
+            keyless,
+            client.get("/v1/models/gpt-9"),
+            client.post("/v1/completions", json={"prompt": "fail"}),
+            client.post("/v1/completions", json={}),
+        ]
+    errors = [answer.json()["error"] for answer in answers]
+    assert [
+        (answer.status_code, error["type"], error["code"])
+        for answer, error in zip(answers, errors, strict=True)
+    ] == [
+        (401, "invalid_request_error", "invalid_api_key"),
+        (404, "invalid_request_error", None),
+        (502, "server_error", None),
+        (429, "rate_limit_error", "rate_limit_exceeded"),
+    ]
+
+
+def test_more_tokens_than_allowed_are_as_many_as_allowed() -> None:
+    settings = read_settings(max_new_tokens=50)
+    body = ChatBody(messages=[Message(role="user", content="Why")], max_completion_tokens=9000)
+    assert body.to_request(settings).sampling.max_new_tokens == 50
+    assert CompletionBody(max_tokens=20).to_request(settings).sampling.max_new_tokens == 20
+
+
 def test_the_best_of_many_are_candidates() -> None:
-    assert CompletionBody(n=2, best_of=7).options.candidates == 3
-    assert CompletionBody(n=2).options.candidates is None
+    settings = read_settings(candidates=5)
+    assert CompletionBody(n=2, best_of=7).to_request(settings).candidates == 3
+    assert CompletionBody(n=2).to_request(settings).candidates == 5
 
 
 @pytest.mark.parametrize(
@@ -113,7 +303,7 @@ def test_what_does_not_fit_together_is_named(
 ) -> None:
     refused = client.post("/v1/completions", json=body)
     assert refused.status_code == 422
-    assert named in refused.json()["detail"]
+    assert named in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_waiting_answers_with_the_jokes(client: TestClient) -> None:
 def test_a_failure_is_a_state_with_its_reason(client: TestClient) -> None:
     task = client.post("/generate", json={"prompt": "fail"}, headers=WAIT).json()
     assert (task["state"], task["result"]) == ("FAILURE", [])
-    assert "5 tries" in task["error"]
+    assert "5 attempts" in task["error"]
 
 
 def test_without_a_body_the_question_is_invented(client: TestClient) -> None:
@@ -66,10 +66,13 @@ def test_without_a_body_the_question_is_invented(client: TestClient) -> None:
         ({"n": 0}, "n"),
         ({"n": 11}, "(n)"),
         ({"n": "many"}, "n"),
+        ({"n": True}, "n"),
+        ({"top_p": True}, "top_p"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"temperature": 6}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"seed": True}, "seed"),
         ({"top_k": -1}, "top_k"),
         ({"max_new_tokens": 100_000}, "max_new_tokens"),
         ({"candidates": 1_000_000}, "candidates"),

@@ -91,7 +91,7 @@ def check_accessibility(page: Page) -> None:
 @pytest.mark.integration
 def test_a_joke_by_mouse(open_page: Open) -> None:
     page = open_page()
-    page.get_by_label("How does it begin?").fill("Why do cats")
+    page.get_by_label("Start a question or name a topic.").fill("Why do cats")
     page.get_by_role("button", name="Tell me a joke").click()
     expect(page.locator("#jokes .question")).to_have_text(re.compile(r"^Why do cats number \d+\?$"))
     expect(page.locator("#jokes .told .answer")).to_have_text(re.compile(r"^It was told"))
@@ -114,7 +114,7 @@ def test_jokes_by_keyboard(open_page: Open) -> None:
     for _ in range(2):
         page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    page.get_by_label("How does it begin?").focus()
+    page.get_by_label("Start a question or name a topic.").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#jokes .told .answer")).to_have_count(3)
     expect(page.locator("#jokes .badge")).to_have_text(["original", "retold", "retold"])
@@ -129,7 +129,7 @@ def test_the_punchline_waits_a_beat_unless_somebody_prefers_it_at_once(open_page
     expect(page.locator("#jokes .answer")).to_have_text("")
     page.clock.run_for(3000)
     expect(page.locator("#jokes .told .answer")).to_have_text(re.compile("told"))
-    page.get_by_label("Punchline at once").check()
+    page.get_by_label("Instant punchline").check()
     page.get_by_role("button", name="Tell me a joke").click()
     expect(page.locator("#jokes .told .answer")).to_have_text(re.compile("told"))
 
@@ -137,7 +137,7 @@ def test_the_punchline_waits_a_beat_unless_somebody_prefers_it_at_once(open_page
 @pytest.mark.integration
 def test_a_hostile_joke_is_text_with_and_without_javascript(open_page: Open) -> None:
     for page in (open_page(), open_page(java_script_enabled=False)):
-        page.get_by_label("How does it begin?").fill("hostile")
+        page.get_by_label("Start a question or name a topic.").fill("hostile")
         page.get_by_role("button", name="Tell me a joke").click()
         expect(page.locator("#jokes .answer")).to_have_text(HOSTILE)
         assert page.locator("#jokes img").count() == 0
@@ -147,11 +147,11 @@ def test_a_hostile_joke_is_text_with_and_without_javascript(open_page: Open) -> 
 @pytest.mark.integration
 def test_a_joke_without_javascript(open_page: Open) -> None:
     page = open_page(java_script_enabled=False)
-    page.get_by_label("How does it begin?").fill("Why do cats")
+    page.get_by_label("Start a question or name a topic.").fill("Why do cats")
     page.get_by_label("How many").fill("2")
     page.get_by_role("button", name="Tell me a joke").click()
     expect(page.locator("#jokes .answer")).to_have_count(2)
-    assert page.get_by_label("How does it begin?").input_value() == "Why do cats"
+    assert page.get_by_label("Start a question or name a topic.").input_value() == "Why do cats"
     expect(page.get_by_role("button", name="Copy")).to_have_count(0)
     question = page.locator("#jokes .question").first.inner_text()
     page.get_by_role("link", name="Link").first.click()
@@ -177,7 +177,7 @@ def test_the_dark_page_is_accessible(open_page: Open) -> None:
 @pytest.mark.integration
 def test_a_failure_is_said_in_a_sentence(open_page: Open) -> None:
     page = open_page()
-    page.get_by_label("How does it begin?").fill("fail")
+    page.get_by_label("Start a question or name a topic.").fill("fail")
     page.get_by_role("button", name="Tell me a joke").click()
     expect(page.get_by_role("status")).to_have_text(re.compile("^The joke could not be told"))
     expect(page.locator("#jokes .joke")).to_have_count(0)
@@ -186,21 +186,21 @@ def test_a_failure_is_said_in_a_sentence(open_page: Open) -> None:
 @pytest.mark.integration
 def test_jokes_are_remembered_in_this_browser_until_forgotten(open_page: Open) -> None:
     page = open_page()
-    page.get_by_label("Punchline at once").check()
+    page.get_by_label("Instant punchline").check()
     page.get_by_role("button", name="Tell me a joke").click()
     expect(page.locator("#jokes .told")).to_have_count(1)
     page.reload()
-    page.get_by_text("Heard lately").click()
+    page.get_by_text("Recent jokes").click()
     expect(page.locator("#recent-jokes .question")).to_have_text([re.compile("kettle")])
     check_accessibility(page)
-    page.get_by_role("button", name="Forget them").click()
-    expect(page.get_by_text("Heard lately")).to_be_hidden()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_text("Recent jokes")).to_be_hidden()
 
 
 @pytest.mark.integration
 def test_a_joke_is_copied_and_its_link_leads_back(open_page: Open, address: str) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
-    page.get_by_label("Punchline at once").check()
+    page.get_by_label("Instant punchline").check()
     page.get_by_role("button", name="Tell me a joke").click()
     expect(page.locator("#jokes .told")).to_have_count(1)
     question = page.locator("#jokes .question").inner_text()
@@ -211,6 +211,62 @@ def test_a_joke_is_copied_and_its_link_leads_back(open_page: Open, address: str)
     expect(page.get_by_role("status")).to_have_text("Link copied.")
     page.goto(page.evaluate("navigator.clipboard.readText()"))
     expect(page.locator("#jokes .question")).to_have_text(question)
+
+
+@pytest.mark.integration
+def test_votes_by_mouse_and_keyboard_keep_the_focus(open_page: Open, address: str) -> None:
+    page = open_page()
+    page.get_by_label("Punchline at once").check()
+    page.get_by_role("button", name="Tell me a joke").click()
+    card = page.locator("#jokes .told")
+    card.get_by_role("button", name="Funny", exact=False).first.click()
+    expect(page.get_by_role("status")).to_have_text("Thanks: you find it funny.")
+    funny = card.locator("button[value=up]")
+    expect(funny).to_have_attribute("aria-pressed", "true")
+    expect(funny).to_have_text(re.compile("1$"))
+    expect(funny).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Thanks: you do not find it funny.")
+    expect(card.locator("button[value=down]")).to_be_focused()
+    expect(funny).to_have_attribute("aria-pressed", "false")
+    check_accessibility(page)
+    link = card.get_attribute("data-link")
+    assert link is not None
+    page.goto(address + link)
+    expect(page.locator("#jokes button[value=down]")).to_have_text(re.compile("1$"))
+    page.get_by_role("button", name="Report").first.click()
+    expect(page.get_by_role("status")).to_have_text(re.compile("^Reported"))
+    check_accessibility(page)
+
+
+@pytest.mark.integration
+def test_votes_without_javascript_lead_back_to_the_joke(open_page: Open) -> None:
+    page = open_page("/joke", java_script_enabled=False)
+    question = page.locator("#jokes .question").inner_text()
+    page.get_by_role("button", name="Funny", exact=False).first.click()
+    expect(page.locator("#jokes .question")).to_have_text(question)
+    assert re.search(r"/jokes/[A-Za-z0-9]{12}$", page.url)
+    expect(page.locator("#jokes button[value=up]")).to_have_text(re.compile("1$"))
+    page.get_by_role("button", name="Not funny").click()
+    expect(page.locator("#jokes button[value=down]")).to_have_text(re.compile("1$"))
+
+
+@pytest.mark.integration
+def test_votes_can_be_seen_and_hit_in_forced_colours_on_a_phone(open_page: Open) -> None:
+    page = open_page(
+        "/joke",
+        viewport={"width": 320, "height": 640},
+        forced_colors="active",
+        reduced_motion="reduce",
+    )
+    for value in ("up", "down", "report"):
+        button = page.locator(f"#jokes button[value={value}]")
+        box = button.bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) >= 44
+        assert button.evaluate("element => getComputedStyle(element).borderTopWidth") != "0px"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 @pytest.mark.integration

@@ -1,61 +1,79 @@
-"""``/v1``: what OpenAI clients need to have jokes told.
+"""``/v1``: what OpenAI clients need to have jokes told, as completions and in chats.
 
 A choice's text is the whole joke, question and answer on lines of their own, the
 prompt included. A stream has one chunk for each joke, because a joke is checked as a
-whole before anyone hears it.
+whole before anyone hears it. For the same reason no text ever ends at the limit of
+tokens: a draft that reaches it is discarded, and `finish_reason` is always `stop`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from typing import Any, Literal, Self
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import QueueError
-from joker.jobs.job import Job, State
-from joker.jobs.queue import JobQueue
-from joker.web.dependencies import TheIntake, TheQueue
-from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem, tell_client
-from joker.web.schemas import (
-    SAMPLING,
-    Candidates,
-    Count,
-    ExcludeCategories,
-    JokeOptions,
-    NewTokens,
-    Prompt,
-    Safe,
-    Seed,
-    Stop,
-    StopText,
-    Temperature,
-    TopK,
-    TopP,
+from joker.core.joke import GeneratedJoke
+from joker.core.sampling import MOST_STOPS, StopText
+from joker.generation.request import GenerationRequest
+from joker.jobs.job import Job, JokeEvent, State, StateEvent
+from joker.settings import Settings
+from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
+from joker.web.errors import (
+    BODY_RESPONSES,
+    PROBLEM_RESPONSES,
+    describe_for_openai,
+    describe_problem,
+    tell_client,
 )
+from joker.web.schemas import ErrorDetail, OpenAIError, flat_request, require_unicode
 from joker.web.security import require_key
-from joker.web.submission import Intake
 
 MODEL = "joker"
 
-_NOT_FOUND = describe_problem("There is no such model.")
-_RESPONSES = {
-    **BODY_RESPONSES,
-    404: _NOT_FOUND,
-    502: describe_problem("The model gave no acceptable joke."),
-    504: describe_problem("No joke in time."),
+_NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.")})
+_TELLING: dict[int | str, dict[str, Any]] = {
+    **describe_for_openai(BODY_RESPONSES),
+    **_NOT_FOUND,
+    **describe_for_openai(
+        {
+            502: describe_problem("The model gave no acceptable joke."),
+            504: describe_problem("No joke in time."),
+        }
+    ),
+    200: {"content": {"text/event-stream": {}}},
 }
 
 router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     dependencies=[Depends(require_key)],
-    responses=PROBLEM_RESPONSES,
+    responses=describe_for_openai(PROBLEM_RESPONSES),
+)
+
+_Text = Annotated[str, AfterValidator(require_unicode)]
+_Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
+_GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
+_ASKS_FOR_ANY = re.compile(
+    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) (?:me |us )?)?"
+    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|more|new|short|silly) )*"
+    r"(?:jokes?|another|one|one more|again|more)(?:,? please)?[ .!?]*",
+    re.IGNORECASE,
 )
 
 
@@ -69,12 +87,77 @@ class StreamOptions(BaseModel):
     )
 
 
-class CompletionBody(BaseModel):
+def _neutral(*values: Any) -> Any:
+    """Return a field for a parameter that cannot be heeded, and the values that ask nothing."""
+    return Field(
+        default=None,
+        description="Has no effect on jokes; only the values that ask for nothing are accepted.",
+        json_schema_extra={"enum": [*values, None]},
+    )
+
+
+_Parameters: Any = flat_request(
+    {"count": "n", "max_new_tokens": "max_tokens"}, without={"prompt"}, nullable=True
+)
+
+
+class _OpenAIBody(_Parameters):  # type: ignore[misc]
+    """What completions and chats have in common, with some words of our own such as `safe`."""
+
+    model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
+    stop: StopText | Literal[""] | _Stops | None = Field(
+        default=None,
+        description="Where a text ends, itself left out; no more of an answer is drawn.",
+    )
+    stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(default=None, max_length=256, description="Not used.")
+    presence_penalty: Any = _neutral(0)
+    frequency_penalty: Any = _neutral(0)
+    logprobs: Any = _neutral(False)
+    logit_bias: Any = _neutral({})
+    echo: Any = _neutral(False)
+    response_format: Any = _neutral({"type": "text"})
+
+    @field_validator(
+        *("presence_penalty", "frequency_penalty", "logprobs", "logit_bias", "echo"),
+        "response_format",
+    )
+    @classmethod
+    def _is_neutral(cls, value: Any, info: ValidationInfo) -> Any:
+        declared: Any = cls.model_fields[info.field_name or ""].json_schema_extra
+        # In Python, 0 is False, but not in JSON.
+        if any(
+            value == one and isinstance(value, bool) == isinstance(one, bool)
+            for one in declared["enum"]
+        ):
+            return value
+        raise ValueError("not supported; leave it out")
+
+    @model_validator(mode="after")
+    def _streams_with_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("'stream_options' is for streams; ask for one with 'stream'")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given, by the names of our own request; an empty stop is none."""
+        values: dict[str, Any] = super().values()
+        values["stop"] = ([self.stop] if isinstance(self.stop, str) else self.stop) or []
+        values["stop"] = [text for text in values["stop"] if text]
+        return values
+
+    def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
+        """Return the request; more tokens than the server allows are as many as it allows."""
+        asked: GenerationRequest = super().to_request(settings, key)
+        most = min(asked.sampling.max_new_tokens, settings.max_new_tokens)
+        return replace(asked, sampling=replace(asked.sampling, max_new_tokens=most))
+
+
+class CompletionBody(_OpenAIBody):
     """What is asked for, in OpenAI's words, with some words of our own such as `safe`."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={
             "examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}],
             "not": {
@@ -83,73 +166,123 @@ class CompletionBody(BaseModel):
             },
         },
     )
+    wire_names: ClassVar[dict[str, str]] = {**_OpenAIBody.wire_names, "prompt": "prompt"}
 
-    model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
-    prompt: Prompt = ""
-    max_tokens: NewTokens = SAMPLING.max_new_tokens
-    temperature: Temperature = SAMPLING.temperature
-    top_p: TopP = SAMPLING.top_p
-    top_k: TopK = SAMPLING.top_k
-    n: Count = 1
-    seed: Seed = None
-    safe: Safe = True
-    exclude_categories: ExcludeCategories = []
-    candidates: Candidates = None
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="The start of a question, a whole one ending in '?', a topic, or nothing. "
+        "A list may hold one prompt.",
+    )
     best_of: int | None = Field(
         default=None,
         ge=1,
         description="OpenAI's way to ask for candidates: of so many in all, the best `n` are told.",
     )
-    stop: StopText | Literal[""] | Stop | None = Field(
-        default=None,
-        description="Where a text ends, itself left out; no more of an answer is drawn.",
-    )
-    stream: bool = Field(default=False, description="Send each joke as soon as it is told.")
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, max_length=256, description="Not used.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.best_of is not None and self.candidates is not None:
             raise ValueError("'best_of' and 'candidates' are two names of one thing; give one")
-        if self.best_of is not None and self.best_of < self.n:
+        if self.best_of is not None and self.best_of < (self.n or 1):
             raise ValueError("'best_of' must be at least 'n'")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("'stream_options' is for streams; ask for one with 'stream'")
         return self
 
-    @property
-    def options(self) -> JokeOptions:
-        """The same in our words."""
-        return JokeOptions(
-            prompt=self.prompt,
-            n=self.n,
-            safe=self.safe,
-            exclude_categories=self.exclude_categories,
-            seed=self.seed,
-            candidates=self.best_of // self.n if self.best_of else self.candidates,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            max_new_tokens=self.max_tokens,
-            stop=self.stops,
-        )
+    def values(self) -> dict[str, Any]:
+        """Return what was given, by the names of our own request."""
+        values = super().values()
+        if isinstance(self.prompt, list):
+            (values["prompt"],) = self.prompt
+        if self.best_of is not None:
+            values["candidates"] = self.best_of // (self.n or 1)
+        return values
+
+
+class TextPart(BaseModel):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: _Text
+
+
+class Message(BaseModel):
+    """One message of a chat; other fields that clients send with it are not read."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: _Text | list[TextPart] | None = None
 
     @property
-    def stops(self) -> list[str]:
-        """The stops as a list; an empty text is none."""
-        if isinstance(self.stop, str):
-            return [self.stop] if self.stop else []
-        return self.stop or []
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, list):
+            return " ".join(part.text for part in self.content)
+        return self.content or ""
 
 
-class Choice(BaseModel):
-    """One joke."""
+class ChatBody(_OpenAIBody):
+    """A chat, in OpenAI's words; the last message of a user is what the joke is about."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": MODEL,
+                    "messages": [{"role": "user", "content": "Tell me a joke about cats"}],
+                }
+            ],
+        },
+    )
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(
+        default=None, ge=1, description="The newer name of `max_tokens`; it has precedence."
+    )
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given, by the names of our own request."""
+        values = super().values()
+        said = [message.text for message in self.messages if message.role == "user"]
+        values["prompt"] = _read_message(said[-1]) if said else ""
+        if self.max_completion_tokens is not None:
+            values["max_new_tokens"] = self.max_completion_tokens
+        return values
+
+
+def _read_message(text: str) -> str:
+    """Return the prompt in a message: nothing where it only greets or asks for any joke."""
+    text = _GREETING.sub("", text.strip())
+    return "" if _ASKS_FOR_ANY.fullmatch(text) else text
+
+
+class _Choice(BaseModel):
     index: int
-    text: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
     finish_reason: Literal["stop"] = "stop"
     logprobs: None = None
+
+
+class Choice(_Choice):
+    """One joke."""
+
+    text: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
+
+
+class Said(BaseModel):
+    """A joke as a message of the model."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
+    refusal: None = None
+
+
+class ChatChoice(_Choice):
+    """One joke of a chat."""
+
+    message: Said
+
+
+class ChunkChoice(_Choice):
+    """One joke of a chat that is streamed."""
+
+    delta: Said
 
 
 class Usage(BaseModel):
@@ -160,27 +293,74 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, job: Job) -> Self | None:
-        """Count a job's tokens; None where its workers did not."""
-        prompts = [joke.prompt_tokens for joke in job.jokes if joke.prompt_tokens is not None]
-        tokens = sum(joke.tokens or 0 for joke in job.jokes)
-        if not prompts:
-            return None
-        # All jokes of a job have one prompt.
-        return cls(
-            prompt_tokens=prompts[0], completion_tokens=tokens, total_tokens=prompts[0] + tokens
-        )
+    def of(cls, job: Job) -> Self:
+        """Count a job's tokens; all of its jokes have one prompt."""
+        prompt, drawn = job.jokes[0].prompt_tokens, sum(joke.tokens for joke in job.jokes)
+        return cls(prompt_tokens=prompt, completion_tokens=drawn, total_tokens=prompt + drawn)
 
 
-class Completion(BaseModel):
-    """Jokes as a completion, or one chunk of a stream of them."""
+class _Answer(BaseModel):
+    id_prefix: ClassVar[str]
 
     id: str
-    object: Literal["text_completion"] = "text_completion"
     created: int
     model: str = MODEL
-    choices: list[Choice]
     usage: Usage | None = None
+
+    @classmethod
+    def of(cls, job: Job, jokes: Mapping[int, GeneratedJoke], usage: Usage | None = None) -> Self:
+        """Return some of a job's jokes, by their index."""
+        # The engine ends answers at a stop; to OpenAI's clients a question is text as well.
+        cut = job.request.sampling.cut
+        choices = [{"index": index, **cls._wrap(cut(str(joke)))} for index, joke in jokes.items()]
+        return cls.model_validate(
+            {
+                "id": f"{cls.id_prefix}-{job.id}",
+                "created": int(job.created_at),
+                "choices": choices,
+                "usage": usage,
+            }
+        )
+
+    @staticmethod
+    def _wrap(text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class CompletionResponse(_Answer):
+    """Jokes as a completion, or one chunk of a stream of them."""
+
+    id_prefix = "cmpl"
+    object: Literal["text_completion"] = "text_completion"
+    choices: list[Choice]
+
+    @staticmethod
+    def _wrap(text: str) -> dict[str, Any]:
+        return {"text": text}
+
+
+class ChatResponse(_Answer):
+    """Jokes as messages of a chat."""
+
+    id_prefix = "chatcmpl"
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: list[ChatChoice]
+
+    @staticmethod
+    def _wrap(text: str) -> dict[str, Any]:
+        return {"message": {"content": text}}
+
+
+class ChatChunk(_Answer):
+    """One chunk of a chat that is streamed."""
+
+    id_prefix = "chatcmpl"
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    choices: list[ChunkChoice]
+
+    @staticmethod
+    def _wrap(text: str) -> dict[str, Any]:
+        return {"delta": {"content": text}}
 
 
 class Model(BaseModel):
@@ -199,24 +379,84 @@ class Models(BaseModel):
     data: list[Model]
 
 
+class _Answering:
+    """Has the jokes of a body told, at once or as a stream of server-sent events."""
+
+    def __init__(
+        self,
+        request: Request,
+        submission: TheSubmission,
+        queue: TheQueue,
+        archive: TheArchive,
+        settings: TheSettings,
+    ) -> None:
+        self._request = request
+        self._submission = submission
+        self._queue = queue
+        self._archive = archive
+        self._settings = settings
+
+    async def answer(
+        self, body: _OpenAIBody, whole: type[_Answer], chunk: type[_Answer]
+    ) -> _Answer | Response:
+        """Return the jokes as a whole answer, or as a stream of chunks where the body says so."""
+        _check_model(body.model)
+        asked = body.to_request(self._settings)
+        if body.stream:
+            job = await self._submission.submit(self._request, asked)
+            options = body.stream_options or StreamOptions()
+            events = self._stream(job, chunk, with_usage=options.include_usage)
+            return StreamingResponse(events, media_type="text/event-stream")
+        job = await self._submission.tell(self._request, asked)
+        return whole.of(job, dict(enumerate(job.jokes)), Usage.of(job))
+
+    async def _stream(
+        self, job: Job, chunk: type[_Answer], *, with_usage: bool
+    ) -> AsyncIterator[bytes]:
+        """Yield server-sent events as OpenAI sends them; cancel the job if the client leaves."""
+        state = job.state
+        try:
+            async for event in self._queue.events(job.id):
+                if isinstance(event, JokeEvent):
+                    await self._archive.link(job, [event.joke])
+                    yield _event(chunk.of(job, {event.index: event.joke}))
+                elif isinstance(event, StateEvent):
+                    state = event.job.state
+                    if state.final and state is not State.SUCCESS:
+                        yield _error(event.job.error or "the joke was cancelled; ask again")
+                    elif state.final and with_usage:
+                        yield _event(chunk.of(job, {}, Usage.of(event.job)))
+        except QueueError as error:
+            yield _error(tell_client(error))
+        finally:
+            if not state.final:
+                await self._submission.abandon(job)
+        yield format_sse_event(data_str="[DONE]")
+
+
+_TheAnswering = Annotated[_Answering, Depends()]
+
+
 @router.post(
     "/completions",
     summary="Complete a prompt to jokes",
-    response_model=Completion,
-    responses={**_RESPONSES, 200: {"content": {"text/event-stream": {}}}},
+    response_model=CompletionResponse,
+    responses=_TELLING,
 )
-async def complete(
-    body: CompletionBody, request: Request, intake: TheIntake, queue: TheQueue
-) -> Completion | Response:
+async def complete(body: CompletionBody, answering: _TheAnswering) -> _Answer | Response:
     """Tell jokes to an OpenAI client, at once or as a stream of server-sent events."""
-    _check_model(body.model)
-    if body.stream:
-        job = await intake.submit(request, body.options)
-        events = _stream(queue, intake, job, body)
-        return StreamingResponse(events, media_type="text/event-stream")
-    job = await intake.tell(request, body.options)
-    texts = [f"{joke.question}\n{joke.answer}" for joke in job.jokes]
-    return _completion(job, dict(enumerate(texts)), Usage.of(job))
+    return await answering.answer(body, CompletionResponse, CompletionResponse)
+
+
+@router.post(
+    "/chat/completions",
+    summary="Answer a chat with jokes",
+    response_model=ChatResponse,
+    responses=_TELLING,
+)
+async def chat(body: ChatBody, answering: _TheAnswering) -> _Answer | Response:
+    """Tell jokes on the last message of a user, at once or as a stream of server-sent events."""
+    return await answering.answer(body, ChatResponse, ChatChunk)
 
 
 @router.get("/models", summary="List the models")
@@ -225,7 +465,7 @@ async def list_models() -> Models:
     return Models(data=[Model()])
 
 
-@router.get("/models/{model}", summary="Look at a model", responses={404: _NOT_FOUND})
+@router.get("/models/{model}", summary="Look at a model", responses=_NOT_FOUND)
 async def read_model(model: str) -> Model:
     """Return the model, if it is the one there is."""
     _check_model(model)
@@ -237,47 +477,9 @@ def _check_model(name: str) -> None:
         raise HTTPException(404, f"there is no model {name!r}; the only one is {MODEL!r}")
 
 
-def _completion(job: Job, texts: dict[int, str], usage: Usage | None = None) -> Completion:
-    # The engine ends answers at a stop; to OpenAI's clients a question is text as well.
-    cut = job.request.sampling.cut
-    return Completion(
-        id=f"cmpl-{job.id}",
-        created=int(job.created_at),
-        choices=[Choice(index=index, text=cut(text)) for index, text in texts.items()],
-        usage=usage,
-    )
-
-
-async def _stream(
-    queue: JobQueue, intake: Intake, job: Job, body: CompletionBody
-) -> AsyncIterator[bytes]:
-    """Yield server-sent events as OpenAI sends them; cancel the job if the client leaves."""
-    final = False
-    try:
-        async for event in queue.events(job.id):
-            data = event.data
-            if event.name == "joke":
-                texts = {data["index"]: f"{data['question']}\n{data['answer']}"}
-                yield _event(_completion(job, texts).model_dump())
-            elif event.name == "state":
-                state = State(data["state"])
-                final = state.final
-                if final and state is not State.SUCCESS:
-                    yield _error(data["error"] or "the joke was cancelled; ask again")
-                elif final and body.stream_options and body.stream_options.include_usage:
-                    usage = Usage.of(Job.from_dict(data))
-                    yield _event(_completion(job, {}, usage).model_dump())
-    except QueueError as error:
-        yield _error(tell_client(error))
-    finally:
-        if not final:
-            await intake.abandon(job)
-    yield format_sse_event(data_str="[DONE]")
-
-
 def _error(sentence: str) -> bytes:
-    return _event({"error": {"message": sentence, "type": "server_error"}})
+    return _event(OpenAIError(error=ErrorDetail(message=sentence)))
 
 
-def _event(fields: dict[str, Any]) -> bytes:
-    return format_sse_event(data_str=json.dumps(fields, ensure_ascii=False))
+def _event(data: BaseModel) -> bytes:
+    return format_sse_event(data_str=data.model_dump_json())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from joker.core.errors import QueueError
-from joker.jobs.job import Event, Job, JokeResult
-from joker.web.dependencies import TheIntake, TheQueue, TheSettings
+from joker.jobs.job import Event, Job, JokeEvent, StateEvent
+from joker.web.archive import Archive
+from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
-from joker.web.schemas import GenerateBody, Joke, Task
+from joker.web.schemas import JokeParameters, Task
 from joker.web.security import identify_client, require_key
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
@@ -39,11 +41,12 @@ router = APIRouter(
     },
 )
 async def create(
-    body: GenerateBody,
+    body: JokeParameters,
     request: Request,
     response: Response,
-    intake: TheIntake,
+    submission: TheSubmission,
     queue: TheQueue,
+    archive: TheArchive,
     settings: TheSettings,
     idempotency_key: Annotated[
         str | None,
@@ -60,7 +63,7 @@ async def create(
 ) -> Task:
     """Take a request for jokes in; its result waits at `/generate/{task_id}`."""
     key = idempotency_key and f"client-{identify_client(request)}-{idempotency_key}"
-    job = await intake.submit(request, body, key)
+    job = await submission.submit(request, body.to_request(settings, key), key)
     response.headers["Location"] = f"/generate/{job.id}"
     asked = _WAIT.search(prefer or "")
     if asked:
@@ -69,7 +72,7 @@ async def create(
         job = await queue.wait(job.id, seconds)
         if job.state.final:
             response.status_code = 200
-    return Task.of(job)
+    return await archive.describe(job)
 
 
 async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
@@ -78,16 +81,16 @@ async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
 
 
 @router.get("/{task_id}", summary="Look at a job", responses=_NOT_FOUND)
-async def read(job: Annotated[Job, Depends(_find_job)]) -> Task:
+async def read(job: Annotated[Job, Depends(_find_job)], archive: TheArchive) -> Task:
     """Return how far a job is and what has been told."""
-    return Task.of(job)
+    return await archive.describe(job)
 
 
 @router.delete("/{task_id}", summary="Cancel a job", responses=_NOT_FOUND)
-async def cancel(task_id: str, request: Request, queue: TheQueue) -> Task:
+async def cancel(task_id: str, request: Request, queue: TheQueue, archive: TheArchive) -> Task:
     """Revoke a job unless it is final; return it as it then is."""
     request.state.task_id = task_id
-    return Task.of(await queue.cancel(task_id))
+    return await archive.describe(await queue.cancel(task_id))
 
 
 @router.get(
@@ -99,6 +102,7 @@ async def cancel(task_id: str, request: Request, queue: TheQueue) -> Task:
 async def stream(
     job: Annotated[Job, Depends(_find_job)],
     queue: TheQueue,
+    archive: TheArchive,
     last_event_id: Annotated[
         str,
         Header(
@@ -113,18 +117,20 @@ async def stream(
     """
     try:
         async for event in queue.events(job.id, last_event_id):
-            yield _describe(event, job)
+            yield await _describe(event, job, archive)
     except QueueError:
         # The answer has begun: ending it makes the client come back with its last event's id.
         return
 
 
-def _describe(event: Event, job: Job) -> ServerSentEvent:
-    data = event.data
-    if event.name == "state":
-        data = Task.of(Job.from_dict(data)).model_dump(mode="json")
-    elif event.name == "joke":
-        index, fields = data["index"], {k: v for k, v in data.items() if k != "index"}
-        joke = Joke.of(job.request, JokeResult(**fields))
-        data = {"index": index, **joke.model_dump(mode="json")}
+async def _describe(event: Event, job: Job, archive: Archive) -> ServerSentEvent:
+    data: dict[str, Any]
+    if isinstance(event, StateEvent):
+        task = await archive.describe(event.job)
+        data = task.model_dump(mode="json")
+    elif isinstance(event, JokeEvent):
+        (joke,) = await archive.link(job, [event.joke])
+        data = {"index": event.index, **asdict(joke)}
+    else:
+        data = {"index": event.index, "question": event.question, "answer": event.answer}
     return ServerSentEvent(id=event.id, event=event.name, data=data)

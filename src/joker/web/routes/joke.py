@@ -1,25 +1,20 @@
-"""``/joke`` and ``/jokes/{id}``: jokes at once, as text, JSON or a page."""
+"""``/joke``: jokes at once, as text, JSON or a page."""
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, Response
-from pydantic import ValidationError
 
-from joker.core.errors import UnknownJobError
 from joker.jobs.job import Job
-from joker.web.dependencies import TheIntake
+from joker.web.dependencies import TheArchive, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, describe_problem
 from joker.web.html import render_page
 from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
-from joker.web.schemas import JokeOptions, Task
+from joker.web.schemas import JokeParameters, Task
 from joker.web.security import require_key
-from joker.web.share_links import read_link
 
-_LINK_SECONDS = 300
 _EXAMPLE = "Why did the kettle blush?\nIt saw the teapot's bare spout.\n"
 
 router = APIRouter(
@@ -43,37 +38,22 @@ router = APIRouter(
 
 @router.get("/joke", summary="Tell a joke now", response_class=PlainTextResponse)
 async def tell(
-    request: Request, options: Annotated[JokeOptions, Query()], intake: TheIntake
+    request: Request,
+    parameters: Annotated[JokeParameters, Query()],
+    submission: TheSubmission,
+    archive: TheArchive,
+    settings: TheSettings,
 ) -> Response:
     """Tell jokes and wait for them: `curl HOST/joke` prints one."""
-    return _show(request, options, await intake.tell(request, options))
+    job = await submission.tell(request, parameters.to_request(settings))
+    return _show(request, job, await archive.describe(job))
 
 
-@router.get(
-    "/jokes/{link_id}",
-    summary="Tell a shared joke again",
-    response_class=PlainTextResponse,
-    responses={404: describe_problem("The link is damaged.")},
-)
-async def tell_again(link_id: str, request: Request, intake: TheIntake) -> Response:
-    """Tell the joke of a link; the same one as long as the server keeps its model."""
-    try:
-        options = JokeOptions.model_validate(read_link(link_id))
-    except ValidationError as error:
-        raise UnknownJobError(
-            "this link leads to no joke; check that all of it was copied"
-        ) from error
-    # Those who follow a link in the same minutes share one job.
-    key = f"link-{time.time() // _LINK_SECONDS:.0f}-{link_id}"
-    return _show(request, options, await intake.tell(request, options, key))
-
-
-def _show(request: Request, options: JokeOptions, job: Job) -> Response:
-    task = Task.of(job)
+def _show(request: Request, job: Job, task: Task) -> Response:
     wanted = choose_media_type(request.headers.get("accept", ""), (TEXT, JSON, HTML))
     response: Response
     if wanted == HTML:
-        response = render_page(request, options, task.result)
+        response = render_page(request, job.request, task.result)
     elif wanted == JSON:
         response = Response(task.model_dump_json(), media_type=JSON)
     else:

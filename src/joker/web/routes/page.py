@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, Response
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from joker.web.html import load_template, render_page
 from joker.web.security import require_key
 
 router = APIRouter(include_in_schema=False)
-
-# Swagger UI and ReDoc come with the package fastapi-offline.
-FILES = [
-    Mount("/static/docs", StaticFiles(packages=[("fastapi_offline", "static")])),
-    Mount("/static", StaticFiles(packages=[("joker.web", "page/static")])),
-]
 
 
 @router.get("/", dependencies=[Depends(require_key)])

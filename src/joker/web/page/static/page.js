@@ -1,5 +1,5 @@
-// The page's behaviour. Without it the form tells jokes as a page of their own; with it they
-// stream in, and the punchline waits a beat. Whatever a model wrote goes in as text only.
+// The page's behavior. Without JavaScript the form loads a new page with the jokes; with it they
+// stream in, and the punchline follows after a pause. Model output is inserted as text only.
 
 const BEAT_MS = 1500;
 const MOST_RECENT = 20;
@@ -12,14 +12,14 @@ const list = find("jokes");
 const atOnce = find("at-once");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let following = null; // The stream of the jokes being told, and which of them are on show.
+let following = null; // The current request: its job, event stream and cards.
 
 function say(text, wrong = false) {
   find("status").textContent = text;
   find("status").classList.toggle("wrong", wrong);
 }
 
-// --- what this browser remembers; a browser that forbids it remembers nothing
+// --- local storage; if the browser forbids it, nothing is stored
 
 function recall(key, otherwise) {
   try {
@@ -33,12 +33,17 @@ function remember(key, value) {
   try {
     localStorage.setItem(key, JSON.stringify(value));
   } catch {
-    // Private windows and full disks: the page works without.
+    // Private windows and full disks: the page works without storage.
   }
 }
 
+// Those that an older version of this page remembered had other links, which lead nowhere now.
+function recallRecent() {
+  return recall(RECENT, []).filter((joke) => "id" in joke);
+}
+
 function showRecent() {
-  const jokes = recall(RECENT, []);
+  const jokes = recallRecent();
   find("recent-jokes").replaceChildren(...jokes.map((joke) => fill(makeCard(), joke)));
   find("recent").hidden = jokes.length === 0;
 }
@@ -53,21 +58,30 @@ function makeCard() {
 
 function equip(card) {
   const copy = card.querySelector(".copy");
-  const share = card.querySelector(".share");
-  copy.hidden = share.hidden = false;
+  copy.hidden = false;
   copy.addEventListener("click", () => offer(textOf(card), "Copied."));
-  share.addEventListener("click", () => shareCard(card));
+  card.querySelector(".share").addEventListener("click", () => shareCard(card));
+  card.querySelector(".votes").addEventListener("submit", (event) => vote(event, card));
+  showStored(card);
+}
+
+// A joke that could not be stored has no link and takes no votes.
+function showStored(card) {
+  card.querySelectorAll(".stored").forEach((part) => (part.hidden = !card.dataset.link));
 }
 
 function fill(card, joke) {
-  card.dataset.link = joke.link;
-  card.querySelector(".link").href = joke.link;
+  card.dataset.link = joke.link ?? "";
+  card.querySelector(".link").href = card.dataset.link;
+  card.querySelector(".votes").action = `${card.dataset.link}/votes`;
+  showStored(card);
   card.querySelector(".question").textContent = joke.question;
   card.querySelector(".answer").textContent = joke.answer;
   if (joke.original !== null && joke.original !== undefined) {
     const badge = document.createElement("span");
     badge.className = `badge ${joke.original ? "original" : "retold"}`;
     badge.textContent = joke.original ? "original" : "retold";
+    card.querySelector(".badge")?.remove();
     card.querySelector(".extras").prepend(badge);
   }
   return card;
@@ -82,7 +96,7 @@ async function offer(text, done) {
     await navigator.clipboard.writeText(text);
     say(done);
   } catch {
-    // Without HTTPS a browser hides the clipboard: a person can still take it from here.
+    // Browsers hide the clipboard without HTTPS; the text can still be copied from here.
     prompt("Copy this:", text);
   }
 }
@@ -95,6 +109,41 @@ async function shareCard(card) {
   } catch (error) {
     if (error.name !== "AbortError") await offer(url, "Link copied.");
   }
+}
+
+// --- votes
+
+const THANKS = {
+  up: "Thanks: you find it funny.",
+  down: "Thanks: you do not find it funny.",
+  report: "Reported. Nobody is shown this joke any more; another vote takes the report back.",
+};
+
+async function vote(event, card) {
+  event.preventDefault();
+  const chosen = event.submitter.value;
+  try {
+    const response = await fetch(event.target.action, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Accept: "application/json" },
+      body: JSON.stringify({ vote: chosen }),
+    });
+    const answer = await response.json();
+    if (!response.ok) return say(sentenceOf(answer.detail), true);
+    for (const button of event.target.elements) {
+      button.setAttribute("aria-pressed", button.value === chosen);
+      const counted = button.value !== "report" && answer[button.value];
+      button.querySelector(".count").textContent = counted || "";
+    }
+    card.classList.toggle("reported", chosen === "report");
+    say(THANKS[chosen]);
+  } catch {
+    say("The vote did not arrive. Try again in a moment.", true);
+  }
+}
+
+function sentenceOf(text) {
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 // --- telling
@@ -144,7 +193,7 @@ function follow(mine) {
     mine.told.then(() => finish(mine, sentence));
   });
   mine.source.addEventListener("error", () => {
-    // Lost connections are taken up again by the browser; a refusal is final.
+    // The browser reconnects by itself; a closed source is final.
     if (mine.source.readyState === EventSource.CLOSED) {
       finish(mine, "The connection was lost. Try again in a moment.");
     }
@@ -177,9 +226,9 @@ async function tell(mine, joke) {
   if (following !== mine) return;
   card.querySelector(".answer").textContent = joke.answer;
   card.classList.replace("waiting", "told");
-  const { question, answer, original, link } = joke;
-  const others = recall(RECENT, []).filter((other) => other.link !== link);
-  remember(RECENT, [{ question, answer, original, link }, ...others].slice(0, MOST_RECENT));
+  const { id, question, answer, original, link } = joke;
+  const others = recallRecent().filter((other) => !id || other.id !== id);
+  remember(RECENT, [{ id, question, answer, original, link }, ...others].slice(0, MOST_RECENT));
   showRecent();
 }
 
@@ -189,7 +238,7 @@ function finish(mine, sentence) {
   list.querySelectorAll(".waiting").forEach((card) => card.remove());
   list.setAttribute("aria-busy", "false");
   find("again").hidden = list.childElementCount === 0;
-  say(sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", Boolean(sentence));
+  say(sentence ? sentenceOf(sentence) : "", Boolean(sentence));
 }
 
 function cancel({ task }) {
@@ -203,9 +252,9 @@ function leave() {
   following = null;
 }
 
-// --- the beginning
+// --- start
 
-document.querySelectorAll(".stub").forEach((element) => (element.hidden = false));
+document.querySelectorAll(".js-only").forEach((element) => (element.hidden = false));
 list.querySelectorAll(".joke").forEach(equip);
 atOnce.checked = recall(AT_ONCE, false);
 atOnce.addEventListener("change", () => remember(AT_ONCE, atOnce.checked));
@@ -216,5 +265,4 @@ find("forget").addEventListener("click", () => {
 });
 form.addEventListener("submit", ask);
 addEventListener("pagehide", leave);
-if (find("status").textContent) find("status").classList.add("wrong");
 showRecent();

@@ -1,0 +1,185 @@
+"""``/jokes``: jokes that were told, by their links; votes on them, and the best of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+
+from joker.core.errors import UnknownJokeError
+from joker.store import Period, Vote
+from joker.web.dependencies import TheLimiter, TheStore
+from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
+from joker.web.html import render_page
+from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
+from joker.web.schemas import PublishedJoke, PublishedJokes, VoteCounts, link_to
+from joker.web.security import identify_client, require_key
+
+_FORM = "application/x-www-form-urlencoded"
+_BEST: dict[Period, str] = {
+    "day": "The best jokes of the day.",
+    "week": "The best jokes of the week.",
+    "month": "The best jokes of the month.",
+    "ever": "The best jokes.",
+}
+_MOST_IN_A_LIST = 100
+_NO_JOKE = describe_problem("There is no such joke, or it was reported.")
+
+router = APIRouter(
+    prefix="/jokes",
+    tags=["jokes"],
+    dependencies=[Depends(require_key)],
+    responses={
+        401: PROBLEM_RESPONSES[401],
+        422: PROBLEM_RESPONSES[422],
+        503: describe_problem("The store is down; `Retry-After` says when to come again."),
+    },
+)
+
+
+class VoteBody(BaseModel):
+    """A vote on a joke."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"title": "Vote"})
+
+    vote: Vote
+
+
+@router.get(
+    "/top",
+    summary="List the best jokes",
+    response_model=PublishedJokes,
+    responses={200: {"content": {TEXT: {}, HTML: {}}}},
+)
+async def list_top(
+    request: Request,
+    store: TheStore,
+    period: Annotated[
+        Period, Query(description="When the jokes got a vote: in the last day, week or month.")
+    ] = "week",
+    limit: Annotated[int, Query(ge=1, le=_MOST_IN_A_LIST, description="Most jokes.")] = 10,
+) -> Response:
+    """Return the best jokes of those that got a vote in a period; no offensive ones."""
+    found = await asyncio.to_thread(store.top, period, limit)
+    jokes = [PublishedJoke.of(joke) for joke in found]
+    message = _BEST[period] if jokes else "Nobody has liked a joke in this time yet."
+    return _show(request, jokes, PublishedJokes(jokes=jokes), message)
+
+
+@router.get(
+    "/today",
+    summary="Show the joke of the day",
+    response_model=PublishedJoke,
+    responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: describe_problem("There is none yet.")},
+)
+async def show_today(request: Request, store: TheStore) -> Response:
+    """Return the joke of the day (UTC), the same for everybody."""
+    found = await asyncio.to_thread(store.today)
+    if found is None:
+        raise HTTPException(404, "there is no joke of the day yet; vote for one")
+    joke = PublishedJoke.of(found)
+    return _show(request, [joke], joke, "The joke of the day.")
+
+
+@router.get(
+    "/{joke_id}",
+    summary="Show a joke that was told",
+    response_model=PublishedJoke,
+    responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: _NO_JOKE},
+)
+async def show(joke_id: str, request: Request, store: TheStore) -> Response:
+    """Return a joke, the same for ever, whatever model the server has now."""
+    found = await asyncio.to_thread(store.get, joke_id)
+    if found.hidden:
+        raise UnknownJokeError("this joke was reported and is hidden")
+    joke = PublishedJoke.of(found)
+    return _show(request, [joke], joke)
+
+
+async def _read_vote(request: Request) -> Vote:
+    """Return the vote of a JSON body, or of the page's form where there is no JavaScript.
+
+    Raises:
+        HTTPException: 403 if the form is on another site, whose visitors would vote unawares; 415
+            if the body is neither JSON nor a form.
+        RequestValidationError: If there is no such vote.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    try:
+        if kind == JSON:
+            return VoteBody.model_validate_json(body).vote
+        if kind == _FORM:
+            if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+                raise HTTPException(403, "vote on this site's own page, or send the vote as JSON")
+            fields = parse_qs(body.decode(errors="replace"))
+            values = {name: values[-1] for name, values in fields.items()}
+            return VoteBody.model_validate(values).vote
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors) from error
+    raise HTTPException(415, f'send the vote as {JSON}, such as {{"vote": "up"}}')
+
+
+@router.post(
+    "/{joke_id}/votes",
+    summary="Vote on a joke",
+    response_model=VoteCounts,
+    responses={
+        **BODY_RESPONSES,
+        303: {"description": "A form's vote was counted; the joke's page shows it."},
+        403: describe_problem("A form on another site sent the vote."),
+        404: _NO_JOKE,
+        415: describe_problem("The body is neither JSON nor a form."),
+        429: describe_problem("Too many votes in a short time; `Retry-After` says how long."),
+        503: describe_problem("The store is down; `Retry-After` says when to come again."),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": VoteBody.model_json_schema()} for kind in (JSON, _FORM)},
+        }
+    },
+)
+async def vote(
+    joke_id: str,
+    given: Annotated[Vote, Depends(_read_vote)],
+    request: Request,
+    store: TheStore,
+    limiter: TheLimiter,
+) -> Response:
+    """Vote `up`, `down` or `report`; each client has one vote on a joke, the latest.
+
+    A client is an API key or a network address, of which only a salted hash is stored.
+    """
+    client = identify_client(request)
+    if limiter:
+        request.state.headers |= await limiter.take(client, 1, of="votes")
+    counts = await asyncio.to_thread(store.vote, joke_id, client, given)
+    if request.headers.get("content-type", "").lower().startswith(_FORM):
+        return RedirectResponse(link_to(joke_id), 303)
+    body = VoteCounts(up=counts.up, down=counts.down, report=counts.report)
+    return Response(body.model_dump_json(), media_type=JSON)
+
+
+def _show(
+    request: Request, jokes: list[PublishedJoke], body: BaseModel, message: str = ""
+) -> Response:
+    """Return jokes as `Accept` asks: the page for people, else JSON, or text on request."""
+    wanted = choose_media_type(request.headers.get("accept", ""), (JSON, TEXT, HTML))
+    response: Response
+    if wanted == HTML:
+        response = render_page(request, jokes=jokes, message=message)
+    elif wanted == TEXT:
+        texts = (f"{joke.question}\n{joke.answer}\n" for joke in jokes)
+        response = PlainTextResponse("\n".join(texts))
+    else:
+        response = Response(body.model_dump_json(), media_type=JSON)
+    response.headers["Vary"] = "Accept"
+    return response

@@ -1,0 +1,101 @@
+"""SIGTERM to real processes: at once while they start, and after the jobs in hand once they run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+
+pytestmark = pytest.mark.integration
+
+STUB = Path(__file__).with_name("stub.py")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
+UVICORN = [
+    *["-m", "uvicorn", "--factory", "joker.web.asgi:open_app"],
+    *["--http", "joker.web.connection:Connection", "--timeout-graceful-shutdown", "65"],
+]
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "joker", "serve", "--port=0"],
+        ["-m", "joker", "worker"],
+        [*UVICORN, "--port=0"],
+        [*UVICORN, "--port=0", "--workers=2"],
+    ],
+    ids=["serve", "worker", "uvicorn", "uvicorn, two processes"],
+)
+def test_a_stop_while_starting_is_quick(
+    redis_server: RedisServer, command: list[str], seconds: float
+) -> None:
+    environment = ENVIRONMENT | {"JOKER_BROKER": redis_server.url.removesuffix("0") + "9"}
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        time.sleep(seconds)
+        process.terminate()
+        # Far less than the grace period, however busy this machine is.
+        assert process.wait(30) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_a_stopped_server_and_worker_finish_the_job_in_hand(redis_server: RedisServer) -> None:
+    url = redis_server.url.removesuffix("0") + "10"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    environment = ENVIRONMENT | {"JOKER_BROKER": url, "JOKER_RATE_LIMIT": ""}
+    processes = [
+        subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
+        for command in ([*UVICORN, f"--port={port}", "--workers=2"], [str(STUB), url])
+    ]
+    answers: list[httpx2.Response] = []
+
+    def ask() -> None:
+        headers = {"Prefer": "wait=30"}
+        body = {"prompt": "slow"}
+        answers.append(httpx2.post(f"{address}/generate", json=body, headers=headers, timeout=60))
+
+    try:
+        wait_until(lambda: httpx2.get(f"{address}/health/live").status_code == 200)
+        client = threading.Thread(target=ask)
+        client.start()
+        wait_until(
+            lambda: "joker:num_requests_running 1.0" in httpx2.get(f"{address}/metrics").text
+        )
+        for process in processes:
+            process.terminate()
+        client.join(60)
+        assert [answer.json()["state"] for answer in answers] == ["SUCCESS"]
+        for process in processes:
+            assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            if condition():
+                return
+        except httpx2.HTTPError:
+            pass
+        assert time.monotonic() < until
+        time.sleep(0.1)
