@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -52,6 +53,13 @@ JOKES = (
 MakeFolder = Callable[..., ModelFolder]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the jokes of servers that tests start out of the store of whoever runs the tests."""
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    os.environ["XDG_DATA_HOME"] = folder.name
+
+
 def _require(module: str) -> None:
     if importlib.util.find_spec(module) is None:
         # CI installs every part, so there a missing one is a failure and no reason to skip.
@@ -64,9 +72,17 @@ def require() -> Callable[[str], None]:
     return _require
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let what is cached for a user, such as exported graphs, last for the session only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def sample_jokes() -> list[Joke]:
-    """Return twenty jokes, the ones that the tiny model learnt."""
+    """Return twenty jokes, the ones that the tiny model learned."""
     return [Joke(question, answer) for question, answer in JOKES]
 
 
@@ -121,7 +137,8 @@ def served_folder(
 class RedisServer:
     """A Redis of the test's own on a free port; what is in it outlives a stop and start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: str) -> None:
+        self._options = options
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -137,7 +154,7 @@ class RedisServer:
             "--dir": str(self._folder),
             "--appendonly": "yes",
             "--save": "",
-        }
+        } | {f"--{name}": value for name, value in self._options.items()}
         arguments = [part for option in options.items() for part in option]
         self._process = subprocess.Popen(
             ["redis-server", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -163,14 +180,14 @@ class RedisServer:
 
 
 @pytest.fixture(scope="session")
-def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
-    """Return ``start()``, which gives a running Redis that is nobody else's."""
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """Return ``start(**options)``, which gives a running Redis that is nobody else's."""
     if shutil.which("redis-server") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     servers = []
 
-    def start() -> RedisServer:
-        servers.append(RedisServer(tmp_path_factory.mktemp("redis")))
+    def start(**options: str) -> RedisServer:
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), **options))
         return servers[-1]
 
     yield start
@@ -179,13 +196,13 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 
 @pytest.fixture(scope="session")
-def redis_server(start_redis: Callable[[], RedisServer]) -> RedisServer:
+def redis_server(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """Return a running Redis that tests share; do not stop it."""
     return start_redis()
 
 
 def _train_folder(path: Path, template: Template) -> ModelFolder:
-    """Train a two-layer GPT-2 with a small byte-level BPE until it has learnt `JOKES`."""
+    """Train a two-layer GPT-2 with a small byte-level BPE until it has learned `JOKES`."""
     _require("torch")
     _require("transformers")
     import torch

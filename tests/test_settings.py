@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import asyncio
+import logging
+import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from joker.core.errors import ConfigError, ModelFolderError
-from joker.core.sampling import Sampling
-from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeRequest, State
-from joker.settings import open_queue, read_settings
+from joker.cli import app
+from joker.core.errors import ConfigError
+from joker.engines import RemoteServer
+from joker.settings import OPTIONS, Settings, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,17 @@ def test_every_field_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPat
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
 
 
+def test_a_remote_engine_is_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().server is None
+    monkeypatch.setenv("JOKER_ENGINE_URL", "http://gpu:8000/v1")
+    assert read_settings().server == RemoteServer("http://gpu:8000/v1")
+    monkeypatch.setenv("JOKER_ENGINE_API_KEY", "the key")
+    monkeypatch.setenv("JOKER_ENGINE_MODEL", "joker")
+    settings = read_settings()
+    assert settings.server == RemoteServer("http://gpu:8000/v1", "the key", "joker")
+    assert "the key" not in repr(settings) + repr(settings.server)
+
+
 def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOKER_PORT", "8001")
     assert read_settings(port=8002).port == 8002
@@ -38,10 +49,11 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BROKER", "MODEL", "RATE_LIMIT", "API_KEYS"):
+    for name in ("BROKER", "MODEL", "NUM_THREADS", "RATE_LIMIT", "API_KEYS"):
         monkeypatch.setenv(f"JOKER_{name}", "")
     settings = read_settings()
     assert (settings.broker, settings.model, settings.rate_limit) == (None, None, None)
+    assert settings.num_threads is None
     assert settings.api_keys == ()
 
 
@@ -64,9 +76,28 @@ def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.Monk
         read_settings()
 
 
-def test_two_passwords_for_one_broker_are_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigError, match=r"JOKER_BROKER.*password already") as raised:
-        read_settings(broker="redis://:first@queue", broker_password="second")
+@pytest.mark.parametrize(
+    ("url", "with_password"),
+    [
+        ("redis://queue:6379/0", "redis://:p%40ss@queue:6379/0"),
+        ("redis://teller@queue:6379/0", "redis://teller:p%40ss@queue:6379/0"),
+        ("rediss://teller@queue/1", "rediss://teller:p%40ss@queue/1"),
+        ("rediss://t%40x@[::1]:6380?a=b", "rediss://t%40x:p%40ss@[::1]:6380?a=b"),
+    ],
+)
+def test_a_password_is_put_behind_the_users_name(url: str, with_password: str) -> None:
+    assert read_settings(broker=url, broker_password="p@ss").broker == with_password
+
+
+def test_user_and_password_may_both_stand_in_the_url() -> None:
+    url = "rediss://teller:secret@queue:6380/0"
+    assert read_settings(broker=url).broker == url
+
+
+@pytest.mark.parametrize("url", ["redis://:first@queue", "redis://teller:first@queue"])
+def test_two_passwords_for_one_broker_are_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"JOKER_BROKER\).*password already") as raised:
+        read_settings(broker=url, broker_password="second")
     assert "first" not in str(raised.value)
     assert "second" not in str(raised.value)
 
@@ -84,9 +115,10 @@ def test_a_password_without_a_broker_changes_nothing(monkeypatch: pytest.MonkeyP
         ("broker", "amqp://:secret@queue"),
         ("broker", "redis://:secret@queue:port"),
         ("max_queue_size", "0"),
+        ("num_threads", "0"),
         ("deadline_seconds", "inf"),
         ("result_ttl_seconds", "nan"),
-        ("workers", "secret"),
+        ("concurrency", "secret"),
         ("port", "70000"),
     ],
 )
@@ -100,36 +132,47 @@ def test_an_unusable_value_is_refused_by_name_and_not_shown(
     assert "\n" not in str(raised.value)
 
 
+def test_an_error_names_the_option_and_the_variable() -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_settings(port=70000)
+    assert str(raised.value) == "--port (JOKER_PORT) must be less than or equal to 65535"
+    with pytest.raises(ConfigError) as raised:
+        read_settings(max_attempts=0)
+    assert str(raised.value) == "--max-attempts (JOKER_MAX_ATTEMPTS) must be greater than 0"
+    with pytest.raises(ConfigError) as raised:
+        read_settings(max_count=0)
+    assert str(raised.value) == "JOKER_MAX_COUNT must be greater than 0"
+
+
+def test_the_options_that_errors_name_are_those_of_the_commands() -> None:
+    commands = get_command(app).commands.values()  # type: ignore[attr-defined]
+    names = {parameter.name for command in commands for parameter in command.params}
+    offered = names & set(Settings.model_fields) - {"max_new_tokens"}
+    assert offered == set(OPTIONS)
+
+
 def test_a_setting_nobody_knows_is_refused() -> None:
-    with pytest.raises(ConfigError, match="colour"):
+    with pytest.raises(ConfigError, match="COLOUR"):
         read_settings(colour="red")
 
 
-def test_a_broker_decides_which_queue_is_opened() -> None:
-    async def scenario() -> None:
-        queue = open_queue(read_settings(broker="redis://127.0.0.1:1/0"))
-        assert isinstance(queue, CeleryRedisQueue)
-        await queue.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match="nowhere"):
-        open_queue(read_settings(model=tmp_path / "nowhere"))
-
-
-@pytest.mark.integration
-def test_the_bundled_model_tells_in_this_process() -> None:
-    async def scenario() -> None:
-        queue = open_queue(read_settings(workers=2))
-        assert isinstance(queue, InProcessQueue)
-        request = JokeRequest("Why do", 2, Sampling(), 7, safe=False, candidates=1)
-        jobs = [await queue.submit(request) for _ in range(3)]
-        told = [await queue.wait(job.id, 50) for job in jobs]
-        assert {job.state for job in told} == {State.SUCCESS}
-        assert len({job.jokes for job in told}) == 1
-        assert all(joke.question.startswith("Why do") for joke in told[0].jokes)
-        await queue.close()
-
-    asyncio.run(scenario())
+def test_unknown_variables_are_warned_of_once_with_the_closest_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("JOKER_CANDIDATE", "4")
+    monkeypatch.setenv("JOKER_SECRET_DIR", "4")
+    monkeypatch.setenv("JOKER_QQQ", "4")
+    monkeypatch.setenv("JOKER_CANDIDATES", "4")
+    monkeypatch.setenv("JOKE", "4")
+    with caplog.at_level(logging.WARNING, logger="joker.settings"):
+        assert read_settings().candidates == 4
+        read_settings()
+    theirs = [
+        line for line in caplog.messages if re.match("JOKER_(CANDIDATE|SECRET_DIR|QQQ) ", line)
+    ]
+    assert sorted(theirs) == [
+        "JOKER_CANDIDATE is not a setting; did you mean JOKER_CANDIDATES?",
+        "JOKER_QQQ is not a setting; docs/settings.md lists all of them",
+        "JOKER_SECRET_DIR is not a setting; did you mean JOKER_SECRETS_DIR?",
+    ]
+    assert not [line for line in caplog.messages if line.startswith(("JOKER_CANDIDATES", "JOKE "))]

@@ -1,4 +1,4 @@
-"""Print docs/settings.md, a table of every setting of the servers; ``make docs`` keeps it."""
+"""Print docs/settings.md, a table of all settings; ``make docs`` writes it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from joker.settings import Settings
 HEAD = """\
 # Settings
 
-`joker serve`, `joker worker` and the Celery app read these variables. An option of the command line
-wins over the variable; an empty variable means none. `joker doctor` shows what is set and refuses
-what cannot be used.
+`joker` and the servers read these environment variables. A command-line option overrides its
+variable. An empty variable means none. `joker doctor` checks the settings; a variable that starts
+with `JOKER_` and is not a setting is reported at start.
+
+`JOKER_SECRETS_DIR` names a folder of files, each with the value of one setting and called as its
+variable in small letters, such as `joker_api_keys`. The environment overrides a file.
 
 | Variable | Default | Meaning |
 |---|---|---|
 """
 TAIL = """
-Two more are read by libraries: `FORWARDED_ALLOW_IPS`, the proxies whose `X-Forwarded-For` uvicorn
-believes, and `MLFLOW_TRACKING_URI`, where training records its runs (by default `mlflow.db` in the
+Libraries read two more: `FORWARDED_ALLOW_IPS`, the proxies whose `X-Forwarded-For` header uvicorn
+trusts, and `MLFLOW_TRACKING_URI`, where training records its runs (by default `mlflow.db` in the
 current folder).
 """
 

@@ -1,16 +1,19 @@
-"""Settings of the servers, and the one place that puts their parts together.
+"""Settings of the programs: what the environment and files of secrets say.
 
-The only reader of environment variables: each field is ``JOKER_`` and its name in
-capitals, such as ``JOKER_BROKER``, or a file of that name in small letters in the folder
-``JOKER_SECRETS_DIR``. The entrances `joker.web`, `joker.worker` and `joker.cli` call it; an
-option given on the command line wins over the environment, the environment over a file.
+The only reader of environment variables: each field is ``JOKER_`` and its name in capitals, such as
+``JOKER_BROKER``, or a file of that name in small letters in the folder ``JOKER_SECRETS_DIR``. A
+command-line option wins over the environment, the environment over a file. `joker.compose` builds
+from the settings what they ask for.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
@@ -25,87 +28,154 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from joker.core.errors import ConfigError
-from joker.engines import EngineKind
-from joker.generation.teller import DEFAULT_CANDIDATES, DEFAULT_TRIES
+from joker.engines import EngineKind, RemoteServer
+from joker.generation.request import DEFAULT_CANDIDATES, DEFAULT_MAX_ATTEMPTS
 
-if TYPE_CHECKING:
-    from joker.jobs.queue import JobQueue, Work
+OPTIONS = (
+    *("model", "engine", "engine_url", "engine_api_key", "engine_model", "reproducible"),
+    *("candidates", "max_attempts"),
+    *("broker", "concurrency", "host", "port"),
+)
+"""Settings that are options of the command line too."""
 
 _PREFIX = "JOKER_"
 _SECRETS_DIR = "JOKER_SECRETS_DIR"
+
+_log = logging.getLogger(__name__)
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """What the servers run with; every field has a default that works on one machine."""
+    """What the programs run with; every field has a default that works on one machine."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
+    model: Path | None = Field(None, description="Model folder; by default the bundled model.")
+    engine: EngineKind | None = Field(
+        None,
+        description="What runs the model: openvino, on this CPU; remote, the server at engine_url; "
+        "or stub, which tells a few built-in jokes. By default remote if there is a URL.",
+    )
+    engine_url: str | None = Field(
+        None,
+        description="Base URL of a server with OpenAI's completions API and log-probabilities, "
+        "such as vLLM's http://host:8000/v1.",
+    )
+    engine_api_key: SecretStr | None = Field(
+        None, description="API key for the server at engine_url."
+    )
+    engine_model: str | None = Field(
+        None, description="The model's name at engine_url; by default the first one it lists."
+    )
+    reproducible: bool = Field(
+        False,
+        description="Tell the same jokes for the same seed in any company; this costs up to half "
+        "the speed, depending on the CPU. Otherwise seeds are best effort.",
+    )
+    num_threads: PositiveInt | None = Field(
+        None,
+        description="CPU threads of the OpenVINO engine; by default the container's CPU quota "
+        "rounded up, or one for each core without a quota.",
+    )
+    candidates: PositiveInt = Field(
+        DEFAULT_CANDIDATES,
+        description="Drafts of each joke, of which the model's favourite is told.",
+    )
+    max_attempts: PositiveInt = Field(
+        DEFAULT_MAX_ATTEMPTS, description="Attempts at each joke before it fails."
+    )
+    moderation_list: Path | None = Field(
+        None,
+        description="Moderation list that replaces the built-in list and classifier.",
+    )
+
     broker_password: SecretStr | None = Field(
-        None, description="Password of the broker, where its address holds none."
+        None, description="Password of the broker, for a URL without one."
     )
     broker: str | None = Field(
         None,
         repr=False,
-        description="Redis that parts work among workers, as redis://host:port/0; "
-        "by default jokes are told in the server's own process.",
+        description="Redis URL of the job queue, such as redis://localhost:6379/0; "
+        "without it jobs run in the server's own process.",
     )
-    model: Path | None = Field(
-        None, description="Model folder; by default the one that comes with the package."
-    )
-    engine: EngineKind | None = Field(
+    database: str | None = Field(
         None,
-        description="What runs the model: openvino, transformers, or stub, which tells a few "
-        "jokes by heart; by default OpenVINO where the folder has a graph.",
+        repr=False,
+        description="Where jokes and votes are stored, as postgresql://user:password@host/name or "
+        "sqlite:///path; by default a SQLite file in the user's data folder. sqlite:// keeps them "
+        "in memory only.",
     )
-    workers: PositiveInt = Field(8, description="Jobs at once in one process.")
-    max_queue_size: PositiveInt = Field(64, description="Most jobs that wait; more are refused.")
-    deadline_seconds: Seconds = Field(60, description="A job not told by then fails.")
-    result_ttl_seconds: Seconds = Field(3600, description="How long a finished job is kept.")
+    keep_prompts: bool = Field(
+        False, description="Store the prompt of each joke too; by default only the joke is stored."
+    )
+    store_max_age_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Age in days at which jokes and their votes are deleted; empty keeps them.",
+    )
+    store_max_jokes: PositiveInt | None = Field(
+        None,
+        description="Maximum number of stored jokes; beyond it the oldest are deleted, those "
+        "without votes first. By default a million, or ten thousand in memory.",
+    )
+    concurrency: PositiveInt = Field(8, description="Jobs that a process runs at the same time.")
+    max_queue_size: PositiveInt = Field(
+        64, description="Jobs that may wait; further requests are refused with status 503."
+    )
+    deadline_seconds: Seconds = Field(
+        60, description="Time limit of a job in seconds, waiting included."
+    )
+    result_ttl_seconds: Seconds = Field(
+        3600, description="How long a finished job is kept, in seconds."
+    )
     lease_seconds: Seconds = Field(
-        10, description="A worker silent for so long has lost its jobs to others."
+        10, description="Seconds of silence after which a worker's jobs are given to others."
     )
     heartbeat: Path | None = Field(
-        None, description="File that a worker touches every few seconds, for probes."
-    )
-    tries: PositiveInt = Field(
-        DEFAULT_TRIES, description="Most tries for each joke that comes out unfinished."
-    )
-    candidates: PositiveInt = Field(
-        DEFAULT_CANDIDATES, description="Candidates of each joke; the best is told."
+        None, description="File that a worker touches every few seconds, for liveness probes."
     )
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Port of a worker's figures; nothing: it shows none."
-    )
-
-    moderation_list: Path | None = Field(
         None,
-        description="Moderation list, in place of the package's own and its classifier.",
+        ge=0,
+        le=65535,
+        description="Port of a worker's Prometheus metrics; empty disables them.",
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 listens on all of them."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Sites whose pages may call the API, comma-separated; * allows every site."
+        (),
+        description="Comma-separated origins of pages that may call the API; * allows every one.",
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Comma-separated API keys; empty disables authentication."
     )
     rate_limit: str | None = Field(
-        "60/minute", description="Jokes a client may ask for, such as 60/minute; nothing: no limit."
+        "60/minute",
+        description="Jokes that each client may request, such as 60/minute; empty disables the "
+        "limit.",
     )
-    max_prompt_characters: PositiveInt = Field(300, description="Longest prompt.")
-    max_body_bytes: PositiveInt = Field(16_384, description="Longest request body.")
-    max_count: PositiveInt = Field(10, description="Most jokes of one request.")
-    max_candidates: PositiveInt = Field(32, description="Most candidates of each joke.")
-    max_new_tokens: PositiveInt = Field(200, description="Most tokens of each joke.")
-    max_wait_seconds: NonNegativeInt = Field(30, description="Longest 'Prefer: wait'.")
+    max_prompt_characters: PositiveInt = Field(
+        300, description="Maximum length of a prompt in characters."
+    )
+    max_body_bytes: PositiveInt = Field(
+        16_384, description="Maximum size of a request body in bytes."
+    )
+    max_count: PositiveInt = Field(10, description="Maximum number of jokes in a request.")
+    max_candidates: PositiveInt = Field(32, description="Maximum number of drafts of each joke.")
+    max_new_tokens: PositiveInt = Field(200, description="Maximum number of tokens of each joke.")
+    max_wait_seconds: NonNegativeInt = Field(
+        30, description="Maximum time in seconds that 'Prefer: wait' may ask for."
+    )
 
     @field_validator(
-        *("broker_password", "broker", "model", "engine", "moderation_list"),
+        *("model", "engine", "num_threads", "moderation_list", "broker_password", "broker"),
+        *("database", "store_max_age_days", "store_max_jokes"),
+        *("engine_url", "engine_api_key", "engine_model"),
         *("heartbeat", "metrics_port", "rate_limit"),
         mode="before",
     )
@@ -118,29 +188,40 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("redis://", "rediss://")):
-            raise ValueError("must be a Redis address such as redis://localhost:6379/0")
+            raise ValueError("must be a Redis URL such as redis://localhost:6379/0")
         try:
             _ = value and urlsplit(value).port
         except ValueError:
-            raise ValueError("the port must be a number from 0 to 65535") from None
+            raise ValueError("must have a port from 0 to 65535") from None
         return value
 
     @field_validator("broker")
     @classmethod
     def _with_password(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """Put the password into the address, which is all that anybody else asks for."""
+        """Put the password into the URL, behind the user's name if there is one."""
         password: SecretStr | None = info.data.get("broker_password")
         if value is None or password is None:
             return value
         parts = urlsplit(value)
-        if "@" in parts.netloc:
-            raise ValueError("holds a password already; leave it out, or the one beside it")
+        user, _, address = parts.netloc.rpartition("@")
+        if ":" in user:
+            raise ValueError(
+                "contains a password already; remove it there, or unset JOKER_BROKER_PASSWORD"
+            )
         given = quote(password.get_secret_value(), safe="")
-        return parts._replace(netloc=f":{given}@{parts.netloc}").geturl()
+        return parts._replace(netloc=f"{user}:{given}@{address}").geturl()
+
+    @property
+    def server(self) -> RemoteServer | None:
+        """Where a remote engine is; None without a URL."""
+        if self.engine_url is None:
+            return None
+        key = self.engine_api_key.get_secret_value() if self.engine_api_key else None
+        return RemoteServer(self.engine_url, key, self.engine_model)
 
     @field_validator("cors_origins", "api_keys", mode="before")
     @classmethod
-    def _part_by_commas(cls, value: Any) -> Any:
+    def _split_at_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -149,68 +230,40 @@ class Settings(BaseSettings):
 def read_settings(**given: Any) -> Settings:
     """Read the environment and files of secrets; what is given and not None wins over them.
 
+    Variables that are no settings are logged, each once.
+
     Raises:
         ConfigError: If a value cannot be used; the setting is named, the value is not.
     """
+    for variable in os.environ:
+        if variable.startswith(_PREFIX):
+            _warn_unless_known(variable)
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     secrets = os.environ.get(_SECRETS_DIR) or None
     if secrets and not Path(secrets).is_dir():
-        raise ConfigError(f"{_SECRETS_DIR} must be a folder of files; {secrets} is none")
+        raise ConfigError(f"{_SECRETS_DIR} must be a folder of secret files; {secrets} is not one")
     try:
         return Settings(**(chosen | {"_secrets_dir": secrets}))
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"setting {name!r} ({_PREFIX}{name.upper()} in the environment): "
-            f"{reason[:1].lower()}{reason[1:]}"
-        ) from error
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        raise ConfigError(f"{_title(str(first['loc'][0]))} {reason}") from error
 
 
-def open_work(settings: Settings) -> Work:
-    """Load the model; return what tells jokes with it, for any number of threads.
-
-    Raises:
-        ModelFolderError: If the model folder cannot be used.
-        InputError: If the moderation list cannot be read.
-    """
-    from joker.core.fingerprints import Fingerprints
-    from joker.core.model_folder import ModelFolder, bundled_model
-    from joker.engines import open_shared_engine
-    from joker.generation.moderation import Moderator
-    from joker.generation.teller import Teller
-    from joker.jobs.handler import TellerWork
-
-    folder = ModelFolder.open(settings.model or bundled_model())
-    listed = settings.moderation_list
-    moderator = Moderator.from_file(listed) if listed else Moderator.default()
-    engine = open_shared_engine(folder, settings.engine)
-    teller = Teller(engine, fingerprints=Fingerprints.read(folder.path), moderator=moderator)
-    return TellerWork(teller, tries=settings.tries)
+def _title(name: str) -> str:
+    """Return what a person writes to set a setting."""
+    variable = f"{_PREFIX}{name.upper()}"
+    option = f"--{name.replace('_', '-')}"
+    return f"{option} ({variable})" if name in OPTIONS else variable
 
 
-def open_queue(settings: Settings) -> JobQueue:
-    """Return the queue that the settings ask for: over Redis where there is a broker.
-
-    Raises:
-        ModelFolderError: If this process tells the jokes and the model folder cannot be used.
-    """
-    if settings.broker is not None:
-        from joker.jobs.celery_redis import CeleryRedisQueue
-
-        return CeleryRedisQueue(
-            settings.broker,
-            max_queue_size=settings.max_queue_size,
-            deadline_seconds=settings.deadline_seconds,
-            result_ttl_seconds=settings.result_ttl_seconds,
-        )
-    from joker.jobs.in_process import InProcessQueue
-
-    return InProcessQueue(
-        open_work(settings),
-        workers=settings.workers,
-        max_queue_size=settings.max_queue_size,
-        deadline_seconds=settings.deadline_seconds,
-        result_ttl_seconds=settings.result_ttl_seconds,
-    )
+@cache
+def _warn_unless_known(variable: str) -> None:
+    known = [name.upper() for name in Settings.model_fields]
+    known.append(_SECRETS_DIR.removeprefix(_PREFIX))
+    name = variable.removeprefix(_PREFIX)
+    if name in known:
+        return
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {_PREFIX}{close[0]}?" if close else "docs/settings.md lists all of them"
+    _log.warning("%s is not a setting; %s", variable, hint)

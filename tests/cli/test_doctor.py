@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,13 +22,13 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOKER_PORT", "0")
 
 
-def examine() -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["doctor"])
+def examine(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["doctor", *arguments])
     return done.exit_code, done.output
 
 
 @pytest.mark.integration
-def test_a_sound_installation_is_well(
+def test_a_sound_installation_passes(
     monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
 ) -> None:
     monkeypatch.setenv("JOKER_BROKER", redis_server.url)
@@ -36,10 +37,10 @@ def test_a_sound_installation_is_well(
     assert "FAIL" not in output
     assert "tells jokes" in output
     assert re.search(r"Redis \d+\.\d+", output)
-    assert "from the environment: broker, port" in output
+    assert "set: broker, port" in output
 
 
-def test_what_is_amiss_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("JOKER_PORT", str(other.getsockname()[1]))
         monkeypatch.setenv("JOKER_MODEL", "nowhere")
@@ -48,7 +49,7 @@ def test_what_is_amiss_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch)
     assert exit_code == 1
     assert re.findall(r"FAIL (\w+)", output) == ["model", "queue", "address"]
     assert "nowhere" in output
-    assert "correct JOKER_BROKER" in output
+    assert "correct --broker (JOKER_BROKER)" in output
     assert "choose another" in output
     assert "secret" not in output
 
@@ -58,3 +59,31 @@ def test_settings_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch)
     exit_code, output = examine()
     assert exit_code == 1
     assert "JOKER_MAX_QUEUE_SIZE" in output
+
+
+def test_options_are_checked_as_serve_takes_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        broker = "redis://127.0.0.1:1/0"
+        exit_code, output = examine("--engine", "stub", "--broker", broker, "--port", port)
+    assert exit_code == 1
+    assert re.findall(r"^(ok|FAIL) +(\w+)", output, re.MULTILINE)[-3:] == [
+        ("ok", "model"),
+        ("FAIL", "queue"),
+        ("FAIL", "address"),
+    ]
+    assert "set: broker, engine, port" in output
+
+
+def test_the_model_is_checked_with_the_teller_and_engine_of_the_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("[dark offensive]\nwhy\nwhat\nhow\n", encoding="utf-8")
+    monkeypatch.setenv("JOKER_ENGINE", "stub")
+    assert examine()[0] == 0
+    monkeypatch.setenv("JOKER_MODERATION_LIST", str(listed))
+    monkeypatch.setenv("JOKER_MAX_ATTEMPTS", "2")
+    exit_code, output = examine()
+    assert exit_code == 1
+    assert re.search("FAIL model .*2 attempts.*withheld", output)

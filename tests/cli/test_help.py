@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,8 +7,14 @@ from pathlib import Path
 from typer.cli import app as typer_cli
 from typer.testing import CliRunner
 
+from joker.cli import app
+from joker.core import errors
+
 ROOT = Path(__file__).parents[2]
-HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "openvino", "openvino_genai", "matplotlib"]
+HEAVY = [
+    *("torch", "transformers", "mlflow", "pyarrow", "openvino", "openvino_genai", "matplotlib"),
+    *("fastapi", "celery", "redis"),
+]
 
 
 def loaded_after(statement: str) -> list[str]:
@@ -28,6 +35,15 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 def test_help_loads_no_heavy_library() -> None:
     run = "sys.argv[1:] = ['--help']\nfrom joker.cli import main"
     assert loaded_after(f"{run}\ntry: main()\nexcept SystemExit: pass") == []
+
+
+def test_help_lists_every_exit_code_and_commands_in_the_order_of_need() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {0} | {kind.exit_code for kind in kinds if issubclass(kind, errors.JokerError)}
+    assert {int(code) for code in re.findall(r"\* (\d+): ", shown)} == codes
+    found = [shown.index(f"│ {verb} ") for verb in ("tell", "serve", "doctor", "data", "train")]
+    assert found == sorted(found)
 
 
 def test_the_command_line_page_is_the_commands_own_help() -> None:

@@ -27,8 +27,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     [
         (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
-        (["--port", "70000"], "port"),
-        (["--broker", "http://x"], "broker"),
+        (["--port", "70000"], "--port (JOKER_PORT)"),
+        (["--broker", "http://x"], "--broker (JOKER_BROKER)"),
         (["--model", "nowhere", "--port", "0"], "nowhere"),
     ],
 )

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 from joker.cli import app
 from joker.core import model_folder
 from joker.core.errors import GenerationError, InputError, ModelFolderError
-from joker.core.joke import Joke
+from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import ModelFolder
 
 
@@ -36,13 +37,13 @@ def test_json_is_a_list_of_questions_and_answers(tiny_folder: ModelFolder) -> No
     arguments = ["Why do", "-n", "3", "--seed", "7", "--temperature", "1.2", "--top-k", "50"]
     result = tell(tiny_folder, *arguments, "--top-p", "0.95", "--json")
     jokes = json.loads(result.stdout)
-    assert [set(joke) for joke in jokes] == [{"question", "answer", "seed", "retold"}] * 3
+    assert [set(joke) for joke in jokes] == [{field.name for field in fields(GeneratedJoke)}] * 3
     assert jokes[0]["seed"] == 7
     assert all(joke["question"].startswith("Why do") and joke["answer"] for joke in jokes)
 
 
 def test_the_same_seed_tells_the_same_jokes(tiny_folder: ModelFolder) -> None:
-    arguments = ["-n", "3", "--temperature", "1.5", "--tries", "20", "--seed"]
+    arguments = ["-n", "3", "--temperature", "1.5", "--max-attempts", "20", "--seed"]
     first, again, other = (tell(tiny_folder, *arguments, seed) for seed in ("7", "7", "8"))
     assert first.stdout == again.stdout != other.stdout
 
@@ -68,7 +69,7 @@ def test_a_drawn_seed_stands_in_the_json_alone(tiny_folder: ModelFolder) -> None
         ["--exclude-categories", "racist", "--unsafe"],
         ["-n", "0"],
         ["--seed", "-1"],
-        ["--tries", "0"],
+        ["--max-attempts", "0"],
         ["--candidates", "0"],
         ["--temperature", "nan"],
         ["--top-p", "0"],
@@ -86,7 +87,7 @@ def test_values_that_cannot_be_used_are_refused(
 
 
 def test_jokes_that_succeeded_are_shown_before_the_failure(tiny_folder: ModelFolder) -> None:
-    once = ["--tries", "1", "--candidates", "1"]
+    once = ["--max-attempts", "1", "--candidates", "1"]
     result = tell(tiny_folder, "-n", "9", "--temperature", "2", *once, "--seed", "1", "--json")
     assert isinstance(result.exception, GenerationError)
     assert 0 < len(json.loads(result.stdout)) < 9
@@ -111,7 +112,7 @@ def test_the_bundled_model_is_the_default(
 def test_a_terminal_shows_text_as_text(tiny_folder: ModelFolder) -> None:
     prompt = "Why [bold]:smile:\x1b[2J what is a mirror's favourite hobby?"
     primary, secondary = pty.openpty()
-    command = [sys.executable, "-m", "joker", "tell", prompt, "--tries", "99", "--seed", "1"]
+    command = [sys.executable, "-m", "joker", "tell", prompt, "--max-attempts", "99", "--seed", "1"]
     done = subprocess.run(
         [*command, "--model", str(tiny_folder.path)],
         stdout=secondary,

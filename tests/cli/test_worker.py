@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from joker.core.sampling import Sampling
+from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.job import Job, JokeRequest, State
+from joker.jobs.job import Job, State
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -25,7 +25,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "JOK
         ([], 2, "--broker"),
         (["--broker", "http://queue"], 2, "JOKER_BROKER"),
         (["--broker", "redis://:secret@127.0.0.1:1/0"], 6, "127.0.0.1:1"),
-        (["--broker", "redis://127.0.0.1:1/0", "--threads", "0"], 2, "JOKER_WORKERS"),
+        (["--broker", "redis://127.0.0.1:1/0", "--concurrency", "0"], 2, "JOKER_CONCURRENCY"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_an_exit_code(
@@ -52,14 +52,14 @@ def test_the_worker_tells_jokes_with_the_bundled_model_and_ends_at_ctrl_c(
 
     async def ask() -> Job:
         queue = CeleryRedisQueue(url, deadline_seconds=200)
-        request = JokeRequest("Why do", 2, Sampling(), 7, safe=False, candidates=1)
+        request = GenerationRequest("Why do", 2, seed=7, safe=False, candidates=1)
         job = await queue.submit(request)
         done = await queue.wait(job.id, 200)
         await queue.close()
         return done
 
     worker = subprocess.Popen(
-        [sys.executable, "-m", "joker", "worker", "--broker", url, "--threads", "2"],
+        [sys.executable, "-m", "joker", "worker", "--broker", url, "--concurrency", "2"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=ENVIRONMENT,

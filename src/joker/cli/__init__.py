@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from joker.cli import data
+from joker.cli import data, feedback
 from joker.cli.compare import compare
 from joker.cli.doctor import doctor
 from joker.cli.evaluate import evaluate
@@ -25,8 +26,56 @@ from joker.cli.worker import worker
 from joker.core.errors import JokerError
 from joker.version import __version__
 
+_VERBS = [
+    *("tell", "serve", "doctor", "data", "train", "compare", "evaluate", "export"),
+    *("worker", "feedback"),
+]
+"""In the order in which people need them."""
+
+_EPILOG = """
+Examples:
+
+* joker tell "Why do cats" --count 3
+
+* joker serve --port 8080
+
+* joker doctor --port 8080
+
+Exit codes:
+
+* 0: success
+
+* 1: a failed check, or any other error
+
+* 2: unusable input or settings
+
+* 3: an optional package is not installed
+
+* 4: out of memory or disk
+
+* 5: no acceptable joke within the attempts
+
+* 6: the queue is full or cannot be reached
+
+* 7: a remote engine or the store cannot be reached
+
+* 130: interrupted
+
+Environment variables such as JOKER_MODEL set defaults; docs/settings.md lists them.
+"""
+
+
+class _Verbs(TyperGroup):
+    """Lists commands in the order of `_VERBS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_VERBS.index)
+
+
 app = typer.Typer(
     name="joker",
+    cls=_Verbs,
+    epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,19 +100,20 @@ def joker(
     """Learn to invent question-and-answer jokes, and tell them."""
 
 
+app.command("tell")(tell)
+app.command("serve")(serve)
+app.command("doctor")(doctor)
 app.add_typer(data.app, name="data")
 app.command("train")(train)
 app.command("compare")(compare)
 app.command("evaluate")(evaluate)
 app.command("export")(export)
-app.command("tell")(tell)
 app.command("worker")(worker)
-app.command("serve")(serve)
-app.command("doctor")(doctor)
+app.add_typer(feedback.app, name="feedback")
 
 
 def main() -> None:
-    """Run the command line; a person's mistake ends in one line and an exit code."""
+    """Run the command line; an error of the user ends in one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter gets a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""``joker compare``: train every template under one budget and name the best."""
+"""``joker compare``: train every template with the same settings and name the best."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.table import Column, Table
 from joker.cli.options import with_options
 from joker.cli.parts import require_training
 from joker.cli.train import ConfigOption, DataOption
-from joker.core.config import read_config_file
 from joker.core.template import TEMPLATES
 from joker.training.config import TrainingConfig, training_config
 
 _COLUMNS = {
-    "bits_per_byte": "bits/byte",
-    "answer_bits_per_byte": "answer bits/byte",
+    "validation_bits_per_byte": "validation bits/byte",
+    "bits_per_byte": "test bits/byte",
+    "answer_bits_per_byte": "answer",
     "punchline_retrieval_accuracy": "retrieval",
     "legacy_perplexity": "legacy perplexity",
 }
@@ -27,7 +27,7 @@ _COLUMNS = {
 @with_options(TrainingConfig, skip=frozenset({"template", "markers"}))
 def compare(
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the models, one each.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the models, one subfolder each.")],
     config: ConfigOption = None,
     template: Annotated[
         list[str] | None,
@@ -35,20 +35,20 @@ def compare(
     ] = None,
     markers: Annotated[
         Literal["own", "special", "plain", "both"],
-        typer.Option("--markers", help="Kinds of markers: each template's own, one kind, or both."),
+        typer.Option("--markers", help="Markers: each template's own, special, plain, or both."),
     ] = "own",
     given: dict[str, Any] | None = None,
 ) -> None:
-    """Train one model for each template from one base under one budget, and compare them.
+    """Train one model per template with the same base and settings, and compare them.
 
-    A comparison that was cut short goes on where it stopped when called again.
+    Run the same command again to continue an interrupted comparison.
     """
     require_training()
     from joker.data.prepared import PreparedData
     from joker.training.compare import compare as run_comparison
     from joker.training.compare import templates
 
-    settings = training_config(read_config_file(config) if config else {}, given or {})
+    settings = training_config(given or {}, config)
     kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
     chosen = templates(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
     result = run_comparison(PreparedData.open(data), out, settings, chosen)
@@ -59,4 +59,6 @@ def compare(
         table.add_row(label, *cells, style=style)
     console = Console()
     console.print(table)
-    console.print(f"Best by bits per byte: {result.winner} in {result.folders[result.winner].path}")
+    console.print(
+        f"Best on validation jokes: {result.winner} in {result.folders[result.winner].path}"
+    )

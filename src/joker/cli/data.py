@@ -1,4 +1,4 @@
-"""``joker data``: get, prepare and look at jokes."""
+"""``joker data``: download, prepare and inspect jokes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from joker.data.prepared import PreparedData
 if TYPE_CHECKING:
     from joker.data.statistics import Statistics
 
-app = typer.Typer(help="Get, prepare and look at jokes.", no_args_is_help=True)
+app = typer.Typer(help="Download, prepare and inspect jokes.", no_args_is_help=True)
 
 
 @app.command()
 def prepare(
-    out: Annotated[Path, typer.Option("--out", help="Prepared folder to make.")],
+    out: Annotated[Path, typer.Option("--out", help="Prepared folder to create.")],
     qa_jokes: Annotated[
         Path | None, typer.Option("--qa-jokes", help="jokes.csv of Kaggle's jiriroz/qa-jokes.")
     ] = None,
@@ -33,25 +33,25 @@ def prepare(
     ] = None,
     jokes: Annotated[
         list[Path] | None,
-        typer.Option("--jokes", help="Jokes of your own, .csv or .jsonl; may be repeated."),
+        typer.Option("--jokes", help="Your own jokes, .csv or .jsonl; repeatable."),
     ] = None,
     question_column: Annotated[
-        str, typer.Option("--question-column", help="Where --jokes has its questions.")
+        str, typer.Option("--question-column", help="Column of --jokes with the questions.")
     ] = "question",
     answer_column: Annotated[
-        str, typer.Option("--answer-column", help="Where --jokes has its answers.")
+        str, typer.Option("--answer-column", help="Column of --jokes with the answers.")
     ] = "answer",
     split: Annotated[
         SplitKind,
         typer.Option(
             "--split",
-            help="Test whole clusters of near-duplicates, or jokes drawn each by itself as in the "
-            "original, duplicates and all.",
+            help="Put whole clusters of near-duplicates into the test set, or draw single jokes at "
+            "random and keep duplicates, as the original does.",
         ),
     ] = "clusters",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 1,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the prepared folder at --out.")
+        bool, typer.Option("--force", help="Replace an existing prepared folder at --out.")
     ] = False,
 ) -> None:
     """Clean, parse, cluster and split jokes into a prepared folder."""
@@ -72,13 +72,11 @@ def prepare(
 
 @app.command()
 def download(
-    out: Annotated[Path, typer.Option("--out", help="Folder to put the files into.")] = Path(
-        "data"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data"),
 ) -> None:
     """Download the two public joke sets from Kaggle; needs no login."""
-    from joker.data.download import DATASETS
-    from joker.data.download import download as download_file
+    from joker.data.sources import DATASETS
+    from joker.data.sources import download as download_file
 
     for dataset in DATASETS:
         typer.echo(download_file(dataset, out))
@@ -89,10 +87,10 @@ def show(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="PNG file to draw; else statistics.png in the folder."),
+        typer.Option("--plot", help="PNG file to plot to; by default FOLDER/statistics.png."),
     ] = None,
 ) -> None:
-    """Print and plot what a prepared folder holds, what was left out and why."""
+    """Print and plot what a prepared folder contains, what was left out and why."""
     from joker.data.statistics import describe
     from joker.data.statistics import plot as draw
 

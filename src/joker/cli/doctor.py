@@ -1,47 +1,68 @@
-"""``joker doctor``: what is installed, configured and reachable, and how to mend what is not."""
+"""``joker doctor``: checks what is installed, set and reachable, and says how to repair it."""
 
 from __future__ import annotations
 
 import importlib.util
 import platform
 from collections.abc import Callable
+from contextlib import closing
 from importlib import metadata
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from joker.cli.options import setting_option
 from joker.core.errors import JokerError, QueueDownError
+from joker.engines import EngineKind
 from joker.version import __version__
 
 if TYPE_CHECKING:
     from joker.settings import Settings
 
 
-def doctor() -> None:
-    """Examine this installation; the exit code is 1 where something is wrong."""
+def doctor(
+    host: Annotated[str | None, setting_option("host")] = None,
+    port: Annotated[int | None, setting_option("port")] = None,
+    broker: Annotated[str | None, setting_option("broker")] = None,
+    model: Annotated[Path | None, setting_option("model")] = None,
+    engine: Annotated[EngineKind | None, setting_option("engine")] = None,
+) -> None:
+    """Check what 'joker serve' would use; the exit code is 1 if a check fails.
+
+    The model tells a joke, the broker has to answer, and the port has to be free.
+    """
+    from joker.settings import read_settings
+
     _report("versions", _describe_versions)
     _report("training", _describe_training)
-    found: list[Settings] = []
-    if not _report("settings", lambda: _read_settings(found)):
-        raise typer.Exit(1)
-    settings = found[0]
-    well = [
-        _report("model", lambda: _examine_model(settings)),
-        _report("queue", lambda: _examine_queue(settings)),
-        _report("address", lambda: _examine_address(settings)),
-    ]
-    if not all(well):
-        raise typer.Exit(1)
-
-
-def _report(name: str, examine: Callable[[], str]) -> bool:
-    """Print what an examination found; return whether all is well."""
     try:
-        typer.echo(f"ok    {name:9} {examine()}")
+        settings = read_settings(host=host, port=port, broker=broker, model=model, engine=engine)
     except JokerError as error:
-        typer.echo(f"FAIL {name:9} {error}")
+        _print("FAIL", "settings", str(error))
+        raise typer.Exit(1) from None
+    _report("settings", lambda: _describe_settings(settings))
+    checks = [
+        _report("model", lambda: _check_model(settings)),
+        _report("queue", lambda: _check_queue(settings)),
+        _report("address", lambda: _check_address(settings)),
+    ]
+    if not all(checks):
+        raise typer.Exit(1)
+
+
+def _report(name: str, check: Callable[[], str]) -> bool:
+    """Print what a check found; return whether it passed."""
+    try:
+        _print("ok", name, check())
+    except JokerError as error:
+        _print("FAIL", name, str(error))
         return False
     return True
+
+
+def _print(verdict: str, name: str, text: str) -> None:
+    typer.echo(f"{verdict:4} {name:9} {text}")
 
 
 def _describe_versions() -> str:
@@ -56,28 +77,27 @@ def _describe_training() -> str:
     return "not installed, and not needed to serve; pip install 'gpt2-the-joker[train]' adds it"
 
 
-def _read_settings(found: list[Settings]) -> str:
-    from joker.settings import read_settings
-
-    settings = read_settings()
-    found.append(settings)
+def _describe_settings(settings: Settings) -> str:
     changed = ", ".join(sorted(settings.model_fields_set))
-    return f"from the environment: {changed}" if changed else "all as they come"
+    return f"set: {changed}" if changed else "all at their defaults"
 
 
-def _examine_model(settings: Settings) -> str:
-    from joker.core.model_folder import ModelFolder, bundled_model
-    from joker.engines import open_engine
-    from joker.generation.teller import Teller
+def _check_model(settings: Settings) -> str:
+    """Tell a joke with the very engine and teller of the server or worker."""
+    from joker.compose import make_teller, open_engine, open_folder
+    from joker.generation.request import GenerationRequest
 
-    folder = ModelFolder.open(settings.model or bundled_model())
-    joke = Teller(open_engine(folder)).tell(seed=1)[0].joke
-    return f"{folder.path} tells jokes: {' '.join(f'{joke.question} {joke.answer}'.split())}"
+    with closing(open_engine(settings, shared=True)) as engine:
+        request = GenerationRequest(
+            seed=1, max_attempts=settings.max_attempts, candidates=settings.candidates
+        )
+        (joke,) = make_teller(settings, engine).tell(request)
+    return f"{open_folder(settings).path} tells jokes: {' '.join(str(joke).split())}"
 
 
-def _examine_queue(settings: Settings) -> str:
+def _check_queue(settings: Settings) -> str:
     if settings.broker is None:
-        return "in the server's own process; JOKER_BROKER=redis://host:6379/0 parts the work"
+        return "in the server's own process; --broker (JOKER_BROKER) shares it with workers"
     import redis
 
     client = redis.Redis.from_url(
@@ -87,14 +107,14 @@ def _examine_queue(settings: Settings) -> str:
         version = client.info("server")["redis_version"]
     except redis.RedisError as error:
         raise QueueDownError(
-            f"Redis cannot be reached: {error}; start it, or correct JOKER_BROKER"
+            f"Redis cannot be reached: {error}; start it, or correct --broker (JOKER_BROKER)"
         ) from error
     finally:
         client.close()
     return f"Redis {version} answers"
 
 
-def _examine_address(settings: Settings) -> str:
+def _check_address(settings: Settings) -> str:
     from joker.web.server import bind
 
     with bind(settings.host, settings.port):

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from joker.cli.options import with_options
 from joker.cli.parts import require_training
-from joker.core.config import make_config
 from joker.core.model_folder import ModelFolder
 from joker.evaluation.config import EvaluationConfig
 
@@ -22,25 +21,28 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Option(
-            "--data", help="Prepared folder, for its test split, or CSV with Question,Answer."
+            "--data",
+            help="Prepared folder (its test split), or CSV file with Question,Answer.",
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     given: dict[str, Any] | None = None,
 ) -> None:
-    """Measure how well a model knows people's jokes, and what its own are worth.
+    """Measure how well a model predicts people's jokes, and how good its own are.
 
-    docs/metrics.md says what each figure means and how to read it.
+    docs/metrics.md explains every metric.
     """
     require_training()
-    config = make_config(EvaluationConfig, given or {})
+    config = EvaluationConfig(**given or {})
     folder = ModelFolder.open(model)
     from joker.evaluation.evaluate import evaluate as measure
     from joker.evaluation.held_out import HeldOut
+    from joker.graph_cache import ensure_graph
 
     held_out = HeldOut.open(data)
     with Console(stderr=True).status(f"Evaluating {model} on {held_out.facts['name']}"):
-        report = measure(folder, held_out, config)
+        teller = ensure_graph(folder) if config.generate else None
+        report = measure(folder, held_out, config, teller)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -1,4 +1,4 @@
-"""``joker export``: add the graph that serves a model without PyTorch."""
+"""``joker export``: add the OpenVINO graph that serves a model without PyTorch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from joker.cli.parts import require_training
 from joker.core.model_folder import ModelFolder
 
 
@@ -17,21 +18,32 @@ def export(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of the weights to round to 4 bits, those that suffer least first; "
+            help="Share of the weights to round to 4 bits, starting with those that lose least; "
             "the others are rounded to 8.",
         ),
     ] = 0.0,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="CSV or JSONL file of jokes by which the rounding to 4 bits is chosen."),
+        typer.Option(help="CSV or JSONL file of jokes to calibrate the rounding to 4 bits with."),
     ] = None,
     drop_weights: Annotated[
         bool,
-        typer.Option("--drop-weights", help="Delete the PyTorch weights; only the graph is left."),
+        typer.Option("--drop-weights", help="Delete the PyTorch weights and keep only the graph."),
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER/NAME",
+            help="Upload the folder to this repository on the Hugging Face hub.",
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="With --push: make a new repository private.")
     ] = False,
 ) -> None:
-    """Add a compressed OpenVINO graph to a model folder and check it against the weights."""
-    from joker.training.export import export_openvino
+    """Add a compressed OpenVINO graph to a model folder and compare it with the weights."""
+    require_training()
+    from joker.training.export import export_openvino, push_to_hub
     from joker.training.filtering import read_jokes
 
     folder = ModelFolder.open(model)
@@ -44,3 +56,5 @@ def export(
     typer.echo(f"mean_kl_nats_per_token {check.mean_kl:.4g}")
     typer.echo(f"top_token_agreement {check.agreement:.4g}")
     typer.echo(f"positions {check.positions}")
+    if push:
+        typer.echo(push_to_hub(folder, push, private=private))

@@ -1,44 +1,60 @@
-"""Command-line options made from configuration dataclasses, so that each is declared once."""
+"""Command-line options made from configuration and settings, so that each is declared once."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from pydantic.fields import FieldInfo
+
+from joker.core.record import fields_of
+from joker.settings import Settings
 
 
-def with_options(kind: type, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
-    """Give a command one option for each field of a configuration dataclass.
+def setting_option(name: str) -> Any:
+    """Return the option of a setting; without it the environment decides.
+
+    Args:
+        name: One of `joker.settings.OPTIONS`.
+    """
+    field = Settings.model_fields[name]
+    default = "" if field.default is None else f" (default: {field.default})"
+    return typer.Option(
+        f"--{name.replace('_', '-')}", help=f"{field.description}{default}", show_default=False
+    )
+
+
+def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
+    """Give a command one option for each field of a configuration record.
 
     The command receives the options that were given, and only those, as the mapping
     ``given``; its other parameters stay as they are.
 
     Args:
-        kind: A dataclass whose fields were declared with `joker.core.config.option`.
+        kind: A class made by `joker.core.record.record`.
         skip: Names of fields that get no option.
     """
     hints = get_type_hints(kind)
-    fields = [f for f in dataclasses.fields(kind) if f.name not in skip]
+    fields = {n: f for n, f in fields_of(kind).items() if n not in skip}
     options = [
         inspect.Parameter(
-            field.name,
+            name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                hints[field.name] | None, typer.Option(help=_help(field), show_default=False)
+                hints[name] | None, typer.Option(help=_help(field), show_default=False)
             ],
         )
-        for field in fields
+        for name, field in fields.items()
     ]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            given = {field.name: values.pop(field.name) for field in fields}
+            given = {name: values.pop(name) for name in fields}
             return command(**values, given={k: v for k, v in given.items() if v is not None})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
@@ -52,6 +68,6 @@ def with_options(kind: type, skip: frozenset[str] = frozenset()) -> Callable[...
     return decorate
 
 
-def _help(field: dataclasses.Field[Any]) -> str:
-    default = "recipe's" if field.default is None else str(field.default)
-    return f"{field.metadata['help']} (default: {default})"
+def _help(field: FieldInfo) -> str:
+    default = "" if field.default is None else f" (default: {field.default})"
+    return f"{field.description}{default}"

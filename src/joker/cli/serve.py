@@ -7,37 +7,30 @@ from typing import Annotated
 
 import typer
 
+from joker.cli.options import setting_option
+from joker.engines import EngineKind
+
 
 def serve(
-    host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on; 0.0.0.0 is every one. (default: 127.0.0.1)"),
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes a free one. (default: 8000)")
-    ] = None,
-    broker: Annotated[
-        str | None,
-        typer.Option(
-            help="Redis that parts work among 'joker worker' processes, as redis://host:6379/0; "
-            "by default jokes are told in this process."
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Model folder; by default the one that comes with the package."),
-    ] = None,
+    host: Annotated[str | None, setting_option("host")] = None,
+    port: Annotated[int | None, setting_option("port")] = None,
+    broker: Annotated[str | None, setting_option("broker")] = None,
+    model: Annotated[Path | None, setting_option("model")] = None,
+    engine: Annotated[EngineKind | None, setting_option("engine")] = None,
 ) -> None:
     """Serve the page and the API.
 
-    Everything else is set in the environment, such as JOKER_RATE_LIMIT; 'joker doctor' shows it.
+    Environment variables set everything else, such as JOKER_RATE_LIMIT; docs/settings.md lists
+    them, and 'joker doctor' checks them.
     """
-    from joker.settings import open_queue, read_settings
+    from joker.compose import open_queue, open_store
+    from joker.settings import read_settings
     from joker.web.server import Server, bind
 
-    settings = read_settings(host=host, port=port, broker=broker, model=model)
+    settings = read_settings(host=host, port=port, broker=broker, model=model, engine=engine)
     with bind(settings.host, settings.port) as listener:
-        Server(open_queue(settings), settings, listener, _announce).run_until_stopped()
+        store = open_store(settings)
+        Server(open_queue(settings), store, settings, listener, _announce).run_until_stopped()
 
 
 def _announce(address: str) -> None:

@@ -10,40 +10,40 @@ from rich.console import Console
 
 from joker.cli.options import with_options
 from joker.cli.parts import require_training
-from joker.core.config import read_config_file
 from joker.training.config import TrainingConfig, training_config
 
-DataOption = Annotated[Path, typer.Option("--data", help="Folder made by 'joker data prepare'.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder created by 'joker data prepare'.")]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML or JSON file of settings; options win over it."),
+    typer.Option("--config", help="YAML or JSON file of settings; options override it."),
 ]
 
 
 @with_options(TrainingConfig)
 def train(
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="Model folder to make.")],
+    out: Annotated[Path, typer.Option("--out", help="Model folder to create.")],
     config: ConfigOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
     ] = False,
     given: dict[str, Any] | None = None,
 ) -> None:
     """Fine-tune a causal LM on jokes and write a model folder.
 
-    Every run is recorded in MLflow: where MLFLOW_TRACKING_URI says, else in mlflow.db here.
+    Every run is recorded in MLflow: at MLFLOW_TRACKING_URI, or else in mlflow.db in this folder;
+    --report-to names other places.
     """
     require_training()
     from joker.data.prepared import PreparedData
     from joker.training.finetune import finetune
 
-    settings = training_config(read_config_file(config) if config else {}, given or {})
+    settings = training_config(given or {}, config)
     prepared = PreparedData.open(data)
     if settings.recipe == "original" and prepared.manifest.split != "random":
         Console(stderr=True).print(
-            "The original's recipe splits at random; this folder is split by "
-            f"{prepared.manifest.split}, so its figures will not show the original's leak."
+            "The original's recipe uses a random split; this folder is split by "
+            f"{prepared.manifest.split}, so its metrics will not show the original's leak."
         )
     folder = finetune(prepared, out, settings, resume=resume)
     if folder is None:

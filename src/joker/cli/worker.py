@@ -7,26 +7,20 @@ from typing import Annotated
 
 import typer
 
+from joker.cli.options import setting_option
+from joker.engines import EngineKind
+
 
 def worker(
-    broker: Annotated[
-        str | None,
-        typer.Option(
-            help="Redis to take jobs from, as redis://host:port/0; by default JOKER_BROKER.",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Model folder; by default the one that comes with the package."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Jobs at once (default: 8).", show_default=False)
-    ] = None,
+    broker: Annotated[str | None, setting_option("broker")] = None,
+    model: Annotated[Path | None, setting_option("model")] = None,
+    engine: Annotated[EngineKind | None, setting_option("engine")] = None,
+    concurrency: Annotated[int | None, setting_option("concurrency")] = None,
 ) -> None:
-    """Tell the jokes that 'joker serve --broker' puts into Redis, until a signal says stop."""
-    from joker.settings import open_work, read_settings
+    """Tell the jokes that 'joker serve --broker' puts into Redis, until a signal stops it."""
+    from joker.compose import open_work
+    from joker.settings import read_settings
     from joker.worker.app import run_worker
 
-    settings = read_settings(broker=broker, model=model, workers=threads)
+    settings = read_settings(broker=broker, model=model, engine=engine, concurrency=concurrency)
     raise typer.Exit(run_worker(settings, lambda: open_work(settings)))

@@ -1,0 +1,142 @@
+"""The composition root: builds the engine, the teller, the queue and the store of the settings.
+
+`joker tell`, `joker serve`, `joker worker` and `joker doctor`, MLflow's model and `joker.Joker` get
+theirs here, so all of them tell alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from joker.core.cpus import cpu_quota
+from joker.core.fingerprints import Fingerprints
+from joker.core.model_folder import ModelFolder, bundled_model
+from joker.engines import choose_kind, open_shared_engine
+from joker.engines import open_engine as load_engine
+from joker.engines.engine import BatchedEngine
+from joker.engines.protocol import Engine
+from joker.generation.moderation import Moderator
+from joker.generation.teller import Teller
+from joker.graph_cache import ensure_graph
+from joker.jobs.queue import JobQueue, Work
+from joker.settings import Settings
+
+if TYPE_CHECKING:
+    from joker.store import Store
+
+
+def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
+    """Load the model.
+
+    Args:
+        settings: ``model`` and those of the engine matter here.
+        shared: Give it a process of its own, for any number of threads; else it is for one.
+
+    Raises:
+        ModelFolderError: If the model folder cannot be used.
+        MissingPartError: If the engine's library is not installed.
+    """
+    load = open_shared_engine if shared else load_engine
+    folder = open_folder(settings)
+    if (settings.engine or choose_kind(settings.server)) == "openvino":
+        folder = ensure_graph(folder)
+    return load(
+        folder,
+        settings.engine,
+        num_threads=settings.num_threads or cpu_quota(),
+        reproducible=settings.reproducible,
+        server=settings.server,
+    )
+
+
+def open_folder(settings: Settings) -> ModelFolder:
+    """Open the model folder, by default the bundled one.
+
+    Raises:
+        ModelFolderError: If it cannot be used.
+    """
+    return ModelFolder.open(settings.model or bundled_model())
+
+
+def make_teller(settings: Settings, engine: Engine) -> Teller:
+    """Return what tells jokes with an engine, for as many threads as the engine.
+
+    Raises:
+        ModelFolderError: If the model folder cannot be used.
+        InputError: If the moderation list cannot be read.
+    """
+    return Teller(
+        engine,
+        fingerprints=Fingerprints.read(open_folder(settings).path),
+        moderator=make_moderator(settings),
+    )
+
+
+def make_moderator(settings: Settings) -> Moderator:
+    """Return the moderation that the settings ask for.
+
+    Raises:
+        InputError: If the moderation list cannot be read.
+    """
+    listed = settings.moderation_list
+    return Moderator.from_file(listed) if listed else Moderator.default()
+
+
+def open_work(settings: Settings) -> Work:
+    """Load the model; return what tells the jokes of requests, for any number of threads.
+
+    Raises:
+        ModelFolderError: If the model folder cannot be used.
+        InputError: If the moderation list cannot be read.
+    """
+    return make_teller(settings, open_engine(settings, shared=True)).tell
+
+
+def open_queue(settings: Settings) -> JobQueue:
+    """Return the queue that the settings ask for: over Redis where there is a broker.
+
+    Raises:
+        ModelFolderError: If this process tells the jokes and the model folder cannot be used.
+    """
+    if settings.broker is not None:
+        from joker.jobs.celery_redis import CeleryRedisQueue
+
+        return CeleryRedisQueue(
+            settings.broker,
+            max_queue_size=settings.max_queue_size,
+            deadline_seconds=settings.deadline_seconds,
+            result_ttl_seconds=settings.result_ttl_seconds,
+        )
+    from joker.jobs.in_process import InProcessQueue
+
+    return InProcessQueue(
+        open_work(settings),
+        workers=settings.concurrency,
+        max_queue_size=settings.max_queue_size,
+        deadline_seconds=settings.deadline_seconds,
+        result_ttl_seconds=settings.result_ttl_seconds,
+    )
+
+
+def open_store(settings: Settings) -> Store:
+    """Return the store of jokes and votes; the database is opened when it is first used.
+
+    Raises:
+        ConfigError: If its address cannot be used.
+        MissingPartError: If it is a PostgreSQL and its driver is not installed.
+    """
+    from joker.store import Store
+
+    return Store(
+        settings.database,
+        keep_prompts=settings.keep_prompts,
+        max_age_days=settings.store_max_age_days,
+        max_jokes=settings.store_max_jokes,
+    )
+
+
+def model_name(settings: Settings) -> str:
+    """Return the name under which the store keeps the model's jokes."""
+    if settings.engine_url:
+        return settings.engine_model or settings.engine_url
+    return (settings.model or bundled_model()).resolve().name

@@ -1,0 +1,165 @@
+"""Jokes from Python: `joker.tell` and `joker.Joker`, as other programs and notebooks call them.
+
+Everything is as on the command line: settings come from the environment, offensive jokes are
+withheld, and new jokes are preferred to those that the model learned from.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+from threading import Lock
+
+from joker.compose import make_teller, open_engine
+from joker.core.joke import GeneratedJoke
+from joker.core.sampling import Sampling
+from joker.engines import EngineKind
+from joker.generation.moderation import Category, read_categories
+from joker.generation.request import GenerationRequest
+from joker.settings import read_settings
+
+
+class Jokes(list[GeneratedJoke]):
+    """A list of jokes that prints, and shows itself in a notebook, as its jokes do."""
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self))
+
+    def _repr_html_(self) -> str:
+        return "\n".join(joke._repr_html_() for joke in self)
+
+
+class Joker:
+    """A loaded model that tells jokes.
+
+    As a context manager it gives the model's memory back in the end. Calls from several threads
+    wait for each other.
+
+    Args:
+        model: Model folder; by default what ``JOKER_MODEL`` says, else the bundled model.
+        engine: What runs the model; by default what ``JOKER_ENGINE`` says, else OpenVINO where the
+            folder has a graph.
+
+    Raises:
+        ConfigError: If a setting in the environment cannot be used.
+        ModelFolderError: If the model folder cannot be used.
+        MissingPartError: If the engine's library is not installed.
+    """
+
+    def __init__(
+        self, model: str | Path | None = None, *, engine: EngineKind | None = None
+    ) -> None:
+        self._settings = read_settings(model=model, engine=engine)
+        self._engine = open_engine(self._settings)
+        self._teller = make_teller(self._settings, self._engine)
+        self._lock = Lock()
+
+    def __enter__(self) -> Joker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model's memory back; nothing can be told any more."""
+        with self._lock:
+            self._engine.close()
+
+    def tell(
+        self,
+        prompt: str = "",
+        count: int = 1,
+        *,
+        seed: int | None = None,
+        sampling: Sampling | None = None,
+        candidates: int | None = None,
+        safe: bool = True,
+        exclude_categories: Collection[Category] = (),
+    ) -> Jokes:
+        """Tell jokes whose questions begin with the prompt.
+
+        Args:
+            prompt: The start of a question, or a whole one that ends with a question mark; without
+                one the questions are invented too.
+            count: How many jokes.
+            seed: From 0 to 2**32 - 1; the same seed tells the same jokes. None draws one.
+            sampling: How tokens are drawn; by default as ``Sampling()`` says.
+            candidates: Drafts of each joke, of which the best is told; by default what
+                ``JOKER_CANDIDATES`` says, else 16.
+            safe: Withhold offensive jokes.
+            exclude_categories: Also withhold jokes of these moderation categories, even if only
+                their topic is touched.
+
+        Raises:
+            InputError: If an argument is out of range, or the prompt is too long for the model.
+            GenerationError: If a joke did not succeed within the attempts.
+        """
+        request = GenerationRequest(
+            prompt=prompt,
+            count=count,
+            sampling=sampling or Sampling(),
+            candidates=self._settings.candidates if candidates is None else candidates,
+            max_attempts=self._settings.max_attempts,
+            safe=safe,
+            exclude_categories=read_categories(exclude_categories),
+            **({} if seed is None else {"seed": seed}),
+        )
+        with self._lock:
+            return Jokes(self._teller.tell(request))
+
+    def stream(
+        self,
+        prompt: str = "",
+        count: int | None = None,
+        *,
+        sampling: Sampling | None = None,
+        candidates: int | None = None,
+        safe: bool = True,
+        exclude_categories: Collection[Category] = (),
+    ) -> Iterator[GeneratedJoke]:
+        """Yield jokes one after another, each as soon as it is ready.
+
+        The arguments and errors are those of `tell`; without ``count`` there is no end. Each joke
+        has a seed of its own.
+        """
+        for _ in itertools.count() if count is None else range(count):
+            yield from self.tell(
+                prompt,
+                sampling=sampling,
+                candidates=candidates,
+                safe=safe,
+                exclude_categories=exclude_categories,
+            )
+
+
+@cache
+def _shared_joker() -> Joker:
+    return Joker()
+
+
+def tell(
+    prompt: str = "",
+    count: int = 1,
+    *,
+    seed: int | None = None,
+    sampling: Sampling | None = None,
+    candidates: int | None = None,
+    safe: bool = True,
+    exclude_categories: Collection[Category] = (),
+) -> Jokes:
+    """Tell jokes whose questions begin with the prompt, as `Joker.tell` does.
+
+    The first call loads the model that the environment names, which takes a few seconds; it stays
+    in memory for the next ones.
+    """
+    return _shared_joker().tell(
+        prompt,
+        count,
+        seed=seed,
+        sampling=sampling,
+        candidates=candidates,
+        safe=safe,
+        exclude_categories=exclude_categories,
+    )

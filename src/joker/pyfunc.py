@@ -1,0 +1,44 @@
+"""A model folder as an MLflow pyfunc: a column of prompts in, a joke for each out.
+
+MLflow stores this file itself beside the folder ("models from code"), so nothing is
+pickled. It is run when a model is logged, and when a logged one is loaded or served.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from joker.core.sampling import Sampling
+from joker.library import Joker
+
+
+class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
+    """Tells one joke for each row's ``prompt``; seed, candidates and sampling are parameters."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the model folder that was logged with the run."""
+        self._joker = Joker(context.artifacts["folder"])
+
+    # MLflow takes a type hint on the input for a schema; the schema is given when logging.
+    def predict(  # type: ignore[no-untyped-def]
+        self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
+    ) -> list[dict[str, str]]:
+        """Return ``question`` and ``answer`` for each prompt."""
+        options = dict(params or {})
+        seed = int(options.pop("seed", 0))
+        candidates = options.pop("candidates", None)
+        sampling = Sampling(**options)
+        jokes = [
+            joke
+            for row, prompt in enumerate(model_input["prompt"])
+            for joke in self._joker.tell(
+                str(prompt), seed=seed + row, sampling=sampling, candidates=candidates
+            )
+        ]
+        return [{"question": joke.question, "answer": joke.answer} for joke in jokes]
+
+
+set_model(JokerModel())
