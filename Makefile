@@ -25,6 +25,7 @@ check: $(DEV)/.ready lint types imports audit  ## Like test, without the slow te
 system:  ## Install the system packages that tests need (as root on Debian)
 	@for program in redis-server chromium curl jq nodejs; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $$missing; \
@@ -65,11 +66,16 @@ bench: $(DEV)/.ready  ## Run benchmarks; RJOKES=file.csv uses real posts, DATA=p
 	$(DEV)/bin/python benchmarks/api_latency.py
 
 # Containers run as their own users, so the files are world-readable; the folder's mode protects them.
+# Compose reads deploy/.env, and refuses to start before it names the folder.
 secrets:  ## Generate the passwords for deploy/, once
 	@mkdir -p -m 0700 deploy/secrets
-	@for name in joker_broker_password mlflow_password; do \
+	@for name in joker_broker_password mlflow_password database_password; do \
 	  test -s deploy/secrets/$$name || { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > deploy/secrets/$$name; chmod 0444 deploy/secrets/$$name; }; \
 	done
+	@test -s deploy/secrets/joker_database || { \
+	  printf 'postgresql+psycopg://joker:%s@database/joker' "$$(cat deploy/secrets/database_password)" > deploy/secrets/joker_database; \
+	  chmod 0444 deploy/secrets/joker_database; }
+	@grep -qs '^JOKER_SECRETS=' deploy/.env || echo 'JOKER_SECRETS=./secrets' >> deploy/.env
 
 stack: $(RUN)/.ready  ## Run the web server, two workers and Redis as local processes; Ctrl-C stops them
 	$(RUN)/bin/python deploy/stack.py
@@ -93,6 +99,6 @@ $(DEV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) torch
-	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,dev]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,postgres,dev]'
 	$(DEV)/bin/python -c 'import torchvision' 2>/dev/null || $(DEV)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchvision
 	touch $@

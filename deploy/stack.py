@@ -141,6 +141,7 @@ def _start_others(stack: Stack, port: int, workers: int) -> None:
         stack.start(f"worker-{number}", [sys.executable, "-m", "joker", "worker"])
     uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "joker.web.asgi:open_app"]
     uvicorn += ["--port", str(port), "--workers", str(WEB_PROCESSES), "--no-access-log"]
+    uvicorn += ["--http", "joker.web.connection:Connection"]
     stack.start("web", uvicorn)
 
 

@@ -13,16 +13,31 @@ from typing import Any
 import pytest
 import yaml
 
-from joker.settings import Settings, open_queue, read_settings
+from joker.compose import open_queue, open_store
+from joker.settings import Settings, read_settings
 from joker.web.app import create_app
 from tests.deploy.dockerfile import STAGES
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
-FILES = ("docker-compose.yml", "docker-compose.maintained.yml")
-COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / FILES[0]).read_text(encoding="utf-8"))
-MAINTAINED: dict[str, Any] = yaml.safe_load((DEPLOY / FILES[1]).read_text(encoding="utf-8"))
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+FILES: dict[str, dict[str, Any]] = {
+    path.name: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted(DEPLOY.glob("docker-compose*.yml"))
+}
+COMPOSE = FILES["docker-compose.yml"]
+MAINTAINED = FILES["docker-compose.maintained.yml"]
+# Of overrides, those services that are not in the main file and so must be whole.
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"] | {
+    name: service
+    for file in FILES.values()
+    for name, service in file["services"].items()
+    if name not in COMPOSE["services"]
+}
+SECRETS = {
+    name: secret for file in FILES.values() for name, secret in file.get("secrets", {}).items()
+}
+VOLUMES = {name for file in FILES.values() for name in file.get("volumes", {})}
+NETWORKS = {name for file in FILES.values() for name in file.get("networks", {})}
 UNIT: dict[str, Any] = json.loads((DEPLOY / "unit.json").read_text(encoding="utf-8"))
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 
@@ -49,7 +64,7 @@ def test_a_service_is_confined_and_comes_back(service: dict[str, Any]) -> None:
 def test_an_image_is_built_here_or_named_by_version(service: dict[str, Any]) -> None:
     build = service.get("build")
     if build is None:
-        assert re.search(r":\d", service["image"])
+        assert re.search(r":v?\d", service["image"])
         return
     assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
     assert build["target"] in STAGES
@@ -60,12 +75,12 @@ def test_every_stage_starts_from_an_image_of_one_version() -> None:
         assert stage.base in STAGES or re.search(r":\d", stage.base)
 
 
-def test_the_maintained_server_changes_its_image_and_whom_it_believes() -> None:
+def test_the_maintained_server_changes_its_image_and_how_long_clients_may_wait() -> None:
     assert list(MAINTAINED) == ["services"]
     assert {name: set(changes) for name, changes in MAINTAINED["services"].items()} == {
-        "web": {"image", "build", "environment"}
+        "web": {"image", "build", "environment", "init"}
     }
-    assert set(MAINTAINED["services"]["web"]["environment"]) == {"FORWARDED_ALLOW_IPS"}
+    assert "FORWARDED_ALLOW_IPS" in SERVICES["web"]["environment"]
     command = STAGES[MAINTAINED["services"]["web"]["build"]["target"]].command
     listener = next(iter(UNIT["listeners"])).removeprefix("*:")
     assert command[command.index("--port") + 1] == listener
@@ -75,13 +90,25 @@ def test_the_maintained_server_changes_its_image_and_whom_it_believes() -> None:
 
 
 def test_what_is_referred_to_exists() -> None:
-    for service in SERVICES.values():
-        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
-        assert set(service["networks"]) <= set(COMPOSE["networks"])
+    for service in (s for file in FILES.values() for s in file["services"].values()):
+        assert set(service.get("secrets", [])) <= set(SECRETS)
+        assert set(service.get("networks", [])) <= NETWORKS
         assert set(service.get("depends_on", {})) <= set(SERVICES)
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file()
+            assert source in VOLUMES or (DEPLOY / source).is_file()
+
+
+def test_old_engines_can_run_it() -> None:
+    """``start_interval`` needs Docker Engine 25."""
+    for service in SERVICES.values():
+        assert set(service["healthcheck"]) == {
+            "test",
+            "interval",
+            "timeout",
+            "retries",
+            "start_period",
+        }
 
 
 def test_environment_holds_no_secret() -> None:
@@ -97,20 +124,73 @@ def test_secrets_are_drawn_by_make_once(tmp_path: Path) -> None:
     run = ["make", "--silent", f"--file={REPOSITORY / 'Makefile'}", "secrets"]
     subprocess.run(run, cwd=tmp_path, check=True)
     made = {path.name: path.read_text() for path in (tmp_path / "deploy" / "secrets").iterdir()}
-    assert {f"secrets/{name}" for name in made} == {s["file"] for s in COMPOSE["secrets"].values()}
-    assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in made.values())
-    assert len(set(made.values())) == len(made)
+    assert set(made) == set(SECRETS)
+    drawn = {name: secret for name, secret in made.items() if name != "joker_database"}
+    assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in drawn.values())
+    assert len(set(drawn.values())) == len(drawn)
+    database = next(
+        name
+        for name, service in SERVICES.items()
+        if "database_password" in service.get("secrets", [])
+    )
+    assert made["joker_database"] == (
+        f"postgresql+psycopg://joker:{drawn['database_password']}@{database}/joker"
+    )
     assert (tmp_path / "deploy" / "secrets").stat().st_mode & 0o077 == 0
     subprocess.run(run, cwd=tmp_path, check=True)
     assert made == {p.name: p.read_text() for p in (tmp_path / "deploy" / "secrets").iterdir()}
-    ignored = ["git", "check-ignore", "--quiet", "deploy/secrets/joker_broker_password"]
-    subprocess.run(ignored, cwd=REPOSITORY, check=True)
+    (line,) = (tmp_path / "deploy" / ".env").read_text().splitlines()
+    assert line == "JOKER_SECRETS=./secrets"
+    for path in ("deploy/secrets/joker_broker_password", "deploy/.env"):
+        subprocess.run(["git", "check-ignore", "--quiet", path], cwd=REPOSITORY, check=True)
+
+
+def test_without_secrets_compose_refuses_before_it_builds_and_says_what_to_do() -> None:
+    """A variable that must have a value is an error while the file is read."""
+    for name, secret in SECRETS.items():
+        assert (
+            secret["file"] == f'${{JOKER_SECRETS:?has no value. Run "make secrets" first}}/{name}'
+        )
+
+
+def test_what_nginx_unit_cannot_end_is_short() -> None:
+    """It does not say that a client has left, and cuts requests that wait when it stops."""
+    under_unit, maintained = (
+        {
+            name: int(value.partition("-")[2][:-1])
+            for name, value in each.items()
+            if "SECONDS" in name
+        }
+        for each in (SERVICES["web"]["environment"], MAINTAINED["services"]["web"]["environment"])
+    )
+    assert under_unit.keys() == maintained.keys()
+    for name, seconds in maintained.items():
+        assert seconds == Settings.model_fields[name.removeprefix("JOKER_").lower()].default
+        assert under_unit[name] < seconds
+
+
+def test_redis_is_published_only_where_workers_of_other_machines_need_it() -> None:
+    remote = FILES["docker-compose.remote-workers.yml"]
+    (port,) = remote["services"]["redis"]["ports"]
+    assert re.fullmatch(r"\$\{JOKER_REDIS_ADDRESS:\?.*\}:6379:6379", port)
+    open_networks = [
+        n for n in remote["services"]["redis"]["networks"] if n not in COMPOSE["networks"]
+    ]
+    assert [remote["networks"][name] for name in open_networks] == [None]
+
+
+def test_prometheus_scrapes_services_that_exist() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    for job in config["scrape_configs"]:
+        for entry in job["dns_sd_configs"]:
+            assert set(entry["names"]) <= set(SERVICES)
 
 
 def test_only_the_page_is_published_and_redis_has_no_way_out() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {"web", "mlflow"}
+    assert set(published) == {"web", "mlflow", "prometheus"}
     assert published["mlflow"] == ["127.0.0.1:5000:5000"]
+    assert published["prometheus"] == ["127.0.0.1:9090:9090"]
     assert SERVICES["redis"]["networks"] == ["queue"]
     assert COMPOSE["networks"]["queue"] == {"internal": True}
 
@@ -120,7 +200,8 @@ def test_the_page_is_published_from_where_it_listens_and_its_probe_is_answered()
     assert port == "${JOKER_WEB_PORT:-80}:8080"
     assert list(UNIT["listeners"]) == ["*:8080"]
     settings = read_settings(broker="redis://127.0.0.1:1/0")
-    paths = create_app(open_queue(settings), settings).openapi()["paths"]
+    app = create_app(open_queue(settings), open_store(settings), settings)
+    paths = app.openapi()["paths"]
     (probe,) = re.findall(r"http://127.0.0.1:8080(/[^']*)", str(SERVICES["web"]["healthcheck"]))
     assert probe in paths
 

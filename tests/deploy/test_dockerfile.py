@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
@@ -22,12 +30,12 @@ PINNED = {
     for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
 }
 COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))
-# Read by Compose itself: the port that it publishes.
-OF_COMPOSE = {"JOKER_WEB_PORT"}
+# Read by Compose itself: what it publishes, and the folder of secrets.
+OF_COMPOSE = {"JOKER_WEB_PORT", "JOKER_REDIS_ADDRESS", "JOKER_SECRETS"}
 TEXTS = {
     str(path.relative_to(DEPLOY)): path.read_text(encoding="utf-8")
     for path in sorted(DEPLOY.rglob("*"))
-    if path.is_file() and not {"secrets", "__pycache__"} & set(path.parts)
+    if path.is_file() and not {"secrets", "__pycache__", ".env"} & set(path.parts)
 }
 each_text = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 
@@ -41,7 +49,11 @@ def files_of(stage: str) -> set[str]:
     """Return the absolute paths that a stage and its bases copy or create."""
     found = set()
     for name in lineage(stage):
-        found |= {copy.split()[-1] for copy in STAGES[name].arguments("COPY")}
+        for copy in STAGES[name].arguments("COPY"):
+            *sources, target = copy.split()
+            # A folder takes in each file under its own name.
+            files = [target + source.rpartition("/")[2] for source in sources]
+            found |= set(files) if target.endswith("/") else {target}
         for run in STAGES[name].arguments("RUN"):
             found |= set(re.findall(r"(?:venv|mkdir)\s(?:\S*\s)*?(/\S+)", run))
     return found
@@ -89,6 +101,8 @@ def test_an_image_starts_a_command_that_exists(target: str) -> None:
         assert any(name.startswith("uvicorn") for name in PROJECT["dependencies"])
         module, _, name = next(each for each in arguments if ":" in each).partition(":")
         assert callable(getattr(import_module(module), name))
+        module, _, name = arguments[arguments.index("--http") + 1].partition(":")
+        assert issubclass(getattr(import_module(module), name), asyncio.Protocol)
     else:
         # Unit's own image brings its server; MLflow's address is put together by a shell.
         assert program in ("unitd", "sh")
@@ -123,14 +137,16 @@ def test_compose_names_images_after_targets_and_uses_paths_that_they_hold(path: 
 
 def test_folders_in_memory_belong_to_the_user_of_their_image() -> None:
     (user,) = [run for run in STAGES["runtime"].arguments("RUN") if "useradd" in run]
-    number = re.search(r"--uid (\d+)", user)
+    number = re.search(r"groupadd .*--gid (\d+) joker .*useradd .*--uid \1 --gid \1 ", user)
     assert number is not None
     for name in ("worker", "mlflow"):
         assert STAGES[name].arguments("USER") == ["joker"]
         (folder,) = COMPOSE["services"][name]["tmpfs"]
         assert f"uid={number[1]}" in folder
     pods = [(DEPLOY / "kubernetes" / f"{name}.yaml").read_text() for name in ("web", "worker")]
-    assert all(f"runAsUser: {number[1]}" in pod for pod in pods)
+    for pod in pods:
+        assert f"runAsUser: {number[1]}" in pod
+        assert f"runAsGroup: {number[1]}" in pod
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -148,3 +164,23 @@ def test_no_image_holds_a_secret() -> None:
         for arguments in stage.arguments(name)
     ]
     assert not [text for text in kept if re.search("password|secret|key", text)]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("target", ["web-maintained", "worker"])
+def test_a_stop_in_the_first_second_ends_process_1(target: str) -> None:
+    """In a process namespace of its own, as in a container: the first process ignores signals."""
+    (entry,) = STAGES["runtime"].arguments("ENTRYPOINT")
+    assert entry == '["tini", "--"]'
+    isolate = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
+    programs = shutil.which("tini"), shutil.which("unshare")
+    if not all(programs) or subprocess.run([*isolate, "true"], check=False).returncode:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs tini and process namespaces")
+    program, *arguments = STAGES[target].command
+    command = [*isolate, "tini", "--", sys.executable, "-m", program, *arguments]
+    environment = os.environ | {"JOKER_BROKER": "redis://127.0.0.1:1/0"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        time.sleep(0.2)
+        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        assert process.wait(10) in (0, 143)

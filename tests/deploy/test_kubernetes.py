@@ -1,6 +1,7 @@
 """No cluster runs here: what `kubectl kustomize` gives is checked against Kubernetes's schemas.
 
-KEDA's kinds have no schema in that collection; their fields are compared with the queue's own.
+KEDA, the Prometheus operator and the Gateway API have no schemas in that collection; what their
+resources refer to is compared with the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,18 @@ from tests.deploy.dockerfile import STAGES
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 FOLDER = DEPLOY / "kubernetes"
+EXAMPLE = DEPLOY / "kubernetes-example"
+COMPONENTS = sorted(path.parent for path in FOLDER.glob("*/kustomization.yaml"))
 KUBERNETES = "1.34"
 Resource = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def resources() -> dict[str, Resource]:
+def build_resources(folder: Path) -> dict[str, Resource]:
     """Return what would be applied, by kind and name."""
     if shutil.which("kubectl") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("kubectl is not installed")
     build = subprocess.run(
-        ["kubectl", "kustomize", str(FOLDER)],
+        ["kubectl", "kustomize", str(folder)],
         capture_output=True,
         text=True,
         check=True,
@@ -41,6 +44,39 @@ def resources() -> dict[str, Resource]:
     )
     made = [resource for resource in yaml.safe_load_all(build.stdout) if resource]
     return {f"{resource['kind']}/{resource['metadata']['name']}": resource for resource in made}
+
+
+@pytest.fixture(scope="module")
+def resources() -> dict[str, Resource]:
+    """Return what would be applied without any component."""
+    return build_resources(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Resource]:
+    """Return what would be applied with most components, in a namespace of its own."""
+    return build_resources(EXAMPLE)
+
+
+@pytest.fixture(params=COMPONENTS, ids=lambda path: str(path.name))
+def component(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Resource]:
+    """Return what would be applied with one component."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    text = {
+        "namespace": "elsewhere",
+        "resources": [os.path.relpath(FOLDER, overlay)],
+        "components": [os.path.relpath(request.param, overlay)],
+    }
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    return build_resources(overlay)
+
+
+def find_settings(resources: dict[str, Resource]) -> dict[str, str]:
+    """Return the settings of servers and workers."""
+    (name,) = [name for name in resources if name.startswith("ConfigMap/settings-")]
+    data: dict[str, str] = resources[name]["data"]
+    return data
 
 
 def of_kind(resources: dict[str, Resource], *kinds: str) -> list[Resource]:
@@ -69,10 +105,140 @@ def test_every_file_is_a_resource_and_every_resource_has_its_namespace(
     assert {resource["metadata"]["namespace"] for resource in others} == {"joker"}
 
 
-def test_resources_keep_the_published_schemas(resources: dict[str, Resource]) -> None:
-    for resource in resources.values():
-        if not resource["apiVersion"].startswith("keda.sh/"):
+WITHOUT_SCHEMA = ("keda.sh/", "monitoring.coreos.com/", "gateway.networking.k8s.io/")
+
+
+def test_resources_keep_the_published_schemas(
+    resources: dict[str, Resource], component: dict[str, Resource]
+) -> None:
+    for resource in (*resources.values(), *component.values()):
+        if not resource["apiVersion"].startswith(WITHOUT_SCHEMA):
             kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+
+
+def test_an_overlay_stays_in_its_namespace(component: dict[str, Resource]) -> None:
+    """KEDA runs in another one: an address without its namespace would be that of its own."""
+    namespace = component["Namespace/elsewhere"]
+    others = [resource for resource in component.values() if resource is not namespace]
+    assert {resource["metadata"]["namespace"] for resource in others} == {"elsewhere"}
+    assert not re.search(r"\bjoker\.svc\b", json.dumps(component))
+    triggers = component["ScaledObject/worker"]["spec"]["triggers"]
+    assert not any("address" in trigger["metadata"] for trigger in triggers)
+
+
+def test_the_example_uses_components_that_exist(example: dict[str, Resource]) -> None:
+    listed = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text(encoding="utf-8"))
+    named = {Path(os.path.normpath(EXAMPLE / path)) for path in listed["components"]}
+    assert named <= set(COMPONENTS)
+    # Two ways in, and two Redis: an overlay takes one of each.
+    assert {path.name for path in set(COMPONENTS) - named} == {"ingress", "managed-redis"}
+    assert example["Deployment/web"]["spec"]["template"]["spec"]["containers"][0]["image"] == (
+        "registry.example.com/joker-web-maintained:1"
+    )
+
+
+def test_an_edited_setting_rolls_out(
+    resources: dict[str, Resource], example: dict[str, Resource]
+) -> None:
+    names: list[str] = []
+    for made in (resources, example):
+        used = {
+            source["configMapRef"]["name"]
+            for pod in (pods(made)["web"], pods(made)["worker"])
+            for source in pod["containers"][0]["envFrom"]
+        }
+        assert len(used) == 1
+        assert f"ConfigMap/{min(used)}" in made
+        names += used
+    assert names[0] != names[1]
+
+
+def test_only_a_named_network_is_believed_about_addresses(
+    resources: dict[str, Resource], example: dict[str, Resource]
+) -> None:
+    for made in (resources, example):
+        network = ip_network(find_settings(made)["FORWARDED_ALLOW_IPS"])
+        assert network.prefixlen >= 16
+
+
+@pytest.mark.parametrize("kind", ["Ingress", "Gateway"])
+def test_the_way_in_has_tls_a_class_and_the_service(kind: str, tmp_path: Path) -> None:
+    folder = FOLDER / kind.lower()
+    (file,) = [path for path in folder.glob("*.yaml") if path.name != "kustomization.yaml"]
+    made = {r["kind"]: r["spec"] for r in yaml.safe_load_all(file.read_text(encoding="utf-8"))}
+    spec = made[kind]
+    assert spec.get("ingressClassName") or spec["gatewayClassName"]
+    if kind == "Ingress":
+        assert spec["tls"][0]["hosts"] == [rule["host"] for rule in spec["rules"]]
+        assert spec["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] == "web"
+    else:
+        (listener,) = spec["listeners"]
+        assert listener["tls"]["certificateRefs"]
+        route = made["HTTPRoute"]
+        assert route["hostnames"] == [listener["hostname"]]
+        assert route["rules"][0]["backendRefs"] == [{"name": "web", "port": 80}]
+    assert made["NetworkPolicy"]["podSelector"]["matchLabels"] == {"app": "web"}
+
+
+def test_names_are_resolved_through_the_cache_of_the_node_too(
+    resources: dict[str, Resource],
+) -> None:
+    (rule,) = resources["NetworkPolicy/names"]["spec"]["egress"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"]
+
+
+def test_monitors_find_ports_that_pods_have(example: dict[str, Resource]) -> None:
+    alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    monitors = of_kind(example, "PodMonitor")
+    jobs = {m["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["replacement"] for m in monitors}
+    assert set(re.findall(r'job="([\w-]+)"', alerts)) <= jobs
+    for monitor in monitors:
+        pod = pods(example)[monitor["spec"]["selector"]["matchLabels"]["app"]]
+        ports = {port["name"] for container in pod["containers"] for port in container["ports"]}
+        assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in ports
+
+
+def test_the_queue_may_be_as_long_as_the_autoscaler_needs_to_see(
+    resources: dict[str, Resource],
+) -> None:
+    spec = resources["ScaledObject/worker"]["spec"]
+    waiting = next(
+        trigger["metadata"]
+        for trigger in spec["triggers"]
+        if trigger["metadata"]["listName"] == "{joker}:waiting"
+    )
+    most = int(find_settings(resources)["JOKER_MAX_QUEUE_SIZE"])
+    assert most >= spec["maxReplicaCount"] * int(waiting["listLength"])
+
+
+def test_a_managed_redis_replaces_the_one_here(component: dict[str, Resource]) -> None:
+    managed = "NetworkPolicy/to-managed-redis" in component
+    assert ("StatefulSet/redis" in component) is not managed
+    assert ("Service/redis" in component) is not managed
+    assert find_settings(component)["JOKER_BROKER"].startswith("rediss" if managed else "redis:")
+    for trigger in component["ScaledObject/worker"]["spec"]["triggers"]:
+        assert trigger["metadata"].get("enableTLS") == ("true" if managed else None)
+
+
+def test_the_database_is_reached_by_the_address_in_its_secret(
+    example: dict[str, Resource],
+) -> None:
+    volumes = {volume["name"]: volume for volume in pods(example)["web"]["volumes"]}
+    files = [
+        item["path"]
+        for source in volumes["secrets"]["projected"]["sources"]
+        for item in source["secret"]["items"]
+    ]
+    assert files == ["joker_broker_password", "joker_database"]
+    assert "StatefulSet/database" in example
+
+
+def test_a_model_of_ones_own_is_where_the_setting_says(example: dict[str, Resource]) -> None:
+    pod = pods(example)["worker"]
+    (container,) = pod["containers"]
+    path = next(v["value"] for v in container["env"] if v["name"] == "JOKER_MODEL")
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == path]
+    assert mount["name"] in [volume["name"] for volume in pod["volumes"]]
 
 
 def test_an_unknown_field_is_found(resources: dict[str, Resource]) -> None:
@@ -82,11 +248,12 @@ def test_an_unknown_field_is_found(resources: dict[str, Resource]) -> None:
         kubernetes_validate.validate(broken, KUBERNETES, strict=True)
 
 
-def test_pods_keep_the_restricted_standard(resources: dict[str, Resource]) -> None:
-    for pod in pods(resources).values():
+def test_pods_keep_the_restricted_standard(example: dict[str, Resource]) -> None:
+    for pod in pods(example).values():
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["runAsGroup"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
             assert container["securityContext"] == {
@@ -110,7 +277,7 @@ def test_images_are_targets_of_the_dockerfile_or_of_one_version(
 def test_secrets_are_mounted_where_the_application_looks_and_nowhere_written(
     resources: dict[str, Resource],
 ) -> None:
-    settings = resources["ConfigMap/settings"]["data"]
+    settings = find_settings(resources)
     for pod in pods(resources).values():
         mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
         assert settings["JOKER_SECRETS_DIR"] in [mount["mountPath"] for mount in mounts]
@@ -129,7 +296,7 @@ def test_names_inside_refer_to_what_is_there(resources: dict[str, Resource]) -> 
         assert f"Deployment/{scaler['spec']['scaleTargetRef']['name']}" in resources
     for service in of_kind(resources, "Service"):
         assert service["spec"]["selector"]["app"] in pods(resources)
-    address = resources["ConfigMap/settings"]["data"]["JOKER_BROKER"]
+    address = find_settings(resources)["JOKER_BROKER"]
     assert address == "redis://redis:6379/0"
     assert "Service/redis" in resources
 
@@ -152,16 +319,17 @@ def test_nothing_is_reached_but_what_a_policy_names(resources: dict[str, Resourc
 
 def test_workers_are_scaled_by_sets_that_the_queue_keeps(resources: dict[str, Resource]) -> None:
     script = REPOSITORY / "src" / "joker" / "jobs" / "records.lua"
-    kept = re.findall(r"^--   (joker:\w+) ", script.read_text(encoding="utf-8"), re.MULTILINE)
+    kept = re.findall(r"^--   ({joker}:\w+) ", script.read_text(encoding="utf-8"), re.MULTILINE)
     spec = resources["ScaledObject/worker"]["spec"]
     for trigger in spec["triggers"]:
         assert trigger["type"] == "redis"
         assert trigger["metadata"]["listName"] in kept
-        assert trigger["metadata"]["address"] == "redis.joker.svc:6379"
-        assert f"TriggerAuthentication/{trigger['authenticationRef']['name']}" in resources
-    threads = Settings.model_fields["workers"].default
+        authentication = f"TriggerAuthentication/{trigger['authenticationRef']['name']}"
+        references = resources[authentication]["spec"]["secretTargetRef"]
+        assert {reference["parameter"] for reference in references} == {"address", "password"}
+    threads = Settings.model_fields["concurrency"].default
     lengths = {t["metadata"]["listName"]: t["metadata"]["listLength"] for t in spec["triggers"]}
-    assert int(lengths["joker:running"]) < threads, "else full workers would not ask for others"
+    assert int(lengths["{joker}:running"]) < threads, "else full workers would not ask for others"
 
 
 def test_probes_and_stops_fit_the_application(resources: dict[str, Resource]) -> None:
