@@ -43,7 +43,7 @@ def test_tellers_are_built_in_one_place() -> None:
 
 
 def request(candidates: int = 1) -> GenerationRequest:
-    return GenerationRequest("Why do", 2, seed=7, safe=False, candidates=candidates)
+    return GenerationRequest("", 2, seed=7, safe=False, candidates=candidates)
 
 
 def test_a_broker_decides_which_queue_is_opened() -> None:
@@ -152,7 +152,6 @@ def test_the_bundled_model_tells_in_this_process() -> None:
         told = [await queue.wait(job.id, 50) for job in jobs]
         assert {job.state for job in told} == {State.SUCCESS}
         assert len({job.jokes for job in told}) == 1
-        assert all(joke.question.startswith("Why do") for joke in told[0].jokes)
         await queue.close()
 
     asyncio.run(scenario())

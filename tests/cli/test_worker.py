@@ -52,7 +52,7 @@ def test_the_worker_tells_jokes_with_the_bundled_model_and_ends_at_ctrl_c(
 
     async def ask() -> Job:
         queue = CeleryRedisQueue(url, deadline_seconds=200)
-        request = GenerationRequest("Why do", 2, seed=7, safe=False, candidates=1)
+        request = GenerationRequest("Why do", 2, seed=7, safe=False, candidates=8)
         job = await queue.submit(request)
         done = await queue.wait(job.id, 200)
         await queue.close()

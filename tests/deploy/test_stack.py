@@ -73,7 +73,7 @@ def client(stack: RunningStack) -> Iterator[httpx2.Client]:
 
 
 def ask(client: httpx2.Client, **given: Any) -> str:
-    answer = client.post("/generate", json={"textprompt": "Why do", **given})
+    answer = client.post("/generate", json={"textprompt": "", **given})
     assert answer.status_code == 202
     task_id: str = answer.json()["task_id"]
     return task_id

@@ -69,7 +69,7 @@ def test_a_wrong_setting_is_one_sentence_and_the_end_under_any_server(command: l
         check=False,
     )
     said = [line for line in done.stdout.splitlines() if not line.startswith("INFO:")]
-    assert "setting 'broker'" in json.loads(said[0])["message"]
+    assert "--broker (JOKER_BROKER)" in json.loads(said[0])["message"]
     assert "Traceback" not in done.stdout
 
 

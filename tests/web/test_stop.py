@@ -90,7 +90,7 @@ def test_a_stopped_server_and_worker_finish_the_job_in_hand(redis_server: RedisS
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while True:
         try:
             if condition():

@@ -216,7 +216,7 @@ def test_a_joke_is_copied_and_its_link_leads_back(open_page: Open, address: str)
 @pytest.mark.integration
 def test_votes_by_mouse_and_keyboard_keep_the_focus(open_page: Open, address: str) -> None:
     page = open_page()
-    page.get_by_label("Punchline at once").check()
+    page.get_by_label("Instant punchline").check()
     page.get_by_role("button", name="Tell me a joke").click()
     card = page.locator("#jokes .told")
     card.get_by_role("button", name="Funny", exact=False).first.click()
