@@ -9,7 +9,7 @@ tokens: a draft that reaches it is discarded, and `finish_reason` is always `sto
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -301,6 +301,7 @@ class Usage(BaseModel):
 
 class _Answer(BaseModel):
     id_prefix: ClassVar[str]
+    text_at: ClassVar[tuple[str, ...]]  # the keys that lead to a choice's text
 
     id: str
     created: int
@@ -312,7 +313,9 @@ class _Answer(BaseModel):
         """Return some of a job's jokes, by their index."""
         # The engine ends answers at a stop; to OpenAI's clients a question is text as well.
         cut = job.request.sampling.cut
-        choices = [{"index": index, **cls._wrap(cut(str(joke)))} for index, joke in jokes.items()]
+        choices = [
+            {"index": index, **_nest(cls.text_at, cut(str(joke)))} for index, joke in jokes.items()
+        ]
         return cls.model_validate(
             {
                 "id": f"{cls.id_prefix}-{job.id}",
@@ -322,45 +325,38 @@ class _Answer(BaseModel):
             }
         )
 
-    @staticmethod
-    def _wrap(text: str) -> dict[str, Any]:
-        raise NotImplementedError
-
 
 class CompletionResponse(_Answer):
     """Jokes as a completion, or one chunk of a stream of them."""
 
     id_prefix = "cmpl"
+    text_at = ("text",)
     object: Literal["text_completion"] = "text_completion"
     choices: list[Choice]
-
-    @staticmethod
-    def _wrap(text: str) -> dict[str, Any]:
-        return {"text": text}
 
 
 class ChatResponse(_Answer):
     """Jokes as messages of a chat."""
 
     id_prefix = "chatcmpl"
+    text_at = ("message", "content")
     object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]
-
-    @staticmethod
-    def _wrap(text: str) -> dict[str, Any]:
-        return {"message": {"content": text}}
 
 
 class ChatChunk(_Answer):
     """One chunk of a chat that is streamed."""
 
     id_prefix = "chatcmpl"
+    text_at = ("delta", "content")
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     choices: list[ChunkChoice]
 
-    @staticmethod
-    def _wrap(text: str) -> dict[str, Any]:
-        return {"delta": {"content": text}}
+
+def _nest(keys: Sequence[str], text: str) -> dict[str, Any]:
+    """Return a mapping that has a text behind these keys."""
+    first, *rest = keys
+    return {first: _nest(rest, text) if rest else text}
 
 
 class Model(BaseModel):
