@@ -5,7 +5,7 @@ import sys
 
 from fastapi.testclient import TestClient
 
-from joker.web.routes.completions import CompletionBody
+from joker.web.openai_schemas import CompletionBody
 from joker.web.schemas import JokeParameters
 
 HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "openvino_genai"]

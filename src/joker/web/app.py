@@ -18,7 +18,7 @@ from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.store import Store
 from joker.version import __version__
-from joker.web import static
+from joker.web import openai_schemas, static
 from joker.web.archive import Archive
 from joker.web.errors import install_error_handlers
 from joker.web.limits import RateLimiter
@@ -140,7 +140,7 @@ def _state_limits(document: dict[str, Any], settings: Settings) -> None:
     """Write what the server allows into the schema of every parameter that it limits."""
     query = document["paths"]["/joke"]["get"]["parameters"]
     places = [({one["name"]: one["schema"] for one in query}, JokeParameters.wire_names)]
-    for body in (JokeParameters, completions.CompletionBody, completions.ChatBody):
+    for body in (JokeParameters, openai_schemas.CompletionBody, openai_schemas.ChatBody):
         properties = document["components"]["schemas"][body.__name__]["properties"]
         places.append((properties, body.wire_names))
     for schemas, names in places:

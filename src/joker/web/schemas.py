@@ -1,8 +1,7 @@
 """What comes in and goes out over HTTP: validated, documented, with examples.
 
 What comes in derives from `GenerationRequest` and what goes out from `GeneratedJoke`, so a field
-is declared there and nowhere else. The OpenAI shapes stand beside their route in
-`joker.web.routes.completions`.
+is declared there and nowhere else. OpenAI's shapes are in `joker.web.openai_schemas`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from joker.settings import read_settings
-from joker.web.routes.completions import ChatBody, CompletionBody, Message
+from joker.web.openai_schemas import ChatBody, CompletionBody, Message
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]

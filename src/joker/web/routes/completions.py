@@ -1,38 +1,23 @@
 """``/v1``: what OpenAI clients need to have jokes told, as completions and in chats.
 
-A choice's text is the whole joke, question and answer on lines of their own, the
-prompt included. A stream has one chunk for each joke, because a joke is checked as a
-whole before anyone hears it. For the same reason no text ever ends at the limit of
-tokens: a draft that reaches it is discarded, and `finish_reason` is always `stop`.
+A stream has one chunk for each joke, because a joke is checked as a whole before anyone hears it.
+For the same reason no text ever ends at the limit of tokens: a draft that reaches it is discarded,
+and `finish_reason` is always `stop`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import QueueError
-from joker.core.joke import GeneratedJoke
-from joker.core.sampling import MOST_STOPS, StopText
-from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
-from joker.settings import Settings
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import (
     BODY_RESPONSES,
@@ -41,10 +26,22 @@ from joker.web.errors import (
     describe_problem,
     tell_client,
 )
-from joker.web.schemas import ErrorDetail, OpenAIError, flat_request, require_unicode
+from joker.web.openai_schemas import (
+    MODEL,
+    ChatBody,
+    ChatChunk,
+    ChatResponse,
+    CompletionBody,
+    CompletionResponse,
+    Model,
+    Models,
+    OpenAIAnswer,
+    OpenAIBody,
+    StreamOptions,
+    Usage,
+)
+from joker.web.schemas import ErrorDetail, OpenAIError
 from joker.web.security import require_key
-
-MODEL = "joker"
 
 _NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.")})
 _TELLING: dict[int | str, dict[str, Any]] = {
@@ -66,314 +63,6 @@ router = APIRouter(
     responses=describe_for_openai(PROBLEM_RESPONSES),
 )
 
-_Text = Annotated[str, AfterValidator(require_unicode)]
-_Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
-_GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
-_ASKS_FOR_ANY = re.compile(
-    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) (?:me |us )?)?"
-    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|more|new|short|silly) )*"
-    r"(?:jokes?|another|one|one more|again|more)(?:,? please)?[ .!?]*",
-    re.IGNORECASE,
-)
-
-
-class StreamOptions(BaseModel):
-    """What a stream holds beside the jokes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    include_usage: bool = Field(
-        default=False, description="End with a chunk that counts the tokens."
-    )
-
-
-def _neutral(*values: Any) -> Any:
-    """Return a field for a parameter that cannot be heeded, and the values that ask nothing."""
-    return Field(
-        default=None,
-        description="Has no effect on jokes; only the values that ask for nothing are accepted.",
-        json_schema_extra={"enum": [*values, None]},
-    )
-
-
-_Parameters: Any = flat_request(
-    {"count": "n", "max_new_tokens": "max_tokens"}, without={"prompt"}, nullable=True
-)
-
-
-class _OpenAIBody(_Parameters):  # type: ignore[misc]
-    """What completions and chats have in common, with some words of our own such as `safe`."""
-
-    model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
-    stop: StopText | Literal[""] | _Stops | None = Field(
-        default=None,
-        description="Where a text ends, itself left out; no more of an answer is drawn.",
-    )
-    stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, max_length=256, description="Not used.")
-    presence_penalty: Any = _neutral(0)
-    frequency_penalty: Any = _neutral(0)
-    logprobs: Any = _neutral(False)
-    logit_bias: Any = _neutral({})
-    echo: Any = _neutral(False)
-    response_format: Any = _neutral({"type": "text"})
-
-    @field_validator(
-        *("presence_penalty", "frequency_penalty", "logprobs", "logit_bias", "echo"),
-        "response_format",
-    )
-    @classmethod
-    def _is_neutral(cls, value: Any, info: ValidationInfo) -> Any:
-        declared: Any = cls.model_fields[info.field_name or ""].json_schema_extra
-        # In Python, 0 is False, but not in JSON.
-        if any(
-            value == one and isinstance(value, bool) == isinstance(one, bool)
-            for one in declared["enum"]
-        ):
-            return value
-        raise ValueError("not supported; leave it out")
-
-    @model_validator(mode="after")
-    def _streams_with_options(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("'stream_options' is for streams; ask for one with 'stream'")
-        return self
-
-    def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request; an empty stop is none."""
-        values: dict[str, Any] = super().values()
-        values["stop"] = ([self.stop] if isinstance(self.stop, str) else self.stop) or []
-        values["stop"] = [text for text in values["stop"] if text]
-        return values
-
-    def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
-        """Return the request; more tokens than the server allows are as many as it allows."""
-        asked: GenerationRequest = super().to_request(settings, key)
-        most = min(asked.sampling.max_new_tokens, settings.max_new_tokens)
-        return replace(asked, sampling=replace(asked.sampling, max_new_tokens=most))
-
-
-class CompletionBody(_OpenAIBody):
-    """What is asked for, in OpenAI's words, with some words of our own such as `safe`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"model": MODEL, "prompt": "Why do cats", "n": 2}],
-            "not": {
-                "required": ["best_of", "candidates"],
-                "properties": {"best_of": {"type": "integer"}, "candidates": {"type": "integer"}},
-            },
-        },
-    )
-    wire_names: ClassVar[dict[str, str]] = {**_OpenAIBody.wire_names, "prompt": "prompt"}
-
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] | None = Field(
-        default=None,
-        description="The start of a question, a whole one ending in '?', a topic, or nothing. "
-        "A list may hold one prompt.",
-    )
-    best_of: int | None = Field(
-        default=None,
-        ge=1,
-        description="OpenAI's way to ask for candidates: of so many in all, the best `n` are told.",
-    )
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.best_of is not None and self.candidates is not None:
-            raise ValueError("'best_of' and 'candidates' are two names of one thing; give one")
-        if self.best_of is not None and self.best_of < (self.n or 1):
-            raise ValueError("'best_of' must be at least 'n'")
-        return self
-
-    def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request."""
-        values = super().values()
-        if isinstance(self.prompt, list):
-            (values["prompt"],) = self.prompt
-        if self.best_of is not None:
-            values["candidates"] = self.best_of // (self.n or 1)
-        return values
-
-
-class TextPart(BaseModel):
-    """A piece of a message."""
-
-    type: Literal["text"]
-    text: _Text
-
-
-class Message(BaseModel):
-    """One message of a chat; other fields that clients send with it are not read."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: _Text | list[TextPart] | None = None
-
-    @property
-    def text(self) -> str:
-        """What it says."""
-        if isinstance(self.content, list):
-            return " ".join(part.text for part in self.content)
-        return self.content or ""
-
-
-class ChatBody(_OpenAIBody):
-    """A chat, in OpenAI's words; the last message of a user is what the joke is about."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": MODEL,
-                    "messages": [{"role": "user", "content": "Tell me a joke about cats"}],
-                }
-            ],
-        },
-    )
-
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(
-        default=None, ge=1, description="The newer name of `max_tokens`; it has precedence."
-    )
-
-    def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request."""
-        values = super().values()
-        said = [message.text for message in self.messages if message.role == "user"]
-        values["prompt"] = _read_message(said[-1]) if said else ""
-        if self.max_completion_tokens is not None:
-            values["max_new_tokens"] = self.max_completion_tokens
-        return values
-
-
-def _read_message(text: str) -> str:
-    """Return the prompt in a message: nothing where it only greets or asks for any joke."""
-    text = _GREETING.sub("", text.strip())
-    return "" if _ASKS_FOR_ANY.fullmatch(text) else text
-
-
-class _Choice(BaseModel):
-    index: int
-    finish_reason: Literal["stop"] = "stop"
-    logprobs: None = None
-
-
-class Choice(_Choice):
-    """One joke."""
-
-    text: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
-
-
-class Said(BaseModel):
-    """A joke as a message of the model."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
-    refusal: None = None
-
-
-class ChatChoice(_Choice):
-    """One joke of a chat."""
-
-    message: Said
-
-
-class ChunkChoice(_Choice):
-    """One joke of a chat that is streamed."""
-
-    delta: Said
-
-
-class Usage(BaseModel):
-    """How many tokens jokes took; candidates that were not told do not count."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        """Count a job's tokens; all of its jokes have one prompt."""
-        prompt, drawn = job.jokes[0].prompt_tokens, sum(joke.tokens for joke in job.jokes)
-        return cls(prompt_tokens=prompt, completion_tokens=drawn, total_tokens=prompt + drawn)
-
-
-class _Answer(BaseModel):
-    id_prefix: ClassVar[str]
-    text_at: ClassVar[tuple[str, ...]]  # the keys that lead to a choice's text
-
-    id: str
-    created: int
-    model: str = MODEL
-    usage: Usage | None = None
-
-    @classmethod
-    def of(cls, job: Job, jokes: Mapping[int, GeneratedJoke], usage: Usage | None = None) -> Self:
-        """Return some of a job's jokes, by their index."""
-        # The engine ends answers at a stop; to OpenAI's clients a question is text as well.
-        cut = job.request.sampling.cut
-        choices = [
-            {"index": index, **_nest(cls.text_at, cut(str(joke)))} for index, joke in jokes.items()
-        ]
-        return cls.model_validate(
-            {
-                "id": f"{cls.id_prefix}-{job.id}",
-                "created": int(job.created_at),
-                "choices": choices,
-                "usage": usage,
-            }
-        )
-
-
-class CompletionResponse(_Answer):
-    """Jokes as a completion, or one chunk of a stream of them."""
-
-    id_prefix = "cmpl"
-    text_at = ("text",)
-    object: Literal["text_completion"] = "text_completion"
-    choices: list[Choice]
-
-
-class ChatResponse(_Answer):
-    """Jokes as messages of a chat."""
-
-    id_prefix = "chatcmpl"
-    text_at = ("message", "content")
-    object: Literal["chat.completion"] = "chat.completion"
-    choices: list[ChatChoice]
-
-
-class ChatChunk(_Answer):
-    """One chunk of a chat that is streamed."""
-
-    id_prefix = "chatcmpl"
-    text_at = ("delta", "content")
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    choices: list[ChunkChoice]
-
-
-def _nest(keys: Sequence[str], text: str) -> dict[str, Any]:
-    """Return a mapping that has a text behind these keys."""
-    first, *rest = keys
-    return {first: _nest(rest, text) if rest else text}
-
-
-class Model(BaseModel):
-    """A model by name."""
-
-    id: str = MODEL
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str = MODEL
-
-
-class Models(BaseModel):
-    """All models: one."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
-
 
 class _Answering:
     """Has the jokes of a body told, at once or as a stream of server-sent events."""
@@ -393,8 +82,8 @@ class _Answering:
         self._settings = settings
 
     async def answer(
-        self, body: _OpenAIBody, whole: type[_Answer], chunk: type[_Answer]
-    ) -> _Answer | Response:
+        self, body: OpenAIBody, whole: type[OpenAIAnswer], chunk: type[OpenAIAnswer]
+    ) -> OpenAIAnswer | Response:
         """Return the jokes as a whole answer, or as a stream of chunks where the body says so."""
         _check_model(body.model)
         asked = body.to_request(self._settings)
@@ -407,7 +96,7 @@ class _Answering:
         return whole.of(job, dict(enumerate(job.jokes)), Usage.of(job))
 
     async def _stream(
-        self, job: Job, chunk: type[_Answer], *, with_usage: bool
+        self, job: Job, chunk: type[OpenAIAnswer], *, with_usage: bool
     ) -> AsyncIterator[bytes]:
         """Yield server-sent events as OpenAI sends them; cancel the job if the client leaves."""
         state = job.state
@@ -439,7 +128,7 @@ _TheAnswering = Annotated[_Answering, Depends()]
     response_model=CompletionResponse,
     responses=_TELLING,
 )
-async def complete(body: CompletionBody, answering: _TheAnswering) -> _Answer | Response:
+async def complete(body: CompletionBody, answering: _TheAnswering) -> OpenAIAnswer | Response:
     """Tell jokes to an OpenAI client, at once or as a stream of server-sent events."""
     return await answering.answer(body, CompletionResponse, CompletionResponse)
 
@@ -450,7 +139,7 @@ async def complete(body: CompletionBody, answering: _TheAnswering) -> _Answer | 
     response_model=ChatResponse,
     responses=_TELLING,
 )
-async def chat(body: ChatBody, answering: _TheAnswering) -> _Answer | Response:
+async def chat(body: ChatBody, answering: _TheAnswering) -> OpenAIAnswer | Response:
     """Tell jokes on the last message of a user, at once or as a stream of server-sent events."""
     return await answering.answer(body, ChatResponse, ChatChunk)
 
