@@ -73,8 +73,8 @@ def main() -> None:
         "top": rate(lambda _: store.top(), options.calls // 10),
     }
     for number in range(options.pool):
-        store.pool_add(jokes[number], model="benchmark", quality=number)
-    results["pool_take"] = rate(lambda n: store.pool_take(f"client {n % 50}"), options.calls)
+        store.pool.add(jokes[number], model="benchmark", quality=number)
+    results["pool_take"] = rate(lambda n: store.pool.take(f"client {n % 50}"), options.calls)
     assert store.failures == 0
     store.close()
     print(json.dumps({"database": str(store), "threads": options.threads} | results, indent=2))

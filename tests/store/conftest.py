@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from joker.store import KEEP_NOTHING, Store
+from joker.store import KEEP_NOTHING, Store, rows
+from joker.store import store as store_module
 from tests.store.postgres import PROGRAMS, PostgresServer
 
 
@@ -102,3 +104,29 @@ def make_store() -> Iterator[OpenStore]:
 def open_store(backend: Backend, make_store: OpenStore) -> OpenStore:
     """Return ``open_store(**options)``, which opens a store in the database of this test."""
     return partial(make_store, backend.url)
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    return open_store()
+
+
+class Clock:
+    """Stands in for the store's `time`; a test moves it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (store_module, rows):
+        monkeypatch.setattr(module, "time", clock)
+    return clock

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from joker.store import Store
+
+PROCESSES = 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def add(store: Store, joke: Told | None = None, **options: Any) -> str:
 
 def draft(store: Store, number: int, **options: Any) -> str:
     """Put one of many jokes into the pool and return its id."""
-    stored = store.pool_add(numbered(number), model="tiny", **options)
+    stored = store.pool.add(numbered(number), model="tiny", **options)
     assert stored is not None
     return stored.id
 
@@ -61,8 +65,14 @@ def take_all(url: str, client: str) -> list[str]:
     """Take what a client can get from the pool."""
     store = Store(url, patience_seconds=60)
     taken = []
-    while (joke := store.pool_take(client)) is not None:
+    while (joke := store.pool.take(client)) is not None:
         taken.append(joke.id)
     store.close()
     assert store.failures == 0
     return taken
+
+
+def run_processes(function: Any, *arguments: list[Any]) -> list[Any]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        return list(pool.map(function, *arguments))

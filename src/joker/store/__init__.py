@@ -5,7 +5,8 @@ Web servers, workers and the command line open a `Store`; training reads what
 """
 
 from joker.store.database import KEEP_NOTHING, default_database
-from joker.store.store import Period, Store, StoredJoke
+from joker.store.rows import StoredJoke
+from joker.store.store import Period, Store
 from joker.store.votes import Vote, Votes
 
 __all__ = [

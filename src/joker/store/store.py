@@ -1,33 +1,27 @@
-"""The store: jokes that were told, votes on them, and a pool of jokes that wait to be told.
+"""The store: jokes that were told, and votes on them; `joker.store.pool` has those that wait.
 
 Calls block for a millisecond or less, or for as long as the database is given patience. The
 command line and workers call them directly; asynchronous servers through `asyncio.to_thread`,
 since SQLite's driver has no other way, and SQLAlchemy's asynchronous half would only hide
 the same threads.
 
-What telling a joke needs (`Store.add`, `Store.pool_take`, `Store.pool_add`, `Store.pool_size`)
-never fails because the database is away: the joke is told without it. What people ask of the
-store itself raises `StoreDownError` then.
+What telling a joke needs (`Store.add` and all of `Store.pool`) never fails because the database
+is away: the joke is told without it. What people ask of the store itself raises `StoreDownError`
+then.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import secrets
-import string
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import Field, asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     RowMapping,
-    Select,
     and_,
     delete,
     exists,
@@ -40,9 +34,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from joker.core.errors import InputError, StoreDownError, UnknownJokeError
+from joker.core.errors import InputError, StoreDownError
 from joker.store.database import Database, default_database
-from joker.store.tables import DIGEST_LENGTH, ID_LENGTH, daily, heard, jokes, salt, votes
+from joker.store.pool import Pool
+from joker.store.rows import (
+    JokeRows,
+    StoredJoke,
+    Told,
+    hash_client,
+    id_of,
+    mark_told,
+    row_of,
+    storable,
+    votes_of,
+)
+from joker.store.tables import daily, heard, jokes, salt, votes
 from joker.store.votes import VOTES, Vote, Votes
 
 Period = Literal["day", "week", "month", "ever"]
@@ -54,62 +60,7 @@ _MAX_JOKES_ON_DISK = 1_000_000
 _MAX_JOKES_IN_MEMORY = 10_000
 _BATCH = 1000
 _PRUNE_SECONDS = 3600.0
-_ID_SIGNS = string.ascii_letters + string.digits
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_ID = re.compile(rf"[A-Za-z0-9]{{{ID_LENGTH}}}")
-_WORD = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class Told(Protocol):
-    """A joke as generation returns it: a dataclass with a question and an answer.
-
-    Its other fields must be values that JSON can hold.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-    @property
-    def question(self) -> str:
-        """The set-up."""
-
-    @property
-    def answer(self) -> str:
-        """The punchline."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredJoke:
-    """A joke in the store.
-
-    Attributes:
-        id: Twelve letters and digits that nobody can guess; stands in links.
-        question: The set-up.
-        answer: The punchline.
-        details: The other fields of the joke that was added, such as its seed; jokes added by
-            other versions of this package may have others.
-        model: Which model generated it.
-        prompt: What it was asked for with; None unless prompts are kept.
-        categories: What moderation flagged it for.
-        safe: Whether moderation lets it pass in safe mode.
-        picked: Whether readers picked it for the pool that comes with the package.
-        created_at: When it was added, in seconds since 1970.
-        votes: The votes on it.
-        hidden: Whether so many clients reported it that it is in neither pool nor lists; only
-            `Store.get` returns it.
-    """
-
-    id: str
-    question: str
-    answer: str
-    details: Mapping[str, Any]
-    model: str
-    prompt: str | None
-    categories: tuple[str, ...]
-    safe: bool
-    picked: bool
-    created_at: float
-    votes: Votes
-    hidden: bool
 
 
 class Store:
@@ -163,8 +114,8 @@ class Store:
         if max_jokes is None:
             max_jokes = _MAX_JOKES_IN_MEMORY if self._database.in_memory else _MAX_JOKES_ON_DISK
         self._max_jokes = max_jokes
-        self._max_pool_size = max_pool_size
-        self._hide_after_reports = hide_after_reports
+        self._rows = JokeRows(hide_after_reports)
+        self.pool = Pool(self._database, self._rows, max_pool_size)
         self._client_ttl_days = client_ttl_days
         self._prune_after_adds = 0
         self._prune_at = 0.0
@@ -222,20 +173,20 @@ class Store:
         Returns:
             The joke with its id, or None if the store is away.
         """
-        row = self._row(joke, model, categories, safe)
-        row["prompt"] = _storable(prompt) if prompt and self._keep_prompts else None
+        row = self._rows.make(joke, model, categories, safe)
+        row["prompt"] = storable(prompt) if prompt and self._keep_prompts else None
         if key is not None:
-            row["id"] = _id_of(key)
+            row["id"] = id_of(key)
         try:
             with self._database.begin(write=True) as connection:
                 insert_once = _INSERTS[connection.dialect.name](jokes).on_conflict_do_nothing()
                 if not connection.execute(insert_once.values(row)).rowcount:
-                    return self._read(_row_of(connection, row["id"]))
+                    return self._rows.read(row_of(connection, row["id"]))
         except StoreDownError:
             return None
         with suppress(StoreDownError):
             self._prune_when_due()
-        return self._read(row)
+        return self._rows.read(row)
 
     def get(self, id: str) -> StoredJoke:  # noqa: A002
         """Return a joke, hidden or not.
@@ -245,7 +196,7 @@ class Store:
             StoreDownError: If the store is away.
         """
         with self._database.begin() as connection:
-            return self._read(_row_of(connection, id))
+            return self._rows.read(row_of(connection, id))
 
     def top(
         self, period: Period = "week", count: int = 10, *, safe: bool = True
@@ -258,7 +209,7 @@ class Store:
         Raises:
             StoreDownError: If the store is away.
         """
-        chosen = and_(self._shown(safe=safe), jokes.c.up > 0)
+        chosen = and_(self._rows.shown(safe=safe), jokes.c.up > 0)
         if period != "ever":
             since = time.time() - _PERIOD_DAYS[period] * DAY_SECONDS
             recent = select(votes.c.joke_id).where(votes.c.voted_at >= since)
@@ -270,7 +221,7 @@ class Store:
             .limit(count)
         )
         with self._database.begin() as connection:
-            return [self._read(row) for row in connection.execute(query).mappings()]
+            return [self._rows.read(row) for row in connection.execute(query).mappings()]
 
     def today(self) -> StoredJoke | None:
         """Return the joke of the day (UTC), the same for everybody; None if there is none yet.
@@ -283,7 +234,7 @@ class Store:
             StoreDownError: If the store is away.
         """
         day = datetime.now(UTC).date().isoformat()
-        shown = self._shown(safe=True)
+        shown = self._rows.shown(safe=True)
         chosen = select(jokes).join(daily).where(daily.c.day == day, shown)
         with self._database.begin() as connection:
             row = connection.execute(chosen).mappings().first()
@@ -291,12 +242,12 @@ class Store:
             with self._database.begin(write=True) as connection:
                 self._database.lock(connection, "today")
                 row = connection.execute(chosen).mappings().first() or self._choose(connection, day)
-        return self._read(row) if row else None
+        return self._rows.read(row) if row else None
 
     def _choose(self, connection: Connection, day: str) -> RowMapping | None:
         """Make a joke the one of the day."""
         candidates = and_(
-            self._shown(safe=True), or_(jokes.c.up > 0, jokes.c.pool_key.is_not(None))
+            self._rows.shown(safe=True), or_(jokes.c.up > 0, jokes.c.pool_key.is_not(None))
         )
         used = exists().where(daily.c.joke_id == jokes.c.id)
         query = (
@@ -320,7 +271,7 @@ class Store:
         connection.execute(delete(daily).where(daily.c.day == day))
         if row is not None:
             connection.execute(insert(daily).values(day=day, joke_id=row["id"]))
-            _mark_told(connection, row)
+            mark_told(connection, row)
         return row
 
     # Votes
@@ -340,11 +291,11 @@ class Store:
             raise InputError(f"a vote must be {', '.join(VOTES)}, not {str(vote)[:20]!r}")
         with self._database.begin(write=True) as connection:
             # Holding the joke's row, others who vote on it wait.
-            row = _row_of(connection, id, lock=True)
-            key = {"joke_id": row["id"], "client": self._hash(connection, client)}
+            row = row_of(connection, id, lock=True)
+            key = {"joke_id": row["id"], "client": hash_client(connection, client)}
             same = and_(*(votes.c[name] == value for name, value in key.items()))
             old = connection.execute(select(votes.c.vote).where(same)).scalar()
-            counts = _votes(row)
+            counts = votes_of(row)
             if old == vote:
                 return counts
             values = {"vote": vote, "voted_at": time.time()}
@@ -374,116 +325,7 @@ class Store:
         )
         with self._database.begin() as connection:
             for row in connection.execute(query).mappings():
-                yield self._read(row)
-
-    # The pool
-
-    def pool_add(
-        self,
-        joke: Told,
-        *,
-        model: str,
-        quality: float = 0.0,
-        categories: Collection[str] = (),
-        safe: bool = True,
-        picked: bool = False,
-    ) -> StoredJoke | None:
-        """Put a joke into the pool, from which `pool_take` tells it to every client once.
-
-        A full pool makes room: the draft leaves that `pool_take` would take last. Picked jokes
-        never leave.
-
-        Args:
-            joke: The joke.
-            model: Which model generated it.
-            quality: How good it is against others of the pool, such as a critic's score.
-            categories: What moderation flagged it for.
-            safe: Whether moderation lets it pass in safe mode.
-            picked: Whether readers picked it.
-
-        Returns:
-            The joke with its id; None if the same joke is there already, if the pool is
-            full of better ones, or if the store is away.
-        """
-        row = self._row(joke, model, categories, safe)
-        row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
-        try:
-            with self._database.begin(write=True) as connection:
-                self._database.lock(connection, "pool")
-                same = exists().where(jokes.c.pool_key == row["pool_key"])
-                if connection.execute(select(same)).scalar():
-                    return None
-                connection.execute(insert(jokes).values(row))
-                if row["id"] in self._shrink_pool(connection):
-                    return None
-        except StoreDownError:
-            return None
-        return self._read(row)
-
-    def pool_take(
-        self, client: str, *, safe: bool = True, exclude_categories: Collection[str] = ()
-    ) -> StoredJoke | None:
-        """Return the best joke of the pool that a client has not had, and remember that it has.
-
-        Picked jokes come first, those with more 👎 than 👍 last, others by quality; equals in
-        any order.
-
-        Args:
-            client: Who asks.
-            safe: Leave out offensive jokes.
-            exclude_categories: Leave out jokes that moderation flagged for one of these.
-
-        Returns:
-            None if the client has had them all, or if the store is away.
-        """
-        chosen = [self._shown(safe=safe), jokes.c.pool_key.is_not(None)]
-        chosen += [
-            not_(jokes.c.categories.like(f"%,{_word(category)},%"))
-            for category in exclude_categories
-        ]
-        try:
-            with self._database.begin(write=True) as connection:
-                hashed = self._hash(connection, client)
-                self._database.lock(connection, f"client {hashed}")
-                had = exists().where(heard.c.client == hashed, heard.c.joke_id == jokes.c.id)
-                query = _best_first(select(jokes).where(*chosen, not_(had)))
-                # Nobody may delete it before it is noted as heard.
-                query = query.limit(1).with_for_update(read=True, key_share=True)
-                row = connection.execute(query).mappings().first()
-                if row is None:
-                    return None
-                connection.execute(insert(heard).values(client=hashed, joke_id=row["id"]))
-                _mark_told(connection, row)
-        except StoreDownError:
-            return None
-        return self._read(row)
-
-    def pool_size(self) -> int:
-        """Return how many jokes of the pool can be told; 0 if the store is away."""
-        try:
-            with self._database.begin() as connection:
-                return self._pool_size(connection)
-        except StoreDownError:
-            return 0
-
-    def _pool_size(self, connection: Connection) -> int:
-        counted = select(func.count()).where(jokes.c.pool_key.is_not(None), self._shown(safe=False))
-        return connection.execute(counted).scalar_one()
-
-    def _shrink_pool(self, connection: Connection) -> set[str]:
-        """Remove the worst drafts while the pool is too large; return the ids of these."""
-        excess = self._pool_size(connection) - self._max_pool_size
-        if excess <= 0:
-            return set()
-        drafts = select(jokes.c.id).where(
-            jokes.c.pool_key.is_not(None), self._shown(safe=False), not_(jokes.c.picked)
-        )
-        better = connection.execute(_best_first(drafts)).scalars().all()
-        worst = better[max(0, len(better) - min(excess, _BATCH)) :]
-        removed = jokes.c.id.in_(worst)
-        connection.execute(delete(jokes).where(removed, not_(jokes.c.told)))
-        connection.execute(update(jokes).where(removed).values(pool_key=None))
-        return set(worst)
+                yield self._rows.read(row)
 
     # Retention
 
@@ -546,114 +388,3 @@ class Store:
         if connection.execute(update(salt).where(expired).values(fresh)).rowcount:
             # Nobody is any more who heard these.
             connection.execute(delete(heard))
-
-    # Rows
-
-    def _row(
-        self, joke: Told, model: str, categories: Collection[str], safe: bool
-    ) -> dict[str, Any]:
-        details = asdict(joke)
-        return {
-            "id": "".join(secrets.choice(_ID_SIGNS) for _ in range(ID_LENGTH)),
-            "question": _storable(details.pop("question")),
-            "answer": _storable(details.pop("answer")),
-            "details": details,
-            "model": _storable(model),
-            "prompt": None,
-            "categories": tuple(map(_word, categories)),
-            "safe": safe,
-            "created_at": time.time(),
-            "picked": False,
-            "up": 0,
-            "down": 0,
-            "report": 0,
-        }
-
-    def _read(self, row: Mapping[str, Any] | RowMapping) -> StoredJoke:
-        return StoredJoke(
-            id=row["id"],
-            question=row["question"],
-            answer=row["answer"],
-            details=row["details"],
-            model=row["model"],
-            prompt=row["prompt"],
-            categories=row["categories"],
-            safe=row["safe"],
-            picked=row["picked"],
-            created_at=row["created_at"],
-            votes=_votes(row),
-            hidden=row["report"] >= self._hide_after_reports,
-        )
-
-    def _shown(self, *, safe: bool) -> ColumnElement[bool]:
-        """Return the condition of jokes that lists and the pool may show."""
-        unreported = jokes.c.report < self._hide_after_reports
-        return and_(unreported, jokes.c.safe) if safe else unreported
-
-    def _hash(self, connection: Connection, client: str) -> str:
-        """Return what stands for a client; only this database can compute it."""
-        key = connection.execute(select(salt.c.value)).scalar_one()
-        data = client.encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(data, key=key, digest_size=DIGEST_LENGTH // 2).hexdigest()
-
-
-def _row_of(connection: Connection, id: str, *, lock: bool = False) -> RowMapping:  # noqa: A002
-    """Return a joke's row.
-
-    Raises:
-        UnknownJokeError: If there is none.
-    """
-    row = None
-    if _ID.fullmatch(id):
-        query = select(jokes).where(jokes.c.id == id)
-        row = connection.execute(query.with_for_update() if lock else query).mappings().first()
-    if row is None:
-        raise UnknownJokeError("there is no such joke, or it has been deleted")
-    return row
-
-
-def _id_of(key: str) -> str:
-    """Return the id of the joke with this key."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    number = int.from_bytes(digest)
-    signs = []
-    for _ in range(ID_LENGTH):
-        number, sign = divmod(number, len(_ID_SIGNS))
-        signs.append(_ID_SIGNS[sign])
-    return "".join(signs)
-
-
-def _mark_told(connection: Connection, row: RowMapping) -> None:
-    if not row["told"]:
-        connection.execute(update(jokes).where(jokes.c.id == row["id"]).values(told=True))
-
-
-def _best_first(query: Select[Any]) -> Select[Any]:
-    return query.order_by(
-        jokes.c.picked.desc(),
-        jokes.c.down > jokes.c.up,
-        jokes.c.quality.desc(),
-        func.random(),
-    )
-
-
-def _votes(row: Mapping[str, Any] | RowMapping) -> Votes:
-    return Votes(row["up"], row["down"], row["report"])
-
-
-def _digest(joke: Told) -> str:
-    """Return the same text for jokes that differ only in case and white space."""
-    words = " ".join(f"{joke.question} {joke.answer}".casefold().split())
-    data = words.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()
-
-
-def _word(category: str) -> str:
-    if not _WORD.fullmatch(category):
-        raise InputError(f"a category must be a word, not {category[:20]!r}")
-    return category
-
-
-def _storable(text: str) -> str:
-    """Return a text without what a database cannot hold: NUL and lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

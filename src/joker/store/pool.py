@@ -1,0 +1,159 @@
+"""The pool: jokes that wait to be told, each to every client once.
+
+Nothing here fails because the database is away: then the pool is empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, exists, func, insert, not_, select, update
+
+from joker.core.errors import StoreDownError
+from joker.store.database import Database
+from joker.store.rows import JokeRows, StoredJoke, Told, hash_client, mark_told, word_of
+from joker.store.tables import DIGEST_LENGTH, heard, jokes
+
+_BATCH = 1000
+
+
+class Pool:
+    """The pool of a `joker.store.store.Store`, which makes it.
+
+    Args:
+        database: Where it is.
+        rows: How jokes are written and read.
+        max_size: From here on a better draft replaces the worst one.
+    """
+
+    def __init__(self, database: Database, rows: JokeRows, max_size: int) -> None:
+        self._database = database
+        self._rows = rows
+        self._max_size = max_size
+
+    def add(
+        self,
+        joke: Told,
+        *,
+        model: str,
+        quality: float = 0.0,
+        categories: Collection[str] = (),
+        safe: bool = True,
+        picked: bool = False,
+    ) -> StoredJoke | None:
+        """Put a joke into the pool, from which `take` tells it to every client once.
+
+        A full pool makes room: the draft leaves that `take` would take last. Picked jokes
+        never leave.
+
+        Args:
+            joke: The joke.
+            model: Which model generated it.
+            quality: How good it is against others of the pool, such as a critic's score.
+            categories: What moderation flagged it for.
+            safe: Whether moderation lets it pass in safe mode.
+            picked: Whether readers picked it.
+
+        Returns:
+            The joke with its id; None if the same joke is there already, if the pool is
+            full of better ones, or if the store is away.
+        """
+        row = self._rows.make(joke, model, categories, safe)
+        row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
+        try:
+            with self._database.begin(write=True) as connection:
+                self._database.lock(connection, "pool")
+                same = exists().where(jokes.c.pool_key == row["pool_key"])
+                if connection.execute(select(same)).scalar():
+                    return None
+                connection.execute(insert(jokes).values(row))
+                if row["id"] in self._shrink(connection):
+                    return None
+        except StoreDownError:
+            return None
+        return self._rows.read(row)
+
+    def take(
+        self, client: str, *, safe: bool = True, exclude_categories: Collection[str] = ()
+    ) -> StoredJoke | None:
+        """Return the best joke of the pool that a client has not had, and remember that it has.
+
+        Picked jokes come first, those with more 👎 than 👍 last, others by quality; equals in
+        any order.
+
+        Args:
+            client: Who asks.
+            safe: Leave out offensive jokes.
+            exclude_categories: Leave out jokes that moderation flagged for one of these.
+
+        Returns:
+            None if the client has had them all, or if the store is away.
+        """
+        chosen = [self._rows.shown(safe=safe), jokes.c.pool_key.is_not(None)]
+        chosen += [
+            not_(jokes.c.categories.like(f"%,{word_of(category)},%"))
+            for category in exclude_categories
+        ]
+        try:
+            with self._database.begin(write=True) as connection:
+                hashed = hash_client(connection, client)
+                self._database.lock(connection, f"client {hashed}")
+                had = exists().where(heard.c.client == hashed, heard.c.joke_id == jokes.c.id)
+                query = _best_first(select(jokes).where(*chosen, not_(had)))
+                # Nobody may delete it before it is noted as heard.
+                query = query.limit(1).with_for_update(read=True, key_share=True)
+                row = connection.execute(query).mappings().first()
+                if row is None:
+                    return None
+                connection.execute(insert(heard).values(client=hashed, joke_id=row["id"]))
+                mark_told(connection, row)
+        except StoreDownError:
+            return None
+        return self._rows.read(row)
+
+    def size(self) -> int:
+        """Return how many jokes of the pool can be told; 0 if the store is away."""
+        try:
+            with self._database.begin() as connection:
+                return self._size(connection)
+        except StoreDownError:
+            return 0
+
+    def _size(self, connection: Connection) -> int:
+        counted = select(func.count()).where(
+            jokes.c.pool_key.is_not(None), self._rows.shown(safe=False)
+        )
+        return connection.execute(counted).scalar_one()
+
+    def _shrink(self, connection: Connection) -> set[str]:
+        """Remove the worst drafts while the pool is too large; return the ids of these."""
+        excess = self._size(connection) - self._max_size
+        if excess <= 0:
+            return set()
+        drafts = select(jokes.c.id).where(
+            jokes.c.pool_key.is_not(None), self._rows.shown(safe=False), not_(jokes.c.picked)
+        )
+        better = connection.execute(_best_first(drafts)).scalars().all()
+        worst = better[max(0, len(better) - min(excess, _BATCH)) :]
+        removed = jokes.c.id.in_(worst)
+        connection.execute(delete(jokes).where(removed, not_(jokes.c.told)))
+        connection.execute(update(jokes).where(removed).values(pool_key=None))
+        return set(worst)
+
+
+def _best_first(query: Select[Any]) -> Select[Any]:
+    return query.order_by(
+        jokes.c.picked.desc(),
+        jokes.c.down > jokes.c.up,
+        jokes.c.quality.desc(),
+        func.random(),
+    )
+
+
+def _digest(joke: Told) -> str:
+    """Return the same text for jokes that differ only in case and white space."""
+    words = " ".join(f"{joke.question} {joke.answer}".casefold().split())
+    data = words.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()

@@ -1,0 +1,188 @@
+"""Jokes as rows of the database, for the store and its pool."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import Field, asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, select, update
+
+from joker.core.errors import InputError, UnknownJokeError
+from joker.store.tables import DIGEST_LENGTH, ID_LENGTH, jokes, salt
+from joker.store.votes import Votes
+
+_ID_SIGNS = string.ascii_letters + string.digits
+_ID = re.compile(rf"[A-Za-z0-9]{{{ID_LENGTH}}}")
+_WORD = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Told(Protocol):
+    """A joke as generation returns it: a dataclass with a question and an answer.
+
+    Its other fields must be values that JSON can hold.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def question(self) -> str:
+        """The set-up."""
+
+    @property
+    def answer(self) -> str:
+        """The punchline."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJoke:
+    """A joke in the store.
+
+    Attributes:
+        id: Twelve letters and digits that nobody can guess; stands in links.
+        question: The set-up.
+        answer: The punchline.
+        details: The other fields of the joke that was added, such as its seed; jokes added by
+            other versions of this package may have others.
+        model: Which model generated it.
+        prompt: What it was asked for with; None unless prompts are kept.
+        categories: What moderation flagged it for.
+        safe: Whether moderation lets it pass in safe mode.
+        picked: Whether readers picked it for the pool that comes with the package.
+        created_at: When it was added, in seconds since 1970.
+        votes: The votes on it.
+        hidden: Whether so many clients reported it that it is in neither pool nor lists; only
+            `Store.get` returns it.
+    """
+
+    id: str
+    question: str
+    answer: str
+    details: Mapping[str, Any]
+    model: str
+    prompt: str | None
+    categories: tuple[str, ...]
+    safe: bool
+    picked: bool
+    created_at: float
+    votes: Votes
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JokeRows:
+    """Makes rows of jokes and reads them.
+
+    Attributes:
+        hide_after_reports: Reports from which a joke is hidden.
+    """
+
+    hide_after_reports: int
+
+    def make(
+        self, joke: Told, model: str, categories: Collection[str], safe: bool
+    ) -> dict[str, Any]:
+        """Return the row of a joke that was told, without a prompt."""
+        details = asdict(joke)
+        return {
+            "id": "".join(secrets.choice(_ID_SIGNS) for _ in range(ID_LENGTH)),
+            "question": storable(details.pop("question")),
+            "answer": storable(details.pop("answer")),
+            "details": details,
+            "model": storable(model),
+            "prompt": None,
+            "categories": tuple(map(word_of, categories)),
+            "safe": safe,
+            "created_at": time.time(),
+            "picked": False,
+            "up": 0,
+            "down": 0,
+            "report": 0,
+        }
+
+    def read(self, row: Mapping[str, Any] | RowMapping) -> StoredJoke:
+        """Return the joke of a row."""
+        return StoredJoke(
+            id=row["id"],
+            question=row["question"],
+            answer=row["answer"],
+            details=row["details"],
+            model=row["model"],
+            prompt=row["prompt"],
+            categories=row["categories"],
+            safe=row["safe"],
+            picked=row["picked"],
+            created_at=row["created_at"],
+            votes=votes_of(row),
+            hidden=row["report"] >= self.hide_after_reports,
+        )
+
+    def shown(self, *, safe: bool) -> ColumnElement[bool]:
+        """Return the condition of jokes that lists and the pool may show."""
+        unreported = jokes.c.report < self.hide_after_reports
+        return and_(unreported, jokes.c.safe) if safe else unreported
+
+
+def hash_client(connection: Connection, client: str) -> str:
+    """Return what stands for a client; only this database can compute it."""
+    key = connection.execute(select(salt.c.value)).scalar_one()
+    data = client.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, key=key, digest_size=DIGEST_LENGTH // 2).hexdigest()
+
+
+def row_of(connection: Connection, id: str, *, lock: bool = False) -> RowMapping:  # noqa: A002
+    """Return a joke's row.
+
+    Raises:
+        UnknownJokeError: If there is none.
+    """
+    row = None
+    if _ID.fullmatch(id):
+        query = select(jokes).where(jokes.c.id == id)
+        row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    if row is None:
+        raise UnknownJokeError("there is no such joke, or it has been deleted")
+    return row
+
+
+def id_of(key: str) -> str:
+    """Return the id of the joke with this key."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    number = int.from_bytes(digest)
+    signs = []
+    for _ in range(ID_LENGTH):
+        number, sign = divmod(number, len(_ID_SIGNS))
+        signs.append(_ID_SIGNS[sign])
+    return "".join(signs)
+
+
+def mark_told(connection: Connection, row: RowMapping) -> None:
+    """Note that somebody has seen the joke of a row."""
+    if not row["told"]:
+        connection.execute(update(jokes).where(jokes.c.id == row["id"]).values(told=True))
+
+
+def votes_of(row: Mapping[str, Any] | RowMapping) -> Votes:
+    """Return the votes on the joke of a row."""
+    return Votes(row["up"], row["down"], row["report"])
+
+
+def word_of(category: str) -> str:
+    """Return a category that can be stored.
+
+    Raises:
+        InputError: If it is not a word.
+    """
+    if not _WORD.fullmatch(category):
+        raise InputError(f"a category must be a word, not {category[:20]!r}")
+    return category
+
+
+def storable(text: str) -> str:
+    """Return a text without what a database cannot hold: NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
