@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         description="Maximum number of stored jokes; beyond it the oldest are deleted, those "
         "without votes first. By default a million, or ten thousand in memory.",
     )
+    pool_size: NonNegativeInt = Field(
+        50,
+        description="Number of unheard jokes that an idle server keeps ready for /jokes/random; 0 "
+        "generates none in advance.",
+    )
     concurrency: PositiveInt = Field(8, description="Jobs that a process runs at the same time.")
     max_queue_size: PositiveInt = Field(
         64, description="Jobs that may wait; further requests are refused with status 503."

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
+ENVIRONMENT["JOKER_POOL_SIZE"] = "0"  # no other jobs than those of the tests
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

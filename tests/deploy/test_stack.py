@@ -30,6 +30,8 @@ class RunningStack:
             stderr=subprocess.PIPE,
             text=True,
             env={k: v for k, v in os.environ.items() if not k.startswith("JOKER_")}
+            # No other jobs than those of the tests.
+            | {"JOKER_POOL_SIZE": "0"}
             | {"JOKER_RATE_LIMIT": "", "JOKER_LEASE_SECONDS": "2"},
         )
         self.lines: list[str] = []

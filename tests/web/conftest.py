@@ -78,6 +78,8 @@ def broker() -> str | None:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"JOKER_{name.upper()}", raising=False)
+    # A pool that is filled while a server idles would disturb what tests count.
+    monkeypatch.setenv("JOKER_POOL_SIZE", "0")
 
 
 @pytest.fixture
@@ -92,6 +94,7 @@ def make_client(broker: str | None) -> MakeClient:
                 "rate_limit": None,
                 "broker": broker,
                 "database": KEEP_NOTHING,
+                "pool_size": 0,
                 **given,
             }
         )
@@ -120,6 +123,7 @@ def serve() -> Serve:
                 "rate_limit": None,
                 "port": 0,
                 "database": KEEP_NOTHING,
+                "pool_size": 0,
                 **given,
             }
         )

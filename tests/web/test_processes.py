@@ -30,6 +30,7 @@ OF_REDIS_EXPORTER = ("redis_memory_used_bytes", "redis_memory_max_bytes")
 RATE = 6
 WAIT = {"Prefer": "wait=30"}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
+ENVIRONMENT["JOKER_POOL_SIZE"] = "0"  # no other jobs than those of the tests
 SETTINGS = {
     "JOKER_API_KEYS": "one,two,three,four,five,six",
     "JOKER_MAX_QUEUE_SIZE": "2",

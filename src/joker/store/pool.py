@@ -113,18 +113,24 @@ class Pool:
             return None
         return self._rows.read(row)
 
-    def size(self) -> int:
-        """Return how many jokes of the pool can be told; 0 if the store is away."""
+    def size(self, *, untold: bool = False) -> int:
+        """Return how many jokes of the pool can be told; 0 if the store is away.
+
+        Args:
+            untold: Count only those that nobody has had.
+        """
         try:
             with self._database.begin() as connection:
-                return self._size(connection)
+                return self._size(connection, untold=untold)
         except StoreDownError:
             return 0
 
-    def _size(self, connection: Connection) -> int:
+    def _size(self, connection: Connection, *, untold: bool = False) -> int:
         counted = select(func.count()).where(
             jokes.c.pool_key.is_not(None), self._rows.shown(safe=False)
         )
+        if untold:
+            counted = counted.where(not_(jokes.c.told))
         return connection.execute(counted).scalar_one()
 
     def _shrink(self, connection: Connection) -> set[str]:

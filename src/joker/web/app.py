@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -24,6 +25,7 @@ from joker.web.errors import install_error_handlers
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower, Metrics
 from joker.web.middleware import BodyLimit, HeadAsGet, SecurityHeaders
+from joker.web.pool_filler import PoolFiller
 from joker.web.request_log import RequestLog
 from joker.web.routes import completions, generate, joke, jokes, operation, page
 from joker.web.schemas import JokeParameters, OpenAIError, Problem
@@ -57,13 +59,19 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        filling = asyncio.create_task(filler.run()) if settings.pool_size else None
         yield
+        if filling:
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
         await follower.close()
         if limiter:
             await limiter.close()
         await queue.close()
         store.close()
 
+    archive = Archive(store, make_moderator(settings), model_name(settings))
+    filler = PoolFiller(queue, store, archive, settings)
     app = FastAPI(
         title="GPT-2 the Joker",
         version=__version__,
@@ -79,8 +87,8 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = figures
     app.state.store = store
-    app.state.archive = Archive(store, make_moderator(settings), model_name(settings))
-    app.state.submission = Submission(queue, follower, app.state.archive, limiter, settings)
+    app.state.archive = archive
+    app.state.submission = Submission(queue, follower, archive, limiter, settings)
     app.state.limiter = limiter
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from joker.core.joke import GeneratedJoke
 from joker.generation.moderation import Moderator
@@ -48,17 +49,22 @@ class Archive:
     async def _keep(self, job: Job, joke: GeneratedJoke) -> str | None:
         return await asyncio.to_thread(self._add, job, joke)
 
-    def _add(self, job: Job, joke: GeneratedJoke) -> str | None:
+    async def add_to_pool(self, joke: GeneratedJoke) -> None:
+        """Put a joke that nobody asked for into the pool; without effect if the store is away."""
+        await asyncio.to_thread(lambda: self._store.pool.add(joke, **self._describe(joke)))
+
+    def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
+        """Return what the store keeps with a joke: its model and what moderation says."""
         flags = self._moderator.check(f"{joke.question}\n{joke.answer}")
+        return {
+            "model": self._model,
+            "categories": sorted({flag.category for flag in flags}),
+            "safe": all(flag.severity != "offensive" for flag in flags),
+        }
+
+    def _add(self, job: Job, joke: GeneratedJoke) -> str | None:
         key = _key(job, joke)
-        stored = self._store.add(
-            joke,
-            model=self._model,
-            prompt=job.request.prompt,
-            categories=sorted({flag.category for flag in flags}),
-            safe=all(flag.severity != "offensive" for flag in flags),
-            key=key,
-        )
+        stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))
         if stored is None:
             return None
         while len(self._ids) >= _REMEMBERED:

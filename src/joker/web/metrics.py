@@ -76,6 +76,9 @@ class Metrics:
             "joker:store_failures", "Calls that found the store away or failing."
         )
         self._store_failures_seen = 0
+        self._pooled = self._gauge(
+            "joker:pool_untold_jokes", "Jokes generated in advance that nobody has had."
+        )
         self._gauge("joker:max_queue_size", "Most jobs that wait.").set(settings.max_queue_size)
         self._gauge("joker:deadline_seconds", "When a job fails that is not told.").set(
             settings.deadline_seconds
@@ -134,7 +137,8 @@ class Metrics:
         return generate_latest(self._merged or self._registry)
 
     def observe_store(self, store: Store) -> None:
-        """Take in how the store of this process is."""
+        """Take in how the store of this process is; blocks as the store does."""
+        self._pooled.set(store.pool.size(untold=True))
         self._store_up.set(not store.down)
         failures = store.failures
         self._store_failures.inc(failures - self._store_failures_seen)

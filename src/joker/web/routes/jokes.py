@@ -88,6 +88,31 @@ async def show_today(request: Request, store: TheStore) -> Response:
 
 
 @router.get(
+    "/random",
+    summary="Take a joke that was generated in advance",
+    response_model=PublishedJoke,
+    responses={
+        200: {"content": {TEXT: {}, HTML: {}}},
+        404: describe_problem("You have had all of them; `GET /joke` generates one."),
+        429: PROBLEM_RESPONSES[429],
+    },
+)
+async def take_random(request: Request, store: TheStore, limiter: TheLimiter) -> Response:
+    """Return the best joke of the pool that this client has not had, at once.
+
+    An idle server fills the pool (`JOKER_POOL_SIZE`). Offensive jokes are left out.
+    """
+    client = identify_client(request)
+    if limiter:
+        request.state.headers |= await limiter.take(client, 1)
+    found = await asyncio.to_thread(store.pool.take, client)
+    if found is None:
+        raise HTTPException(404, "you have had all jokes of the pool; GET /joke generates one")
+    joke = PublishedJoke.of(found)
+    return _show(request, [joke], joke)
+
+
+@router.get(
     "/{joke_id}",
     summary="Show a joke that was told",
     response_model=PublishedJoke,

@@ -153,5 +153,5 @@ async def metrics(
             stats = await queue.stats()
     except (QueueError, TimeoutError):
         pass
-    figures.observe_store(store)
+    await asyncio.to_thread(figures.observe_store, store)
     return Response(figures.render(stats), media_type=CONTENT_TYPE_LATEST)

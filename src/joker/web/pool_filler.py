@@ -1,0 +1,69 @@
+"""The pool filler: while nobody waits for a joke, the server drafts some for ``/jokes/random``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from joker.core.errors import QueueError
+from joker.generation.request import GenerationRequest
+from joker.jobs.job import State
+from joker.jobs.queue import JobQueue
+from joker.settings import Settings
+from joker.store import Store
+from joker.web.archive import Archive
+
+_PAUSE_SECONDS = 1.0
+_FAULT_PAUSE_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class PoolFiller:
+    """Drafts jokes for the pool, one at a time.
+
+    Each is the best of as many drafts as a request may ask for. Jokes that the model learned from
+    are left out.
+
+    Args:
+        queue: Where jokes are generated; nothing is drafted while jobs wait or run there.
+        store: Has the pool.
+        archive: Puts jokes into it.
+        settings: How many jokes wait in the pool, and how long jobs take.
+    """
+
+    def __init__(self, queue: JobQueue, store: Store, archive: Archive, settings: Settings) -> None:
+        self._queue = queue
+        self._store = store
+        self._archive = archive
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Fill the pool for as long as the server lives."""
+        while True:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            try:
+                if await self._has_room() and await self._is_idle():
+                    await self._draft()
+            except QueueError as error:
+                _log.debug("no joke was drafted for the pool: %s", error)
+            except Exception:  # a filler that ends would leave the pool empty for good
+                _log.exception("no joke was drafted for the pool")
+                await asyncio.sleep(_FAULT_PAUSE_SECONDS)
+
+    async def _has_room(self) -> bool:
+        untold = await asyncio.to_thread(self._store.pool.size, untold=True)
+        return not self._store.down and untold < self._settings.pool_size
+
+    async def _is_idle(self) -> bool:
+        stats = await self._queue.stats()
+        return stats.workers > 0 and stats.waiting == stats.running == 0
+
+    async def _draft(self) -> None:
+        request = GenerationRequest(candidates=self._settings.max_candidates, max_attempts=1)
+        job = await self._queue.submit(request)
+        job = await self._queue.wait(job.id, self._settings.deadline_seconds)
+        if job.state is State.SUCCESS:
+            for joke in job.jokes:
+                if joke.original is not False:
+                    await self._archive.add_to_pool(joke)

@@ -1,0 +1,96 @@
+"""What an idle server drafts in advance, and who gets it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from joker.web import pool_filler
+
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 0.01)
+
+
+def untold(client: TestClient) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(
+        next(one.split()[1] for one in lines if one.startswith("joker:pool_untold_jokes "))
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def take(client: TestClient, key: str) -> Any:
+    return client.get("/jokes/random", headers={"Authorization": f"Bearer {key}"})
+
+
+def test_an_idle_server_keeps_unheard_jokes_ready(make_client: MakeClient) -> None:
+    with make_client(pool_size=3, api_keys="one,two") as client:
+        wait_until(lambda: untold(client) == 3)
+        first = take(client, "one").json()
+        assert first["question"].startswith("Why did the kettle number ")
+        assert first["votes"] == {"up": 0, "down": 0, "report": 0}
+        assert client.get(first["link"], headers={"Authorization": "Bearer two"}).json() == first
+        wait_until(lambda: untold(client) == 3)
+
+
+def test_nobody_gets_a_joke_twice_and_everybody_gets_each(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_client(pool_size=3, api_keys="one,two") as client:
+        wait_until(lambda: untold(client) == 3)
+        monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
+        time.sleep(0.2)  # a draft that was under way is done
+        had: dict[str, set[str]] = {"one": set(), "two": set()}
+        for key, ids in had.items():
+            while (answer := take(client, key)).status_code == 200:
+                assert answer.json()["id"] not in ids
+                ids.add(answer.json()["id"])
+            assert answer.status_code == 404
+            assert "GET /joke" in answer.json()["detail"]
+        assert had["one"] == had["two"]
+        assert len(had["one"]) >= 3
+
+
+def test_a_server_without_a_pool_drafts_nothing(make_client: MakeClient) -> None:
+    with make_client() as client:
+        time.sleep(0.2)
+        assert untold(client) == 0
+        assert client.get("/jokes/random").status_code == 404
+        assert "joker:num_requests_running 0.0" in client.get("/metrics").text
+
+
+def test_nothing_is_drafted_while_a_job_is_under_way(make_client: MakeClient) -> None:
+    with make_client() as client:
+        task = client.post("/generate", json={"prompt": "hang"}).json()
+        filler = pool_filler.PoolFiller(
+            client.app.state.queue,  # type: ignore[attr-defined]
+            client.app.state.store,  # type: ignore[attr-defined]
+            client.app.state.archive,  # type: ignore[attr-defined]
+            client.app.state.settings,  # type: ignore[attr-defined]
+        )
+        assert client.portal is not None
+        wait_until(lambda: "joker:num_requests_running 1.0" in client.get("/metrics").text)
+        assert not client.portal.call(filler._is_idle)
+        client.delete(f"/generate/{task['task_id']}")
+        wait_until(lambda: client.portal is not None and client.portal.call(filler._is_idle))
+
+
+def test_random_jokes_count_against_the_rate_limit(make_client: MakeClient) -> None:
+    with make_client(rate_limit="1/minute") as client:
+        assert client.get("/jokes/random").status_code == 404
+        assert client.get("/jokes/random").status_code == 429
