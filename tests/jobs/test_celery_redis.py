@@ -148,6 +148,26 @@ async def test_many_more_clients_may_wait_than_there_are_connections(
     assert {done.state for done in await asyncio.gather(*waiting)} == {State.SUCCESS}
 
 
+async def test_a_message_that_cannot_be_read_keeps_nobody_waiting(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+    gate: Path,
+) -> None:
+    start_worker(redis)
+    job = await queue.submit(make_request(f"half {gate}"))
+    waiting = asyncio.create_task(queue.wait(job.id, LONG))
+    await until_told(queue, job)
+    with Redis.from_url(redis.url) as client:
+        (channel,) = client.pubsub_channels("{joker}:server:*")
+        client.publish(channel, f'{job.id} record {{"state":"UNHEARD OF"}}')
+    await asyncio.sleep(2)
+    gate.touch()
+    done = await asyncio.wait_for(waiting, LONG / 3)
+    assert done.state is State.SUCCESS
+
+
 async def test_a_job_waits_for_the_first_worker(
     redis: RedisServer,
     queue: CeleryRedisQueue,

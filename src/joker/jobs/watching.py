@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 from joker.jobs.broker import server_channel
 from joker.jobs.job import PartialEvent
@@ -144,7 +143,7 @@ class Watching:
         while True:
             try:
                 await self._listen_once()
-            except (RedisError, OSError) as error:
+            except Exception as error:  # Without a listener nobody here hears of any job.
                 _log.warning("lost the channel of the jobs that are watched: %s", error)
             self._listening.clear()
             self._look_again()
@@ -155,6 +154,7 @@ class Watching:
 
         Raises:
             RedisError: When it is.
+            ValueError: If a message cannot be read.
         """
         async with self._redis.pubsub() as channel:
             await channel.subscribe(self._channel)
