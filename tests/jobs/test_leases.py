@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -243,6 +244,35 @@ async def test_work_sees_that_its_job_was_cancelled(
         await queue.cancel(job.id)
         await work
     assert (await queue.get(job.id)).state is State.REVOKED
+
+
+async def test_text_that_reaches_a_slow_client_after_its_joke_is_not_shown(
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+) -> None:
+    job = await queue.submit(make_request(count=2))
+    told, go = threading.Event(), threading.Event()
+
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+        time.sleep(0.3)
+        listener.on_draft(0, "What", "")
+        listener.on_joke(0, JOKE)
+        told.set()
+        go.wait(50)
+        return [JOKE, JOKE]
+
+    leases, _ = make_leases(lease_seconds=50)
+    working = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, work))
+    heard = []
+    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
+        async for event in events:
+            heard.append(event.name)
+            if heard == ["state", "state"]:
+                await asyncio.to_thread(told.wait, 50)
+                await asyncio.sleep(0.2)  # both messages arrive meanwhile
+            if event.name == "joke":
+                go.set()
+    await working
+    assert heard == ["state", "state", "joke", "joke", "state"]
 
 
 async def test_a_worker_counts_while_it_gives_signs_of_life(

@@ -139,7 +139,7 @@ class CeleryRedisQueue:
         """Yield a job's events behind one that was seen; see `JobQueue.events`.
 
         The text of a joke on its way has the id of the event before it, and is not repeated; nor
-        are the jokes of an attempt that was lost.
+        are the jokes of an attempt that was lost. Text that came late is left out.
         """
         seen = read_event_id(after)
         shown = None
@@ -150,10 +150,10 @@ class CeleryRedisQueue:
                 for event in record.events(seen):
                     yield event
                 seen = max(seen, record.position)
-                if known.draft and known.draft is not shown and not record.state.final:
-                    shown = known.draft
-                    attempt, part = shown
-                    if attempt == record.attempts:
+                if known.draft and known.draft is not shown:
+                    attempt, part = known.draft
+                    if record.awaits(attempt, part.index):
+                        shown = known.draft
                         yield replace(part, id=event_id(seen))
 
     async def stats(self) -> QueueStats:

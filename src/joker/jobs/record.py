@@ -86,6 +86,11 @@ class Record:
             story.append((self.position, StateEvent(now)))
         return [replace(event, id=event_id(at)) for at, event in story if at > after]
 
+    def awaits(self, attempt: int, index: int) -> bool:
+        """Return whether an attempt is under way and one of its jokes not told yet."""
+        told = {event.index for event in self.told}
+        return self.state is State.STARTED and self.attempts == attempt and index not in told
+
     def _reason(self) -> str | None:
         if self.error == "late":
             return late(round(self.deadline_at - self.created_at, 3))
