@@ -46,6 +46,7 @@ class CompletionsServer:
         pause_seconds: Waits so long before every token.
         break_off: Ends streams before their end.
         seen: Bodies of all completions asked for.
+        ports: Where they came from, one for each connection.
         left: Set once a client has closed a stream before its end.
         url: Base URL while it runs.
     """
@@ -58,6 +59,7 @@ class CompletionsServer:
     pause_seconds: float = 0.0
     break_off: bool = False
     seen: list[dict[str, Any]] = field(default_factory=list)
+    ports: set[int] = field(default_factory=set)
     left: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -91,6 +93,8 @@ class CompletionsServer:
     async def _completions(self, request: Request) -> Response:
         body = await request.json()
         self.seen.append(body)
+        assert request.client
+        self.ports.add(request.client.port)
         if refusal := self._refusal(request):
             return refusal
         failing = len(self.seen) <= self.failures

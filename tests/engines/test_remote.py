@@ -14,9 +14,9 @@ from joker.core.errors import ConfigError, EngineDownError, InputError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
-from joker.engines import GenerationListener, GenerationTask, RemoteServer, open_shared_engine
+from joker.engines import GenerationListener, GenerationTask, RemoteServer
 from joker.engines.engine import BatchedEngine
-from joker.engines.protocol import AbandonedError
+from joker.engines.protocol import AbandonedError, load_tokenizer
 from joker.engines.remote import RemoteRunner
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import Teller
@@ -51,7 +51,7 @@ def connect(tiny_folder: ModelFolder) -> Iterator[Open]:
             server = RemoteServer(url, **options)
             runner = RemoteRunner(tiny_folder, server, silent_seconds=silent_seconds)
             parts.callback(runner.close)
-            tokenizer = open_shared_engine(tiny_folder, "remote", server=server).tokenizer
+            tokenizer = load_tokenizer(tiny_folder, tiny_folder.path)
             return BatchedEngine(tokenizer, tiny_folder.manifest.context_length, runner)
 
         yield start
@@ -147,6 +147,26 @@ def test_a_stream_that_breaks_off_is_no_joke(serve: Serve, connect: Open) -> Non
     engine = connect(serve(break_off=True).url)
     with pytest.raises(EngineDownError, match="broke off"):
         engine.generate([ask(engine, streamed=True)])
+
+
+def test_a_connection_is_used_again_after_a_stream(serve: Serve, connect: Open) -> None:
+    server = serve()
+    engine = connect(server.url)
+    for _ in range(3):
+        engine.generate([ask(engine, streamed=True)])
+    assert len(server.ports) == 1
+
+
+def test_closing_ends_calls_that_are_under_way(serve: Serve, tiny_folder: ModelFolder) -> None:
+    server = serve(pause_seconds=60)
+    runner = RemoteRunner(tiny_folder, RemoteServer(server.url))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(runner.run, [GenerationTask([0], GREEDY, 1)])
+        while not server.seen:
+            time.sleep(0.01)
+        runner.close()
+        with pytest.raises(EngineDownError, match="closed"):
+            call.result(60)
 
 
 class Impatient(GenerationListener):

@@ -69,6 +69,7 @@ class RemoteRunner:
         self, folder: ModelFolder, server: RemoteServer, *, silent_seconds: float = _SILENT_SECONDS
     ) -> None:
         self._client = _Client(folder, server, silent_seconds)
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="remote engine", daemon=True
@@ -97,6 +98,8 @@ class RemoteRunner:
                 try:
                     place, new = news.get(timeout=_LOOK_SECONDS)
                 except Empty:
+                    if self._closed:
+                        raise EngineDownError("the remote engine was closed") from None
                     continue
                 if isinstance(new, Exception):
                     raise new
@@ -108,7 +111,8 @@ class RemoteRunner:
         return outputs.whole
 
     def close(self) -> None:
-        """End what is under way and close the connections."""
+        """Close the connections; calls that are under way raise `EngineDownError`."""
+        self._closed = True
         asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -197,14 +201,16 @@ class _Client:
             yield Output([*ids, *self._end(choice["finish_reason"], ids)], done=True)
             return
         ids = []
+        reason: str | None = None
+        # A connection is used again only where its answer was read to the end.
         async for choice in self._stream(body):
             for token in self._token_ids(choice):
                 ids.append(token)
                 yield Output([token])
-            if reason := choice.get("finish_reason"):
-                yield Output(self._end(reason, ids), done=True)
-                return
-        raise EngineDownError("the engine's server broke off its answer; try again later")
+            reason = choice.get("finish_reason") or reason
+        if reason is None:
+            raise EngineDownError("the engine's server broke off its answer; try again later")
+        yield Output(self._end(reason, ids), done=True)
 
     async def score(self, joke: EncodedJoke) -> float:
         """Return log p(answer and end | what stands before), in nats."""
