@@ -73,9 +73,9 @@ local function finish(id, record, state, error)
   save(id, record, 'PX', keep)
 end
 
--- Fail a job that is late; return whether it was.
+-- Fail a job of ours that is late; return whether it was.
 local function fail_if_late(id, record)
-  if is_final(record) or record.deadline_at > now() then return false end
+  if not is_ours(record) or is_final(record) or record.deadline_at > now() then return false end
   finish(id, record, 'FAILURE', '"late"')
   return true
 end
@@ -85,8 +85,7 @@ local function fail_late_jobs()
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', seconds(now()))) do
       local record = load(id)
       -- A Redis that is set to evict may have dropped the record; the other jobs shall not suffer.
-      if not record then redis.call('ZREM', key, id)
-      elseif is_ours(record) then fail_if_late(id, record) end
+      if record then fail_if_late(id, record) else redis.call('ZREM', key, id) end
     end
   end
 end
@@ -159,7 +158,7 @@ end
 function commands.watch(id, server)
   local record = load(id)
   if not record then return false end
-  if is_ours(record) and fail_if_late(id, record) or is_final(record) then
+  if fail_if_late(id, record) or is_final(record) then
     return {snapshot(id, record), '0'}
   end
   local known = false
@@ -174,7 +173,7 @@ end
 function commands.read(id)
   local record = load(id)
   if not record then return false end
-  if is_ours(record) then fail_if_late(id, record) end
+  fail_if_late(id, record)
   return snapshot(id, record)
 end
 
