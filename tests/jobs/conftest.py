@@ -102,6 +102,12 @@ def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
         _stop(worker)
 
 
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """Return a path that stub work can wait for."""
+    return tmp_path / "gate"
+
+
 @pytest.fixture(params=["in_process", pytest.param("celery_redis", marks=pytest.mark.integration)])
 def contract_url(request: pytest.FixtureRequest) -> str | None:
     """Return the Redis of the queue under test; None is the queue in this process."""

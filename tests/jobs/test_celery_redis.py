@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ from redis.exceptions import OutOfMemoryError
 from joker.core.errors import QueueDownError, QueueFullError
 from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.job import Event, Job, State, StateEvent
+from joker.jobs.job import State, StateEvent
+from tests.jobs.events import all_events, last_job, until_told
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -44,35 +45,11 @@ async def queue(redis: RedisServer) -> AsyncIterator[CeleryRedisQueue]:
     await queue.close()
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """Return a path that stub work can wait for."""
-    return tmp_path / "gate"
-
-
-async def until_told(queue: CeleryRedisQueue, job: Job) -> None:
-    """Wait until the first joke of a job is told."""
-    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
-        async for event in events:
-            if event.name == "joke":
-                return
-
-
 def fill(client: Redis, size: int) -> None:
     """Put so many bytes at a time into a Redis until it takes no more."""
     with suppress(OutOfMemoryError):
         while True:
             client.rpush("filler", b"x" * size)
-
-
-async def all_events(queue: CeleryRedisQueue, job: Job) -> list[Event]:
-    return [event async for event in queue.events(job.id)]
-
-
-def last_job(events: list[Event]) -> Job:
-    """Return the job of the last event, which tells its state."""
-    assert isinstance(events[-1], StateEvent)
-    return events[-1].job
 
 
 async def test_a_job_of_a_worker_killed_in_mid_joke_is_told_by_another_once(

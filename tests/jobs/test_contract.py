@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
-from joker.jobs.job import Event, Job, JokeEvent, State, StateEvent
+from joker.jobs.job import Job, JokeEvent, State, StateEvent
 from joker.jobs.queue import JobQueue
+from tests.jobs.events import all_events, last_job, until_told
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import MakeQueue, MakeRequest
@@ -23,28 +24,11 @@ LONG = 50.0
 THREADS = 4
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """Return a path that stub work can wait for."""
-    return tmp_path / "gate"
-
-
-async def all_events(queue: JobQueue, job: Job, after: str | None = None) -> list[Event]:
-    async with aclosing(queue.events(job.id, after)) as events:  # type: ignore[type-var]
-        return [event async for event in events]
-
-
 async def until_started(queue: JobQueue, job: Job) -> None:
     async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
         async for event in events:
             if isinstance(event, StateEvent) and event.job.state is State.STARTED:
                 return
-
-
-def last_job(events: list[Event]) -> Job:
-    """Return the job of the last event, which tells its state."""
-    assert isinstance(events[-1], StateEvent)
-    return events[-1].job
 
 
 async def test_a_job_is_pending_then_told(make_queue: MakeQueue, make_request: MakeRequest) -> None:
@@ -148,10 +132,7 @@ async def test_cancelling_stops_work_and_revokes_for_good(
 ) -> None:
     queue = make_queue()
     job = await queue.submit(make_request(f"half {gate}"))
-    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
-        async for event in events:
-            if event.name == "joke":
-                break
+    await until_told(queue, job)
     revoked = await queue.cancel(job.id)
     assert (revoked.state, len(revoked.jokes)) == (State.REVOKED, 1)
     gate.touch()
@@ -248,12 +229,7 @@ async def test_a_client_that_was_cut_off_goes_on_behind_what_it_saw(
 ) -> None:
     queue = make_queue()
     job = await queue.submit(make_request(f"half {gate}"))
-    seen = []
-    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
-        async for event in events:
-            seen.append(event)
-            if event.name == "joke":
-                break
+    seen = await until_told(queue, job)
     gate.touch()
     rest = await all_events(queue, job, after=seen[-1].id)
     whole = await all_events(queue, job)

@@ -20,14 +20,12 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_closing_revokes_what_is_not_told_and_ends_its_events(
-    stub_work: Work, make_request: MakeRequest, tmp_path: Path
+    stub_work: Work, make_request: MakeRequest, gate: Path
 ) -> None:
     queue = InProcessQueue(stub_work, workers=1)
     told = await queue.submit(make_request())
     told = await queue.wait(told.id, 50)
-    running, waiting = [
-        await queue.submit(make_request(f"after {tmp_path / 'gate'}")) for _ in range(2)
-    ]
+    running, waiting = [await queue.submit(make_request(f"after {gate}")) for _ in range(2)]
     events = asyncio.create_task(_last_state(queue, waiting.id))
     await asyncio.sleep(0)
     await queue.close()
@@ -41,9 +39,8 @@ async def test_closing_revokes_what_is_not_told_and_ends_its_events(
 
 
 async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones_are_told(
-    stub_work: Work, make_request: MakeRequest, tmp_path: Path
+    stub_work: Work, make_request: MakeRequest, gate: Path
 ) -> None:
-    gate = tmp_path / "gate"
     queue = InProcessQueue(stub_work, workers=1, deadline_seconds=0.5)
     hanging = await queue.submit(make_request(f"deaf {gate}"))
     behind = await queue.submit(make_request())
