@@ -72,7 +72,8 @@ from joker.engines.openvino import OpenVinoBatch
 from joker.engines.protocol import load_tokenizer
 from joker.generation.teller import Teller
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JOB
+from joker.jobs.job import JokeEvent
+from joker.jobs.record import RECORD, Record
 from joker.settings import Settings
 from joker.store import Store
 from joker.web import create_app
@@ -93,8 +94,12 @@ def ask(body):
             sys.exit(told["detail"])
         events = client.get(f"/generate/{told['task_id']}/events").text
         (job,) = [entry.job for entry in queue._entries.values()]
+        record = Record(
+            job.id, job.request, None, job.created_at, job.deadline_at, job.state, 1, None,
+            told=(JokeEvent(0, job.jokes[0]),),
+        )
         schemas = client.get("/openapi.json").json()
-    return told, events, job, schemas
+    return told, events, RECORD.validate_json(to_json(record)).job, schemas
 
 def names(schemas, model):
     return schemas["components"]["schemas"][model]["properties"]
@@ -129,7 +134,7 @@ print(json.dumps({
     "query of /joke": "min_p" in [one["name"] for one in query],
     "body of /generate": "min_p" in names(schemas, "JokeParameters"),
     "body of /v1/completions": "min_p" in names(schemas, "CompletionBody"),
-    "record of a job": JOB.validate_json(to_json(job)).request.sampling.min_p,
+    "record of a job": job.request.sampling.min_p,
     "engine": round(config.min_p, 3),
 }))
 """,
@@ -171,7 +176,7 @@ print(json.dumps({
     "answer of /generate": joke["words"] == count,
     "schema of the answer": "words" in names(schemas, "LinkedJoke"),
     "event of a joke": json.loads(event.removeprefix("data:"))["words"] == count,
-    "record of a job": JOB.validate_json(to_json(job)).jokes[0].words == count,
+    "record of a job": job.jokes[0].words == count,
 }))
 """,
     expected={

@@ -1,15 +1,11 @@
-"""A job: what was asked for, how far it is, what came of it, and what happened to it.
-
-Plain values, which `JOB` and `EVENT` read from JSON and write as JSON.
-"""
+"""A job: what was asked for, how far it is, what came of it, and what happened to it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from joker.core.joke import GeneratedJoke
@@ -98,8 +94,5 @@ class JokeEvent:
     name: Literal["joke"] = "joke"
 
 
-Event = Annotated[StateEvent | PartialEvent | JokeEvent, Field(discriminator="name")]
-"""Something that happened to a job, in the order it happened."""
-
-JOB: TypeAdapter[Job] = TypeAdapter(Job)
-EVENT: TypeAdapter[StateEvent | PartialEvent | JokeEvent] = TypeAdapter(Event)
+Event = StateEvent | PartialEvent | JokeEvent
+"""Something that happened to a job."""
