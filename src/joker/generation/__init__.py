@@ -1,1 +1,1 @@
-"""Telling a joke: checks on what a model says before a person reads it."""
+"""From requests to jokes: prompts, candidates, retries, ranking and moderation."""

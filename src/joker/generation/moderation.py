@@ -1,9 +1,9 @@
-"""Moderation: what in a text may offend, of which category, and how severely.
+"""Moderation: which parts of a text may offend, in which category, and how severely.
 
-Training drops offensive jokes from the bundled model's data, the teller keeps them from
-being told in safe mode, and evaluation counts them. The rules are data: ``moderation.txt``
-beside this module, which explains its own notation. A classifier (`joker.generation.offence`)
-says which mentions of a topic are offensive where no single word is.
+Training drops offensive jokes from the bundled model's data, the teller withholds them in
+safe mode, and evaluation counts them. The rules are data: ``moderation.txt``
+next to this module, which explains its notation. A classifier (`joker.generation.offence`)
+decides which mentions of a topic are offensive although no single word is.
 
 Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
 """
@@ -86,7 +86,7 @@ class Moderator:
     Args:
         source: The list, in the notation of ``moderation.txt``.
         name: What the list is called in errors.
-        classifier: Tells which topics are offensive where they stand; trained with this list.
+        classifier: Decides which mentions of topics are offensive; trained with this list.
 
     Raises:
         InputError: If a line is not in the notation.
@@ -122,7 +122,7 @@ class Moderator:
 
     @classmethod
     def from_file(cls, path: Path) -> Moderator:
-        """Read a list of one's own.
+        """Read a custom list.
 
         Raises:
             InputError: If the file cannot be read or a line is not in the notation.
@@ -134,9 +134,9 @@ class Moderator:
         return cls(source, str(path))
 
     def check(self, text: str) -> tuple[Flag, ...]:
-        """Return every flag of a text in the order of `CATEGORIES`; none: nothing was found.
+        """Return all flags of a text in the order of `CATEGORIES`.
 
-        Topics of a text that the classifier takes for offensive are offensive, too.
+        If the classifier finds a text with a topic offensive, all of its flags are offensive.
         """
         flags = self.match_rules(text)
         if self._classifier and any(flag.severity == "topic" for flag in flags):
@@ -154,12 +154,12 @@ class Moderator:
     def withholds(
         self, text: str, *, safe: bool = True, exclude_categories: Collection[Category] = ()
     ) -> bool:
-        """Return whether a text is to be kept back.
+        """Return whether a text is to be withheld.
 
         Args:
             text: A joke's question and answer, joined by a line feed.
-            safe: Keep back what has an offensive flag.
-            exclude_categories: Also keep back what has a flag of these, whatever its severity.
+            safe: Withhold texts with an offensive flag.
+            exclude_categories: Also withhold texts with any flag of these categories.
         """
         if not safe and not exclude_categories:
             return False

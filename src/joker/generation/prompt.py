@@ -1,8 +1,7 @@
 """What a prompt asks for: the start of a question, a whole one, a topic, or nothing.
 
-A template that tells punchlines first takes a prompt as a hint, which a model may disregard. Here
-is said whether a joke takes it up. Where the question is told first, it begins with the prompt
-anyway, and any prompt is such a beginning.
+A punchline-first template takes the prompt as a hint, which a model may ignore; this module checks
+whether a joke follows it. In a question-first template, every joke starts with the prompt.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _LITTLE_WORDS |= {"some", "the", "their", "your"}
 
 
 def printable(text: str) -> str:
-    """Return text whose control characters, line feeds aside, cannot reach a terminal."""
+    """Return text without control characters, which could harm a terminal; keep line feeds."""
     return _UNPRINTABLE.sub(" ", text)
 
 
@@ -41,8 +40,8 @@ class Prompt:
 
     Attributes:
         text: Without control characters, and with single spaces; reduced to the topic where
-            somebody asked for "a joke about" one.
-        is_hint: Whether the model may disregard it.
+            the user asked for "a joke about" one.
+        is_hint: Whether the model may ignore it.
     """
 
     text: str
@@ -50,7 +49,7 @@ class Prompt:
 
     @classmethod
     def read(cls, text: str, template: Template) -> Prompt:
-        """Read what somebody wrote for a model of this template."""
+        """Read a user's prompt for a model with this template."""
         text = " ".join(printable(text).split())
         if template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
             text = asked["topic"]
@@ -61,11 +60,11 @@ class Prompt:
 
     @property
     def is_start(self) -> bool:
-        """Whether it begins like a question, rather than being a topic."""
+        """Whether it is the start of a question rather than a topic."""
         return bool(_QUESTION_WORDS.match(self.text.casefold().replace("n't", "")))
 
     def take_up(self, joke: Joke) -> Joke | None:
-        """Return a joke with the prompt's own spelling, or None where it disregards the prompt."""
+        """Return a joke with the prompt's own spelling, or None if it ignores the prompt."""
         if not self.is_hint:
             return joke
         if self.is_start:
@@ -76,12 +75,12 @@ class Prompt:
         return joke if all(_occurs(word, told) for word in asked) else None
 
     def spell(self, question: str) -> str:
-        """Return a question whose beginning is spelled as in the prompt, if it begins so."""
+        """Return a question with its start spelled as in the prompt, if that is its start."""
         begins = self._start.match(question) if self.is_hint and self.is_start else None
         return self.text + question[begins.end() :] if begins else question
 
     def fits_draft(self, question: str) -> bool:
-        """Return whether a question that is still being written may come to take the prompt up."""
+        """Return whether an unfinished question may still follow the prompt."""
         if not self.is_hint or not self.is_start:
             return True
         given, drawn = self.text.casefold(), " ".join(question.split()).casefold()

@@ -1,4 +1,4 @@
-"""Ranking: of several jokes take the one whose answer its question makes likeliest.
+"""Ranking: of several jokes take the one with the likeliest answer given its question.
 
 A joke that was drafted from its punchline is read the other way round here: how likely is this
 answer, given this question? Where the model agrees with itself, readers more often find a point
@@ -15,10 +15,9 @@ from joker.engines.protocol import Engine
 
 
 def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
-    """Return from each group the joke that the model rates best, the first one among equals.
+    """Return the joke of each group that the model rates best; the first one of equals.
 
-    All groups are scored in one batch, each different joke once; a group without
-    a choice needs no scoring.
+    All groups are scored in one batch, each distinct joke once. Groups of one are not scored.
 
     Args:
         engine: The model whose probabilities decide.

@@ -1,4 +1,4 @@
-"""A request for jokes: the same value from the command line and HTTP through queues to the teller.
+"""A request for jokes, the same value on the command line, over HTTP, in queues and in the teller.
 
 Each field declares its limits and its help once; options, HTTP parameters and their documentation
 derive from them.
@@ -24,16 +24,16 @@ _SEEDS = 2**32
 
 
 def draw_seed() -> int:
-    """Return a seed that nobody chose."""
+    """Return a random seed."""
     return secrets.randbelow(_SEEDS)
 
 
 @record(InputError, strict=False)
 class GenerationRequest:
-    """What somebody asks for; each field says what it means.
+    """A request for jokes; the fields describe themselves.
 
-    The first joke's seed is the request's own, so more jokes begin with the same ones. When the
-    likeliest token is always taken, there is one attempt with one candidate: others would be equal.
+    The first joke has the request's own seed, so a larger count starts with the same jokes. Greedy
+    sampling gets one attempt and one candidate, since others would be equal.
 
     Raises:
         InputError: If a value is out of range.
@@ -51,7 +51,7 @@ class GenerationRequest:
         default_factory=draw_seed,
         ge=0,
         le=_SEEDS - 1,
-        description="Tells the same jokes again; by default one is drawn.",
+        description="Gives the same jokes again; random by default.",
         examples=[7],
     )
     candidates: int = Field(
@@ -63,7 +63,7 @@ class GenerationRequest:
     max_attempts: int = Field(
         default=DEFAULT_MAX_ATTEMPTS,
         ge=1,
-        description="How often the model is asked at most for each joke that has a fault.",
+        description="Attempts at each joke before it fails.",
     )
     safe: bool = Field(
         default=True, description="Withhold what moderation flags as offensive.", examples=[True]
@@ -71,14 +71,14 @@ class GenerationRequest:
     exclude_categories: tuple[Category, ...] = Field(
         default=(),
         max_length=len(CATEGORIES),
-        description="Also withhold what is flagged for one of these categories, even a mere topic.",
+        description="Also withhold jokes flagged for these categories, even for a mere topic.",
         examples=[["political", "religious"]],
     )
     deadline_seconds: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds until the job fails if it is not told, at most the server's own.",
+        description="Seconds after which an unfinished job fails; at most the server's own limit.",
         examples=[10],
     )
 
@@ -91,10 +91,10 @@ class GenerationRequest:
     def _one_rule_only(self) -> Self:
         if self.exclude_categories and not self.safe:
             raise ValueError(
-                "unsafe jokes are asked for, and categories to exclude; give one of the two"
+                "unsafe jokes and excluded categories contradict each other; give one of the two"
             )
         return self
 
     def deadline_within(self, most_seconds: float) -> float:
-        """Return the seconds until the job's deadline in a queue that grants so many at most."""
+        """Return the seconds until the job's deadline in a queue with this limit."""
         return min(self.deadline_seconds or most_seconds, most_seconds)

@@ -1,9 +1,8 @@
-"""The teller: from a request to whole jokes, in as many attempts as it takes.
+"""The teller: turns a request into finished jokes, retrying those that fail.
 
-Every entrance tells its jokes with it. It asks an engine for all jokes at once and again for
-those that came out unfinished, without an answer, beside the prompt, or as a joke that the model
-learned from. Where it may draw several candidates for a joke, `joker.generation.ranking` picks
-one. How text becomes tokens and a joke again is the template's matter (`joker.core.tokenizer`).
+The command line, servers, workers and the library all use it. It asks an engine for all jokes at
+once, and again for those that were cut off, have no answer, ignore the prompt or repeat a training
+joke. Of several candidates for a joke, `joker.generation.ranking` picks one.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _LAST_WORD = re.compile(r"\s*\S+$")
 _BROKEN_UTF8 = "\ufffd"
 
 _Drafts = dict[Joke, int]
-"""Different jokes without a fault, and how many tokens were drawn for each."""
+"""Distinct valid jokes, with the number of tokens drawn for each."""
 
 
 class UntoldError(GenerationError):
-    """Some of the jokes asked for were not told within the attempts.
+    """Some of a request's jokes failed in all attempts.
 
     Attributes:
-        told: Those that were, in order.
+        told: The others, in order.
     """
 
     def __init__(self, message: str, told: list[GeneratedJoke]) -> None:
@@ -48,10 +47,10 @@ class Teller:
     """Tells jokes with an engine.
 
     Args:
-        engine: What continues prompts; where it takes many threads, so does the teller.
-        fingerprints: Of the jokes that the model learned from. Where they are known, a new joke is
-            preferred; one of these is told again only where no attempt brings another.
-        moderator: What withholds jokes; by default the package's own.
+        engine: Continues prompts; the teller is as thread-safe as its engine.
+        fingerprints: Of the training jokes. If given, new jokes are preferred, and a training joke
+            is told only if no attempt gives another.
+        moderator: Decides which jokes to withhold; by default the package's own.
     """
 
     def __init__(
@@ -72,13 +71,13 @@ class Teller:
 
         Args:
             request: What is asked for.
-            listener: Hears how far the jokes are. Of several candidates nobody knows yet which
-                will be told, so it hears drafts only where there is one candidate.
+            listener: Follows the progress. It gets drafts only if there is one candidate, since
+                which of several will be told is not known before the end.
 
         Raises:
             InputError: If the prompt is too long for the model.
-            AbandonedError: If the listener said that nobody waits any more.
-            UntoldError: If a joke was not told within the attempts; it holds the others.
+            AbandonedError: If the listener asked to stop.
+            UntoldError: If a joke failed in all attempts; it holds the others.
         """
         if is_greedy(request.sampling):
             request = replace(request, max_attempts=1, candidates=1)
@@ -116,7 +115,7 @@ class Teller:
     def _pick(
         self, drafts: Mapping[int, _Drafts]
     ) -> dict[int, tuple[Joke, OriginalityEstimate | None]]:
-        """Return the best joke of each group, preferring new ones and those that ask something."""
+        """Return the best joke of each group, preferring new jokes and real questions."""
         known = {
             joke: self._fingerprints.estimate(joke) if self._fingerprints else None
             for group in drafts.values()
@@ -135,7 +134,7 @@ class Teller:
 
 
 class _Telling:
-    """One request under way: draws drafts, and sorts out those with a fault."""
+    """One request in progress: draws drafts and rejects faulty ones."""
 
     def __init__(
         self,
@@ -158,7 +157,7 @@ class _Telling:
         return _derive(self.request.seed, number)
 
     def draw(self, numbers: Sequence[int], attempt: int) -> dict[int, _Drafts]:
-        """Draw every candidate of some jokes; return the faultless ones of jokes that have any."""
+        """Draw all candidates of some jokes; return the valid ones of jokes that have any."""
         candidates = self.request.candidates
         streamed = self._listener is not None and candidates == 1
         tasks = [
@@ -185,7 +184,7 @@ class _Telling:
         return drafts
 
     def withholds(self, question: str, answer: str) -> bool:
-        """Return whether moderation keeps a joke, or the beginning of one, back."""
+        """Return whether moderation withholds a joke or a draft."""
         return self._moderator.withholds(
             f"{question}\n{answer}",
             safe=self.request.safe,
@@ -216,10 +215,10 @@ class _Telling:
 
 
 class _ShowsDrafts(GenerationListener):
-    """Shows another listener the jokes that are being drawn, word by word.
+    """Passes drafts on to another listener, word by word.
 
-    The last word may still grow into another, so it is held back; what is to be withheld is not
-    shown, nor what comes behind it.
+    The last word is held back because it may still grow. From the first word that moderation
+    withholds, nothing is shown.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Jobs: jokes asked for, told elsewhere or later, and what became of them."""
+"""Jobs: requests that are processed elsewhere or later, and their results."""

@@ -1,9 +1,9 @@
-"""The broker as both sides of the queue use it: records of all jobs in Redis, messages by Celery.
+"""The broker, for both sides of the queue: records of all jobs in Redis, messages by Celery.
 
-`records.lua` says what is kept and changes it atomically. Celery only carries a job's id from
-those who ask (`joker.jobs.celery_redis`) to the workers (`joker.jobs.leases`, `joker.worker`). A
-message may be lost or come twice: the record decides, and workers publish lost jobs again. So
-messages are not acknowledged in Redis.
+`records.lua` defines the records and changes them atomically. Celery only carries job ids from
+the servers (`joker.jobs.celery_redis`) to the workers (`joker.jobs.leases`, `joker.worker`).
+Messages may be lost or delivered twice, so they are not acknowledged: the record decides, and
+workers publish lost jobs again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from joker.jobs.queue import MOST_ATTEMPTS
 TASK = "joker.tell"
 
 VERSION = 1
-"""The format of records. Fields may be added to it; what older workers would get wrong is a new
-format, with messages of its own, which they do not fetch."""
+"""The format of records. Fields may be added to it; a change that older workers would get wrong is
+a new format, with messages of its own, which they do not fetch."""
 
 MESSAGES = f"{{joker}}:messages:{VERSION}"
 
@@ -39,12 +39,12 @@ SUBMIT = f"#!lua\n{_DEFINITIONS}{_RECORDS}"
 """The script for new jobs, which Redis refuses while its memory is full."""
 
 SCRIPT = f"#!lua flags=allow-oom\n{_DEFINITIONS}{_RECORDS}"
-"""The same script for jobs that were taken in: leases and results are written all the same."""
+"""The same script for accepted jobs: leases and results are written even then."""
 
 KEYS = ("{joker}:waiting",)
-"""What tells a cluster which node holds all records."""
+"""Tells a cluster which node holds all records."""
 
-# A connection that says nothing for so long is dead.
+# A connection that is silent for this long is dead.
 SOCKET_SECONDS = 5.0
 CONNECTION: dict[str, Any] = {
     "decode_responses": True,
@@ -55,13 +55,13 @@ CONNECTION: dict[str, Any] = {
 
 
 def server_channel(name: str) -> str:
-    """Return the channel on which a server hears of the jobs that it watches."""
+    """Return the channel on which a server is told of changes to the jobs it watches."""
     return f"{{joker}}:server:{name}"
 
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Say in one sentence, and without its password, that a Redis cannot be reached.
+    """Report a Redis that cannot be reached in one sentence, without its password.
 
     Raises:
         QueueDownError: In place of any error of the Redis client.
@@ -73,7 +73,7 @@ def reaching(url: str) -> Iterator[None]:
         address = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
         raise QueueDownError(
             f"the queue's Redis at {address} cannot be used ({error}); "
-            "see that it runs and that the address and password are right"
+            "check that it is running and that the address and password are correct"
         ) from error
 
 
@@ -115,13 +115,13 @@ def make_celery(url: str) -> Celery:
 
 
 def _tls_options(url: str) -> dict[str, Any] | None:
-    """Return what makes Celery verify certificates, unless the URL says otherwise."""
+    """Return the options that make Celery verify certificates, unless the URL says otherwise."""
     if urlsplit(url).scheme != "rediss":
         return None
     return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True}
 
 
 def publish(app: Celery, job_id: str) -> None:
-    """Tell the workers that a job waits."""
+    """Tell the workers about a waiting job."""
     # The task gets the id of its job, for the logs.
     app.send_task(TASK, args=[job_id], task_id=job_id, exchange="", routing_key=MESSAGES)

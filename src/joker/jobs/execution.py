@@ -15,12 +15,12 @@ _log = logging.getLogger(__name__)
 
 
 Observe = Callable[[str, float], None]
-"""Takes in an attempt's outcome and its seconds."""
+"""Gets an attempt's outcome and duration in seconds."""
 
 OUTCOMES = ("told", "cancelled", "refused", "fault", "lost")
 
 TELLING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
-"""Seconds that part the bars of histograms of how long telling takes, servers' and workers'."""
+"""Histogram buckets, in seconds, for the duration of jobs on servers and of attempts on workers."""
 
 
 def make_attempt(
@@ -28,12 +28,12 @@ def make_attempt(
 ) -> Job:
     """Do a job's work once; return the job as told, as failed, or as PENDING for another attempt.
 
-    A `JokerError` is an answer for the person who asked. Anything else is a fault, which is
-    logged and may be gone the next time; so may an engine's being down, which is the answer only
-    of the last attempt. Either way one line of the log says how it went.
+    A `JokerError` is an answer for the user. Any other exception is a fault, which is logged and
+    retried. So is an engine that is down; its error is the answer only of the last attempt. Every
+    attempt is one line of the log.
 
     Raises:
-        QueueDownError: If the work could not say how far it is; there is nobody to answer.
+        QueueDownError: If the work could not report its progress, so the result cannot be either.
     """
     began = time.perf_counter()
     outcome = "lost"

@@ -1,4 +1,4 @@
-"""A job: what was asked for, how far it is, what came of it, and what happened to it."""
+"""A job, its states and its events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from joker.generation.request import GenerationRequest
 
 
 class State(StrEnum):
-    """Where a job stands; the last three are final."""
+    """The state of a job; the last three are final."""
 
     PENDING = "PENDING"
     STARTED = "STARTED"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job will not change any more."""
         return self in (State.SUCCESS, State.FAILURE, State.REVOKED)
 
 
@@ -32,15 +32,15 @@ class Job:
     """A job at one moment.
 
     Attributes:
-        id: Names it; cannot be guessed.
-        request: What was asked for.
-        state: Where it stands.
-        created_at: When it was asked for, in seconds since 1970.
-        deadline_at: When it fails if it has not been told.
-        attempts: How many times a worker began it.
-        jokes: What was told; all of it once the state is SUCCESS.
+        id: Unguessable id.
+        request: The request.
+        state: Its state.
+        created_at: When it was submitted, in seconds since 1970.
+        deadline_at: When it fails if it is not final by then.
+        attempts: How many times a worker started it.
+        jokes: The jokes told so far; all of them once the state is SUCCESS.
         error: Why it failed, in one sentence.
-        request_id: Names in logs whoever asked for it.
+        request_id: Id of the request that submitted it, for logs.
     """
 
     id: str
@@ -60,12 +60,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class StateEvent:
-    """A job came into another state.
+    """A job changed its state.
 
     Attributes:
-        job: The job as it then was.
-        id: Grows with every event of a job, as text; a stream can be resumed behind it.
-        name: What kind of event it is.
+        job: The job at that time.
+        id: Position of the event; a stream can be resumed after it.
+        name: Kind of event.
     """
 
     job: Job

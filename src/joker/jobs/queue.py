@@ -1,8 +1,8 @@
-"""The queue's protocol: what every queue promises, in one process or over many machines.
+"""The protocol of all queues, in one process or over many machines.
 
-`joker.jobs.in_process` and `joker.jobs.celery_redis` keep it, and one contract suite
-runs against both. What a worker does with a job is not the queue's concern: it gets a
-`Work` and calls it. The sentences below say why a job failed or was refused, by any queue.
+`joker.jobs.in_process` and `joker.jobs.celery_redis` implement it, and one contract suite runs
+against both. What a worker does with a job is not the queue's concern: it calls a `Work`. The
+messages of failed and refused jobs, below, are the same in every queue.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from joker.jobs.job import Event, Job
 
 Work = Callable[[GenerationRequest, GenerationListener], list[GeneratedJoke]]
 """Tells a request's jokes, as `joker.generation.teller.Teller.tell` does. Raises
-`joker.core.errors.JokerError` where it cannot, with a sentence for the person who asked, and
-`AbandonedError` once nobody waits; any other exception is a fault, and the job is tried again."""
+`joker.core.errors.JokerError` with a message for the user if it cannot, and `AbandonedError` if its
+listener asks it to stop; any other exception is a fault, and the job is retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What a queue has to do, and who is there to do it.
+    """A queue's load and its workers.
 
     Attributes:
         waiting: Jobs that wait for a worker.
-        running: Jobs that a worker has in hand.
-        workers: Workers that are there; it takes at least one to tell a joke.
-        told_seconds_ago: Since any of them told a job's jokes; None before the first.
+        running: Jobs that a worker works on.
+        workers: Live workers.
+        told_seconds_ago: Seconds since a job last succeeded; None before the first.
         memory_bytes: Memory that the queue's Redis uses; None without one.
         memory_limit_bytes: Memory that it may use; None without a limit.
     """
@@ -44,24 +44,24 @@ class QueueStats:
 
 
 class JobQueue(Protocol):
-    """Takes jobs in and says what becomes of them.
+    """Accepts jobs and reports their progress.
 
-    A job that was taken in reaches a final state: told once, or failed with a reason. It is
-    forgotten some time after that, and asking for it then raises `UnknownJobError`.
+    Every accepted job reaches a final state: it is told once, or fails with a reason. It expires
+    some time after that, and asking for it then raises `UnknownJobError`.
     """
 
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        """Take a job in; the same key and request again give the same job.
+        """Accept a job; the same key and request give the same job again.
 
         Args:
-            request: What is asked for.
-            key: Stands for this request for as long as its job is remembered.
-            request_id: Names in the workers' logs whoever asked first.
+            request: The request.
+            key: Idempotency key; stands for this request until its job expires.
+            request_id: Id of the first request with this key, for the workers' logs.
 
         Raises:
-            QueueFullError: If too many jobs wait; nothing was taken in.
+            QueueFullError: If too many jobs wait; nothing was accepted.
             KeyConflictError: If the key stands for another request.
             QueueDownError: If the queue cannot be reached.
         """
@@ -80,19 +80,19 @@ class JobQueue(Protocol):
         ...
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
-        """Return a job once it is final, or as it is when the time is up."""
+        """Return a job once it is final, or as it is after the timeout."""
         ...
 
     def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
-        """Yield a job's events behind one that was seen; the last tells its final state."""
+        """Yield a job's events after the given one; the last has its final state."""
         ...
 
     async def stats(self) -> QueueStats:
-        """Return what there is to do, and who is there to do it."""
+        """Return the load and the number of workers."""
         ...
 
     async def close(self) -> None:
-        """Give back what the queue holds; jobs in this process are revoked."""
+        """Release all resources; jobs in this process are revoked."""
         ...
 
 
@@ -106,7 +106,7 @@ CONFLICT = "the idempotency key stands for another request; use a new key"
 
 
 def late(deadline_seconds: float) -> str:
-    """Return why a job failed that was not told by its deadline."""
+    """Return the error of a job that missed its deadline."""
     return (
         f"the joke was not told within {deadline_seconds:g} seconds; "
         "ask for fewer jokes or try again later"
@@ -114,7 +114,7 @@ def late(deadline_seconds: float) -> str:
 
 
 def full(max_queue_size: int) -> str:
-    """Return why a job is not taken in where so many wait already."""
+    """Return the error of a job that a full queue refuses."""
     return f"{max_queue_size} jobs wait already; try again later"
 
 
@@ -122,5 +122,5 @@ MEMORY_FULL = "the queue's Redis has no memory for another job; try again later"
 
 
 def unknown(job_id: str) -> str:
-    """Return why nothing can be said of a job."""
-    return f"there is no job {job_id!r}, or it has been forgotten; ask for a new one"
+    """Return the error for an unknown job."""
+    return f"there is no job {job_id!r}, or it has expired; ask for a new one"

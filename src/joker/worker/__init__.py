@@ -1,1 +1,1 @@
-"""The worker: takes jobs from Redis and tells them."""
+"""The worker: processes jobs from Redis."""

@@ -1,7 +1,7 @@
 """The Celery worker and its one task: many jobs at once in threads that share one engine.
 
-``joker worker`` runs it. Claims, leases and records are `joker.jobs.leases`' matter; a
-thread pool has no time limits and ends no task, so deadlines and cancelling are, too.
+``joker worker`` runs it. `joker.jobs.leases` handles claims, leases and records, and also deadlines
+and cancellation, since a thread pool can end no task.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ _log = logging.getLogger(__name__)
 def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     """Work on jobs until a signal says stop; return the exit code.
 
-    SIGTERM and Ctrl-C let jobs in hand end first; SIGQUIT does not, and other workers take
-    them.
+    SIGTERM and Ctrl-C let running jobs finish first; SIGQUIT does not, and other workers take
+    them over.
 
     Args:
         settings: ``broker``, ``concurrency``, ``deadline_seconds``, ``lease_seconds``,
-            ``heartbeat``, ``host`` and ``metrics_port`` matter here.
-        open_work: Called once, when the broker was reached; what it returns tells requests'
-            jokes for several threads at once.
+            ``heartbeat``, ``host`` and ``metrics_port`` are used.
+        open_work: Called once, after the broker was reached; returns thread-safe work.
 
     Raises:
         ConfigError: If there is no broker, the heartbeat cannot be written, or the port for
-            figures is taken.
+            metrics is taken.
         QueueDownError: If it cannot be reached.
     """
     if settings.broker is None:
@@ -51,7 +50,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         )
     app = make_celery(settings.broker)
     log_as_json_lines()
-    # While anybody listens to this signal, Celery leaves logs alone.
+    # While this signal has a receiver, Celery does not configure logging.
     signals.setup_logging.connect(_keep_logs)
     metrics = WorkerMetrics(settings.concurrency)
     leases = Leases(
@@ -84,7 +83,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         if settings.heartbeat:
             parts.enter_context(beating(settings.heartbeat))
         worker.start()
-    # Celery calls Ctrl-C a failure, though the jobs in hand have ended.
+    # Celery calls Ctrl-C a failure although the running jobs have finished.
     if state.should_stop is not None and state.should_terminate is None:
         return 0
     return int(worker.exitcode or 0)

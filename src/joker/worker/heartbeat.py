@@ -1,8 +1,8 @@
-"""The heartbeat: a file that is touched as long as this process is well.
+"""The heartbeat: a file that is touched while this process is healthy.
 
-Probes of containers look at its age, as the files in ``deploy/`` show. It grows old where this
-process is stuck; an engine that hangs is `joker.engines.process`' matter, and a Redis that is
-away ages nothing, because a new process would not reach it either.
+Container probes check its age, as in ``deploy/``. Only a stuck process lets it grow old:
+`joker.engines.process` handles an engine that hangs, and an unreachable Redis does not count,
+because a new process would not reach it either.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 5.0
 
 @contextmanager
 def beating(path: Path) -> Iterator[None]:
-    """Touch a file every few seconds within the context, and remove it in the end.
+    """Touch a file every few seconds within the context; remove it at the end.
 
     Raises:
         ConfigError: If the file cannot be written.
@@ -29,7 +29,7 @@ def beating(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(
             f"the heartbeat {path} cannot be written: {(error.strerror or str(error)).lower()}; "
-            "choose another place with JOKER_HEARTBEAT"
+            "choose another path with JOKER_HEARTBEAT"
         ) from error
     ended = threading.Event()
 

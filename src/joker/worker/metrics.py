@@ -1,4 +1,4 @@
-"""A worker's figures for Prometheus, on a port of its own where one is set."""
+"""A worker's metrics for Prometheus, on a port of their own if one is set."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from joker.jobs.queue import Work
 
 
 class WorkerMetrics:
-    """One worker process's figures.
+    """One worker process's metrics.
 
     Args:
-        threads: Jobs at once.
+        threads: Number of threads.
     """
 
     def __init__(self, threads: int) -> None:
@@ -58,7 +58,7 @@ class WorkerMetrics:
         )
 
     def busy(self, work: Work) -> Work:
-        """Return the same work, counted while it goes on."""
+        """Return the same work, counted while it runs."""
 
         def counted(
             request: GenerationRequest, listener: GenerationListener
@@ -69,22 +69,22 @@ class WorkerMetrics:
         return counted
 
     def observe(self, outcome: str, seconds: float) -> None:
-        """Take in what an attempt came to, and how long it took."""
+        """Record the outcome and the duration of an attempt."""
         self._attempts.labels(outcome).inc()
         self._seconds.observe(seconds)
 
     @contextmanager
     def exposed(self, host: str, port: int) -> Iterator[int]:
-        """Answer Prometheus within the context; give the port, the one that was free for 0.
+        """Serve the metrics within the context; give the port, a free one for 0.
 
         Raises:
-            ConfigError: If the port is taken, or the address is none of this machine's.
+            ConfigError: If the port is taken, or the address is not one of this machine.
         """
         try:
             server, thread = start_http_server(port, host, self._registry)
         except OSError as error:
             raise ConfigError(
-                f"cannot show figures on {host} port {port}: "
+                f"cannot serve metrics on {host} port {port}: "
                 f"{(error.strerror or str(error)).lower()}; choose another with JOKER_METRICS_PORT"
             ) from error
         try:
@@ -96,7 +96,7 @@ class WorkerMetrics:
 
 
 def _measure_memory() -> float:
-    """Return the bytes of this process and of those it started; NaN where there is no ``/proc``."""
+    """Return the memory of this process and its children; NaN if there is no ``/proc``."""
     try:
         lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
         processes = ["self", *(pid for pids in lists for pid in pids.split())]
