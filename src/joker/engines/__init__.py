@@ -1,6 +1,6 @@
 """Engines: prompts in, token ids out, many at once.
 
-`open_engine` and `open_shared_engine` are how the other packages get one; the protocol stands in
+Other packages get one from `open_engine` or `open_shared_engine`; the protocol is in
 `joker.engines.protocol`. Importing this package loads neither PyTorch nor OpenVINO.
 """
 
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 EngineKind = Literal["openvino", "remote", "stub"]
-"""What runs a model: OpenVINO on this machine's CPU, a server elsewhere, or a script of jokes."""
+"""What runs a model: OpenVINO on this machine's CPU, a remote server, or a script of jokes."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteServer:
-    """Where a remote engine is.
+    """The server of a remote engine.
 
     Attributes:
         url: Base URL of its API, such as ``http://localhost:8000/v1``.
@@ -61,16 +61,16 @@ def open_engine(
 
     Args:
         folder: The model.
-        kind: What runs it; None is ``remote`` where there is a server, else ``openvino``.
+        kind: What runs it; None is ``remote`` if there is a server, else ``openvino``.
         num_threads: CPU threads of OpenVINO; None lets it choose.
-        reproducible: Let the same seed give the same tokens whatever else is in the batch,
-            which costs up to half the speed; a remote server keeps its own rules.
-        server: What the remote engine asks.
+        reproducible: Make a seed's tokens independent of the rest of the batch, at up to half the
+            speed; a remote server has its own rules.
+        server: The server of the remote engine.
 
     Raises:
-        ModelFolderError: If the folder lacks what the engine needs, or holds it damaged.
-        TokenizerError: If its tokenizer cannot be read.
-        ConfigError: If the remote engine has no server, or one whose URL cannot be used.
+        ModelFolderError: If files that the engine needs are missing or damaged.
+        TokenizerError: If the tokenizer cannot be read.
+        ConfigError: If the remote engine has no server, or its URL cannot be used.
     """
     kind = kind or choose_kind(server)
     if kind == "remote":
@@ -88,9 +88,8 @@ def open_shared_engine(
 ) -> BatchedEngine:
     """Load a model folder into an engine for any number of threads.
 
-    What threads ask for at the same time advances in one batch, in a process of its own or at the
-    remote server. Arguments and errors are those of `open_engine`; beside them, calls raise
-    `joker.engines.process.EngineDiedError`.
+    Concurrent calls share one batch, in a separate process or at the remote server. Arguments and
+    errors are those of `open_engine`; calls may also raise `joker.engines.process.EngineDiedError`.
     """
     kind = kind or choose_kind(server)
     if kind == "remote":
@@ -116,7 +115,7 @@ def open_batch(
 
 
 def choose_kind(server: RemoteServer | None) -> EngineKind:
-    """Return what runs a model where nobody says: a server that was named, else OpenVINO."""
+    """Return the default engine: remote if there is a server, else OpenVINO."""
     return "remote" if server else "openvino"
 
 

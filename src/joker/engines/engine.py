@@ -1,8 +1,8 @@
-"""The engine over a batch: tasks take turns in it, outputs become completions and scores.
+"""The engine over a batch: schedules tasks and turns their outputs into completions and scores.
 
-The steps themselves are a `Runner`'s: `InThread` here makes them while its one caller waits, and
-`joker.engines.process.EngineProcess` has a process of its own make them for callers in many
-threads. Either has a `Scheduler` decide which tasks join the batch next.
+A `Runner` makes the steps: `InThread` makes them in its caller's thread, and
+`joker.engines.process.EngineProcess` in a separate process for callers in many threads. In both, a
+`Scheduler` decides which tasks join the batch next.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
-    """Puts tasks through a batch."""
+    """Runs tasks to completion."""
 
     def run(
         self, tasks: Sequence[Task], listener: GenerationListener | None = None
@@ -32,27 +32,27 @@ class Runner(Protocol):
         """Return every task's whole output, in order.
 
         Args:
-            tasks: What is to be done.
-            listener: Hears tokens as they are drawn; may end a task, or all of them, early.
+            tasks: The tasks.
+            listener: Gets tokens as they are drawn; may end one or all tasks early.
 
         Raises:
-            AbandonedError: If the listener said that nobody waits.
+            AbandonedError: If the listener asked to stop.
             ResourceError: If the machine runs out of memory.
         """
         ...
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Release the model."""
         ...
 
 
 class BatchedEngine:
-    """Keeps `joker.engines.protocol.Engine`'s promises with any batch.
+    """A `joker.engines.protocol.Engine` with any runner.
 
     Args:
         tokenizer: The model's.
         context_length: Most tokens of a prompt and its continuation.
-        runner: Makes the steps; it decides whether several threads may call.
+        runner: Runs the tasks; the engine is as thread-safe as its runner.
     """
 
     def __init__(self, tokenizer: JokeTokenizer, context_length: int, runner: Runner) -> None:
@@ -87,12 +87,12 @@ class BatchedEngine:
         return scores
 
     def close(self) -> None:
-        """Give the model's memory back; nothing can be asked for any more."""
+        """Release the model; no further calls are possible."""
         self._runner.close()
 
 
 class _StopsAtTexts(GenerationListener):
-    """Passes tokens on to another listener, and ends tasks at the texts their sampling names."""
+    """Passes tokens on to another listener and ends tasks at their stop texts."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class _StopsAtTexts(GenerationListener):
 
 
 class InThread:
-    """A runner for one caller, who makes the steps while waiting.
+    """A runner for one thread, which makes the steps itself.
 
     Args:
         batch: Where tasks advance.
@@ -147,7 +147,7 @@ class InThread:
         return outputs.whole
 
     def close(self) -> None:
-        """Do nothing: the batch goes with its last user."""
+        """Do nothing: the batch is freed with this object."""
 
 
 class Outputs:
@@ -155,7 +155,7 @@ class Outputs:
 
     Args:
         tasks: The tasks.
-        listener: Hears new tokens of those that are streamed.
+        listener: Gets new tokens of streamed tasks.
     """
 
     def __init__(self, tasks: Sequence[Task], listener: GenerationListener | None) -> None:
@@ -170,15 +170,15 @@ class Outputs:
         return not self._open
 
     def check_wanted(self) -> None:
-        """Raise `AbandonedError` if nobody waits for these outputs any more."""
+        """Raise `AbandonedError` if the listener asks to stop."""
         if self._listener.should_stop():
             raise AbandonedError
 
     def take(self, new: Mapping[int, Output]) -> list[int]:
-        """Add what is new of each task, by its place; return the places that need no more.
+        """Add the new output of each task, by its place; return the places that need no more.
 
         Raises:
-            ResourceError: If a task was given up.
+            ResourceError: If a task failed.
         """
         enough = []
         for place, output in new.items():
@@ -198,10 +198,10 @@ class Outputs:
 
 
 class Scheduler:
-    """Feeds a batch from any number of calls, so that no call waits for another.
+    """Feeds a batch round-robin from any number of calls, so that no call waits for another.
 
-    A call is what one caller asks for at once, from a single joke's draw to a thousand scores.
-    Calls take turns: one with many tasks fills the batch while it is alone, and then shares it.
+    A call is one caller's list of tasks, from a single draw to a thousand scores. A large call
+    fills the batch while it is alone, and shares it with later ones.
 
     Args:
         batch: Where tasks advance.
@@ -215,28 +215,28 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
+        """Whether there are no tasks."""
         return not (self._waiting or self._running or self._refused)
 
     def submit(self, call: int, tasks: Sequence[Task]) -> None:
-        """Let a call's tasks wait for their turns."""
+        """Queue a call's tasks."""
         if tasks:
             self._waiting[call] = deque(((call, place), task) for place, task in enumerate(tasks))
 
     def cancel(self, call: int) -> None:
-        """Drop what a call has in the batch and before it."""
+        """Drop a call's waiting and running tasks."""
         self._waiting.pop(call, None)
         for key in [key for key in self._running if key[0] == call]:
             self.drop(key)
 
     def drop(self, key: Key) -> None:
-        """Let a task leave the batch unfinished, if it is still there."""
+        """Remove an unfinished task from the batch, if it is still there."""
         if key in self._running:
             self._running.remove(key)
             self._batch.remove(key)
 
     def step(self) -> dict[Key, Output]:
-        """Fill the batch and advance it; return what is new.
+        """Fill the batch and advance it; return the new outputs.
 
         Raises:
             ResourceError: If the machine runs out of memory.
@@ -258,7 +258,7 @@ class Scheduler:
                 self._waiting[call] = tasks
             try:
                 self._batch.add(key, task)
-            except Exception:  # A task the library cannot take must not cost the others theirs.
+            except Exception:  # A task that the library rejects must not fail the others.
                 _log.exception("the engine cannot take %r", task)
                 reason = "the engine cannot take this request; change its parameters"
                 self._refused[key] = Output(done=True, error=reason)

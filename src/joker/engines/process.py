@@ -1,9 +1,9 @@
-"""An engine's process: the model apart from the server, for callers in many threads.
+"""The engine's process, separate from the server and shared by many threads.
 
-A model that steps in a server's own process holds Python's lock while it does, and takes the
-server with it when it dies. Here a process of its own steps (`joker.engines.server_process`)
-and this side of the pipe hands calls over and outputs back. A process that died or fell silent
-is started again by the next call; the calls it had raise `EngineDiedError`, and may be made again.
+A model that steps in the server's own process holds Python's lock meanwhile, and takes the server
+with it when it crashes. Here another process steps (`joker.engines.server_process`); this side of
+the pipe sends calls and receives outputs. If the process dies or hangs, its calls raise
+`EngineDiedError` and may be repeated; the next call starts a new process.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _log = logging.getLogger(__name__)
 
 
 class EngineDiedError(Exception):
-    """The engine's process died before it answered; asked again, another one will."""
+    """The engine's process died before it answered; a retry gets a new one."""
 
 
 class _Process:
-    """One life of the process: from its start until its end of the pipe closes.
+    """One process, from its start until its end of the pipe closes.
 
     Args:
-        open_batch: What it loads; goes there by pickle.
+        open_batch: Opens the batch there; sent by pickle.
 
     Raises:
         JokerError: If the model cannot be loaded.
-        EngineDiedError: If the process dies over it.
+        EngineDiedError: If the process dies while loading.
     """
 
     def __init__(self, open_batch: Callable[[], Batch]) -> None:
@@ -70,7 +70,7 @@ class _Process:
         threading.Thread(target=self._read, name="engine", daemon=True).start()
 
     def submit(self, call: int, tasks: Sequence[Task]) -> SimpleQueue[News | None]:
-        """Hand a call over; return where its news comes, and None when the process has died."""
+        """Send a call; return the queue of its news, or None once the process has died."""
         news: SimpleQueue[News | None] = SimpleQueue()
         with self._lock:
             if not self.calls:
@@ -82,18 +82,18 @@ class _Process:
         return news
 
     def drop(self, call: int, place: int) -> None:
-        """Want no more of one task."""
+        """End one task."""
         self._send(Drop((call, place)))
 
     def forget(self, call: int, *, cancel: bool) -> None:
-        """Want no more news of a call, nor any more of its tasks if it is to be cancelled."""
+        """Drop all further news of a call; end its tasks too if it is to be cancelled."""
         with self._lock:
             self.calls.pop(call, None)
         if cancel:
             self._send(Cancel(call))
 
     def end(self) -> None:
-        """End the process; calls it still had hear that it died."""
+        """Kill the process; pending calls are told that it died."""
         self.popen.kill()
         self.popen.wait()
 
@@ -123,11 +123,11 @@ class _Process:
 
 
 class EngineProcess:
-    """A runner for callers in many threads, whose batch is in a process of its own.
+    """A runner for callers in many threads, with its batch in a separate process.
 
     Args:
-        open_batch: Gives the batch, in that process; a function that pickle can name.
-        silent_seconds: A process that is at work and says nothing for so long is ended.
+        open_batch: Opens the batch in that process; a function that pickle can name.
+        silent_seconds: A busy process that is silent for this long is killed.
 
     Raises:
         JokerError: If the model cannot be loaded.
@@ -144,13 +144,13 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """The process's id; another one after a death."""
+        """The process's id; a new one after a restart."""
         return self._process.popen.pid
 
     def run(
         self, tasks: Sequence[Task], listener: GenerationListener | None = None
     ) -> list[Output]:
-        """Have tasks advanced beside everybody else's; see `joker.engines.engine.Runner.run`.
+        """Run tasks in the shared batch; see `joker.engines.engine.Runner.run`.
 
         Raises:
             EngineDiedError: If the process died.
@@ -176,11 +176,11 @@ class EngineProcess:
         return outputs.whole
 
     def close(self) -> None:
-        """End the process; calls it still had raise `EngineDiedError`."""
+        """Kill the process; pending calls raise `EngineDiedError`."""
         self._process.end()
 
     def _living(self) -> _Process:
-        """Return the process, a new one where it has died."""
+        """Return the process, or a new one if it has died."""
         with self._starting:
             if self._process.dead:
                 self._process = _Process(self._open_batch)

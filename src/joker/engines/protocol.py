@@ -1,11 +1,9 @@
-"""What an engine is: prompts in, token ids out, many at once; and how likely answers are.
+"""The protocol of engines: prompts in, token ids out, many at once; and likelihoods of answers.
 
 Prompts are encoded with the engine's own `JokeTokenizer` and come back as token ids, so one
-tokenizer serves training, evaluation and generation. `joker.engines.engine` keeps this protocol,
-with any of the batches that advance tasks together.
+tokenizer serves training, evaluation and generation. `joker.engines.engine` implements it.
 
-An engine knows nothing of failed jokes, further attempts or checks: that is
-`joker.generation`'s work.
+Engines do not judge, retry or moderate jokes; `joker.generation` does.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _COLDEST = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What became of one task.
+    """The result of one task.
 
     Attributes:
         token_ids: The prompt's ids and what was generated, the end token included when reached.
@@ -40,33 +38,32 @@ class Completion:
 
 
 class GenerationListener:
-    """Follows jokes while they are generated, and says whether anybody still waits for them.
+    """Follows the generation of jokes, and may stop it.
 
-    Engines, the teller, queues and workers all report to one of these. A subclass overrides what
-    it cares about; this class hears nothing and never stops anything. Calls come from the thread
-    that generates.
+    Engines, the teller, queues and workers all report to one. Subclasses override what they need;
+    this class ignores everything and stops nothing. Calls come from the generating thread.
     """
 
     def on_tokens(self, index: int, token_ids: list[int]) -> bool:  # noqa: ARG002
-        """Hear all tokens drawn so far for a task; return whether they are enough.
+        """Get all tokens drawn so far for a task; return whether they are enough.
 
-        Engines call it for tasks that are streamed, with the task's place in the call.
+        Engines call it for streamed tasks, with the task's place in the call.
         """
         return False
 
     def on_draft(self, index: int, question: str, answer: str) -> None:
-        """Hear how much of a joke is there so far; another attempt begins anew."""
+        """Get the text of a joke so far; another attempt starts from the beginning."""
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
-        """Hear a joke as soon as it is certain."""
+        """Get a joke as soon as it is final."""
 
     def should_stop(self) -> bool:
-        """Return whether nobody waits for a result any more; asked every now and then."""
+        """Return whether the result is no longer wanted; called repeatedly."""
         return False
 
 
 class AbandonedError(Exception):
-    """Nobody waits for the result any more, so there is none."""
+    """The listener asked to stop, so there is no result."""
 
 
 class Engine(Protocol):
@@ -86,10 +83,10 @@ class Engine(Protocol):
         Args:
             tasks: What to continue; `JokeTokenizer.encode_prompt` gives the ids. Where the model's
                 context has less room than the sampling allows, fewer tokens are drawn.
-            listener: Hears tokens of tasks that are streamed; may end all of them early.
+            listener: Gets the tokens of streamed tasks; may end one or all tasks early.
 
         Raises:
-            AbandonedError: If the listener said that nobody waits.
+            AbandonedError: If the listener asked to stop.
             InputError: If a prompt leaves no room in the model's context; nothing is generated.
             ResourceError: If the machine runs out of memory.
         """
@@ -98,8 +95,8 @@ class Engine(Protocol):
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
         """Return for every joke log p(its answer and end | what stands before), in nats, in order.
 
-        Temperature and the other rules of sampling play no part. A joke longer than the model's
-        context, which it could never tell, has minus infinity.
+        Sampling parameters do not matter. A joke longer than the model's context has minus
+        infinity.
 
         Raises:
             ResourceError: If the machine runs out of memory.
@@ -108,15 +105,15 @@ class Engine(Protocol):
 
 
 def is_greedy(sampling: Sampling) -> bool:
-    """Say whether the likeliest token is always taken, so that seeds change nothing.
+    """Return whether sampling always takes the likeliest token, so that seeds do not matter.
 
-    Temperatures that 32-bit floats cannot divide by count as 0.
+    Temperatures too small to divide by in 32-bit floats count as 0.
     """
     return sampling.temperature < _COLDEST or sampling.top_k == 1
 
 
 def load_tokenizer(folder: ModelFolder, path: Path) -> JokeTokenizer:
-    """Read the tokenizer beside the weights or the graph in ``path``, and check that they match.
+    """Read the tokenizer next to the weights or the graph in ``path``, and check that they match.
 
     Raises:
         TokenizerError: If it cannot be read.
@@ -140,7 +137,7 @@ def fit_context(task: GenerationTask, context_length: int) -> GenerationTask:
     """Return a task with no more new tokens than the model's context has room for.
 
     Raises:
-        InputError: If not one token may follow.
+        InputError: If there is no room for a single new token.
     """
     room = context_length - len(task.prompt_ids)
     if room < 1:

@@ -1,7 +1,7 @@
-"""What an engine's process does: take calls in from a pipe, step, send back what is new.
+"""The main loop of the engine's process: receive calls from a pipe, step, send new outputs.
 
 `joker.engines.process` starts it and is the other end of the pipe. Closing the pipe ends it, so it
-never outlives the one it works for.
+never outlives its parent.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from joker.engines.tasks import Batch, GenerationTask, Key, Output, Task
 _SIGN_OF_LIFE_SECONDS = 1.0
 
 News = dict[int, Output]
-"""What is new of a call's tasks, by their place."""
+"""New outputs of a call's tasks, by their place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Asks for tasks; of those that nobody follows news comes only once they are done."""
+    """Adds tasks; outputs of tasks that are not streamed are sent once they are done."""
 
     call: int
     tasks: Sequence[Task]
@@ -34,26 +34,26 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Asks for no more of a call."""
+    """Ends all tasks of a call."""
 
     call: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Asks for no more of one task that somebody follows."""
+    """Ends one streamed task."""
 
     key: Key
 
 
 def main(descriptor: int) -> None:
-    """Load what the pipe names and serve it; the body of the process.
+    """Open the batch and serve it; the body of the process.
 
     Args:
-        descriptor: This end of the pipe. A function comes first that gives the batch; the answer
-            is None, or the `JokerError` it raised.
+        descriptor: This end of the pipe. The first message is a function that returns the batch;
+            the answer is None, or the `JokerError` it raised.
     """
-    # A signal is for whoever it works for, who may want to see its jobs told before the end.
+    # Signals are for the parent, which may want running jobs to finish first.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError), Connection(descriptor) as connection:

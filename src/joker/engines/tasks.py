@@ -1,7 +1,7 @@
-"""Tasks, and a running batch that they join and leave between two steps.
+"""Tasks, and batches that they join and leave between two steps.
 
-Two batches keep this protocol: `joker.engines.openvino` and `joker.engines.stub`.
-`joker.engines.engine` decides which task joins when, and makes completions of outputs.
+`joker.engines.openvino` and `joker.engines.stub` implement `Batch`. `joker.engines.engine` decides
+when tasks join, and turns outputs into completions.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class GenerationTask:
-    """Tokens to be drawn behind a prompt.
+    """A prompt to continue.
 
     Attributes:
-        prompt_ids: What they continue; at least one.
-        sampling: How they are drawn, and how many at most.
+        prompt_ids: At least one.
+        sampling: How tokens are drawn, and how many at most.
         seed: Decides the draw, from 0 to 2**32 - 1. A reproducible engine gives the same tokens
             for the same task whatever else is in the batch; on others seeds are best effort.
         streamed: Whether a listener wants the tokens as they are drawn; otherwise they may come
@@ -38,7 +38,7 @@ class GenerationTask:
 
 @dataclass(frozen=True, slots=True)
 class ScoringTask:
-    """An answer whose probability is asked for; it fits into the model's context."""
+    """A joke within the model's context; the output is the log-probability of its answer."""
 
     joke: EncodedJoke
 
@@ -48,14 +48,14 @@ Task = GenerationTask | ScoringTask
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What became of a task in a step, or in all its steps.
+    """The output of a task in one step, or in all its steps.
 
     Attributes:
         token_ids: Tokens drawn, the end token included when it was.
         done: Whether the task has left the batch.
         log_probability: Of a `ScoringTask`, in nats: log p(its answer and end | what stands
             before).
-        error: Why the task was given up, in a sentence for who asked.
+        error: Why the task failed, in a sentence for the user.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -70,23 +70,23 @@ class Batch(Protocol):
     One thread makes all calls.
 
     Attributes:
-        capacity: How many tasks are worth having in it at once.
+        capacity: How many tasks it should have at most.
     """
 
     capacity: int
 
     def add(self, key: Key, task: Task) -> None:
-        """Let a task join."""
+        """Add a task."""
         ...
 
     def remove(self, key: Key) -> None:
-        """Let a task leave unfinished."""
+        """Remove an unfinished task."""
         ...
 
     def step(self) -> dict[Key, Output]:
-        """Advance every task; return what is new of those that have something new.
+        """Advance every task; return the new outputs.
 
         Raises:
-            ResourceError: If the machine runs out of memory; the batch is of no use any more.
+            ResourceError: If the machine runs out of memory; the batch cannot be used after it.
         """
         ...
