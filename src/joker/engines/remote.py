@@ -1,13 +1,13 @@
 """The remote engine: any server with OpenAI's completions API and log-probabilities.
 
-vLLM, llama.cpp's server, OpenVINO Model Server and others differ in what they take and give back.
-What a server can do is found out by one small request before the first task:
+vLLM, llama.cpp's server, OpenVINO Model Server and others differ in what they accept and return.
+One small request before the first task detects what a server can do:
 
-- prompts go as token ids; as text to a server that takes no ids;
+- prompts are sent as token ids, or as text to a server that accepts no ids;
 - generated ids are read from ``token_ids`` (vLLM) or from the log-probabilities (llama.cpp);
   elsewhere the text is encoded again;
-- an answer is scored with ``echo`` in one request; a server without it is made to say the
-  answer token by token, one request each, and reports what each would have cost.
+- an answer is scored with ``echo`` in one request; a server without it is forced to generate the
+  answer token by token, one request each, and reports each token's log-probability.
 
 The model folder still gives the template and the tokenizer, so it must be the served model's.
 """
@@ -44,7 +44,7 @@ _SILENT_SECONDS = 30.0
 _REQUESTS_AT_ONCE = 128
 _LOOK_SECONDS = 0.1
 _STREAM_END = "[DONE]"
-# The largest of 32 bits means "draw one" to llama.cpp, which also keeps the others non-negative.
+# The largest 32-bit seed means "random" to llama.cpp.
 _SEEDS = 2**31 - 1
 _FORCED = 100
 """The largest bias that OpenAI's API allows for."""
@@ -53,12 +53,12 @@ _log = logging.getLogger(__name__)
 
 
 class RemoteRunner:
-    """Puts tasks through a remote server; a `joker.engines.engine.Runner` for many threads.
+    """Runs tasks on a remote server; a `joker.engines.engine.Runner` for many threads.
 
     Args:
         folder: The served model's folder.
-        server: Where it is served; not connected to before the first task.
-        silent_seconds: A server that sends nothing for so long has failed its request.
+        server: Its server; not contacted before the first task.
+        silent_seconds: A request fails after this long without any bytes.
 
     Raises:
         TokenizerError: If the folder's tokenizer cannot be read.
@@ -83,8 +83,8 @@ class RemoteRunner:
 
         Raises:
             EngineDownError: If the server cannot be reached, fails or falls silent.
-            ConfigError: If it refuses the API key, knows no such model or no log-probabilities.
-            InputError: If it refuses a request.
+            ConfigError: If it rejects the API key, or lacks the model or log-probabilities.
+            InputError: If it rejects a request.
         """
         outputs = Outputs(tasks, listener)
         news: SimpleQueue[tuple[int, Output | Exception]] = SimpleQueue()
@@ -106,7 +106,7 @@ class RemoteRunner:
                 for enough in outputs.take({place: new}):
                     requests[enough].cancel()
         finally:
-            for request in requests:  # Closing its connection ends a request's work at the server.
+            for request in requests:  # A closed connection makes the server stop generating.
                 request.cancel()
         return outputs.whole
 
@@ -128,7 +128,7 @@ class RemoteRunner:
             else:
                 async for output in self._client.generate(task):
                     news.put((place, output))
-        except Exception as error:  # Whoever waits in a thread is to meet it.
+        except Exception as error:  # It is raised in the calling thread.
             news.put((place, error))
 
 
@@ -140,7 +140,7 @@ class _Abilities:
         model: The name of the model there.
         takes_ids: Whether a prompt may be token ids.
         echoes: Whether it reports on the prompt's own tokens.
-        gives_ids: Whether what it generates can be read as token ids.
+        gives_ids: Whether its output includes token ids.
     """
 
     model: str
@@ -150,7 +150,7 @@ class _Abilities:
 
 
 class _Client:
-    """Speaks the protocol, in one event loop.
+    """The HTTP client, in one event loop.
 
     Args:
         folder: The served model's folder.
@@ -160,7 +160,7 @@ class _Client:
 
     def __init__(self, folder: ModelFolder, server: RemoteServer, silent_seconds: float) -> None:
         self._tokenizer = load_tokenizer(folder, folder.path)
-        # Unlike the tokenizer of jokes it reads a special token where one is spelled.
+        # Unlike the jokes' tokenizer, it reads the text of a special token as that token.
         self._reader = Tokenizer.from_str(self._tokenizer.backend.to_str())
         self._reader.encode_special_tokens = False
         self._server = server
@@ -183,7 +183,7 @@ class _Client:
             raise ConfigError(f"the engine's URL cannot be used: {error}") from error
 
     async def close(self) -> None:
-        """End what is under way and close the connections."""
+        """Cancel all requests and close the connections."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -240,7 +240,7 @@ class _Client:
         return math.fsum(value for offset, value in places if start <= offset < end)
 
     async def _score_forced(self, abilities: _Abilities, ids: Sequence[int], place: int) -> float:
-        """Return log p(one token | those before it); the bias that forces it does not count."""
+        """Return log p(one token | those before it), without the bias that forces it."""
         token = ids[place]
         body = self._body(abilities, ids[:place]) | {
             "temperature": 0,
@@ -254,7 +254,7 @@ class _Client:
         return float(said["logprob"])
 
     async def _examine(self) -> _Abilities:
-        """Return what the server can do; ask it the first time."""
+        """Return what the server can do; detect it the first time."""
         async with self._examining:
             if self._abilities is None:
                 self._abilities = await self._ask_abilities()
@@ -293,15 +293,15 @@ class _Client:
             ) from error
 
     def _body(self, abilities: _Abilities, ids: Sequence[int]) -> dict[str, Any]:
-        """Return what every request holds."""
+        """Return the fields of every request."""
         return {
             "model": abilities.model,
             "prompt": list(ids) if abilities.takes_ids else self._spell(ids),
-            # Markers must come back: vLLM's ways to ask for it, and llama.cpp's.
+            # Keep the markers in the output: for vLLM, and for llama.cpp.
             "return_token_ids": True,
             "skip_special_tokens": False,
             "preserved_tokens": list(self._tokenizer.template.special_tokens),
-            # What stands in the prompt is all there is to it.
+            # The prompt is complete.
             "add_special_tokens": False,
         }
 
@@ -316,13 +316,13 @@ class _Client:
             "top_p": 1 if greedy else sampling.top_p,
             "top_k": sampling.top_k if 0 < sampling.top_k < known and not greedy else -1,
             "logprobs": 1,
-            # llama.cpp's own defaults are others.
+            # llama.cpp has other defaults.
             "min_p": 0,
             "samplers": ["top_k", "temperature", "top_p"],
         }
 
     def _token_ids(self, choice: dict[str, Any]) -> list[int]:
-        """Return the ids of what a server generated, or of one part of it."""
+        """Return the token ids of an answer or of one part of a stream."""
         given = choice.get("token_ids")
         if given is not None:
             return list(given)
@@ -330,13 +330,13 @@ class _Client:
         content = (choice.get("logprobs") or {}).get("content") or []
         ids = [entry["id"] for entry in content if "id" in entry]
         spoken = ids[:-1] if ids[-1:] == [self._tokenizer.end_id] else ids
-        # llama.cpp reports no tokens that end within a character.
+        # llama.cpp leaves out tokens that end within a character.
         if ids and self._spell(spoken) == text:
             return ids
         return list(self._reader.encode(text, add_special_tokens=False).ids)
 
     def _end(self, reason: str, ids: Sequence[int]) -> list[int]:
-        """Return the end token where it was reached and is not among the ids."""
+        """Return the end token if it was reached but is not among the ids."""
         if reason not in ("stop", "length"):
             raise EngineDownError(f"the engine's server gave up ({reason}); try again later")
         missing = reason == "stop" and list(ids[-1:]) != [self._tokenizer.end_id]
@@ -356,7 +356,7 @@ class _Client:
         return choice
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Yield the one choice of every part of an answer."""
+        """Yield the one choice of every part of a streamed answer."""
         async with self._turns, self._opened(body | {"stream": True}) as response:
             async for line in response.aiter_lines():
                 name, _, data = line.partition(":")
@@ -376,7 +376,7 @@ class _Client:
                 try:
                     response = await self._http.send(request, stream=True)
                 except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-                    # Servers close connections that they have kept open, at the very moment too.
+                    # The server may close an idle connection at this very moment.
                     if not left or isinstance(error, httpx.ConnectError):
                         raise
                 else:
@@ -388,7 +388,7 @@ class _Client:
                 await response.aclose()
 
     async def _check(self, response: httpx.Response) -> None:
-        """Raise the error that a refusal stands for."""
+        """Raise the error for an HTTP error status."""
         status = response.status_code
         if status < 400:
             return
@@ -433,7 +433,7 @@ class _Client:
 
 
 def _message(answer: Any) -> str:
-    """Return what an error's JSON says, in one line."""
+    """Return the message of an error's JSON, in one line."""
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
     said = error.get("message", error) if isinstance(error, dict) else error
     return " ".join(str(said).split())[:300]

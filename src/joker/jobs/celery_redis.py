@@ -1,7 +1,7 @@
 """A queue over many processes and machines: Celery carries jobs, Redis keeps their records.
 
-This is the side of those who ask; `joker.jobs.leases` is the workers'. A job's record is
-written before the job is published, so a message that is lost loses no job.
+This is the clients' side; `joker.jobs.leases` is the workers'. A job's record is written before
+the job is published, so a lost message loses no job.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from joker.jobs.watching import Watching
 
 _CONNECTIONS = 32
 _TURN_SECONDS = 20.0
-# Jobs are refused while less than this share of Redis's memory is free, and less than so many
-# bytes unless that is most of it: leases, results and messages of those taken in need room.
+# Jobs are refused while less than this share of Redis's memory is free, or less than this many
+# bytes (but half of it at most): leases, results and messages of accepted jobs need room.
 _FREE_SHARE = 0.1
 _FREE_BYTES = 8 * 2**20
 _MEMORY_SECONDS = 1.0
@@ -44,13 +44,13 @@ _log = logging.getLogger(__name__)
 
 
 class CeleryRedisQueue:
-    """Keeps `joker.jobs.queue.JobQueue`'s promises while workers and processes come and go.
+    """A `joker.jobs.queue.JobQueue` for many servers and workers, which may come and go.
 
     Args:
         url: The Redis, as redis://:password@host:port/number.
         max_queue_size: Most jobs that wait.
-        deadline_seconds: A job that is not told by then fails, at the latest.
-        result_ttl_seconds: How long a final job is remembered.
+        deadline_seconds: Longest time until a job is final.
+        result_ttl_seconds: How long a final job is kept.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class CeleryRedisQueue:
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        """Take a job in; see `JobQueue.submit`."""
+        """Accept a job; see `JobQueue.submit`."""
         if not await self._has_room():
             raise QueueFullError(MEMORY_FULL)
         text = to_json(request).decode()
@@ -123,7 +123,7 @@ class CeleryRedisQueue:
         return _known(job_id, await self._call("cancel", job_id))
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
-        """Return a job once it is final or the time is up; see `JobQueue.wait`."""
+        """Return a job once it is final or after the timeout; see `JobQueue.wait`."""
         if timeout_seconds > 0:
             with suppress(TimeoutError):
                 async with (
@@ -136,10 +136,10 @@ class CeleryRedisQueue:
         return await self.get(job_id)
 
     async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
-        """Yield a job's events behind one that was seen; see `JobQueue.events`.
+        """Yield a job's events after the given one; see `JobQueue.events`.
 
-        The text of a joke on its way has the id of the event before it, and is not repeated; nor
-        are the jokes of an attempt that was lost. Text that came late is left out.
+        Partial text has the id of the event before it. It is not repeated, and is left out if it
+        arrives after its joke. The jokes of a lost attempt are not repeated either.
         """
         seen = read_event_id(after)
         shown = None
@@ -157,7 +157,7 @@ class CeleryRedisQueue:
                         yield replace(part, id=event_id(seen))
 
     async def stats(self) -> QueueStats:
-        """Return what there is to do, how many workers show signs of life, and Redis's memory."""
+        """Return the load, the number of live workers and Redis's memory."""
         waiting, running, workers, told_seconds_ago = await self._call("stats")
         used_bytes, limit_bytes = await self._measure_memory()
         return QueueStats(
@@ -170,7 +170,7 @@ class CeleryRedisQueue:
         )
 
     async def close(self) -> None:
-        """Close the connections; jobs go on, for they are the workers'."""
+        """Close the connections; workers go on with the jobs."""
         await self._watching.close()
         await self._redis.aclose()
         self._celery.close()
@@ -183,7 +183,7 @@ class CeleryRedisQueue:
         return RECORD.validate_json(record, extra="ignore"), float(left_seconds)
 
     async def _measure_memory(self) -> tuple[int, int | None]:
-        """Return how many bytes Redis uses and may use, as they were a second ago or less."""
+        """Return how many bytes Redis uses and may use; at most a second old."""
         if time.monotonic() - self._memory_at >= _MEMORY_SECONDS:
             self._memory_at = time.monotonic()
             with reaching(self._url):

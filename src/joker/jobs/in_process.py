@@ -1,7 +1,7 @@
 """A queue in this process: threads do the work, and nothing else needs to be installed.
 
-All jobs belong to one event loop, the one that submits, so nothing here is locked: threads
-get a request, and what they say comes back through the loop. Jobs end with the process.
+All jobs belong to the event loop that submits them, so nothing is locked: threads get a request
+and report back through the loop. Jobs end with the process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _EVENT_ID = re.compile("[0-9]{1,18}")
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A job, what happened to it, and who is to hear of it."""
+    """A job and its events."""
 
     job: Job
     key: str | None
@@ -52,20 +52,20 @@ class _Entry:
     timer: asyncio.TimerHandle | None = None
 
     def note(self, event: Event) -> None:
-        """Add an event and wake those who wait for one."""
+        """Add an event and wake its waiters."""
         self.happened += 1
         self.events.append(replace(event, id=str(self.happened)))
         self.changed.set()
         self.changed = asyncio.Event()
 
     def move(self, state: State, **changes: Any) -> None:
-        """Put the job into another state and tell so."""
+        """Change the job's state and add the event."""
         self.job = self.job.moved(state, **changes)
         self.note(StateEvent(self.job))
 
 
 class _Attempt(GenerationListener):
-    """What one attempt says, carried from its thread to the event loop."""
+    """Carries an attempt's progress from its thread to the event loop."""
 
     def __init__(self, entry: _Entry, post: Callable[..., None]) -> None:
         self._entry = entry
@@ -82,14 +82,14 @@ class _Attempt(GenerationListener):
 
 
 class InProcessQueue:
-    """Keeps `joker.jobs.queue.JobQueue`'s promises for as long as the process lives.
+    """A `joker.jobs.queue.JobQueue` that lives as long as the process.
 
     Args:
         work: Tells a request's jokes; called by several threads at once.
         workers: How many threads there are.
         max_queue_size: Most jobs that wait.
-        deadline_seconds: A job that is not told by then fails, at the latest.
-        result_ttl_seconds: How long a final job is remembered.
+        deadline_seconds: Longest time until a job is final.
+        result_ttl_seconds: How long a final job is kept.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class InProcessQueue:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told_at: float | None = None
         self._closed = False
-        # Daemons, because work that hangs must not keep the process from ending.
+        # Daemon threads, because work that hangs must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._run, name=f"joke-{number}", daemon=True)
             for number in range(workers)
@@ -124,7 +124,7 @@ class InProcessQueue:
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        """Take a job in; see `JobQueue.submit`."""
+        """Accept a job; see `JobQueue.submit`."""
         if self._closed:
             raise QueueDownError("the server is stopping; try again later")
         if key is not None and key in self._keys:
@@ -164,7 +164,7 @@ class InProcessQueue:
         return entry.job
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
-        """Return a job once it is final or the time is up; see `JobQueue.wait`."""
+        """Return a job once it is final or after the timeout; see `JobQueue.wait`."""
         entry = self._find(job_id)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
@@ -173,7 +173,7 @@ class InProcessQueue:
         return entry.job
 
     async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
-        """Yield a job's events behind one that was seen; see `JobQueue.events`."""
+        """Yield a job's events after the given one; see `JobQueue.events`."""
         entry = self._find(job_id)
         seen = int(after) if after and _EVENT_ID.fullmatch(after) else 0
         while True:
@@ -187,7 +187,7 @@ class InProcessQueue:
                 await changed.wait()
 
     async def stats(self) -> QueueStats:
-        """Return what there is to do, and how many threads there are to do it."""
+        """Return the load and the number of threads."""
         told_at = self._told_at
         return QueueStats(
             waiting=len(self._pending),
@@ -227,7 +227,7 @@ class InProcessQueue:
             self._tasks.put(entry)
 
     def _settle(self, entry: _Entry, outcome: Job) -> None:
-        """Take in what an attempt came to; its thread is idle again."""
+        """Record the outcome of an attempt; its thread is idle again."""
         self._idle += 1
         if not entry.job.state.final:
             if outcome.state is State.SUCCESS:
@@ -243,13 +243,13 @@ class InProcessQueue:
         self._hand_out()
 
     def _finish(self, entry: _Entry, outcome: Job) -> None:
-        """Make a job final, unless it is, and forget it some time later."""
+        """Make a job final, unless it is, and delete it some time later."""
         job = entry.job
         if job.state.final:
             return
         self._pending.pop(job.id, None)
         entry.stop.set()
-        # The jokes stand in the job: text on the way to them is of no use any more.
+        # The job has the jokes, so their partial text is no longer needed.
         entry.events = [event for event in entry.events if event.name != "partial"]
         jokes = outcome.jokes if outcome.state is State.SUCCESS else job.jokes
         entry.move(outcome.state, jokes=jokes, error=outcome.error)
@@ -267,14 +267,14 @@ class InProcessQueue:
             del self._keys[entry.key]
 
     def _run(self) -> None:
-        """Do work until there is none any more; the body of every thread."""
+        """Process jobs until the queue closes; the body of every thread."""
         while (entry := self._tasks.get()) is not None:
             outcome = make_attempt(entry.job, self._work, _Attempt(entry, self._post))
             self._post(self._settle, entry, outcome)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the event loop, from a thread."""
-        # A loop that is closed has nobody left who would hear it.
+        # Nobody listens any more once the loop is closed.
         with suppress(RuntimeError):
             if self._loop:
                 self._loop.call_soon_threadsafe(function, *arguments)

@@ -1,8 +1,8 @@
-"""The workers' side of the records in Redis: claim a job, work on it, say what came of it.
+"""The workers' side of the records in Redis: claim a job, work on it, write its result.
 
-A worker holds a job by a lease, which a thread of this module renews. A worker that dies
-renews nothing: when its lease has ended, any other worker's sweep publishes the job again,
-and what the dead one might still say is refused. `joker.worker` calls this.
+A worker holds a job by a lease, which a thread of this module renews. Once the lease of a dead
+worker has expired, another worker's sweep publishes the job again, and later writes under the old
+lease are rejected. `joker.worker` uses this module.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import Work
 from joker.jobs.record import RECORD
 
-# A Redis that restarts or is full is waited for, at a second a try: jokes told meanwhile are not
-# lost.
+# How often a call is retried, a second apart, while Redis restarts or is full: finished jokes must
+# not be lost.
 _RETRIES = 60
 _WAIT_FOR = (RedisConnectionError, RedisTimeoutError, OSError, OutOfMemoryError)
-# Leases are renewed so many times before they would end.
+# How many times a lease is renewed before it would expire.
 _RENEWALS = 5
-# A joke's text so far is shown so often at most, per joke of the job.
+# Shortest time between two drafts of a joke, for each joke of the job.
 _DRAFT_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class _Lease(GenerationListener):
-    """One attempt's hold on a job; writes what it hears into the record.
+    """One attempt's lease on a job; writes the progress into the record.
 
     The last joke is written with the result, which follows at once.
     """
@@ -64,7 +64,7 @@ class _Lease(GenerationListener):
         self._untold: list[bytes] = []
 
     def claim(self, lease_seconds: float) -> Job | None:
-        """Return the job if it still waited; this lease holds it now."""
+        """Claim the job; return it, or None if it was not waiting."""
         record = self._call("claim", self.job_id, self.token, lease_seconds)
         if record is None:
             return None
@@ -73,14 +73,14 @@ class _Lease(GenerationListener):
         return job
 
     def change(self, command: str, *arguments: Any) -> bool:
-        """Change the record and say whether this lease still allowed it."""
+        """Change the record; return False if the lease was lost."""
         if self._call(command, self.job_id, self.token, *arguments) is None:
             self.end()
             return False
         return True
 
     def end(self) -> None:
-        """Take in that the job is not this lease's any more."""
+        """Note that the lease was lost."""
         self._ended.set()
 
     def on_draft(self, index: int, question: str, answer: str) -> None:
@@ -119,9 +119,9 @@ class Leases:
 
     Args:
         url: The Redis, as redis://:password@host:port/number.
-        lease_seconds: After so long without a sign of this process, its jobs are others'.
-        publish: Publishes a job that waits.
-        observe: Hears of every attempt.
+        lease_seconds: How long after its last renewal a job goes to another worker.
+        publish: Publishes a waiting job.
+        observe: Gets the outcome and duration of every attempt.
     """
 
     def __init__(
@@ -168,14 +168,14 @@ class Leases:
         self.close()
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._redis.close()
 
     def work_on(self, job_id: str, work: Work) -> None:
-        """Claim a job, work on it and finish it; do nothing where it does not wait any more.
+        """Claim a job, work on it and finish it; do nothing if it is no longer waiting.
 
         Raises:
-            QueueDownError: If the Redis stays away; the job is swept later.
+            QueueDownError: If Redis stays unreachable; the job is swept later.
         """
         lease = _Lease(self._call, job_id)
         job = lease.claim(self._lease_seconds)
@@ -196,7 +196,7 @@ class Leases:
             self._publish(lease.job_id)
 
     def _keep(self) -> None:
-        """Renew what is held and publish what was lost, until closed; the keeper's body."""
+        """Renew leases and publish lost jobs until closed; the body of the keeper thread."""
         pause = self._lease_seconds / _RENEWALS
         while True:
             try:
@@ -207,7 +207,7 @@ class Leases:
                 for job_id in self._call("sweep", pause, self._lease_seconds):
                     _log.info("published again", extra={"fields": {"task_id": job_id}})
                     self._publish(job_id)
-            except Exception as error:  # A keeper that ends would lose every job of this process.
+            except Exception as error:  # Without the keeper, this process would lose all its jobs.
                 _log.warning("leases were not renewed: %s", error)
             if self._closing.wait(pause):
                 return
@@ -218,7 +218,7 @@ class Leases:
 
     @contextmanager
     def _connect(self) -> Iterator[Redis]:
-        """Give a client that does not wait for a Redis that is away."""
+        """Give a client that does not wait for an unreachable Redis."""
         once = Retry(NoBackoff(), 0)
         with reaching(self._url), Redis.from_url(self._url, retry=once, **CONNECTION) as redis:
             yield redis

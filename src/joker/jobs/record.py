@@ -1,7 +1,7 @@
 """A job's record in Redis, and the events that follow from it.
 
-The record alone says what happened to a job, so no list of events is kept beside it: attempt by
-attempt it waited and was started, then its jokes were told, then it ended.
+Events follow from the record, so they are not stored: in each attempt the job waited and was
+started, then its jokes were told, then it ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from joker.jobs.queue import LOST, late
 _EVENT_ID = re.compile("([0-9]{1,18})-([0-9]{1,18})")
 
 Position = tuple[int, int]
-"""The place of an event in a job's story: the attempt, and the event's number within it."""
+"""The position of an event: the attempt, and the event's number within it."""
 
 BEGINNING: Position = (0, 0)
 
@@ -30,9 +30,9 @@ class Record:
     """A job as Redis keeps it; ``records.lua`` writes it.
 
     Attributes:
-        error: What a worker said, or the code ``late`` or ``lost``.
-        ended: The state that the final one followed; empty before.
-        told: The jokes of the last attempt in the order in which they were told.
+        error: A worker's message, or the code ``late`` or ``lost``.
+        ended: The state before the final one; empty until then.
+        told: The jokes of the last attempt, in the order they were told.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Record:
 
     @property
     def position(self) -> Position:
-        """The place of the last event."""
+        """The position of the last event."""
         if self.state.final:
             return self.attempts + 1, 1
         if self.state is State.PENDING:
@@ -71,7 +71,7 @@ class Record:
         return self.attempts, 1 + len(self.told)
 
     def events(self, after: Position) -> list[Event]:
-        """Return what happened behind an event."""
+        """Return the events after a position."""
         now = self.job
         story: list[tuple[Position, Event]] = []
         for attempt in range(1, self.attempts + 1):
@@ -101,11 +101,11 @@ RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
 def event_id(position: Position) -> str:
-    """Return a place as the id of its event."""
+    """Return a position as the id of its event."""
     return f"{position[0]}-{position[1]}"
 
 
 def read_event_id(text: str | None) -> Position:
-    """Return the place that an id names, or the beginning."""
+    """Return the position that an id stands for, or the beginning."""
     match = _EVENT_ID.fullmatch(text) if text else None
     return (int(match[1]), int(match[2])) if match else BEGINNING

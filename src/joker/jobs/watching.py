@@ -1,8 +1,8 @@
-"""What a server knows of the jobs that somebody here waits for.
+"""Watches the jobs that a server's clients wait for.
 
-Redis tells each server of its jobs' changes on one channel, so however many clients wait, one
-connection listens and nobody asks again and again. A channel forgets what it could not deliver;
-therefore everything is read once more after the connection was lost.
+Redis publishes changes of a server's jobs on one channel, so one connection serves any number of
+clients without polling. Messages that could not be delivered are lost; so everything is read again
+after the connection was lost.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from joker.jobs.broker import server_channel
 from joker.jobs.job import PartialEvent
 from joker.jobs.record import RECORD, Record
 
-# A connection that is silent for so long is asked for a sign of life, and given up on after that.
+# A connection that is silent for this long gets a ping, and is closed if it stays silent.
 _SILENT_SECONDS = 5.0
-# While there is no connection, those who wait look for themselves so often.
+# Without a connection, watched jobs are polled at this interval.
 _PAUSE_SECONDS = 0.5
-# Deadlines are looked at just after they have passed.
+# Jobs are read this long after their deadline.
 _SLACK_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
 
 Read = Callable[[str], Awaitable[tuple[Record, float]]]
-"""Reads a job that is to be watched, and how many seconds are left until its deadline."""
+"""Reads a job, registers this server for its changes, and returns the seconds to its deadline."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +39,10 @@ class Watched:
     """A job that is watched.
 
     Attributes:
-        record: The newest that is known.
-        draft: The last text of a joke on its way, with the attempt that it belongs to.
+        record: The newest known record.
+        draft: The last partial text, with its attempt.
+        stale: Whether the record must be read again.
+        due: When the job's deadline has passed, in the event loop's time.
     """
 
     record: Record | None = None
@@ -52,12 +54,12 @@ class Watched:
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take(self, record: Record) -> None:
-        """Take in a record, unless a newer one came first."""
+        """Keep a record, unless a newer one is known."""
         if self.record is None or record.position >= self.record.position:
             self.record = record
 
     def wake(self) -> None:
-        """Wake those who wait for a change."""
+        """Wake all followers."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -66,7 +68,7 @@ class Watching:
     """Watches jobs for one server.
 
     Args:
-        redis: A client that does not reconnect by itself, since what was missed has to be read.
+        redis: A client that does not reconnect by itself, so that missed changes are read.
         name: Names this server's channel.
         read: See `Read`.
     """
@@ -80,7 +82,7 @@ class Watching:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self, job_id: str) -> AsyncIterator[Watched]:
-        """Yield what is known of a job, at first and after every change, until it is final.
+        """Yield a job, at first and after every change, until it is final.
 
         Raises:
             QueueError: What reading the job raises.
@@ -96,7 +98,7 @@ class Watching:
             while True:
                 changed = job.changed
                 await self._refresh(job_id, job)
-                # While whoever follows is busy with this record, the final one may come.
+                # The final record may arrive while the follower is busy with this one.
                 shown = job.record
                 yield job
                 if shown and shown.state.final:
@@ -108,17 +110,17 @@ class Watching:
                 del self._jobs[job_id]
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._redis.aclose()
 
     async def _refresh(self, job_id: str, job: Watched) -> None:
-        """Read a job whose record may be old; of several who want to, one does."""
+        """Read a stale job; only one of several followers does."""
         async with job.reading:
             if job.stale:
-                # What happens while the answer is on its way makes it stale again.
+                # A lost connection during the read makes it stale again.
                 job.stale = False
                 try:
                     record, left_seconds = await self._read(job_id)
@@ -129,7 +131,7 @@ class Watching:
                 job.take(record)
 
     async def _wait(self, job: Watched, changed: asyncio.Event) -> None:
-        """Return after a change, at the job's deadline, or soon if nobody listens."""
+        """Return after a change, at the job's deadline, or soon if there is no connection."""
         seconds = max(0.0, job.due - asyncio.get_running_loop().time())
         if not self._listening.is_set():
             seconds = min(seconds, _PAUSE_SECONDS)
@@ -163,7 +165,7 @@ class Watching:
                 message = await channel.get_message(timeout=_SILENT_SECONDS)
                 if message is None:
                     if silent:
-                        raise RedisConnectionError("it gives no sign of life")
+                        raise RedisConnectionError("it does not answer")
                     await channel.ping()
                 elif message["type"] == "subscribe":
                     self._listening.set()
