@@ -2,7 +2,7 @@
 
     python tools/average_weights.py puns people joker
 
-Between a model and its fine-tune lies a straight line of models that often keep what both can do
+Models on the line between a model and its fine-tune often keep what both can do
 (Wortsman et al., 2022, "Robust fine-tuning of zero-shot models"). The new folder has the second
 one's tokenizer, fingerprints and record of trainings, and the mean of both weights.
 """
@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from joker.core.model_folder import ModelFolder, write_manifest
+from joker.core.errors import JokerError, ModelFolderError
+from joker.core.model_folder import MANIFEST, OPENVINO, ModelFolder, write_manifest
+from joker.training.base_model import earlier_trainings
+from joker.training.export import write_card
 
 WEIGHTS = "model.safetensors"
 
@@ -26,19 +30,36 @@ def average(first: Path, second: Path, out: Path) -> None:
     """Write the model folder between two others.
 
     Raises:
-        ValueError: If the two do not have the same weights by name and shape.
+        ModelFolderError: If one of the two is not a model folder with weights in a single file,
+            their weights differ in name or shape, or ``out`` exists.
     """
-    left, right = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
+    if out.exists():
+        raise ModelFolderError(f"{out} exists; name another folder")
+    left, right = _read_weights(first), _read_weights(second)
     shapes = [{name: value.shape for name, value in each.items()} for each in (left, right)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"{first} and {second} are models of different shapes")
-    manifest = ModelFolder.open(second).manifest
-    shutil.copytree(second, out, ignore=shutil.ignore_patterns(WEIGHTS, "openvino", "joker.json"))
+        raise ModelFolderError(
+            f"the weights of {first} and {second} differ in name or shape; "
+            "average a model with its own fine-tune"
+        )
+    shutil.copytree(second, out, ignore=shutil.ignore_patterns(WEIGHTS, OPENVINO, MANIFEST))
     mean = {name: torch.lerp(left[name], right[name], 0.5) for name in left}
     save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
-    training = {"average_of": [first.name, second.name]}
-    earlier = [*manifest.earlier, manifest.training]
-    write_manifest(out, replace(manifest, training=training, metrics={}, earlier=earlier))
+    manifest = replace(
+        ModelFolder.open(second).manifest,
+        training={"average_of": [first.name, second.name]},
+        metrics={},
+        earlier=earlier_trainings(str(second)),
+    )
+    write_card(out, manifest)
+    write_manifest(out, manifest)
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    ModelFolder.open(path)
+    if not (path / WEIGHTS).is_file():
+        raise ModelFolderError(f"{path} has no {WEIGHTS}; average before dropping the weights")
+    return load_file(path / WEIGHTS)
 
 
 def main() -> None:
@@ -47,7 +68,10 @@ def main() -> None:
     for name in ("first", "second", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
-    average(options.first, options.second, options.out)
+    try:
+        average(options.first, options.second, options.out)
+    except JokerError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
