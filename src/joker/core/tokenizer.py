@@ -76,10 +76,7 @@ class JokeTokenizer:
         end_token: str,
         start_token: str | None = None,
     ) -> None:
-        self.backend = Tokenizer.from_str(tokenizer.to_str())
-        self.backend.encode_special_tokens = True
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = plain_text_copy(tokenizer)
         self.template = template
         self.end_id = self._id(end_token)
         self.start_id = self._id(start_token or end_token)
@@ -225,6 +222,15 @@ class JokeTokenizer:
                 "use a model trained with this template"
             )
         return int(found)
+
+
+def plain_text_copy(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy that reads whole texts, a special token's spelling as ordinary text."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.encode_special_tokens = True
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
 
 
 def _split(prefix: str) -> tuple[str, str, str]:

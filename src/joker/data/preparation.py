@@ -1,4 +1,4 @@
-"""Preparing: files in, a prepared folder out.
+"""Preparation: files in, a prepared folder out.
 
     read ─▶ clean and parse ─▶ find near-duplicates ─▶ drop duplicates ─▶ split ─▶ write
 
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,13 @@ DUPLICATE = "duplicate"
 Flags = NDArray[np.bool_]
 
 
+class _Split(NamedTuple):
+    """Which jokes are for testing, and which are kept at all."""
+
+    test: Flags
+    kept: Flags
+
+
 def prepare(
     sources: Sequence[Source],
     out: Path,
@@ -55,12 +63,12 @@ def prepare(
 
     Args:
         sources: The files; their names must differ.
-        out: The folder to make.
+        out: The folder to write.
         split: ``clusters`` keeps one of equal jokes and puts whole clusters of near-duplicates
-            into training or test; ``random`` keeps all and draws each by itself, as the
+            into training or test; ``random`` keeps all and draws each separately, as the
             original does.
         seed: The split's seed.
-        force: Replace a prepared folder that lies there.
+        force: Replace an existing prepared folder.
         report: Called with a line about the work in progress.
 
     Returns:
@@ -68,7 +76,7 @@ def prepare(
 
     Raises:
         DataError: If an input or the target cannot be used, or too few jokes are left to split.
-        ResourceError: If a process is killed for its memory, or the disk is full.
+        ResourceError: If a process runs out of memory, or the disk is full.
         MissingPartError: If pyarrow is not installed.
     """
     report = report or (lambda line: None)  # noqa: ARG005
@@ -77,23 +85,17 @@ def prepare(
     ingest = _ingest(sources, report)
     report(f"comparing {len(ingest.jokes):,} jokes")
     copies = find_near_duplicates(ingest.jokes)
-    unique = _best_of_equal(copies, ingest.origins)
-    keys = [f"{origin.source}\0{origin.source_id}" for origin in ingest.origins]
-    kept = {"clusters": unique, "random": np.ones_like(unique)}
-    test = {
-        "clusters": split_by_cluster(keys, copies.clusters, seed, counted=unique),
-        "random": split_by_joke(keys, seed),
-    }
-    leak = {kind: _leak(copies, test[kind], kept[kind]) for kind in test}
+    splits = _splits(copies, ingest.origins, seed)
+    leak = {kind: _leak(copies, each) for kind, each in splits.items()}
     if not (leak[split].train and leak[split].test):
         raise DataError(
             "all jokes are near-duplicates of one another and cannot be split; add others"
         )
-    for index in np.flatnonzero(~kept[split]).tolist():
+    for index in np.flatnonzero(~splits[split].kept).tolist():
         ingest.drop(index, DUPLICATE)
 
     report("writing")
-    rows = _rows(ingest, copies.clusters, test[split], kept[split])
+    rows = _rows(ingest, copies.clusters, splits[split])
     manifest = DataManifest(
         fingerprint=fingerprint(rows),
         split=split,
@@ -118,17 +120,27 @@ def _ingest(sources: Sequence[Source], report: Callable[[str], None]) -> Ingesti
         ingest.gather(source, report)
     if len(ingest.jokes) < 2:
         raise DataError(
-            f"of these files {len(ingest.jokes)} jokes of question and answer are left; "
+            f"these files contain {len(ingest.jokes)} usable jokes of question and answer; "
             "a split needs two or more"
         )
     return ingest
 
 
-def _rows(
-    ingest: Ingestion, clusters: NDArray[np.int64], test: NDArray[np.bool_], kept: NDArray[np.bool_]
-) -> Rows:
+def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dict[str, _Split]:
+    """Return the jokes split in every way."""
+    unique = _best_of_equal(copies, origins)
+    keys = [f"{origin.source}\0{origin.source_id}" for origin in origins]
+    test = split_by_cluster(keys, copies.clusters, seed, counted=unique)
+    return {
+        "clusters": _Split(test, kept=unique),
+        "random": _Split(split_by_joke(keys, seed), kept=np.ones_like(unique)),
+    }
+
+
+def _rows(ingest: Ingestion, clusters: NDArray[np.int64], split: _Split) -> Rows:
     """Return the rows of the jokes that are kept, in the columns of the prepared folder."""
-    marked = zip(ingest.jokes, ingest.origins, clusters.tolist(), test.tolist(), kept, strict=True)
+    flags = (split.test.tolist(), split.kept.tolist())
+    marked = zip(ingest.jokes, ingest.origins, clusters.tolist(), *flags, strict=True)
     return [
         (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
         for joke, origin, cluster, tested, keep in marked
@@ -145,7 +157,7 @@ def _check_sources(sources: Sequence[Source]) -> None:
 
 
 def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Flags:
-    """Return one of every set of equal jokes: that of the highest score, the first read of them."""
+    """Return one of each set of equal jokes: the one with the highest score, or the first."""
     scores = np.array([-np.inf if origin.score is None else origin.score for origin in origins])
     order = np.lexsort((-scores, copies.exact))
     _, firsts = np.unique(copies.exact[order], return_index=True)
@@ -154,8 +166,8 @@ def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Flags:
     return best
 
 
-def _leak(copies: NearDuplicates, test: Flags, kept: Flags) -> Leak:
-    tested, trained = kept & test, kept & ~test
+def _leak(copies: NearDuplicates, split: _Split) -> Leak:
+    tested, trained = split.kept & split.test, split.kept & ~split.test
     copied = tested & copies.near_duplicate_in(trained)
     return Leak(train=int(trained.sum()), test=int(tested.sum()), copied=int(copied.sum()))
 

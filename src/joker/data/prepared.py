@@ -5,8 +5,8 @@
     dropped.parquet   source, source_id, reason
     prepared.json     the manifest: fingerprint, split, seed, counts, leak, overlap
 
-The manifest is read without any other package; the tables need pyarrow, of the extra
-``train``. Filling the folder is `joker.data.preparation`'s work.
+The tables need pyarrow, of the extra ``train``; the manifest needs no other package.
+`joker.data.preparation` fills the folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import hashlib
 import importlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,7 +97,7 @@ class PreparedData:
         """Read a prepared folder's manifest.
 
         Raises:
-            DataError: If it is no prepared folder, or a file of it is missing or garbled.
+            DataError: If it is not a prepared folder, or one of its files is missing or damaged.
         """
         if not path.is_dir():
             raise DataError(
@@ -121,7 +122,7 @@ class PreparedData:
         """Return the jokes of one split in the order they were read.
 
         Raises:
-            DataError: If the table is garbled, or not the one that the manifest describes.
+            DataError: If the table is damaged, or not the one that the manifest describes.
         """
         rows = self.rows(JOKES)
         if fingerprint(rows) != self.manifest.fingerprint:
@@ -138,7 +139,7 @@ class PreparedData:
         """Return the rows of `JOKES`, `PLAIN` or `DROPPED`.
 
         Raises:
-            DataError: If the file is missing or garbled.
+            DataError: If the file is missing or damaged.
             MissingPartError: If pyarrow is not installed.
         """
         parquet = _import_pyarrow("pyarrow.parquet")
@@ -151,7 +152,7 @@ class PreparedData:
 
 
 def fingerprint(jokes: Rows) -> str:
-    """Return the SHA-256 of the rows of `JOKES`, whatever bytes their file has."""
+    """Return the SHA-256 of the rows of `JOKES`, independent of how the file encodes them."""
     digest = hashlib.sha256()
     for row in jokes:
         digest.update(json.dumps(row).encode())
@@ -159,10 +160,10 @@ def fingerprint(jokes: Rows) -> str:
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Make sure a prepared folder may be written at a path.
+    """Check that a prepared folder may be written at a path.
 
     Raises:
-        DataError: If something else lies there, or a prepared folder and ``force`` is not set.
+        DataError: If the path exists and is not a prepared folder, or ``force`` is not set.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
@@ -180,17 +181,17 @@ def write_prepared(
     Args:
         path: Where; see `check_target`.
         tables: The rows of every table in `TABLES`.
-        manifest: What the folder's ``prepared.json`` shall say.
-        force: Replace a prepared folder that lies there.
+        manifest: Written as ``prepared.json``.
+        force: Replace an existing prepared folder.
 
     Raises:
-        DataError: If the folder cannot be made.
+        DataError: If the folder cannot be written.
         ResourceError: If the disk is full.
         MissingPartError: If pyarrow is not installed.
     """
     check_target(path, force=force)
     path = path.resolve()
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as place:
             fresh, old = Path(place, "fresh"), Path(place, "old")
@@ -201,6 +202,18 @@ def write_prepared(
             if path.exists():
                 path.rename(old)
             fresh.rename(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while a path is written into one sentence that names it.
+
+    Raises:
+        DataError: If it cannot be written.
+        ResourceError: If the disk is full.
+    """
+    try:
+        yield
     except OSError as error:
         kind = ResourceError if error.errno == errno.ENOSPC else DataError
         raise kind(f"cannot write {path}: {error.strerror or error}") from error

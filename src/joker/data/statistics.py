@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from joker.core.errors import DataError, MissingPartError, ResourceError
+from joker.core.errors import MissingPartError
 from joker.core.joke import Joke
 from joker.data.manifest import DataManifest
-from joker.data.prepared import PreparedData, PreparedJoke
+from joker.data.prepared import PreparedData, PreparedJoke, writing
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 LARGEST_CLUSTERS = 8
@@ -101,41 +100,60 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
     figure = figures.Figure(figsize=(12, 10), layout="constrained")
     (outcomes, reasons), (lengths, scores), (clusters, leak) = figure.subplots(3, 2)
 
+    _plot_outcomes(outcomes, manifest)
+    _plot_reasons(reasons, manifest)
+    _plot_lengths(lengths, statistics)
+    _plot_scores(scores, statistics)
+    _plot_clusters(clusters, statistics)
+    _plot_leak(leak, manifest)
+    with writing(path):
+        figure.savefig(path, format="png", dpi=100)
+
+
+def _plot_outcomes(axes: Any, manifest: DataManifest) -> None:
     names = list(manifest.sources)
     left = np.zeros(len(names))
     for outcome in ("kept", "plain", "dropped"):
         counts = np.array([_total(getattr(manifest.sources[name], outcome)) for name in names])
-        outcomes.barh(names, counts, left=left, label=outcome)
+        axes.barh(names, counts, left=left, label=outcome)
         left += counts
-    outcomes.set(title="Rows read", xlabel="rows")
-    outcomes.legend(loc="lower right")
+    axes.set(title="Rows read", xlabel="rows")
+    axes.legend(loc="lower right")
 
-    dropped = Counter[str]()
+
+def _plot_reasons(axes: Any, manifest: DataManifest) -> None:
+    reasons = Counter[str]()
     for source in manifest.sources.values():
-        dropped.update(source.dropped)
-        dropped.update(source.plain)
-    shown = dropped.most_common()[::-1]
-    reasons.barh([name for name, _ in shown], [count for _, count in shown])
-    reasons.set(title="Not kept, by reason", xlabel="rows", xscale="log" if shown else "linear")
+        reasons.update(source.dropped)
+        reasons.update(source.plain)
+    shown = reasons.most_common()[::-1]
+    axes.barh([name for name, _ in shown], [count for _, count in shown])
+    axes.set(title="Not kept, by reason", xlabel="rows", xscale="log" if shown else "linear")
 
+
+def _plot_lengths(axes: Any, statistics: Statistics) -> None:
     bins = np.arange(0, 301, 10)
     for name, values in (
         ("question", statistics.question_lengths),
         ("answer", statistics.answer_lengths),
     ):
-        lengths.hist(np.minimum(values, bins[-1]), bins=bins, histtype="step", label=name)
-    lengths.set(title="Length (300 and more in the last bar)", xlabel="characters", ylabel="jokes")
-    lengths.legend()
+        axes.hist(np.minimum(values, bins[-1]), bins=bins, histtype="step", label=name)
+    axes.set(title="Length (300 and more in the last bar)", xlabel="characters", ylabel="jokes")
+    axes.legend()
 
+
+def _plot_scores(axes: Any, statistics: Statistics) -> None:
     for name, values in statistics.scores.items():
-        scores.hist(np.log10(np.maximum(values, 1)), bins=30, histtype="step", label=name)
-    scores.set(title="Score", xlabel="log10 of the score", ylabel="jokes")
+        axes.hist(np.log10(np.maximum(values, 1)), bins=30, histtype="step", label=name)
+    axes.set(title="Score", xlabel="log10 of the score", ylabel="jokes")
     if statistics.scores:
-        scores.legend()
+        axes.legend()
 
+
+def _plot_clusters(axes: Any, statistics: Statistics) -> None:
     sizes = Counter(statistics.clusters)
-    clusters.scatter(list(sizes), list(sizes.values()), s=12)
-    clusters.set(
+    axes.scatter(list(sizes), list(sizes.values()), s=12)
+    axes.set(
         title="Clusters of near-duplicates",
         xlabel="jokes",
         ylabel="clusters",
@@ -143,14 +161,11 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
         yscale="log",
     )
 
+
+def _plot_leak(axes: Any, manifest: DataManifest) -> None:
     shares = [100 * entry.copied / max(entry.test, 1) for entry in manifest.leak.values()]
-    leak.bar(list(manifest.leak), shares)
-    leak.set(title="Test jokes with a near-duplicate in training", ylabel="%", ylim=(0, 100))
-    try:
-        figure.savefig(path, format="png", dpi=100)
-    except OSError as error:
-        kind = ResourceError if error.errno == errno.ENOSPC else DataError
-        raise kind(f"cannot write {path}: {error.strerror or error}; see --plot") from error
+    axes.bar(list(manifest.leak), shares)
+    axes.set(title="Test jokes with a near-duplicate in training", ylabel="%", ylim=(0, 100))
 
 
 def _total(count: int | dict[str, int]) -> int:

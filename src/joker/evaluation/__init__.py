@@ -1,1 +1,1 @@
-"""Figures that mean something: how well a model knows jokes, and what its own are worth."""
+"""Metrics: how well a model predicts jokes, and how good its own are."""

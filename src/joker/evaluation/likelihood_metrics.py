@@ -27,9 +27,9 @@ RETRIEVAL_LIMIT = 1000
 BLOCK_TOKENS = 128
 ORIGINAL_PERPLEXITY = 13.64
 """What the original reports for its best template on its own test split. It is not comparable: its
-markers are plain text that costs almost nothing to predict, so the value is too low, and
-differently by template; blocks let a joke see the jokes before it; and its two data sets overlap,
-so that test jokes were trained on."""
+markers are plain text that costs almost nothing to predict, which lowers the value by a different
+amount for each template; blocks let a joke see the jokes before it; and its two data sets overlap,
+so it was trained on test jokes."""
 
 T = TypeVar("T")
 
@@ -65,11 +65,11 @@ class LikelihoodMetrics:
         answer_bits_per_byte: Bits for the answer given the question per byte of the answer.
         perplexity: Per token, one joke per context.
         legacy_perplexity: As the original computes it; None with less than one block of
-            text, or a model that cannot hold a block.
+            text, or a context shorter than a block.
         punchline_retrieval_accuracy: Share of own answers found among ten; None with too
             few different answers.
-        new: Metrics of the jokes that the model does not know from training; None, like the
-            next, where that is unknown.
+        new: Metrics of the jokes that the model does not know from training; None, like
+            ``known``, if that is unknown.
         known: Metrics of the jokes that it knows.
     """
 
@@ -85,14 +85,14 @@ class LikelihoodMetrics:
     known: PartMetrics | None = None
 
     def items(self) -> Iterator[tuple[str, Estimate | int | None]]:
-        """Yield each number's name and the number; names of a part's begin with the part's."""
+        """Yield the name and value of each metric; a part's are prefixed with the part's name."""
         for field in fields(self):
             if field.name not in _PARTS:
                 yield field.name, getattr(self, field.name)
         for part in _PARTS:
-            figures = getattr(self, part)
+            metrics = getattr(self, part)
             for field in fields(PartMetrics):
-                yield f"{part}_{field.name}", getattr(figures, field.name) if figures else None
+                yield f"{part}_{field.name}", getattr(metrics, field.name) if metrics else None
 
     def to_dict(self) -> dict[str, float]:
         """Return the metrics that could be measured, without their intervals."""
@@ -122,14 +122,14 @@ def likelihood_metrics(
         jokes: Jokes it was not trained on, in a fixed order.
         clusters: Each joke's cluster of near-duplicates; by default each its own.
         seed: Decides what is drawn for retrieval and resampling.
-        retrieval_limit: Most questions asked for punchline retrieval; 0 asks none.
+        retrieval_limit: Maximum number of questions for punchline retrieval; 0 asks none.
         bfloat16: Multiply in 16-bit floats: faster and less exact.
-        known: Which jokes the model knows, to measure the known and the new ones apart as well.
+        known: Which jokes the model knows; known and new ones are then also measured separately.
 
     Raises:
         DataError: If no joke fits the model.
         ModelFolderError: If the model and tokenizer do not belong together, or the
-            model's probabilities are no numbers.
+            model's probabilities are NaN.
         ResourceError: If memory runs out.
     """
     scorer = _Scorer(model, tokenizer, bfloat16)
@@ -141,40 +141,65 @@ def likelihood_metrics(
     groups = [index if clusters is None else clusters[index] for index in kept]
 
     nats, answer_nats = -scorer.score([encoded[index] for index in kept])
-    bits, answer_bits = nats / math.log(2), answer_nats / math.log(2)
     tokens = [len(encoded[index]) - 1 for index in kept]
     answer_bytes = [len(joke.answer.encode()) for joke in fitting]
-    byte_counts = np.array([joke.byte_count for joke in fitting])
-    asked, found = _retrieval_hits(scorer, fitting, groups, retrieval_limit, seed)
-
-    def part(chosen: NDArray[np.bool_]) -> PartMetrics:
-        hit = found[chosen[asked]]
-        return PartMetrics(
-            jokes=int(chosen.sum()),
-            retrieval_jokes=len(hit),
-            bits_per_byte=bootstrap_ratio(bits[chosen], byte_counts[chosen], seed=seed)
-            if chosen.any()
-            else None,
-            punchline_retrieval_accuracy=bootstrap_ratio(hit, seed=seed) if len(hit) else None,
-        )
-
+    measured = _Measured(
+        nats / math.log(2),
+        np.array([joke.byte_count for joke in fitting]),
+        *_retrieval_hits(scorer, fitting, groups, retrieval_limit, seed),
+        seed,
+    )
     flags = None if known is None else np.asarray(known, dtype=np.bool_)[kept]
     return LikelihoodMetrics(
         jokes=len(fitting),
         jokes_too_long=len(jokes) - len(fitting),
-        retrieval_jokes=len(found),
-        bits_per_byte=bootstrap_ratio(bits, byte_counts, seed=seed),
-        answer_bits_per_byte=bootstrap_ratio(answer_bits, answer_bytes, seed=seed),
+        retrieval_jokes=len(measured.hits),
+        bits_per_byte=bootstrap_ratio(measured.bits, measured.byte_counts, seed=seed),
+        answer_bits_per_byte=bootstrap_ratio(answer_nats / math.log(2), answer_bytes, seed=seed),
         perplexity=bootstrap_ratio(nats, tokens, seed=seed, transform=np.exp),
         legacy_perplexity=_legacy_perplexity(scorer, encoded, seed),
-        punchline_retrieval_accuracy=bootstrap_ratio(found, seed=seed) if len(found) else None,
-        new=None if flags is None else part(~flags),
-        known=None if flags is None else part(flags),
+        punchline_retrieval_accuracy=_mean(measured.hits, seed),
+        new=None if flags is None else measured.part(~flags),
+        known=None if flags is None else measured.part(flags),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was measured of each joke, and of each question asked for retrieval.
+
+    Attributes:
+        bits: Bits for all tokens of each joke.
+        byte_counts: Bytes of each joke's text.
+        asked: Index of the joke that each question belongs to.
+        hits: Whether each question's own answer was found.
+        seed: Decides the resamples.
+    """
+
+    bits: NDArray[np.float64]
+    byte_counts: NDArray[np.int64]
+    asked: NDArray[np.intp]
+    hits: NDArray[np.float64]
+    seed: int
+
+    def part(self, chosen: NDArray[np.bool_]) -> PartMetrics:
+        """Return the metrics of the chosen jokes alone."""
+        bits, byte_counts = self.bits[chosen], self.byte_counts[chosen]
+        chosen_hits = self.hits[chosen[self.asked]]
+        return PartMetrics(
+            jokes=len(bits),
+            retrieval_jokes=len(chosen_hits),
+            bits_per_byte=bootstrap_ratio(bits, byte_counts, seed=self.seed) if len(bits) else None,
+            punchline_retrieval_accuracy=_mean(chosen_hits, self.seed),
+        )
+
+
+def _mean(values: NDArray[np.float64], seed: int) -> Estimate | None:
+    return bootstrap_ratio(values, seed=seed) if len(values) else None
+
+
 class _Scorer:
-    """A model that scores jokes, and how many tokens it can look at."""
+    """Scores jokes with a model, within its context."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: JokeTokenizer, bfloat16: bool) -> None:
         entries = len(cast(torch.Tensor, model.get_input_embeddings().weight))
@@ -220,19 +245,19 @@ def _legacy_perplexity(scorer: _Scorer, jokes: Sequence[EncodedJoke], seed: int)
 def _retrieval_hits(
     scorer: _Scorer, jokes: Sequence[Joke], clusters: Sequence[int], limit: int, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Ask for punchlines by log p(answer | question) - log p(answer), questions that fit only.
+    """Rank answers by log p(answer | question) - log p(answer), for the questions that fit.
 
     Returns:
-        The indices of the jokes asked for, and whether each was a hit.
+        The indices of the jokes asked about, and whether each was a hit.
     """
     encode, encode_alone = scorer.tokenizer.encode, scorer.tokenizer.encode_answer_alone
     asked, pairs = [], []
     for row in draw_choices(jokes, clusters, limit=limit, seed=seed):
         question = jokes[row[0]].question
-        told = [encode(Joke(question, jokes[choice].answer)) for choice in row]
-        if all(map(scorer.fits, told)):
+        encoded = [encode(Joke(question, jokes[choice].answer)) for choice in row]
+        if all(map(scorer.fits, encoded)):
             asked.append(row)
-            pairs += told
+            pairs += encoded
     choices = np.array(asked, dtype=np.intp).reshape(-1, CHOICES)
     answers, places = np.unique(choices, return_inverse=True)
     alone = scorer.score([encode_alone(jokes[index]) for index in answers])[1]

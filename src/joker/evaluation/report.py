@@ -28,11 +28,11 @@ class Report:
         template: Its template's label.
         data: Where the held-out jokes come from.
         settings: How much was measured, and the seed.
-        likelihood: How well the model knows people's jokes.
+        likelihood: How well the model predicts people's jokes.
         tries: Texts generated.
-        validity: Share of them that tell a joke; None, as the next two, without any.
-        generated: Figures of the generated jokes.
-        human: Figures of equally many of people's held-out jokes.
+        validity: Share of them that tell a joke; None, like ``generated`` and ``human``, without any.
+        generated: Metrics of the generated jokes.
+        human: Metrics of equally many held-out jokes by people.
         notes: What could not be measured, and why.
         versions: Versions of the packages that measured.
     """
@@ -50,9 +50,9 @@ class Report:
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return one JSON object: figures by name, their intervals under ``intervals``."""
-        figures = dict(self._figures())
-        estimates = {name: each for name, each in figures.items() if isinstance(each, Estimate)}
+        """Return one JSON object: metrics by name, their intervals under ``intervals``."""
+        metrics = dict(self._metrics())
+        estimates = {name: each for name, each in metrics.items() if isinstance(each, Estimate)}
         return {
             "model": self.model,
             "template": self.template,
@@ -60,7 +60,7 @@ class Report:
             "settings": self.settings,
             **{
                 name: each.value if isinstance(each, Estimate) else each
-                for name, each in figures.items()
+                for name, each in metrics.items()
             },
             "original_legacy_perplexity": ORIGINAL_PERPLEXITY,
             "punchline_retrieval_chance": CHANCE,
@@ -76,19 +76,19 @@ class Report:
             "versions": self.versions,
         }
 
-    def _figures(self) -> Iterator[tuple[str, Estimate | int | None]]:
+    def _metrics(self) -> Iterator[tuple[str, Estimate | int | None]]:
         yield from self.likelihood.items()
         yield "tries", self.tries
         yield "validity", self.validity
-        for whose, figures in (("generated", self.generated), ("human", self.human)):
+        for prefix, metrics in (("generated", self.generated), ("human", self.human)):
             for field in fields(TextMetrics):
-                yield f"{whose}_{field.name}", getattr(figures, field.name) if figures else None
+                yield f"{prefix}_{field.name}", getattr(metrics, field.name) if metrics else None
 
     def render(self) -> RenderableType:
         """Return the report for a terminal."""
         parts: list[RenderableType] = [Text(self._heading()), self._likelihood_table()]
         if self.generated and self.human:
-            parts.append(self._telling_table(self.generated, self.human))
+            parts.append(self._text_table(self.generated, self.human))
         parts += [Text(f"Note: {note}") for note in self.notes]
         return Group(*parts)
 
@@ -100,23 +100,23 @@ class Report:
         )
 
     def _likelihood_table(self) -> Table:
-        figures = self.likelihood
+        metrics = self.likelihood
         table = _table("How well it predicts people's jokes", "metric", "value", "95% interval")
         table.add_column("how to read it")
-        parts = (("new", figures.new), ("known", figures.known))
+        parts = (("new", metrics.new), ("known", metrics.known))
         rows = (
-            ("bits per byte", figures.bits_per_byte, "{:.3f}", "compare by this; lower is better"),
+            ("bits per byte", metrics.bits_per_byte, "{:.3f}", "compare by this; lower is better"),
             *(
                 (f"  of {name} jokes", part.bits_per_byte, "{:.3f}", f"{part.jokes:,} jokes")
                 for name, part in parts
                 if part
             ),
-            ("answer bits per byte", figures.answer_bits_per_byte, "{:.3f}", "given the question"),
+            ("answer bits per byte", metrics.answer_bits_per_byte, "{:.3f}", "given the question"),
             (
                 "punchline retrieval",
-                figures.punchline_retrieval_accuracy,
+                metrics.punchline_retrieval_accuracy,
                 "{:.1%}",
-                f"{figures.retrieval_jokes:,} asked; chance is {CHANCE:.0%}",
+                f"{metrics.retrieval_jokes:,} asked; chance is {CHANCE:.0%}",
             ),
             *(
                 (
@@ -128,15 +128,15 @@ class Report:
                 for name, part in parts
                 if part
             ),
-            ("perplexity per token", figures.perplexity, "{:.2f}", "one joke per context"),
-            ("legacy perplexity", figures.legacy_perplexity, "{:.2f}", _LEGACY),
+            ("perplexity per token", metrics.perplexity, "{:.2f}", "one joke per context"),
+            ("legacy perplexity", metrics.legacy_perplexity, "{:.2f}", _LEGACY),
         )
         for name, estimate, style, hint in rows:
             table.add_row(name, *_cells(estimate, style), hint)
         table.add_row("  of the original", f"{ORIGINAL_PERPLEXITY}", "", "as it reports it")
         return table
 
-    def _telling_table(self, generated: TextMetrics, human: TextMetrics) -> Table:
+    def _text_table(self, generated: TextMetrics, human: TextMetrics) -> Table:
         validity = _with_interval(self.validity, "{:.1%}")
         table = _table(
             f"Its own jokes ({self.tries:,} first tries, valid {validity})",
@@ -144,7 +144,7 @@ class Report:
             f"{generated.jokes:,} generated",
             f"{human.jokes:,} held-out by people",
         )
-        for name, field, style in _TELLING_ROWS:
+        for name, field, style in _TEXT_ROWS:
             pair = (getattr(generated, field), getattr(human, field))
             table.add_row(name, *(_with_interval(each, style) for each in pair))
         return table
@@ -152,7 +152,7 @@ class Report:
 
 _LEGACY = "legacy, not comparable across templates"
 
-_TELLING_ROWS = (
+_TEXT_ROWS = (
     ("copied from training", "copied", "{:.1%}"),
     ("  exactly", "copied_exactly", "{:.1%}"),
     ("  nearly", "copied_nearly", "{:.1%}"),

@@ -1,8 +1,8 @@
 """What training starts from: a pretrained model, or the same architecture from scratch.
 
-``distilgpt2`` and any other causal LM of the hub or a local folder come through
-Transformers' ``from_pretrained``, and so do the weights of a GGUF file; ``new:SIZE`` makes a
-GPT-2 with random weights and a byte-level BPE tokenizer trained on the training jokes.
+``distilgpt2``, any other causal LM on the hub or in a local folder, and the weights of a GGUF
+file are loaded with Transformers' ``from_pretrained``; ``new:SIZE`` makes a GPT-2 with random
+weights and a byte-level BPE tokenizer trained on the training jokes.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Base:
     """A model and its tokenizer, ready to learn a template.
 
     Attributes:
-        model: The causal LM, its embeddings holding the template's special tokens.
+        model: The causal LM, with embeddings for the template's special tokens.
         tokenizer: Its tokenizer with these tokens, for saving.
-        joke_tokenizer: The same tokenizer as jokes see it.
-        context_length: Most tokens the model can look at.
+        joke_tokenizer: The same tokenizer, for jokes in the template.
+        context_length: Maximum number of tokens the model can attend to.
     """
 
     model: PreTrainedModel
@@ -71,19 +71,19 @@ def open_base(
     critic: bool = False,
     round_up_to: int = 1,
 ) -> Base:
-    """Return the base model called ``name``, taught the template's special tokens.
+    """Return the base model called ``name``, with the template's special tokens added.
 
     Args:
         name: ``new:SIZE``, a folder, a GGUF file, or a name on the hub.
         template: The template whose special tokens are added.
         texts: What the model is going to read; decides which entries a new or a smaller
             vocabulary has.
-        vocabulary_size: Entries of its vocabulary that a pretrained base keeps, the special
-            tokens not counted that the template or the critic adds; None keeps all.
+        vocabulary_size: Number of vocabulary entries that a pretrained base keeps, without the
+            special tokens that the template or the critic adds; None keeps all.
         critic: Add the tokens that say whether a joke works.
-        round_up_to: The embeddings get a multiple of so many rows; those beyond the
-            vocabulary are never told to be right. A multiple of 64 makes the products with
-            GPT-2's 50,257 entries up to 1.7 times faster.
+        round_up_to: The number of embedding rows is rounded up to a multiple of this; the rows
+            beyond the vocabulary are never a label. With 64, matrix products with GPT-2's 50,257
+            entries are up to 1.7 times as fast.
 
     Raises:
         ModelFolderError: If there is no such size, folder or model.
@@ -115,19 +115,13 @@ def open_base(
     joke_tokenizer = JokeTokenizer(
         tokenizer.backend_tokenizer, template, str(tokenizer.eos_token), tokenizer.bos_token
     )
-    model.config.bos_token_id = joke_tokenizer.start_id
-    model.config.eos_token_id = joke_tokenizer.end_id
-    # A pretrained base's padding, whose embedding learns nothing, and its ways to end a chat are
-    # not ours; in a smaller vocabulary their ids are other tokens', or none's.
-    model.config.pad_token_id = None
-    cast("torch.nn.Embedding", model.get_input_embeddings()).padding_idx = None
-    model.generation_config = GenerationConfig.from_model_config(model.config)
+    _set_special_ids(model, joke_tokenizer)
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
     return Base(model, tokenizer, joke_tokenizer, int(limit))
 
 
 def earlier_trainings(base: str) -> list[dict[str, Any]]:
-    """Return the trainings behind a base, the first one first; none for a model not of ours."""
+    """Return the trainings that led to a base, oldest first; none if it is no model folder."""
     path = Path(base)
     if not (path / MANIFEST).is_file():
         return []
@@ -136,14 +130,14 @@ def earlier_trainings(base: str) -> list[dict[str, Any]]:
 
 
 def fingerprints_with(base: str, jokes: Sequence[Joke]) -> Fingerprints:
-    """Return the fingerprints of jokes and of those that a base was trained on."""
+    """Return the fingerprints of jokes and of the jokes that a base was trained on."""
     own = Fingerprints.of(jokes)
     before = Fingerprints.read(Path(base))
     return Fingerprints.join([before, own]) if before else own
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:
-    """Set the share that a model drops while it trains, in dropout layers and in attention."""
+    """Set a model's dropout rate, in dropout layers and in attention."""
     module: Any
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -153,19 +147,19 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
 
 
 def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] = ()) -> None:
-    """Keep the embeddings and the first blocks of a model as they are.
+    """Freeze the embeddings and the first blocks of a model.
 
-    What goes into the blocks is cut from the graph, so a training step spares their backward pass.
-    Where the output layer shares the embeddings' matrix, only the rows of added tokens learn: the
-    frozen blocks know the others as they were.
+    The blocks' input is detached from the graph, so a training step skips their backward pass.
+    If the output layer is tied to the embeddings, only the rows of added tokens are trained: the
+    frozen blocks expect the others as they were.
 
     Args:
-        model: What is trained.
-        count: How many blocks; with 0 all of the model learns.
+        model: The model to train.
+        count: Number of blocks; with 0 the whole model is trained.
         added_ids: Tokens that the base did not know.
 
     Raises:
-        ConfigError: If the model has no more blocks than that.
+        ConfigError: If the model does not have more blocks than that.
     """
     blocks = max(
         (module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len
@@ -177,7 +171,7 @@ def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] =
     if count:
         for block in blocks[:count]:
             block.requires_grad_(False)
-        blocks[0].register_forward_pre_hook(_cut_from_graph)
+        blocks[0].register_forward_pre_hook(_detach_input)
         embeddings = cast("torch.nn.Embedding", model.get_input_embeddings())
         learns = torch.zeros(len(embeddings.weight), 1, device=embeddings.weight.device)
         learns[list(added_ids)] = 1
@@ -185,7 +179,7 @@ def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] =
         weight.register_hook(learns.mul)
 
 
-def _cut_from_graph(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+def _detach_input(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
     return (inputs[0].detach(), *inputs[1:])
 
 
@@ -193,9 +187,22 @@ def _added_tokens(template: Template, critic: bool) -> tuple[str, ...]:
     return (*template.special_tokens, *((WORKS, FAILS) if critic else ()))
 
 
+def _set_special_ids(model: PreTrainedModel, tokenizer: JokeTokenizer) -> None:
+    """Make texts begin and end with the tokenizer's tokens, and with no others.
+
+    A pretrained base may have a padding token, whose embedding learns nothing, and tokens that end
+    a chat. In a smaller vocabulary their ids belong to other tokens or to none.
+    """
+    model.config.bos_token_id = tokenizer.start_id
+    model.config.eos_token_id = tokenizer.end_id
+    model.config.pad_token_id = None
+    cast("torch.nn.Embedding", model.get_input_embeddings()).padding_idx = None
+    model.generation_config = GenerationConfig.from_model_config(model.config)
+
+
 def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     if size not in SIZES:
-        raise ModelFolderError(f"there is no size {size!r}: choose {', '.join(SIZES)}")
+        raise ModelFolderError(f"unknown size {size!r}: choose {', '.join(SIZES)}")
     shape = SIZES[size]
     tokenizer = train_tokenizer(texts, shape["vocab_size"])
     return tokenizer, GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]

@@ -1,11 +1,11 @@
 """The vocabulary of a base model: trained on jokes, read from a GGUF file, or shrunk.
 
 Transformers' conversion of a GGUF file's tokenizer is not used: for a byte-level BPE in a
-Llama-shaped file it builds SentencePiece's, which puts tokens between words that the model never
-saw. The file's own vocabulary and merges make the right one.
+Llama-shaped file it builds a SentencePiece tokenizer, which puts tokens between words that the
+model has never seen. The file's own vocabulary and merges make the right one.
 
-A byte-level BPE stays valid when tokens are taken out and the parts of all others are kept: a text
-that used a removed token is spelled with shorter ones.
+A byte-level BPE stays valid when tokens are removed, as long as the parts of the others are kept:
+a text that used a removed token is spelled with shorter ones.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from joker.core.errors import ConfigError, MissingPartError, ModelFolderError
+from joker.core.tokenizer import plain_text_copy
 
 _CONTROL, _USER_DEFINED = 3, 4
 """Types of tokens that are matched whole, standing for no text and for themselves;
 `TokenType` in llama.cpp's gguf package."""
 END_OF_TEXT = "<|endoftext|>"
+_GGUF_PREFIX = "tokenizer.ggml."
 _GPT2_PATTERN = "gpt-2"
 _DIGITS_APART = ("smollm", "starcoder", "refact", "command-r")
 """Pre-tokenizers that split numbers into digits and are GPT-2's otherwise."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer in the manner of GPT-2's.
+    """Train a byte-level BPE tokenizer like GPT-2's.
 
     Args:
         texts: What it learns its merges from.
-        vocabulary_size: Most entries, the 256 bytes and the end-of-text token included.
+        vocabulary_size: Maximum number of entries, including the 256 bytes and the end-of-text
+            token.
     """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -48,12 +51,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        clean_up_tokenization_spaces=False,
-    )
+    return _fast_tokenizer(backend, END_OF_TEXT, END_OF_TEXT)
 
 
 def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
@@ -63,35 +61,19 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     model's own start and end tokens belong to conversations.
 
     Raises:
-        ModelFolderError: If the file is damaged or its tokenizer is no byte-level BPE.
+        ModelFolderError: If the file is damaged or its tokenizer is not a byte-level BPE.
         MissingPartError: If the package ``gguf`` is not installed.
     """
-    try:
-        from gguf import GGUFReader
-    except ModuleNotFoundError as error:
-        raise MissingPartError(
-            "reading a GGUF file needs gguf: pip install 'gpt2-the-joker[train]'"
-        ) from error
-    if not path.is_file():
-        raise ModelFolderError(f"there is no GGUF file at {path}")
-    try:
-        fields = GGUFReader(path).fields
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise ModelFolderError(f"cannot read the GGUF file {path}: {error}") from error
-
-    def read(name: str, default: Any = None) -> Any:
-        field = fields.get(f"tokenizer.ggml.{name}")
-        return default if field is None else field.contents()
-
-    pattern = read("pre", _GPT2_PATTERN)
-    if read("model") != "gpt2" or pattern not in (_GPT2_PATTERN, "default", *_DIGITS_APART):
+    fields = _read_gguf_fields(path)
+    model, pattern = fields.get("model"), fields.get("pre", _GPT2_PATTERN)
+    if model != "gpt2" or pattern not in (_GPT2_PATTERN, "default", *_DIGITS_APART):
         raise ModelFolderError(
-            f"the tokenizer in {path} is {read('model')!r} with pre-tokenizer {pattern!r}, not a "
+            f"the tokenizer in {path} is {model!r} with pre-tokenizer {pattern!r}, not a "
             f"byte-level BPE known here ({', '.join((_GPT2_PATTERN, *_DIGITS_APART))}); "
             "name the model's folder or hub name instead"
         )
-    tokens: list[str] = read("tokens", [])
-    merges = [tuple(merge.split(" ")) for merge in read("merges", [])]
+    tokens: list[str] = fields.get("tokens", [])
+    merges = [tuple(merge.split(" ")) for merge in fields.get("merges", [])]
     try:
         backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
     except Exception as error:  # the Rust side raises plain Exception
@@ -103,7 +85,7 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         else byte_level
     )
     backend.decoder = decoders.ByteLevel()
-    types: list[int] = read("token_type", [])
+    types: list[int] = fields.get("token_type", [])
     backend.add_tokens(
         [
             AddedToken(token, special=kind == _CONTROL, normalized=False)
@@ -111,19 +93,7 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             if kind in (_CONTROL, _USER_DEFINED)
         ]
     )
-    if END_OF_TEXT in tokens:
-        start = end = END_OF_TEXT
-    else:
-        ids = read("bos_token_id", read("eos_token_id")), read("eos_token_id")
-        if not all(number is not None and number < len(tokens) for number in ids):
-            raise ModelFolderError(f"the tokenizer in {path} names no end-of-text token")
-        start, end = (tokens[number] for number in ids)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend,
-        bos_token=start,
-        eos_token=end,
-        clean_up_tokenization_spaces=False,
-    )
+    return _fast_tokenizer(backend, *_start_and_end(tokens, fields, path))
 
 
 def shrink_vocabulary(
@@ -139,15 +109,16 @@ def shrink_vocabulary(
         model: Loses the other rows of its embeddings, in place.
         tokenizer: The model's.
         texts: What the model is going to read.
-        size: Entries to keep. Bytes and the start and end tokens always are; other special
-            tokens go.
-        keep: Special tokens to keep, too, where the tokenizer has them.
+        size: Number of entries to keep. Bytes and the start and end tokens are always kept;
+            other special tokens are removed.
+        keep: Further special tokens to keep if the tokenizer has them.
 
     Returns:
         The smaller tokenizer.
 
     Raises:
-        ConfigError: If the tokenizer is no byte-level BPE, or ``size`` holds not even the bytes.
+        ConfigError: If the tokenizer is not a byte-level BPE, or ``size`` is less than what is
+            always kept.
     """
     state: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     bpe = state["model"]
@@ -164,16 +135,8 @@ def shrink_vocabulary(
     if size < len(kept):
         raise ConfigError(f"setting 'vocabulary_size' must be {len(kept)} or more for this base")
 
-    reader = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    reader.encode_special_tokens = True  # as jokes are read: no text is a special token
-    reader.no_truncation()
-    reader.no_padding()
-    usage: Counter[int] = Counter()
-    for encoding in reader.encode_batch(list(texts), add_special_tokens=False):
-        usage.update(encoding.ids)
-    by_id = {number: token for token, number in ids.items()}
-    by_rank = [by_id[number] for number, _ in usage.most_common()]
-    for token in [*by_rank, *parts]:  # then the rest, the earliest merges first
+    used = _most_used(tokenizer.backend_tokenizer, texts)
+    for token in [*used, *parts]:  # then the rest, the earliest merges first
         needed = _with_parts(token, parts) - kept
         if token in ids and len(kept) + len(needed) <= size:
             kept |= needed
@@ -189,12 +152,58 @@ def shrink_vocabulary(
         bpe["unk_token"] = None
     state |= {"post_processor": None, "truncation": None, "padding": None}
     _keep_rows(model, [ids[token] for token in order])
+    return _fast_tokenizer(
+        Tokenizer.from_str(json.dumps(state)), tokenizer.bos_token, tokenizer.eos_token
+    )
+
+
+def _fast_tokenizer(
+    backend: Tokenizer, start: str | None, end: str | None
+) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
+        tokenizer_object=backend,
+        bos_token=start,
+        eos_token=end,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _read_gguf_fields(path: Path) -> dict[str, Any]:
+    """Return what a GGUF file says of its tokenizer."""
+    try:
+        from gguf import GGUFReader
+    except ModuleNotFoundError as error:
+        raise MissingPartError(
+            "reading a GGUF file needs gguf: pip install 'gpt2-the-joker[train]'"
+        ) from error
+    if not path.is_file():
+        raise ModelFolderError(f"there is no GGUF file at {path}")
+    try:
+        return {
+            name.removeprefix(_GGUF_PREFIX): field.contents()
+            for name, field in GGUFReader(path).fields.items()
+            if name.startswith(_GGUF_PREFIX)
+        }
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise ModelFolderError(f"cannot read the GGUF file {path}: {error}") from error
+
+
+def _start_and_end(tokens: list[str], fields: dict[str, Any], path: Path) -> tuple[str, str]:
+    if END_OF_TEXT in tokens:
+        return END_OF_TEXT, END_OF_TEXT
+    end = fields.get("eos_token_id")
+    start = fields.get("bos_token_id", end)
+    if not all(number is not None and number < len(tokens) for number in (start, end)):
+        raise ModelFolderError(f"the tokenizer in {path} names no end-of-text token")
+    return tokens[start], tokens[end]
+
+
+def _most_used(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """Return the tokens of texts, the most frequent first."""
+    usage: Counter[int] = Counter()
+    for encoding in plain_text_copy(tokenizer).encode_batch(list(texts), add_special_tokens=False):
+        usage.update(encoding.ids)
+    return [tokenizer.id_to_token(number) for number, _ in usage.most_common()]
 
 
 def _with_parts(token: str, parts: dict[str, set[str]]) -> set[str]:
