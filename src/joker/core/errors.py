@@ -32,6 +32,11 @@ Messages are one sentence that names what is wrong and what to do about it.
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, or its type's name if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class JokerError(Exception):
     """Base of every error this package raises on purpose."""
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from joker.core.errors import ModelFolderError
 from joker.core.joke import Joke
-from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke
+from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke, permutations
 
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
@@ -38,8 +38,7 @@ STOCK_QUESTIONS = 3
 """An answer that training jokes give to so many different questions is a stock phrase: a joke that
 puts it to yet another question is a new one."""
 
-_SEEDS = np.frombuffer(hashlib.shake_128(b"fingerprints").digest(8 * PERMUTATIONS), "<u4")
-_FACTORS, _MASKS = _SEEDS.reshape(2, PERMUTATIONS)
+_FACTORS, _MASKS = permutations(b"fingerprints", PERMUTATIONS)
 _TEXTS_AT_ONCE = 2_000
 _CHANCE = 1 / 256
 """Share of places in which the bytes of unlike sketches agree."""
@@ -144,7 +143,7 @@ def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
     mixed = mix(sets.codes)
     sketches = np.empty((len(texts), PERMUTATIONS), np.uint8)
     for place, (factor, mask) in enumerate(zip(_FACTORS, _MASKS, strict=True)):
-        smallest = np.minimum.reduceat(mixed * (factor | np.uint32(1)) ^ mask, sets.starts[:-1])
+        smallest = np.minimum.reduceat(mixed * factor ^ mask, sets.starts[:-1])
         # The smallest of many hashes begins with zeros; its last bits are still even.
         sketches[:, place] = smallest & np.uint32(0xFF)
     return sketches

@@ -7,6 +7,8 @@ nine copies in ten.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -119,6 +121,19 @@ def mix(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
     mixed *= np.uint32(0xC2B2AE35)
     mixed ^= mixed >> np.uint32(16)
     return mixed
+
+
+def permutations(label: bytes, *shape: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return factors and masks of random permutations: ``mixed * factor ^ mask``.
+
+    Args:
+        label: Decides which; the same on every machine.
+        shape: How many.
+    """
+    count = math.prod(shape)
+    seeds = np.frombuffer(hashlib.shake_128(label).digest(8 * count), "<u4")
+    factors, masks = seeds.reshape(2, *shape)
+    return factors | np.uint32(1), masks
 
 
 def sorted_distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

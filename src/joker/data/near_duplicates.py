@@ -13,7 +13,6 @@ memory and no loop in Python. Nothing depends on the machine or the run.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joker.core.joke import Joke
-from joker.core.similarity import SPLIT_JACCARD, ShingleSets, mix, normalise, sorted_distinct
+from joker.core.similarity import (
+    SPLIT_JACCARD,
+    ShingleSets,
+    mix,
+    normalise,
+    permutations,
+    sorted_distinct,
+)
 
 BANDS = 128
 ROWS = 4
@@ -114,11 +120,10 @@ def _candidates(sets: ShingleSets) -> NDArray[np.uint64]:
     """Return the pairs that share a band, as ``left << 32 | right`` with left below right."""
     filled = np.flatnonzero(np.diff(sets.starts))
     mixed = mix(sets.codes)
-    seeds = np.frombuffer(hashlib.shake_128(b"joker").digest(8 * BANDS * ROWS), dtype="<u4")
-    factors, masks = seeds.reshape(2, BANDS, ROWS)
+    factors, masks = permutations(b"joker", BANDS, ROWS)
 
     def pairs_of(band: int) -> NDArray[np.uint64]:
-        keys = _band_keys(mixed, sets.starts[filled], factors[band] | np.uint32(1), masks[band])
+        keys = _band_keys(mixed, sets.starts[filled], factors[band], masks[band])
         return sorted_distinct(np.concatenate([*_bucket_pairs(keys, filled)]))
 
     found = np.empty(0, dtype=np.uint64)

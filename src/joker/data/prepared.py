@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from joker.core.errors import DataError, MissingPartError, ResourceError
+from joker.core.errors import DataError, ResourceError
 from joker.core.joke import Joke
+from joker.core.parts import import_part
 from joker.core.record import read_json, write_json
 from joker.data.manifest import FORMAT_VERSION, DataManifest
 
@@ -53,6 +53,8 @@ TABLES = {
     DROPPED: {"source": "string", "source_id": "string", "reason": "string"},
 }
 """The columns of each table and their Arrow types."""
+
+_NEED = "prepared data needs"
 
 Split = Literal["train", "test"]
 Rows = Sequence[tuple[Any, ...]]
@@ -142,7 +144,7 @@ class PreparedData:
             DataError: If the file is missing or damaged.
             MissingPartError: If pyarrow is not installed.
         """
-        parquet = _import_pyarrow("pyarrow.parquet")
+        parquet = import_part("pyarrow.parquet", _NEED)
         names = list(TABLES[table])
         try:
             columns = parquet.read_table(self.path / table, columns=names).to_pydict()
@@ -220,19 +222,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _write_table(path: Path, rows: Rows, types: Mapping[str, str]) -> None:
-    pyarrow = _import_pyarrow("pyarrow")
+    pyarrow = import_part("pyarrow", _NEED)
     columns = {
         name: pyarrow.array([row[place] for row in rows], kind)
         for place, (name, kind) in enumerate(types.items())
     }
-    parquet = _import_pyarrow("pyarrow.parquet")
+    parquet = import_part("pyarrow.parquet", _NEED)
     parquet.write_table(pyarrow.table(columns), path, compression="zstd")
-
-
-def _import_pyarrow(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingPartError(
-            "pyarrow is not installed; prepared data needs pip install 'gpt2-the-joker[train]'"
-        ) from error

@@ -1,4 +1,4 @@
-"""Sources: joke files as rows, in any encoding, and where to download the public ones.
+"""Sources: joke files as rows, in common encodings, and where to download the public ones.
 
 The two public sets are known by their columns; any other CSV or JSONL file works as well.
 What the rows mean is up to `joker.data.parsing`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import importlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from joker.core.errors import DataError, MissingPartError
+from joker.core.errors import DataError
+from joker.core.parts import import_part
 
 Kind = Literal["pairs", "posts"]
 
@@ -60,7 +60,7 @@ class Source:
 
 
 class Row(NamedTuple):
-    """One row as it stands in the file."""
+    """One row, as it is in the file."""
 
     source_id: str
     question: str
@@ -92,7 +92,7 @@ def read_rows(source: Source) -> Iterator[Row]:
 
 
 def _check_file(path: Path) -> str:
-    """Refuse what is no text file, and return the encoding to read it with."""
+    """Return the encoding to read a text file with; refuse other files."""
     try:
         with path.open("rb") as file:
             head = file.read(65536)
@@ -112,7 +112,7 @@ def _check_file(path: Path) -> str:
 
 
 def _decode_as_cp1252(error: UnicodeError) -> tuple[str, int]:
-    """Read bytes that are no UTF-8 as Windows-1252, as browsers do."""
+    """Read bytes that are not UTF-8 as Windows-1252, as browsers do."""
     if not isinstance(error, UnicodeDecodeError) or error.encoding.startswith("utf-16"):
         raise error
     return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
@@ -186,7 +186,7 @@ def _text(record: Record, source: Source, column: str, number: int) -> str:
         return str(value)
     if value is None:
         return ""
-    raise DataError(f"{source.path}, row {number}: {column!r} is no text")
+    raise DataError(f"{source.path}, row {number}: {column!r} is not text")
 
 
 def _score(value: object) -> int | None:
@@ -208,7 +208,7 @@ class Dataset:
 
     Attributes:
         slug: Owner and name there.
-        file: The file in it that is wanted.
+        file: The file to take from it.
     """
 
     slug: str
@@ -226,21 +226,16 @@ def download(dataset: Dataset, out: Path) -> Path:
 
     Args:
         dataset: One of `DATASETS`.
-        out: The folder, made if need be.
+        out: The folder, created if it does not exist.
 
     Returns:
         The file's path in ``out``.
 
     Raises:
-        DataError: If it cannot be had; the message says how to get it by hand.
+        DataError: If the download fails; the message says how to get the file by hand.
         MissingPartError: If kagglehub is not installed.
     """
-    try:
-        kagglehub = importlib.import_module("kagglehub")
-    except ImportError as error:
-        raise MissingPartError(
-            "kagglehub is not installed; downloading needs pip install 'gpt2-the-joker[train]'"
-        ) from error
+    kagglehub = import_part("kagglehub", "downloading needs")
     target = out / dataset.file
     try:
         place = Path(kagglehub.dataset_download(dataset.slug))
@@ -249,7 +244,7 @@ def download(dataset: Dataset, out: Path) -> Path:
             raise FileNotFoundError(f"there is no {dataset.file} in it")
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found, target)
-    except Exception as error:  # of requests, of kagglehub, of the system: the way out is the same
+    except Exception as error:  # of requests, kagglehub or the system: the remedy is the same
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"cannot download {dataset.slug} ({reason}); by hand: open "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from joker.core.errors import MissingPartError
 from joker.core.joke import Joke
+from joker.core.parts import import_part
 from joker.data.manifest import DataManifest
 from joker.data.prepared import PreparedData, PreparedJoke, writing
 
@@ -91,12 +90,7 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
         ResourceError: If the disk is full.
         MissingPartError: If matplotlib is not installed.
     """
-    try:
-        figures: Any = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise MissingPartError(
-            "matplotlib is not installed; plots need pip install 'gpt2-the-joker[train]'"
-        ) from error
+    figures = import_part("matplotlib.figure", "plots need")
     figure = figures.Figure(figsize=(12, 10), layout="constrained")
     (outcomes, reasons), (lengths, scores), (clusters, leak) = figure.subplots(3, 2)
 

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from joker.core.errors import InputError, MissingPartError, ModelFolderError, ResourceError
+from joker.core.errors import (
+    InputError,
+    MissingPartError,
+    ModelFolderError,
+    ResourceError,
+    first_line,
+)
 from joker.core.model_folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -85,8 +91,9 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
         except Exception as error:  # safetensors raises plain Exception, Transformers many kinds
             if is_out_of_memory(error):
                 raise
-            reason = str(error).strip().partition("\n")[0]
-            raise ModelFolderError(f"cannot load the model {source}: {reason}") from error
+            raise ModelFolderError(
+                f"cannot load the model {source}: {first_line(error)}"
+            ) from error
     if missing := sorted(report["missing_keys"]):
         raise ModelFolderError(
             f"the weights of {source} lack {missing[0]}; train or copy the model again"
@@ -133,8 +140,7 @@ def _to_device(model: Any, device: str) -> PreTrainedModel:
     except (RuntimeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot use the device {device!r}: {reason}") from error
+        raise InputError(f"cannot use the device {device!r}: {first_line(error)}") from error
 
 
 @contextmanager

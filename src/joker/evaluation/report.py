@@ -30,7 +30,8 @@ class Report:
         settings: How much was measured, and the seed.
         likelihood: How well the model predicts people's jokes.
         tries: Texts generated.
-        validity: Share of them that tell a joke; None, like ``generated`` and ``human``, without any.
+        validity: Share of them that tell a joke; None, like ``generated`` and ``human``, if there
+            are none.
         generated: Metrics of the generated jokes.
         human: Metrics of equally many held-out jokes by people.
         notes: What could not be measured, and why.

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from joker.core.errors import ConfigError, ModelFolderError
+from joker.core.errors import ConfigError, ModelFolderError, first_line
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
@@ -214,9 +214,8 @@ def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ModelFolderError(
-            f"cannot load the base model {name!r}: {reason} "
+            f"cannot load the base model {name!r}: {first_line(error)} "
             "Name a folder, a GGUF file, a causal LM of the hub, or new:SIZE to start from scratch."
         ) from error
     model = read_causal_lm(name)

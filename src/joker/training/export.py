@@ -24,7 +24,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from joker.core.errors import InputError, MissingPartError, ModelFolderError
+from joker.core.errors import InputError, MissingPartError, ModelFolderError, first_line
 from joker.core.joke import Joke
 from joker.core.model_folder import CARD, OPENVINO, Manifest, ModelFolder
 from joker.engines.protocol import load_tokenizer
@@ -200,10 +200,9 @@ def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> 
     except HFValidationError as error:
         raise InputError(f"{repo_id!r} is no repository name: give USER/NAME") from error
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"cannot push to {repo_id} on {api.endpoint}: {reason} (log in with 'hf auth login' or "
-            "set HF_TOKEN to a token that may write there)"
+            f"cannot push to {repo_id} on {api.endpoint}: {first_line(error)} "
+            "(log in with 'hf auth login' or set HF_TOKEN to a token that may write there)"
         ) from error
     return str(address)
 
@@ -227,8 +226,7 @@ def _convert(folder: ModelFolder, floats: Path) -> None:
                 local_files_only=True,
             )
         except (ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ModelFolderError(f"cannot export {folder.path}: {reason}") from error
+            raise ModelFolderError(f"cannot export {folder.path}: {first_line(error)}") from error
 
 
 def _compress(

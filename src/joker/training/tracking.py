@@ -31,7 +31,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from joker.core.errors import ConfigError, MissingPartError, StoppedError
+from joker.core.errors import ConfigError, MissingPartError, StoppedError, first_line
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.generation.request import DEFAULT_CANDIDATES
@@ -48,6 +48,8 @@ REGISTERED_MODEL = "joker"
 
 _LONGEST_DIGEST = 36
 """Most characters of a data set's digest in MLflow."""
+
+_LONGEST_REASON = 200
 
 Arguments = ParamSpec("Arguments")
 
@@ -98,7 +100,7 @@ def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
         raise ConfigError(
             f"MLflow cannot be reached at {uri}: start its server, set MLFLOW_TRACKING_URI to "
             f"another address, unset it to record in {LOCAL_STORE} here, or train with "
-            f"--report-to none ({_first_line(error)})"
+            f"--report-to none ({first_line(error)[:_LONGEST_REASON]})"
         ) from error
     status = "FAILED"
     try:
@@ -149,7 +151,9 @@ def _in_run(report: Callable[Arguments, None]) -> Callable[Arguments, None]:
         try:
             report(*arguments, **options)
         except Exception as error:
-            logger.warning("MLflow failed, the training goes on: %s", _first_line(error))
+            logger.warning(
+                "MLflow failed, the training goes on: %s", first_line(error)[:_LONGEST_REASON]
+            )
 
     return attempt
 
@@ -308,10 +312,6 @@ def _commit() -> str | None:
         return subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _flattened(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

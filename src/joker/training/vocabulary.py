@@ -20,7 +20,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from joker.core.errors import ConfigError, MissingPartError, ModelFolderError
+from joker.core.errors import ConfigError, ModelFolderError
+from joker.core.parts import import_part
 from joker.core.tokenizer import plain_text_copy
 
 _CONTROL, _USER_DEFINED = 3, 4
@@ -170,18 +171,13 @@ def _fast_tokenizer(
 
 def _read_gguf_fields(path: Path) -> dict[str, Any]:
     """Return what a GGUF file says of its tokenizer."""
-    try:
-        from gguf import GGUFReader
-    except ModuleNotFoundError as error:
-        raise MissingPartError(
-            "reading a GGUF file needs gguf: pip install 'gpt2-the-joker[train]'"
-        ) from error
+    gguf = import_part("gguf", "reading a GGUF file needs")
     if not path.is_file():
         raise ModelFolderError(f"there is no GGUF file at {path}")
     try:
         return {
             name.removeprefix(_GGUF_PREFIX): field.contents()
-            for name, field in GGUFReader(path).fields.items()
+            for name, field in gguf.GGUFReader(path).fields.items()
             if name.startswith(_GGUF_PREFIX)
         }
     except Exception as error:  # what a damaged file raises depends on where it is damaged

@@ -1,0 +1,16 @@
+import pytest
+
+from joker.core.errors import MissingPartError
+from joker.core.parts import import_part
+
+
+def test_a_module_that_is_installed_is_imported() -> None:
+    assert import_part("json.decoder", "reading needs").JSONDecoder
+
+
+def test_a_missing_module_is_named_with_what_needs_it_and_how_to_install_it() -> None:
+    with pytest.raises(MissingPartError) as missing:
+        import_part("teapots.spout", "pouring needs")
+    assert str(missing.value) == (
+        "teapots is not installed; pouring needs pip install 'gpt2-the-joker[train]'"
+    )
