@@ -1,4 +1,4 @@
-"""How many CPUs the control group of this process allows it: a container's CPU limit.
+"""The CPU limit that control groups set for this process, such as a container's.
 
 Libraries that count cores start too many threads in a container that is limited to a few.
 """
@@ -14,13 +14,13 @@ _MOUNT = "sys/fs/cgroup"
 
 
 def cpu_quota(root: Path = Path("/")) -> int | None:
-    """Return the CPU quota in whole CPUs, rounded up; None where nothing limits this process.
+    """Return the CPU quota in whole CPUs, rounded up; None if nothing limits this process.
 
-    The smallest quota among the process's group and the groups above it counts. A quota of as many
-    CPUs as the process may run on, or more, is none.
+    This is the smallest quota of the process's group and the groups above it. A quota that is not
+    below the number of CPUs the process may run on does not count.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: The folder that contains ``proc`` and ``sys``.
     """
     quotas = list(_quotas(root))
     if not quotas:
@@ -53,9 +53,9 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _folders(mount: Path, group: str) -> Iterator[Path]:
-    """Yield the folder of a group and of those above it.
+    """Yield the folders of a group and of the groups above it.
 
-    In a container the group may be named as the host sees it, so that only the mount exists.
+    In a container the group may have the host's name for it, and then only the mount exists.
     """
     path = PurePosixPath(group.lstrip("/"))
     for part in (path, *path.parents):
@@ -63,14 +63,14 @@ def _folders(mount: Path, group: str) -> Iterator[Path]:
 
 
 def _read_v2(folder: Path) -> Iterator[float]:
-    """Yield the quota in ``cpu.max``: microseconds, or ``max`` for none, in each period."""
+    """Yield the quota in ``cpu.max``: microseconds per period, or ``max`` for no limit."""
     quota, _, period = _read(folder / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal():
         yield int(quota) / int(period)
 
 
 def _read_v1(folder: Path) -> Iterator[float]:
-    """Yield the quota of two files in microseconds, of which the first holds -1 for none."""
+    """Yield the quota from two files in microseconds; a quota of -1 means no limit."""
     quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
     if quota.isdecimal() and period.isdecimal():
         yield int(quota) / int(period)

@@ -1,10 +1,10 @@
-"""The errors a person can cause or meet, as one tree.
+"""The errors that users can cause or run into, as one tree.
 
-Every entrance maps this tree once: the command line prints one line and exits
-with ``exit_code``; a traceback therefore always means a defect of ours.
+The command line prints one line and exits with ``exit_code``; the HTTP API maps the tree to
+status codes. A traceback therefore always means a defect of ours.
 
     JokerError                 1   anything below
-    ├── InputError             2   what was given cannot be used
+    ├── InputError             2   an input cannot be used
     │   ├── DataError              a joke file or a prepared folder
     │   ├── ConfigError            a setting or a configuration file
     │   ├── TemplateError          a template
@@ -13,20 +13,20 @@ with ``exit_code``; a traceback therefore always means a defect of ours.
     │   └── ModelFolderError       a model folder, or a base model
     ├── MissingPartError       3   an optional part is not installed
     ├── ResourceError          4   out of memory or disk
-    ├── GenerationError        5   the model gave no acceptable joke in so many attempts
-    │   └── UntoldError            (generation.teller) some of the jokes asked for; holds the others
+    ├── GenerationError        5   no acceptable joke within the attempts allowed
+    │   └── UntoldError            (generation.teller) some jokes are missing; holds the others
     ├── EngineDownError        7   a remote engine cannot be reached, or failed
     ├── QueueError             6   a queue cannot do what was asked
-    │   ├── QueueFullError         too many jobs wait
+    │   ├── QueueFullError         too many jobs are waiting
     │   ├── QueueDownError         it cannot be reached
-    │   ├── UnknownJobError        there is no such job, or no longer
-    │   └── KeyConflictError       an idempotency key stands for another request
+    │   ├── UnknownJobError        the job does not exist, or no longer
+    │   └── KeyConflictError       an idempotency key was used for another request
     ├── StoreError             7   the store cannot do what was asked
     │   ├── StoreDownError         it cannot be reached or used
-    │   └── UnknownJokeError       there is no such joke, or no longer
-    └── StoppedError         130   a signal ended the work early, nothing is lost
+    │   └── UnknownJokeError       the joke does not exist, or no longer
+    └── StoppedError         130   a signal ended the work early; progress is kept
 
-Messages are one sentence that names what is wrong and what to do about it.
+Messages are one sentence that says what is wrong and what to do about it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class JokerError(Exception):
 
 
 class InputError(JokerError):
-    """What was given cannot be used as it is."""
+    """An input cannot be used as it is."""
 
     exit_code = 2
 
@@ -92,7 +92,7 @@ class GenerationError(JokerError):
 
 
 class EngineDownError(JokerError):
-    """A remote engine cannot be reached, failed or fell silent; asked again it may answer."""
+    """A remote engine cannot be reached, failed or stopped responding; a retry may succeed."""
 
     exit_code = 7
 
@@ -104,7 +104,7 @@ class QueueError(JokerError):
 
 
 class QueueFullError(QueueError):
-    """Too many jobs wait already."""
+    """Too many jobs are waiting already."""
 
 
 class QueueDownError(QueueError):
@@ -112,11 +112,11 @@ class QueueDownError(QueueError):
 
 
 class UnknownJobError(QueueError):
-    """There is no such job, or it has been forgotten."""
+    """The job does not exist, or its result has expired."""
 
 
 class KeyConflictError(QueueError):
-    """An idempotency key stands for another request."""
+    """An idempotency key was used for another request."""
 
 
 class StoreError(JokerError):
@@ -130,10 +130,10 @@ class StoreDownError(StoreError):
 
 
 class UnknownJokeError(StoreError):
-    """There is no such joke, or it has been deleted."""
+    """The joke does not exist, or has been deleted."""
 
 
 class StoppedError(JokerError):
-    """A signal such as Ctrl-C ended the work early; what was done is kept."""
+    """A signal such as Ctrl-C ended the work early; progress is kept."""
 
     exit_code = 130

@@ -1,13 +1,13 @@
 """Fingerprints of training jokes: small enough to ship, enough to detect a repeated joke.
 
-The jokes themselves stay out of the model folder. Of each only a sketch is kept, the
-smallest of its 5-gram hashes under 40 permutations (MinHash, Broder 1997), a byte each
-(b-bit MinHash, Li and König 2010, https://arxiv.org/abs/0908.0014), and a hash of its
-answer. Two sketches agree in a share of places that estimates the Jaccard similarity of
+The jokes themselves are not in the model folder. It has a sketch of each, one byte of the
+smallest of its 5-gram hashes under each of 40 permutations (MinHash, Broder 1997; b-bit
+MinHash, Li and König 2010, https://arxiv.org/abs/0908.0014), and a hash of its answer. The
+share of places in which two sketches agree estimates the Jaccard similarity of
 `joker.core.similarity`, with a standard error of at most 0.08.
 
-Training writes them, the teller reads them. Exact figures, with the training jokes at
-hand, are `joker.evaluation.text_metrics`'s.
+Training writes them, the teller reads them. `joker.evaluation.text_metrics` computes exact
+similarities from the training jokes.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke, p
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
 NEAR_DUPLICATE_SIMILARITY = 0.4
-"""From this estimate on a joke counts as told again: so far below `NEAR_COPY_JACCARD` that the
-estimate's error hides few near-duplicates."""
+"""Estimate from which a joke counts as a near-duplicate: far enough below `NEAR_COPY_JACCARD` that
+the estimate's error hides few."""
 SAME_ANSWER_WORDS = 3
-"""From so many words on, a joke with the answer of a training joke is one told again."""
+"""Number of words from which a joke with a training joke's answer is a near-duplicate."""
 STOCK_QUESTIONS = 3
-"""An answer that training jokes give to so many different questions is a stock phrase: a joke that
-puts it to yet another question is a new one."""
+"""Number of different questions from which their common answer is a stock phrase: a joke that gives
+it to yet another question is new."""
 
 _FACTORS, _MASKS = permutations(b"fingerprints", PERMUTATIONS)
 _TEXTS_AT_ONCE = 2_000
 _CHANCE = 1 / 256
-"""Share of places in which the bytes of unlike sketches agree."""
+"""Share of places in which unrelated sketches agree by chance."""
 
 
 class OriginalityEstimate(NamedTuple):
-    """How near a joke comes to what was read in training.
+    """How similar a joke is to the training jokes.
 
     Attributes:
         similarity: Estimated Jaccard similarity to the most similar training joke.
-        near_duplicate: Whether that makes it a likely near-duplicate, or its answer of three words
-            or more is a training joke's.
+        near_duplicate: Whether this similarity makes a near-duplicate likely, or the answer has
+            three words or more and is a training joke's.
     """
 
     similarity: float
@@ -63,7 +63,7 @@ class Fingerprints:
 
     Attributes:
         sketches: Shape (jokes, 40), bytes.
-        answers: Sorted 32-bit hashes of the answers of three words or more, stock phrases left out.
+        answers: Sorted 32-bit hashes of the answers of three words or more, without stock phrases.
     """
 
     sketches: NDArray[np.uint8]
@@ -71,7 +71,7 @@ class Fingerprints:
 
     @classmethod
     def of(cls, jokes: Sequence[Joke]) -> Fingerprints:
-        """Take the fingerprints of jokes, each once however often it is there."""
+        """Return the fingerprints of jokes; repeated jokes count once."""
         texts = sorted({normalise_joke(joke) for joke in jokes} - {""})
         starts = range(0, len(texts), _TEXTS_AT_ONCE)
         parts = [_sketch(texts[start : start + _TEXTS_AT_ONCE]) for start in starts]
@@ -92,7 +92,7 @@ class Fingerprints:
 
     @classmethod
     def read(cls, folder: Path) -> Fingerprints | None:
-        """Read a model folder's fingerprints; None where it has none.
+        """Read a model folder's fingerprints; None if it has none.
 
         Raises:
             ModelFolderError: If they are damaged.
@@ -107,7 +107,7 @@ class Fingerprints:
             raise ModelFolderError(f"cannot read {path}: {error}") from error
         if found.sketches.dtype != np.uint8 or found.sketches.shape[1:] != (PERMUTATIONS,):
             raise ModelFolderError(
-                f"{path} holds fingerprints of another kind; train the model again"
+                f"{path} holds fingerprints of another format; train the model again"
             )
         return found
 
@@ -116,7 +116,7 @@ class Fingerprints:
         np.savez(folder / FILE, sketches=self.sketches, answers=self.answers)
 
     def estimate(self, joke: Joke) -> OriginalityEstimate:
-        """Say how near a joke comes to those that were fingerprinted."""
+        """Estimate how similar a joke is to the fingerprinted ones."""
         text, answer = normalise_joke(joke), _long_answer(joke)
         similarity = 0.0
         if text and len(self.sketches):

@@ -1,4 +1,4 @@
-"""A joke: a question and its answer, and what is known of one that was generated."""
+"""A joke: a question and its answer, and how a generated one was made."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Joke:
 
     @classmethod
     def from_text(cls, question: str, answer: str) -> Joke | None:
-        """Return the joke of two raw parts, or None when either has nothing to say."""
+        """Return the joke of two raw parts, or None if either is empty."""
         question, answer = question.strip(), answer.strip()
         return cls(question, answer) if question and answer else None
 
@@ -43,10 +43,10 @@ class Joke:
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class GeneratedJoke:
-    """A joke that was generated, and how it came about; the same value wherever it is passed on.
+    """A generated joke, and how it was made.
 
-    It is written as JSON in queues, events, answers of the API and the output of ``joker tell``,
-    each time with all of its fields.
+    Queues, events, API responses and the output of ``joker tell`` contain it as JSON, always with
+    all of its fields.
     """
 
     question: str = Field(examples=["Why did the kettle blush?"])

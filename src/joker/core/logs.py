@@ -10,7 +10,7 @@ from typing import Any
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as one line of JSON, with what ``extra={"fields": …}`` gave it."""
+    """Writes a record as one line of JSON, with the fields from ``extra={"fields": …}``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -50,9 +50,9 @@ _LOGGING = {
 
 
 def log_as_json_lines() -> None:
-    """Write what this package does, and the warnings of others, to standard error.
+    """Log this package's messages, and the warnings of others, to standard error.
 
-    A line is JSON, unless a person watches: standard error is a terminal.
+    Lines are JSON, unless standard error is a terminal.
     """
     formatter = "plain" if sys.stderr.isatty() else "json"
     stderr = {"class": "logging.StreamHandler", "formatter": formatter}

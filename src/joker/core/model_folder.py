@@ -1,12 +1,12 @@
-"""The model folder: the one thing that training writes and serving reads.
+"""The model folder, which training writes and serving reads.
 
     config.json, model.safetensors, tokenizer.json, …   Hugging Face's files
     openvino/                                           int8 graph for serving (`joker export`)
     joker.json                                          the manifest, read and written here
     README.md                                           the model card
 
-Serving needs no option that the folder already knows. A folder of another format
-version, or with a file missing, is refused by name.
+Serving needs no option for what the folder already says. A folder with another format
+version or a missing file is refused with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MANIFEST = "joker.json"
 OPENVINO = "openvino"
 CARD = "README.md"
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled"
-"""Where the model that comes with the package is."""
+"""The folder of the model that comes with the package."""
 
 _REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json", MANIFEST)
 _OPENVINO_FILES = ("openvino_model.xml", "openvino_model.bin")
@@ -40,7 +40,7 @@ class Manifest:
         format_version: Version of the folder's format.
         template: The template the model was trained with.
         base_model: Hub name, folder or GGUF file it started from, or ``new:SIZE``.
-        context_length: Most tokens a joke may have, start and end token included.
+        context_length: Maximum number of tokens of a joke, including the start and end tokens.
         data: Fingerprint, split kind, seed and counts of the prepared folder.
         training: The resolved training configuration.
         packages: Versions of the packages that trained it.
@@ -76,7 +76,7 @@ class ModelFolder:
         """Read and check a model folder.
 
         Raises:
-            ModelFolderError: If it is no folder, a file is missing, or the format is another.
+            ModelFolderError: If it is not a folder, a file is missing, or the version differs.
         """
         if not path.is_dir():
             raise ModelFolderError(f"there is no model folder at {path}")

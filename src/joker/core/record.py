@@ -24,7 +24,7 @@ from joker.core.errors import ConfigError, InputError
 T = TypeVar("T")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What decides all that a run draws at random."""
+"""Decides everything that a run draws at random."""
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 _PLAIN_WORDS = {
@@ -38,14 +38,14 @@ _PLAIN_WORDS = {
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field, dataclasses.field))
 def record(error: type[InputError], *, strict: bool = True) -> Callable[[type[T]], type[T]]:
-    """Make a class a frozen dataclass that raises ``error`` where a value is not allowed.
+    """Make a class a frozen dataclass that raises ``error`` if a value is not allowed.
 
-    A ``ValueError`` raised by the class's own ``__post_init__`` becomes that error as well.
+    A ``ValueError`` raised by the class's own ``__post_init__`` is turned into that error, too.
 
     Args:
-        error: What is raised.
-        strict: Accept values of the declared types only; otherwise also what converts to them
-            without loss, such as a list for a tuple.
+        error: The class of the error.
+        strict: Accept values of the declared types only; otherwise also values that convert to
+            them without loss, such as a list for a tuple.
     """
 
     def decorate(declared: type[T]) -> type[T]:

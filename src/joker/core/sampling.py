@@ -20,7 +20,7 @@ StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
 @record(SamplingError, strict=False)
 class Sampling:
-    """Sampling parameters: the original system's defaults, with a temperature that readers chose.
+    """Sampling parameters. Readers chose the temperature, other defaults are the original's.
 
     Raises:
         SamplingError: If a value is out of range.
@@ -51,6 +51,6 @@ class Sampling:
     )
 
     def cut(self, text: str) -> str:
-        """Return what stands before the first stop in a text, or all of it."""
+        """Return a text up to the first stop, or all of it if there is none."""
         places = [text.find(stop) for stop in self.stop if stop in text]
         return text[: min(places, default=len(text))]

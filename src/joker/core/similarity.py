@@ -1,8 +1,8 @@
 """When two texts are nearly the same: one definition for clusters, the split and originality.
 
 Texts are compared by the Jaccard similarity of their character 5-grams after
-normalising. Jokes are short, so word 5-grams, which suit web pages, would miss about
-nine copies in ten.
+normalising. Jokes are short: word 5-grams, which suit web pages, would miss about
+nine near-duplicates in ten.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from joker.core.joke import Joke
 
 SHINGLE_LENGTH = 5
 NEAR_COPY_JACCARD = 0.5
-"""From this similarity on, two jokes count as copies of one another."""
+"""Similarity from which two jokes count as near-duplicates."""
 SPLIT_JACCARD = 0.4
-"""From this similarity on, two jokes must not stand on both sides of a split. Of 17 pairs read
-between 0.44 and 0.5, 14 were the same joke."""
+"""Similarity from which two jokes must be on the same side of a split. Of 17 pairs read between
+0.44 and 0.5, 14 were the same joke."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -52,19 +52,19 @@ def normalise_joke(joke: Joke) -> str:
 def shingles(normalised: str) -> NDArray[np.uint32]:
     """Return the distinct character 5-grams of a normalised text as sorted 32-bit codes.
 
-    A text shorter than five characters is one shingle, an empty one none. A code
-    stands for one 5-gram only and is the same on every machine.
+    A text shorter than five characters is one shingle, an empty one none. Each code
+    stands for a single 5-gram and is the same on every machine.
     """
     return ShingleSets.of([normalised]).codes
 
 
 @dataclass(frozen=True, slots=True)
 class ShingleSets:
-    """The shingles of many texts, one behind the other.
+    """The shingles of many texts, one after another.
 
     Attributes:
-        codes: Every text's `shingles`.
-        starts: Where each text's begin, and a last entry where the last one's end.
+        codes: The `shingles` of every text.
+        starts: Where each text's codes begin, and finally where the last text's end.
     """
 
     codes: NDArray[np.uint32]

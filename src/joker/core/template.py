@@ -1,16 +1,15 @@
 """Templates: how a question and its answer become one text, and how text becomes a joke again.
 
 A template joins question and answer with two *markers*, the visible parts of its
-prefixes. A marker is either an added special token (one id of its own) or plain
-text (several ids of the tokenizer's vocabulary). The end of a joke is always the
-tokenizer's end-of-text token and no part of the text here.
+prefixes. A marker is either an added special token (a single id) or plain
+text (several ids of the tokenizer's vocabulary). A joke always ends with the
+tokenizer's end-of-text token, which is not part of the text here.
 
-Text that people write may contain a marker. It cannot forge structure: inside a
-marker found in a question or answer one backslash is inserted after the first
-character, and one is removed again on the way back, so every joke survives the
-round trip exactly.
+Text that people write may contain a marker. So that it cannot forge structure, a
+backslash is inserted after the first character of each marker in a question or
+answer and removed again when parsing: every joke survives the round trip exactly.
 
-Turning text into token ids is `joker.core.tokenizer`'s work.
+`joker.core.tokenizer` turns text into token ids.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ DEFAULT_TEMPLATE = "original"
 
 
 def _overlap(left: str, right: str) -> bool:
-    """Say whether two markers can share characters in a text other than by being equal."""
+    """Return whether two different occurrences of markers can share characters of a text."""
     if left != right and (left in right or right in left):
         return True
     return any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
@@ -42,18 +41,18 @@ class Template:
     r"""One template: ``question_prefix + question + answer_prefix + answer``.
 
     Attributes:
-        name: What the template is called in options, manifests and tables.
-        question_prefix: What stands before the question; may be empty.
-        answer_prefix: What stands between question and answer, such as ``\n<|answer|> ``.
+        name: Name in options, manifests and tables.
+        question_prefix: Text before the question; may be empty.
+        answer_prefix: Text between question and answer, such as ``\n<|answer|> ``.
         markers: ``special`` adds each marker to the tokenizer as one token,
             ``plain`` leaves it as ordinary text.
-        punchline_first: Whether a joke without a given question is told from the punchline to the
-            question: ``answer marker + answer + question marker + question``. It is easier to
-            find a question for a punchline than the other way round. A question's start or a
-            topic may stand before it all, behind a question marker of its own.
+        punchline_first: Whether a joke without a given question is told punchline first:
+            ``answer marker + answer + question marker + question``. It is easier to find a
+            question for a punchline than the other way round. The start of the question or a
+            topic may precede it all, after a question marker of its own.
 
     Raises:
-        TemplateError: If the template could not be parsed back without doubt.
+        TemplateError: If its texts could not be parsed unambiguously.
     """
 
     name: str
@@ -89,7 +88,7 @@ class Template:
 
     @property
     def question_marker(self) -> str:
-        """The visible part of ``question_prefix``; empty when there is none."""
+        """The visible part of ``question_prefix``; may be empty."""
         return self.question_prefix.strip()
 
     @property
@@ -99,21 +98,21 @@ class Template:
 
     @property
     def marker_texts(self) -> tuple[str, ...]:
-        """The markers that exist, in their order and without repetition."""
+        """The markers that are not empty, in order and without repetition."""
         return tuple(dict.fromkeys(m for m in (self.question_marker, self.answer_marker) if m))
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Tokens the tokenizer must hold for this template, beside its end-of-text token."""
+        """Tokens that the tokenizer needs for this template, besides its end-of-text token."""
         return self.marker_texts if self.markers == "special" else ()
 
     @property
     def label(self) -> str:
-        """Name and kind of markers, such as ``original-plain``: unique in a comparison."""
+        """Name and kind of markers, such as ``original-plain``; unique in a comparison."""
         return f"{self.name}-{self.markers}"
 
     def escape(self, text: str) -> str:
-        """Return text in which no marker stands any more."""
+        """Return text with all markers escaped."""
         for marker in self.marker_texts:
             head, rest = re.escape(marker[0]), re.escape(marker[1:])
             text = re.sub(rf"({head})(\\*)({rest})", r"\1\\\2\3", text)
@@ -129,19 +128,19 @@ class Template:
     def render_prompt(self, question_start: str = "") -> str:
         """Return the text a model continues: the start of a question, possibly empty.
 
-        White space at the end is left off, because byte-level BPE puts a space at
+        White space at the end is removed, because byte-level BPE puts a space at
         the beginning of the next word's token.
         """
         return f"{self.question_prefix}{self.escape(question_start.strip())}".rstrip()
 
     def is_hint(self, prompt: str) -> bool:
-        """Say whether a prompt only hints at a question that follows the punchline."""
+        """Return whether a prompt only hints at a question that follows the punchline."""
         return self.punchline_first and not prompt.rstrip().endswith("?")
 
     def parse(self, text: str) -> Joke | None:
-        """Return the joke that a text in this template tells, or None when it tells none.
+        """Return the joke that a text in this template tells, or None if it tells none.
 
-        None stands for anything unfinished or malformed: the question marker is missing,
+        A text tells none if it is unfinished or malformed: the question marker is missing,
         the answer marker is missing or repeated, or a part is empty.
         """
         text = text.strip()
@@ -149,7 +148,7 @@ class Template:
         if self.punchline_first and text.startswith(first):
             _, found, told = text.partition(second)
             if first in told:
-                text = found + told  # what stood before it was a hint
+                text = found + told  # before it was a hint
         if reverse := self.punchline_first and text.startswith(second):
             first, second = second, first
         if not text.startswith(first):
@@ -161,11 +160,11 @@ class Template:
         return Joke.from_text(self.unescape(question), self.unescape(answer))
 
     def parse_start(self, text: str) -> tuple[str, str]:
-        """Return how much of a question and its answer a text tells that is still being written.
+        """Return the parts of the question and the answer that an unfinished text contains.
 
-        What might be the beginning of a marker at the text's end is held back, and so is all of
-        a text that has no question marker yet. Of one that begins with the punchline, only the
-        question is returned.
+        A possible beginning of a marker at the text's end is held back, and so is all of a text
+        that has no question marker yet. If the text begins with the punchline, only the question
+        is returned.
         """
         text = text.lstrip()
         if self.punchline_first and text.startswith(self.question_marker):
@@ -191,7 +190,7 @@ class Template:
         return self.unescape(question).strip(), self.unescape(answer).strip()
 
     def with_markers(self, kind: MarkerKind | None) -> Template:
-        """Return the same template with another kind of markers; None keeps the kind."""
+        """Return the same template with this kind of markers; None keeps its own."""
         return self if kind is None else replace(self, markers=kind)
 
 

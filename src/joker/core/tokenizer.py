@@ -1,15 +1,15 @@
 """Jokes as token ids: one tokenizer and one template for training, evaluation and serving.
 
 Built on the `tokenizers` library alone, so that serving needs neither PyTorch nor
-Transformers. Every part of a joke is encoded by itself and the ids are joined, so
+Transformers. Each part of a joke is encoded separately and the ids are joined, so
 the boundary between question and answer falls between two tokens in every template,
-and a special token's spelling inside people's text stays ordinary text.
+and the spelling of a special token in people's text stays ordinary text.
 
-A joke is always ``[start] markers and text [end]``: the start token gives the first
-marker something to be predicted from, so that bits per byte can count every token.
+A joke is always ``[start] markers and text [end]``: the first marker is predicted from
+the start token, so that bits per byte can count every token.
 
-A model with a critic knows two more tokens, `WORKS` and `FAILS`, one of which may follow the end
-of a joke: how likely the first one is says whether the joke works.
+A model with a critic has two more tokens, `WORKS` and `FAILS`, that may follow the end of a joke:
+the probability of `WORKS` says whether the joke works.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from joker.core.template import Template
 WORKS = "<|works|>"
 FAILS = "<|fails|>"
 VERDICT_WEIGHT = 10.0
-"""A joke has thirty tokens to learn, and one verdict."""
+"""Weight of a verdict's loss: a joke has about thirty tokens, and one verdict."""
 
 _BROKEN_UTF8 = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedJoke:
-    """A joke's token ids and where its parts lie.
+    """A joke's token ids and where its parts begin.
 
     Attributes:
         input_ids: Start token, question part, answer part, end token.
-        answer_start: Index of the answer's first token, right after the answer marker.
-            ``input_ids[answer_start:]`` is the answer and the end token. After all tokens where
-            no answer follows its question.
+        answer_start: Index of the answer's first token, right after the answer marker:
+            ``input_ids[answer_start:]`` is the answer and the end token. The number of tokens if
+            no answer follows the question.
         learned_from: Index of the first token that training learns to predict.
-        weight: How much the loss of its tokens counts in training.
+        weight: Weight of its tokens' loss in training.
     """
 
     input_ids: list[int]
@@ -59,11 +59,10 @@ class JokeTokenizer:
     """A byte-level BPE (or other fast) tokenizer that knows one template.
 
     Args:
-        tokenizer: The backend; a fast Transformers tokenizer has it as ``backend_tokenizer``.
-            It is copied, so the caller's stays as it is.
+        tokenizer: The backend, such as a fast Transformers tokenizer's; it is copied.
         template: The template; its special tokens must be in the vocabulary.
         end_token: The tokenizer's end-of-text token, such as ``<|endoftext|>``.
-        start_token: The token every joke begins with; the end token where the model has no other.
+        start_token: The token that every joke begins with; by default the end token.
 
     Raises:
         TokenizerError: If one of these tokens is not in the vocabulary.
@@ -98,7 +97,7 @@ class JokeTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids, added tokens included."""
+        """Number of ids, including added tokens."""
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     @property
@@ -108,7 +107,7 @@ class JokeTokenizer:
         return [*self._special_ids.values(), *verdicts]
 
     def encode(self, joke: Joke) -> EncodedJoke:
-        """Return the joke's ids, start and end token included."""
+        """Return the joke's ids, including the start and end tokens."""
         return self._with_answer(self._encode_question(self.template.escape(joke.question)), joke)
 
     @property
@@ -117,11 +116,11 @@ class JokeTokenizer:
         return None not in self._verdict_ids
 
     def encode_punchline_first(self, joke: Joke, hint: str = "") -> EncodedJoke:
-        """Return the ids of a joke from its punchline to its question, start and end included.
+        """Return the ids of a joke, punchline first, including the start and end tokens.
 
         Args:
             joke: The joke.
-            hint: The question's start or a topic, which stands before it all and is not learned.
+            hint: The question's start or a topic, which precedes the joke and is not learned.
         """
         lead, _, tail = _split(self.template.answer_prefix)
         question = self._encode_question(self.template.escape(joke.question))[1:]
@@ -131,9 +130,9 @@ class JokeTokenizer:
         return EncodedJoke(ids, answer_start=len(ids), learned_from=len(start) if hint else 1)
 
     def encode_verdict(self, joke: Joke, works: bool) -> EncodedJoke:
-        """Return the ids of a joke and of a verdict on it, which takes the answer's place.
+        """Return the ids of a joke and of a verdict on it, which is the only token learned.
 
-        Only for a tokenizer that `has_critic`.
+        The tokenizer must have a critic.
         """
         ids = [*self.encode(joke).input_ids, self._verdict_ids[works]]
         last = len(ids) - 1
@@ -142,17 +141,16 @@ class JokeTokenizer:
     def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
         """Return the ids of an answer without its question: start token, answer marker, answer.
 
-        This is the context for p(answer) without a question, the prior that punchline
-        retrieval and ranking divide by.
+        They give p(answer), the prior that punchline retrieval and ranking divide by.
         """
         return self._with_answer([self.start_id], joke)
 
     def encode_prompt(self, question_start: str = "") -> list[int]:
         """Return the ids a model continues: start token, question marker, the question's start.
 
-        A start that ends with a question mark is a whole question: the answer marker follows.
-        So it does behind any start where the template tells punchlines first, and where there is
-        no start it is all there is.
+        If the start ends with a question mark, it is the whole question, and the answer marker
+        follows. In a template with the punchline first, the answer marker follows any start;
+        without a start, it is the only marker.
         """
         question = question_start.strip()
         if not question and self.template.punchline_first:
@@ -163,14 +161,14 @@ class JokeTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids with markers spelled out, without start and end tokens."""
+        """Return the text of ids, including markers, without start and end tokens."""
         kept = [i for i in ids if i not in (self.start_id, self.end_id)]
         return str(self.backend.decode(kept, skip_special_tokens=False))
 
     def parse(self, ids: Sequence[int]) -> Joke | None:
-        """Return the joke told by ids that end with the end token, or None.
+        """Return the joke that ids tell up to the end token, or None.
 
-        Ids that never reach the end token are half-finished and tell no joke.
+        Ids without an end token are unfinished and tell no joke.
         """
         body = list(ids)
         while body and body[0] == self.start_id:
@@ -180,9 +178,9 @@ class JokeTokenizer:
         return self.template.parse(self.decode(body[: body.index(self.end_id)]))
 
     def parse_start(self, ids: Sequence[int]) -> tuple[str, str]:
-        """Return how much of a question and its answer unfinished ids tell; both may be empty.
+        """Return the parts of the question and the answer in unfinished ids; both may be empty.
 
-        A character whose last bytes are still to come is held back.
+        A character is held back until all of its bytes are there.
         """
         return self.template.parse_start(self.decode(ids).rstrip(_BROKEN_UTF8))
 
@@ -225,7 +223,7 @@ class JokeTokenizer:
 
 
 def plain_text_copy(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a copy that reads whole texts, a special token's spelling as ordinary text."""
+    """Return a copy without truncation, padding and parsing of special tokens in text."""
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.encode_special_tokens = True
     copy.no_truncation()
