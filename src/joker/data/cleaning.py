@@ -1,11 +1,11 @@
-"""Cleaning: real Reddit text in, readable text out, with the name of every rule that changed it.
+"""Cleaning: raw Reddit text in, readable text out, with the name of every rule that changed it.
 
 Each rule is a pure function from text to text. `clean` applies all of them until nothing
-changes, so cleaning twice changes nothing more. Rules only remove characters or replace
-them with plainer ones, so the loop ends.
+changes, so cleaning is idempotent. Rules only remove characters or replace them with
+plainer ones, so the loop ends.
 
-Deciding which part of a post is the question and which the answer is
-up to `joker.data.parsing`. Offensive words stay in; ``joker train --safe`` leaves them out.
+`joker.data.parsing` decides which part of a post is the question and which the answer.
+Offensive jokes are kept; ``joker train --safe`` leaves them out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Cleaned(NamedTuple):
 
 
 def clean(text: str) -> Cleaned:
-    """Return the text as a person would have typed it; its lines stay apart."""
+    """Return the text as a person would have typed it, with its line breaks."""
     if _ORDINARY.fullmatch(text):
         return Cleaned(text, frozenset())
     changes: set[str] = set()
@@ -57,9 +57,8 @@ def flatten(text: str) -> str:
     return " ".join(text.split())
 
 
-# One line of words and the commonest marks, in which no rule can find anything. Most titles and
-# punchlines are such lines; for the others every rule looks first, by the quickest means, whether
-# it has work to do.
+# A single line of words and common punctuation, which no rule changes. Most titles and punchlines
+# are such lines; for others, every rule first checks cheaply whether it applies.
 _WORDS = r"[a-zA-Z0-9!\"$%',.?@]+"
 _ORDINARY = re.compile(rf"(?!.*www\.){_WORDS}(?:[ -]{_WORDS})*")
 
@@ -139,7 +138,7 @@ _URL = re.compile(r"(?:https?://|www\.)[^\s<>\[\]]+", re.IGNORECASE)
 
 
 def _emphasis(mark: str) -> re.Pattern[str]:
-    """Match text between two marks that hug it and do not stand inside a word or a face."""
+    """Match text enclosed by two marks, except inside a word or an emoticon."""
     char = re.escape(mark[0])
     return re.compile(
         rf"(?<![^\s(\[\"'*_~#-]){re.escape(mark)}(?=[^\s{char}])([^\n]{{0,300}}?[^\s{char}\\]){re.escape(mark)}"
@@ -216,4 +215,4 @@ RULES: dict[str, Callable[[str], str]] = {
     "edit notes": _strip_edits,
     "white space": _tidy_space,
 }
-"""What `clean` does, in order, under the names that manifests count."""
+"""The rules of `clean` in order, under the names that manifests count."""

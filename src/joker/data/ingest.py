@@ -36,7 +36,7 @@ class Origin(NamedTuple):
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of one source's rows so far."""
+    """Outcomes of one source's rows so far."""
 
     read: int = 0
     kept: int = 0
@@ -46,7 +46,7 @@ class _Tally:
 
 
 class Ingestion:
-    """All that was read, sorted by what became of it.
+    """All rows that were read, sorted by outcome.
 
     Attributes:
         jokes: Jokes of question and answer, in the order they were read.
@@ -63,7 +63,7 @@ class Ingestion:
         self._tallies: dict[str, _Tally] = {}
 
     def gather(self, source: Source, report: Callable[[str], None]) -> None:
-        """Read and parse one source, saying now and then how far it is."""
+        """Read and parse one source, reporting progress now and then."""
         tally = self._tallies[source.name] = _Tally()
         for row, parsed in _parse(source.kind, read_rows(source)):
             tally.read += 1
@@ -82,13 +82,13 @@ class Ingestion:
                 self._note_dropped(origin, parsed.reason)
 
     def drop(self, joke: int, reason: str) -> None:
-        """Count the joke of an index as dropped after all; it stays in ``jokes``."""
+        """Count the joke at an index as dropped; it stays in ``jokes``."""
         origin = self.origins[joke]
         self._tallies[origin.source].kept -= 1
         self._note_dropped(origin, reason)
 
     def counts(self) -> dict[str, SourceCounts]:
-        """Return what became of each source's rows, the most frequent reasons first."""
+        """Return the outcomes of each source's rows, the most frequent reasons first."""
         return {
             name: SourceCounts(
                 tally.read,
@@ -104,7 +104,7 @@ class Ingestion:
 
 
 def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
-    """Yield rows with what became of them, in order; many rows are parsed by many processes."""
+    """Yield rows with their outcomes, in order; many rows are parsed in several processes."""
     batches = iter(lambda: list(islice(rows, _BATCH_ROWS)), [])
     first = next(batches, [])
     if len(first) < _BATCH_ROWS:
@@ -128,7 +128,7 @@ def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
 
 
 def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that reads; it ends the others."""
+    """Leave Ctrl-C to the parent process, which ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,6 +1,6 @@
 """The manifest of a prepared folder: where its jokes come from, in numbers.
 
-Plain values, written and read as ``prepared.json`` by `joker.data.prepared`.
+`joker.data.prepared` writes and reads it as ``prepared.json``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SplitKind = Literal["clusters", "random"]
 
 @record(DataError)
 class SourceCounts:
-    """What became of the rows of one input: read = kept + plain + dropped.
+    """Outcomes of the rows of one input: read = kept + plain + dropped.
 
     Attributes:
         read: Rows read.
         kept: Rows that became jokes of question and answer.
-        plain: Rows kept apart as plain jokes, by reason.
+        plain: Rows kept separately as plain jokes, by reason.
         dropped: Rows left out, by reason.
         changed: Rows that a cleaning or parsing rule changed, by rule; a row may count for several.
     """
@@ -37,7 +37,7 @@ class SourceCounts:
 
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.plain.values()) + sum(self.dropped.values()):
-            raise ValueError(f"{self.read} rows read are not those kept, plain and dropped")
+            raise ValueError(f"{self.read} rows read are not the sum of kept, plain and dropped")
 
 
 @record(DataError)
@@ -57,14 +57,14 @@ class Leak:
 
 @record(DataError)
 class Overlap:
-    """How much of one source another already holds, counted before duplicates are dropped.
+    """How much of one source another one contains, counted before duplicates are dropped.
 
     Attributes:
-        source: The source looked at.
-        other: The source looked in.
+        source: The source whose jokes are counted.
+        other: The source that may contain them.
         questions: Jokes of ``source`` that end with a question mark.
         exact: Those with an equal joke in ``other``.
-        near: Those with a near-duplicate in ``other``, equal ones included.
+        near: Those with a near-duplicate in ``other``, including equal jokes.
     """
 
     source: str
@@ -86,11 +86,10 @@ class DataManifest:
         train: Jokes to train on.
         test: Jokes to test on.
         plain: Plain jokes.
-        clusters: Clusters of near-duplicates, those of a single joke included.
-        sources: What became of each input's rows.
-        leak: Under each kind of split, whichever was chosen, the test jokes with near-duplicates
-            in training.
-        overlap: Shared jokes of every two sources.
+        clusters: Clusters of near-duplicates, including those of a single joke.
+        sources: Outcomes of each input's rows.
+        leak: Test jokes with near-duplicates in training, for each kind of split.
+        overlap: Shared jokes of each pair of sources.
     """
 
     format_version: int = Field(default=FORMAT_VERSION, kw_only=True)
@@ -109,4 +108,4 @@ class DataManifest:
         kept = sum(source.kept for source in self.sources.values())
         plain = sum(sum(source.plain.values()) for source in self.sources.values())
         if (kept, plain) != (self.train + self.test, self.plain):
-            raise ValueError("the jokes are not those kept of the sources")
+            raise ValueError("the jokes are not those kept from the sources")

@@ -1,14 +1,14 @@
-"""Near-duplicates: which jokes are the same joke told again, and the clusters they form.
+"""Near-duplicates: variants of the same joke, and the clusters they form.
 
 Three kinds of edges join two jokes: equal normalised question and answer, equal
 normalised answers of four words or more, and a Jaccard similarity of at least 0.4
 between the character 5-grams of question and answer (`joker.core.similarity`).
 Candidates for the last come from MinHash (Broder 1997) with locality-sensitive
-hashing: 128 bands of 4 rows find a pair at 0.4 with 96% probability, one at 0.5 almost surely.
-Each candidate is confirmed exactly. Clusters are the connected components.
+hashing: 128 bands of 4 rows find a pair at 0.4 with a probability of 96%, one at 0.5 almost
+certainly. Each candidate is verified exactly. Clusters are the connected components.
 
-All of it is work on whole arrays, band by band: a million jokes need no signatures in
-memory and no loop in Python. Nothing depends on the machine or the run.
+Everything operates on whole arrays, band by band: a million jokes need no signatures in
+memory and no loop in Python. The result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from joker.core.similarity import (
 BANDS = 128
 ROWS = 4
 ANSWER_WORDS = 4
-"""Equal answers make a copy from this many words on; shorter ones are often equal by chance."""
+"""Number of words from which equal answers make a near-duplicate; shorter ones are often equal by
+chance."""
 LARGEST_FULL_BUCKET = 50
-"""Up to this size all pairs of a bucket are compared, beyond it each with the first: ten thousand
-variants of one joke make ten thousand comparisons, not fifty million."""
+"""Up to this size all pairs of a bucket are compared, in larger ones each member with the first:
+ten thousand variants of one joke take ten thousand comparisons, not fifty million."""
 
 _THREADS = min(8, os.cpu_count() or 1)
-# Pieces of work small enough for a processor's cache.
+# Batches small enough for a processor's cache.
 _TEXTS_AT_ONCE = 2_000
 _PAIRS_AT_ONCE = 4_000
 
@@ -50,13 +51,13 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """Which of some jokes are copies of which.
+    """Near-duplicates among some jokes.
 
     Attributes:
-        exact: For every joke the index of the first with the same normalised question and answer.
-        same_answer: For every joke the index of the first with the same long answer, else its own.
-        pairs: Two rows of indices, jokes that come first in ``exact``, of confirmed similarity.
-        clusters: For every joke the number of its cluster, numbered as they first appear.
+        exact: For each joke, the index of the first with the same normalised question and answer.
+        same_answer: For each joke, the index of the first with the same long answer, or its own.
+        pairs: Two rows of indices of verified near-duplicates that are first in ``exact``.
+        clusters: Each joke's cluster, numbered in order of first appearance.
     """
 
     exact: NDArray[np.int64]
@@ -65,11 +66,11 @@ class NearDuplicates:
     clusters: NDArray[np.int64]
 
     def exact_copy_in(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which jokes are equal to one of ``among``."""
+        """Mark the jokes that are equal to one of ``among``."""
         return _mark(self.exact, among)[self.exact]
 
     def near_duplicate_in(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which jokes are joined by an edge of any kind to one of ``among``."""
+        """Mark the jokes with an edge of any kind to one of ``among``."""
         marked = _mark(self.exact, among)
         near = marked.copy()
         left, right = self.pairs
@@ -79,7 +80,7 @@ class NearDuplicates:
 
 
 def find_near_duplicates(jokes: Sequence[Joke]) -> NearDuplicates:
-    """Return the copies among jokes and the clusters they form."""
+    """Find the near-duplicates among jokes and the clusters they form."""
     answers = [normalise(joke.answer) for joke in jokes]
     texts = [
         f"{normalise(joke.question)} {answer}" for joke, answer in zip(jokes, answers, strict=True)
@@ -104,7 +105,7 @@ def find_near_duplicates(jokes: Sequence[Joke]) -> NearDuplicates:
 
 
 def _first_equal(keys: Sequence[str | int]) -> NDArray[np.int64]:
-    """Return for every key the index of its first appearance."""
+    """Return, for each key, the index of its first appearance."""
     seen: dict[str | int, int] = {}
     indices = (seen.setdefault(key, index) for index, key in enumerate(keys))
     return np.fromiter(indices, np.int64, len(keys))
@@ -117,7 +118,7 @@ def _mark(first: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool
 
 
 def _candidates(sets: ShingleSets) -> NDArray[np.uint64]:
-    """Return the pairs that share a band, as ``left << 32 | right`` with left below right."""
+    """Return the pairs that share a band, as ``left << 32 | right`` with left < right."""
     filled = np.flatnonzero(np.diff(sets.starts))
     mixed = mix(sets.codes)
     factors, masks = permutations(b"joker", BANDS, ROWS)
@@ -140,7 +141,7 @@ def _band_keys(
     factors: NDArray[np.uint32],
     masks: NDArray[np.uint32],
 ) -> NDArray[np.uint64]:
-    """Return one key per text: its smallest hash under each permutation, folded together."""
+    """Return one key per text: its smallest hash under each permutation, combined."""
     keys = np.zeros(len(starts), dtype=np.uint64)
     ends = np.append(starts[1:], len(mixed))
     for first in range(0, len(starts), _TEXTS_AT_ONCE):
@@ -177,10 +178,10 @@ def _bucket_pairs(
 
 
 def _confirm(sets: ShingleSets, candidates: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return the candidates that are copies, as two rows of indices."""
+    """Return the candidates that are near-duplicates, as two rows of indices."""
     pairs = np.stack([candidates >> _HALF, candidates & _LOW]).astype(np.int64)
     sizes = np.diff(sets.starts)
-    # Of sets whose sizes differ more, even the intersection of all falls short.
+    # If the sizes differ more, even a subset is not similar enough.
     smaller, larger = np.sort(sizes[pairs], axis=0)
     pairs = pairs[:, smaller >= SPLIT_JACCARD * larger]
 
@@ -194,10 +195,10 @@ def _confirm(sets: ShingleSets, candidates: NDArray[np.uint64]) -> NDArray[np.in
 
 
 def _components(count: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the connected component of every node, numbered as they first appear.
+    """Return each node's connected component, numbered in order of first appearance.
 
-    Every round hangs the larger root of each edge below the smaller one and shortens all
-    paths to their ends.
+    Each round attaches the larger root of each edge to the smaller one and compresses all
+    paths.
     """
     root = np.arange(count)
     while len(left):

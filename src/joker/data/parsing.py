@@ -1,9 +1,9 @@
-"""Parsing: which part of a post is the question, which the answer, and whether it is one at all.
+"""Parsing: which part of a post is the question, which the answer, and whether it is a joke at all.
 
 A post of /r/Jokes has a title and a body. It becomes a joke of question and answer
-when its title asks or sets up and its body answers briefly; stories stay *plain*
-jokes; requests and empty posts are dropped. Rows of files that name question and
-answer themselves keep both, cleaned. ``docs/data.md`` lists the rules;
+if its title asks or sets up and its body answers briefly; stories become *plain*
+jokes; requests and empty posts are dropped. If a file has columns for question and
+answer, both are kept, cleaned. ``docs/data.md`` lists the rules;
 `joker.data.reddit` detects the forms they refer to.
 """
 
@@ -18,23 +18,23 @@ from joker.data.reddit import boilerplate, questions
 Outcome = Literal["joke", "plain", "dropped"]
 
 LONGEST_QUESTION = 300
-"""Most characters of a question; longer titles are stories."""
+"""Maximum number of characters of a question; longer titles are stories."""
 LONGEST_PUNCHLINE = 250
-"""Most characters of an answer to a post's question; of Data 1's answers 99% are shorter."""
+"""Maximum number of characters of an answer to a post's question; 99% of Data 1's are shorter."""
 LONGEST_SETUP_PUNCHLINE = 140
-"""Most characters of an answer to a set-up; longer ones are mostly scenes of several turns."""
+"""Maximum number of characters of an answer to a set-up; longer ones are mostly dialogues."""
 MOST_SETUP_PARAGRAPHS = 4
-"""Most paragraphs of an answer to a set-up."""
+"""Maximum number of paragraphs of an answer to a set-up."""
 LONGEST_GIVEN = 1_000
-"""Most characters of a question or answer where a file names both."""
+"""Maximum number of characters of a question or answer if a file has columns for both."""
 LONGEST_PLAIN = 10_000
-"""Most characters of a plain joke."""
+"""Maximum number of characters of a plain joke."""
 LONGEST_RAW = 40_000
-"""Most characters of a part before cleaning; Reddit allows no longer post."""
+"""Maximum number of characters of a part before cleaning, which is Reddit's limit for posts."""
 
 
 class Parsed(NamedTuple):
-    """What became of one row.
+    """The outcome of one row.
 
     Attributes:
         outcome: ``joke``, ``plain`` or ``dropped``.
@@ -55,7 +55,7 @@ _TOO_LONG = Parsed("dropped", "too long", "", "", frozenset())
 
 
 def parse_pair(question: str, answer: str) -> Parsed:
-    """Parse a row of a file that names question and answer itself."""
+    """Parse a row of a file with columns for question and answer."""
     if max(len(question), len(answer)) > LONGEST_RAW:
         return _TOO_LONG
     row = _Post(question, answer)
@@ -110,7 +110,7 @@ def parse_post(title: str, body: str) -> Parsed:
 
 
 class _Post:
-    """A title and a body on their way through the rules, and which of these changed them."""
+    """A title and a body while rules are applied, and the rules that changed them."""
 
     def __init__(self, title: str, body: str) -> None:
         title, title_changes = clean(title)
@@ -129,7 +129,7 @@ class _Post:
         self.change_body("asides", boilerplate.strip_asides)
 
     def take(self, question: str, answer: str) -> None:
-        """Put a question and answer found in the body in their places."""
+        """Use a question and answer that were found in the body."""
         self.title, self.body = question, answer
         self._changes |= {"question in the body"}
         self.change_body("labels", boilerplate.strip_answer_label)
@@ -145,7 +145,7 @@ class _Post:
             self._changes |= {name}
 
     def emptiness(self) -> str:
-        """Return why there is nothing to read, or an empty text."""
+        """Return why the row contains no joke, or an empty text."""
         if not self.title or not self.body:
             return "empty"
         if boilerplate.is_deleted(self.body) or boilerplate.is_deleted(self.title):

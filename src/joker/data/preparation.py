@@ -2,8 +2,7 @@
 
     read ─▶ clean and parse ─▶ find near-duplicates ─▶ drop duplicates ─▶ split ─▶ write
 
-Called by ``joker data prepare`` and the benchmark. Every row read is kept, plain, or
-dropped for a reason that the manifest counts.
+Every row is kept, plain, or dropped for a reason that the manifest counts.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from joker.data.sources import Source
 
 TEST_SHARE = 0.1
 DUPLICATE = "duplicate"
-"""The reason for which a cluster split drops all but one of equal jokes."""
+"""The reason for dropping all but one of equal jokes in a cluster split."""
 
 Flags = NDArray[np.bool_]
 
 
 class _Split(NamedTuple):
-    """Which jokes are for testing, and which are kept at all."""
+    """Which jokes are for testing, and which are kept."""
 
     test: Flags
     kept: Flags
@@ -185,22 +184,22 @@ def _overlap(ingest: Ingestion, copies: NearDuplicates, names: Sequence[str]) ->
 
 
 def split_by_joke(keys: Sequence[str], seed: int) -> Flags:
-    """Return which jokes are for testing, each drawn separately, as the original does."""
+    """Mark the test jokes, each drawn separately, as the original does."""
     return split_by_cluster(keys, np.arange(len(keys)), seed, np.ones(len(keys), dtype=np.bool_))
 
 
 def split_by_cluster(
     keys: Sequence[str], clusters: NDArray[np.int64], seed: int, counted: Flags
 ) -> Flags:
-    """Return which jokes are for testing, whole clusters at a time.
+    """Mark the test jokes, whole clusters at a time.
 
-    Each cluster gets a number from a hash of the seed and of its first joke's key; in the order of
-    these numbers, those that fit go to the test set. So a split is the same on every machine, and
-    adding a source moves few jokes.
+    Clusters are sorted by a hash of the seed and of their first joke's key, and in this order go
+    to the test set while they fit. So a split is the same on every machine, and adding a source
+    moves few jokes.
 
     Args:
-        keys: A text for every joke.
-        clusters: Every joke's cluster.
+        keys: A text for each joke.
+        clusters: Each joke's cluster.
         seed: Any whole number.
         counted: The jokes of which a tenth goes to the test set; others go with their cluster.
     """

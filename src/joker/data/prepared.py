@@ -63,13 +63,13 @@ Rows = Sequence[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class PreparedJoke:
-    """A joke with where it came from and where it belongs.
+    """A joke with its origin, cluster and split.
 
     Attributes:
         joke: Question and answer.
         source: Name of the input it came from.
         source_id: Its id there.
-        score: Upvotes, where the source counts them.
+        score: Upvotes, if the source counts them.
         cluster: Number of its cluster of near-duplicates.
         split: ``train`` or ``test``.
     """

@@ -41,8 +41,8 @@ class Statistics:
         question_lengths: Characters of each question.
         answer_lengths: Characters of each answer.
         scores: Scores of the jokes of each source that has them.
-        clusters: Size of every cluster of near-duplicates.
-        largest: The largest of them.
+        clusters: Size of each cluster of near-duplicates.
+        largest: The largest clusters.
     """
 
     sizes: dict[tuple[str, str], int]
@@ -78,7 +78,7 @@ def describe(data: PreparedData) -> Statistics:
 
 
 def quantiles(values: Sequence[int]) -> list[int]:
-    """Return the `QUANTILES` of some numbers, each one of them."""
+    """Return the `QUANTILES` of some numbers, without interpolating."""
     return [int(value) for value in np.quantile(values, QUANTILES, method="nearest")]
 
 

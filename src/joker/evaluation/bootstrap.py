@@ -1,6 +1,6 @@
 """Estimates with confidence intervals, from resampling the measured jokes.
 
-The same numbers and seed give the same interval.
+The same values and seed give the same interval.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def bootstrap_ratio(
     Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13.
 
     Args:
-        numerators: One number a joke; at least one joke.
-        denominators: One number a joke; by default ones, which makes the ratio a mean.
+        numerators: One number per joke; at least one joke.
+        denominators: One number per joke; by default ones, which makes the ratio a mean.
         seed: Decides the resamples.
         transform: A monotone function to apply to the ratio, such as ``np.exp``.
     """
@@ -58,16 +58,16 @@ def bootstrap_ratio(
 
 
 def half_sample(share: Callable[[NDArray[np.intp]], float], count: int, seed: int) -> Estimate:
-    """Estimate a share that counts different things, for which the bootstrap is biased.
+    """Estimate a share of distinct items, for which the bootstrap is biased.
 
-    A bootstrap sample contains jokes twice, and the copies bring nothing different. Random
-    halves without replacement vary as much as whole samples, around another mean, so their
-    deviations are applied to the whole's value. Source: Politis and Romano, Annals of
+    A bootstrap sample repeats jokes, which adds nothing distinct. Random halves without
+    replacement vary as much as full samples, but around another mean, so their deviations
+    are applied to the value of the full sample. Source: Politis and Romano, Annals of
     Statistics 22 (1994), 2031-2050.
 
     Args:
-        share: Gives the share, from 0 to 1, for the jokes at some indices.
-        count: How many jokes there are; at least one.
+        share: Returns the share, from 0 to 1, for the jokes at some indices.
+        count: Number of jokes; at least one.
         seed: Decides the halves.
     """
     rng = np.random.default_rng(seed)

@@ -29,17 +29,17 @@ def evaluate(
     config: EvaluationConfig,
     teller: ModelFolder | None = None,
 ) -> Report:
-    """Measure everything on held-out jokes, and on jokes that the model invents.
+    """Measure everything on held-out jokes, and on jokes that the model generates.
 
     Args:
         folder: The model, with PyTorch weights.
         held_out: Jokes it was not trained on.
         config: How much to measure.
-        teller: A folder of the same model with an OpenVINO graph, which invents the jokes; None is
-            the folder itself.
+        teller: A folder of the same model with an OpenVINO graph, which generates the jokes; by
+            default the folder itself.
 
     Raises:
-        ModelFolderError: If the model cannot be loaded or used, or has no graph to invent with.
+        ModelFolderError: If the model cannot be loaded or used, or has no graph to generate with.
         DataError: If no joke fits the model.
         ResourceError: If memory runs out.
     """
@@ -47,12 +47,12 @@ def evaluate(
     fingerprints = Fingerprints.read(folder.path)
     likelihood = _likelihood_metrics(folder, held_out, config, fingerprints)
     tries = _first_tries(teller or folder, config)
-    told = [joke for joke in tries if joke]
+    jokes = [joke for joke in tries if joke]
     generated = human = None
-    if told:
+    if jokes:
         training = None if held_out.training is None else TrainingIndex(held_out.training)
-        peers = held_out.sample(len(told), config.seed).jokes
-        generated = text_metrics(told, training, fingerprints, seed=config.seed)
+        peers = held_out.sample(len(jokes), config.seed).jokes
+        generated = text_metrics(jokes, training, fingerprints, seed=config.seed)
         human = text_metrics(peers, training, fingerprints, seed=config.seed)
     return Report(
         model=str(folder.path),
@@ -106,7 +106,7 @@ def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None])
     elif folder.manifest.data.get("fingerprint") != held_out.facts["fingerprint"]:
         yield (
             "the model was trained on other data than this folder's, so it may know test jokes, "
-            "and originality does not see all it was trained on"
+            "and originality does not cover all of its training jokes"
         )
     if tries and not any(tries):
         yield f"none of {len(tries)} first tries told a joke"

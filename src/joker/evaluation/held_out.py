@@ -24,7 +24,7 @@ class HeldOut:
     Attributes:
         jokes: The jokes.
         clusters: Each joke's cluster of near-duplicates.
-        training: What the model was trained on; None where that is unknown.
+        training: What the model was trained on; None if that is unknown.
         facts: Where the jokes come from, with a ``name`` and a ``fingerprint``.
     """
 
@@ -38,7 +38,7 @@ class HeldOut:
         """Read a prepared folder's test split, or a CSV file with Question and Answer.
 
         Raises:
-            DataError: If it cannot be read or holds no joke.
+            DataError: If it cannot be read or contains no joke.
         """
         held_out = cls.of(PreparedData.open(path)) if path.is_dir() else _from_file(path)
         if not held_out.jokes:
@@ -50,7 +50,7 @@ class HeldOut:
         """Return a prepared folder's test split.
 
         Raises:
-            DataError: If its table is garbled.
+            DataError: If its table is damaged.
         """
         test = data.jokes("test")
         return cls(
@@ -66,7 +66,7 @@ class HeldOut:
         )
 
     def sample(self, count: int, seed: int) -> HeldOut:
-        """Return ``count`` jokes chosen at random, in order; all if it is 0 or too many."""
+        """Return ``count`` randomly chosen jokes, in order; all if it is 0 or not fewer than all."""
         if not 0 < count < len(self.jokes):
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.jokes))[:count])

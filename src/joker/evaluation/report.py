@@ -1,4 +1,4 @@
-"""All metrics of one evaluation: as a flat JSON object and as tables.
+"""All metrics of an evaluation: as a flat JSON object and as tables.
 
 ``docs/metrics.md`` has the formulas.
 """

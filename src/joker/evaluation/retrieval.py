@@ -1,6 +1,6 @@
 """Punchline retrieval: does the model know which of ten answers belongs to a question?
 
-Draws the answers and judges the scores; `joker.evaluation.likelihood_metrics` scores.
+Draws the answers and evaluates the scores of `joker.evaluation.likelihood_metrics`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from joker.core.similarity import normalise
 CHOICES = 10
 CHANCE = 1 / CHOICES
 
-_NEIGHBOURS = 50  # distractors are drawn from so many answers nearest in length
+_NEIGHBOURS = 50  # distractors are drawn from this many answers nearest in length
 
 
 def draw_choices(
     jokes: Sequence[Joke], clusters: Sequence[int], *, limit: int, seed: int
 ) -> NDArray[np.intp]:
-    """Draw, for each of some jokes, nine other answers to choose from.
+    """Draw nine other answers to choose from for each of some jokes.
 
-    They are drawn at random from the 50 answers nearest in length that differ from one
-    another and from those of the joke's own cluster of near-duplicates.
+    They are drawn from the 50 answers nearest in length that differ from one another and
+    from those of the joke's own cluster of near-duplicates.
 
     Args:
         jokes: Where questions and answers come from.
@@ -34,8 +34,8 @@ def draw_choices(
         seed: Seed of all draws.
 
     Returns:
-        Indices into ``jokes``, one row of ten for each question, the first that of the
-        joke itself; no rows when there are too few different answers.
+        Indices into ``jokes``, a row of ten for each question that begins with the joke's
+        own; no rows if there are too few different answers.
     """
     rng = np.random.default_rng(seed)
     cluster_of = np.asarray(clusters)
@@ -59,13 +59,13 @@ def draw_choices(
 
 
 def hits(scores: ArrayLike) -> NDArray[np.float64]:
-    """Say for each question whether its own answer, the first, scores highest.
+    """Return for each question whether its own answer, the first, has the highest score.
 
     Args:
         scores: log p(answer | question) - log p(answer), of shape (questions, choices).
 
     Returns:
-        1 for a hit, 0 for a miss; a hit shared with k - 1 equal scores counts 1 / k.
+        1 for a hit, 0 for a miss, 1 / k for a tie of k answers.
     """
     table = np.asarray(scores, dtype=np.float64)
     best = table == table.max(axis=1, keepdims=True)

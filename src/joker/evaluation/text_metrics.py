@@ -1,7 +1,7 @@
 """How good a model's own jokes are: validity, originality, diversity, offensiveness.
 
-Each metric of generated jokes is also measured on equally many held-out jokes by people, because
-none means anything alone, and diversity depends on the number of jokes.
+Each metric is also measured on equally many held-out jokes by people, because none means anything
+alone, and diversity depends on the number of jokes.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class TextMetrics:
     """Metrics of a set of jokes, generated or by people.
 
     Attributes:
-        jokes: How many there are.
-        copied: Share that copies a training joke in any way; None, as the next three,
-            where the training jokes are unknown.
+        jokes: Number of jokes.
+        copied: Share that copies a training joke in any way; None, like the next three,
+            if the training jokes are unknown.
         copied_exactly: Share with the question and answer of a training joke.
         copied_nearly: Share with a Jaccard similarity of 0.5 or more to a training joke.
         copied_answer: Share with a training joke's answer of three words or more.
         near_duplicate: Share of near-duplicates by the model folder's fingerprints;
-            None where the folder has none.
-        distinct_questions: Different over all questions.
-        distinct_1: Different over all words.
-        distinct_2: Different over all pairs of neighbouring words.
-        distinct_3: Different over all runs of three words.
+            None if the folder has none.
+        distinct_questions: Distinct questions / all questions.
+        distinct_1: Distinct words / all words.
+        distinct_2: Distinct word bigrams / all.
+        distinct_3: Distinct word trigrams / all.
         frequent_answers: Share whose answer is one of the 25 most frequent.
         frequent_questions: Share whose question is one of the 25 most frequent.
         flagged: Share that moderation flags as offensive.
@@ -73,10 +73,10 @@ def text_metrics(
     *,
     seed: int,
 ) -> TextMetrics:
-    """Measure a set of at least one joke.
+    """Measure one or more jokes.
 
     Args:
-        jokes: Generated jokes, or people's.
+        jokes: Generated jokes, or jokes by people.
         training: What the model was trained on, if known.
         fingerprints: The model folder's, if it has any.
         seed: Decides the resamples.
@@ -120,7 +120,7 @@ def first_tries(engine: Engine, count: int, *, seed: int) -> list[Joke | None]:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """In which ways a joke copies a training joke.
+    """How a joke copies a training joke.
 
     Attributes:
         exact: Question and answer are the same after normalising.
@@ -137,7 +137,7 @@ class Copy:
 
 
 class TrainingIndex:
-    """Training jokes, with the owners of every shingle, to find the most similar one.
+    """Training jokes, indexed by shingle to find the most similar one.
 
     Args:
         jokes: What the model was trained on.
@@ -154,7 +154,7 @@ class TrainingIndex:
         self._owners = np.repeat(np.arange(len(texts)), self._sizes)[order]
 
     def copy(self, joke: Joke) -> Copy:
-        """Say in which ways a joke copies any training joke."""
+        """Return how a joke copies any training joke."""
         text, answer = normalise_joke(joke), normalise(joke.answer)
         return Copy(
             exact=bool(text) and text in self._texts,
@@ -175,7 +175,7 @@ class TrainingIndex:
 
 
 def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
-    """Estimate distinct-n: different over all word n-grams; higher is more diverse.
+    """Estimate distinct-n, distinct word n-grams / all; higher is more diverse.
 
     N-grams are taken from the normalised question and answer, none across the two.
     Source: Li et al., NAACL 2016, "A Diversity-Promoting Objective Function for Neural
@@ -195,7 +195,7 @@ def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
 
 
 def distinct_share(texts: Sequence[str], *, seed: int) -> Estimate:
-    """Estimate the share of different texts among all; higher is more diverse."""
+    """Estimate the share of distinct texts; higher is more diverse."""
     kinds = _kinds(texts)
 
     def share(indices: NDArray[np.intp]) -> float:
@@ -215,7 +215,7 @@ def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:
 
 
 def _kinds(texts: Sequence[str]) -> NDArray[np.intp]:
-    """Return a number for each text, the same for texts that are equal after normalising."""
+    """Return a number for each text, the same for texts that normalise to the same."""
     return np.unique([normalise(text) or text for text in texts], return_inverse=True)[1]
 
 

@@ -15,12 +15,12 @@ _DELETED = re.compile(r"\W*(?:deleted|removed)(?: by \w+)?\W*", re.IGNORECASE)
 
 
 def is_deleted(text: str) -> bool:
-    """Say whether nothing is left of a text but Reddit's [deleted] or [removed]."""
+    """Return whether a text is nothing but Reddit's [deleted] or [removed]."""
     return len(text) < 40 and bool(_DELETED.fullmatch(text))
 
 
 def says_something(text: str) -> bool:
-    """Say whether there is a letter, a digit or a symbol, such as an emoji, of any script."""
+    """Return whether a text has a letter or digit of any script, or a symbol such as an emoji."""
     return text[:1].isalnum() or any(unicodedata.category(char)[0] in "LNS" for char in text)
 
 
@@ -55,7 +55,7 @@ def strip_question_label(title: str) -> str:
 
 
 def strip_tags(title: str) -> str:
-    """Remove labels such as ``[NSFW]`` and ``(x-post from ...)`` from a title's ends."""
+    """Remove tags such as ``[NSFW]`` and ``(x-post from ...)`` from both ends of a title."""
     if not any(mark in title for mark in "[({") and "nsf" not in title.lower():
         return title
     while (stripped := _TAGS.sub("", title).strip()) != title:
@@ -64,7 +64,7 @@ def strip_tags(title: str) -> str:
 
 
 def strip_introduction(title: str) -> str:
-    """Remove what stands before a question, such as ``A joke my son told me:``."""
+    """Remove an introduction such as ``A joke my son told me:`` before a question."""
     match = _INTRODUCTION.match(title)
     if match and begins_question(title, match.end()):
         return title[match.end() :].rstrip('"')
@@ -86,19 +86,19 @@ _WIDEST_GAP = 12
 
 
 def strip_answer_label(body: str) -> str:
-    """Remove a leading ``A:``, unless a ``B:`` follows and it is one of several."""
+    """Remove a leading ``A:``, unless a ``B:`` follows, which makes it a choice."""
     match = _ANSWER_LABEL.match(body)
     return body[match.end() :] if match and not _SECOND_CHOICE.search(body) else body
 
 
 def strip_leading_dots(body: str) -> str:
-    """Remove the dots or dash that make a pause before an answer."""
+    """Remove the dots or dash before an answer."""
     match = _LEADING_DOTS.match(body)
     return body[match.end() :] if match else body
 
 
 def strip_repeat(title: str, body: str) -> str:
-    """Remove the title where the body begins with the same words and a sentence ends there."""
+    """Remove the title if the body repeats it as its first sentence."""
     words = _WORD.findall(title.lower())
     if len(words) < 2:
         return body
