@@ -26,10 +26,18 @@ from joker.cli.worker import worker
 from joker.core.errors import JokerError
 from joker.version import __version__
 
-_VERBS = [
-    *("tell", "serve", "doctor", "data", "train", "compare", "evaluate", "export"),
-    *("worker", "feedback"),
-]
+_VERBS: dict[str, Any] = {
+    "tell": tell,
+    "serve": serve,
+    "doctor": doctor,
+    "data": data.app,
+    "train": train,
+    "compare": compare,
+    "evaluate": evaluate,
+    "export": export,
+    "worker": worker,
+    "feedback": feedback.app,
+}
 """In the order in which people need them."""
 
 _EPILOG = """
@@ -69,7 +77,7 @@ class _Verbs(TyperGroup):
     """Lists commands in the order of `_VERBS`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=_VERBS.index)
+        return sorted(super().list_commands(ctx), key=list(_VERBS).index)
 
 
 app = typer.Typer(
@@ -100,16 +108,11 @@ def joker(
     """Learn to invent question-and-answer jokes, and tell them."""
 
 
-app.command("tell")(tell)
-app.command("serve")(serve)
-app.command("doctor")(doctor)
-app.add_typer(data.app, name="data")
-app.command("train")(train)
-app.command("compare")(compare)
-app.command("evaluate")(evaluate)
-app.command("export")(export)
-app.command("worker")(worker)
-app.add_typer(feedback.app, name="feedback")
+for _name, _verb in _VERBS.items():
+    if isinstance(_verb, typer.Typer):
+        app.add_typer(_verb, name=_name)
+    else:
+        app.command(_name)(_verb)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ _COLUMNS = {
 
 @with_options(TrainingConfig, skip=frozenset({"template", "markers"}))
 def compare(
+    given: dict[str, Any],
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder for the models, one subfolder each.")],
     config: ConfigOption = None,
@@ -37,7 +38,6 @@ def compare(
         Literal["own", "special", "plain", "both"],
         typer.Option("--markers", help="Markers: each template's own, special, plain, or both."),
     ] = "own",
-    given: dict[str, Any] | None = None,
 ) -> None:
     """Train one model per template with the same base and settings, and compare them.
 
@@ -48,7 +48,7 @@ def compare(
     from joker.training.compare import compare as run_comparison
     from joker.training.compare import templates
 
-    settings = training_config(given or {}, config)
+    settings = training_config(given, config)
     kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
     chosen = templates(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
     result = run_comparison(PreparedData.open(data), out, settings, chosen)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from collections.abc import Callable
 from contextlib import closing
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from joker.cli.options import setting_option
+from joker.cli.options import with_settings
+from joker.cli.parts import missing_for_training
+from joker.cli.serve import SERVER_OPTIONS
 from joker.core.errors import JokerError, QueueDownError
-from joker.engines import EngineKind
 from joker.version import __version__
 
 if TYPE_CHECKING:
     from joker.settings import Settings
 
 
-def doctor(
-    host: Annotated[str | None, setting_option("host")] = None,
-    port: Annotated[int | None, setting_option("port")] = None,
-    broker: Annotated[str | None, setting_option("broker")] = None,
-    model: Annotated[Path | None, setting_option("model")] = None,
-    engine: Annotated[EngineKind | None, setting_option("engine")] = None,
-) -> None:
+@with_settings(*SERVER_OPTIONS)
+def doctor(options: dict[str, Any]) -> None:
     """Check what 'joker serve' would use; the exit code is 1 if a check fails.
 
     The model tells a joke, the broker has to answer, and the port has to be free.
@@ -37,7 +31,7 @@ def doctor(
     _report("versions", _describe_versions)
     _report("training", _describe_training)
     try:
-        settings = read_settings(host=host, port=port, broker=broker, model=model, engine=engine)
+        settings = read_settings(**options)
     except JokerError as error:
         _print("FAIL", "settings", str(error))
         raise typer.Exit(1) from None
@@ -72,7 +66,7 @@ def _describe_versions() -> str:
 
 
 def _describe_training() -> str:
-    if all(importlib.util.find_spec(name) for name in ("torch", "transformers", "mlflow")):
+    if missing_for_training() is None:
         return "installed"
     return "not installed, and not needed to serve; pip install 'gpt2-the-joker[train]' adds it"
 

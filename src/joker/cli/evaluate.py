@@ -17,6 +17,7 @@ from joker.evaluation.config import EvaluationConfig
 
 @with_options(EvaluationConfig)
 def evaluate(
+    given: dict[str, Any],
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     data: Annotated[
         Path,
@@ -26,14 +27,13 @@ def evaluate(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    given: dict[str, Any] | None = None,
 ) -> None:
     """Measure how well a model predicts people's jokes, and how good its own are.
 
     docs/metrics.md explains every metric.
     """
     require_training()
-    config = EvaluationConfig(**given or {})
+    config = EvaluationConfig(**given)
     folder = ModelFolder.open(model)
     from joker.evaluation.evaluate import evaluate as measure
     from joker.evaluation.held_out import HeldOut

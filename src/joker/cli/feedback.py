@@ -6,10 +6,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from joker.cli.options import with_settings
 from joker.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,26 +19,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Use people's votes for training.", no_args_is_help=True)
 
 
-@app.callback()
-def feedback() -> None:
-    """Use people's votes for training."""
-
-
 @app.command()
+@with_settings("database")
 def export(
+    options: dict[str, Any],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", help="CSV or JSONL file to write, replaced if it exists (default: print CSV)."
-        ),
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            "--database",
-            help="Database URL, such as sqlite:///jokes.sqlite or postgresql://user@host/joker "
-            "(default: JOKER_DATABASE, or the file in the user's data folder).",
-            show_default=False,
         ),
     ] = None,
     min_votes: Annotated[
@@ -50,13 +39,13 @@ def export(
     A majority of 👍 scores 2, or 3 if it is statistically certain; a majority of 👎 scores 1 or 0.
     Reported jokes score 0; ties are left out.
     """
+    from joker.compose import open_store
     from joker.settings import read_settings
-    from joker.store import Store
     from joker.store.feedback import read_feedback, write_csv, write_jsonl
 
     if out is not None and out.suffix.lower() not in (".csv", ".jsonl"):
         raise DataError(f"--out must end in .csv or .jsonl, unlike {out}")
-    store = Store(read_settings(database=database).database)
+    store = open_store(read_settings(**options))
     rows = read_feedback(store, min_votes)
     try:
         if out is None:

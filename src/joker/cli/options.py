@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from joker.core.record import fields_of
 from joker.settings import Settings
-
-
-def setting_option(name: str) -> Any:
-    """Return the option of a setting; without it the environment decides.
-
-    Args:
-        name: One of `joker.settings.OPTIONS`.
-    """
-    field = Settings.model_fields[name]
-    default = "" if field.default is None else f" (default: {field.default})"
-    return typer.Option(
-        f"--{name.replace('_', '-')}", help=f"{field.description}{default}", show_default=False
-    )
 
 
 def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
@@ -37,15 +25,33 @@ def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[...,
         kind: A class made by `joker.core.record.record`.
         skip: Names of fields that get no option.
     """
+    return _with_fields(kind, [name for name in fields_of(kind) if name not in skip], "given")
+
+
+def with_settings(*names: str) -> Callable[..., Any]:
+    """Give a command an option for each of these settings; without it the environment decides.
+
+    The command receives the options that were given, and only those, as the mapping
+    ``options`` for `joker.settings.read_settings`.
+
+    Args:
+        names: Fields of `Settings`.
+    """
+    return _with_fields(Settings, names, "options")
+
+
+def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[..., Any]:
+    """Give a command an option for each of a class's fields, passed to it as one mapping."""
     hints = get_type_hints(kind)
-    fields = {n: f for n, f in fields_of(kind).items() if n not in skip}
+    declared = fields_of(kind)
+    fields = {name: declared[name] for name in names}
     options = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                hints[name] | None, typer.Option(help=_help(field), show_default=False)
+                _readable(hints[name]) | None, typer.Option(help=_help(field), show_default=False)
             ],
         )
         for name, field in fields.items()
@@ -54,11 +60,12 @@ def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[...,
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            given = {name: values.pop(name) for name in fields}
-            return command(**values, given={k: v for k, v in given.items() if v is not None})
+            chosen = {name: values.pop(name) for name in fields}
+            given = {name: value for name, value in chosen.items() if value is not None}
+            return command(**values, **{mapping: given})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
-        kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "given"]
+        kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != mapping]
         parameters = [*kept, *options]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -66,6 +73,11 @@ def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[...,
         return run
 
     return decorate
+
+
+def _readable(hint: Any) -> Any:
+    """Return the type of which Typer reads an option: it knows no secrets."""
+    return str if hint == SecretStr | None else hint
 
 
 def _help(field: FieldInfo) -> str:

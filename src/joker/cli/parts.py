@@ -13,9 +13,15 @@ def require_training() -> None:
     Raises:
         MissingPartError: If PyTorch, Transformers or MLflow is missing.
     """
-    for module in ("torch", "transformers", "mlflow"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingPartError(
-                f"{module} is not installed; training and evaluation need "
-                "pip install 'gpt2-the-joker[train]'"
-            )
+    module = missing_for_training()
+    if module is not None:
+        raise MissingPartError(
+            f"{module} is not installed; training and evaluation need "
+            "pip install 'gpt2-the-joker[train]'"
+        )
+
+
+def missing_for_training() -> str | None:
+    """Return the first module of the extra ``train`` that is not installed, or None."""
+    modules = ("torch", "transformers", "mlflow")
+    return next((name for name in modules if importlib.util.find_spec(name) is None), None)

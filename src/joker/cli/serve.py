@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from joker.cli.options import setting_option
-from joker.engines import EngineKind
+from joker.cli.options import with_settings
+
+SERVER_OPTIONS = ("host", "port", "broker", "model", "engine")
 
 
-def serve(
-    host: Annotated[str | None, setting_option("host")] = None,
-    port: Annotated[int | None, setting_option("port")] = None,
-    broker: Annotated[str | None, setting_option("broker")] = None,
-    model: Annotated[Path | None, setting_option("model")] = None,
-    engine: Annotated[EngineKind | None, setting_option("engine")] = None,
-) -> None:
+@with_settings(*SERVER_OPTIONS)
+def serve(options: dict[str, Any]) -> None:
     """Serve the page and the API.
 
     Environment variables set everything else, such as JOKER_RATE_LIMIT; docs/settings.md lists
@@ -27,7 +22,7 @@ def serve(
     from joker.settings import read_settings
     from joker.web.server import Server, bind
 
-    settings = read_settings(host=host, port=port, broker=broker, model=model, engine=engine)
+    settings = read_settings(**options)
     with bind(settings.host, settings.port) as listener:
         store = open_store(settings)
         Server(open_queue(settings), store, settings, listener, _announce).run_until_stopped()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,12 +12,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from joker.cli.options import setting_option, with_options
-from joker.core.errors import InputError
+from joker.cli.options import with_options, with_settings
 from joker.core.joke import GeneratedJoke
 from joker.core.record import fields_of
 from joker.core.sampling import Sampling
-from joker.engines import EngineKind
 from joker.generation.moderation import CATEGORIES, read_categories
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import UntoldError
@@ -27,22 +24,19 @@ _JOKES = TypeAdapter(list[GeneratedJoke])
 _REQUEST = fields_of(GenerationRequest)
 
 
+@with_settings(
+    *("model", "engine", "engine_url", "engine_api_key", "engine_model", "reproducible"),
+    *("max_attempts", "candidates"),
+)
 @with_options(Sampling, skip=frozenset({"stop"}))
 def tell(
+    options: dict[str, Any],
     given: dict[str, Any],
     prompt: Annotated[
         str, typer.Argument(help=_REQUEST["prompt"].description, show_default=False)
     ] = "",
     count: Annotated[int, typer.Option("--count", "-n", help=_REQUEST["count"].description)] = 1,
-    model: Annotated[Path | None, setting_option("model")] = None,
-    engine: Annotated[EngineKind | None, setting_option("engine")] = None,
-    engine_url: Annotated[str | None, setting_option("engine_url")] = None,
-    engine_api_key: Annotated[str | None, setting_option("engine_api_key")] = None,
-    engine_model: Annotated[str | None, setting_option("engine_model")] = None,
-    reproducible: Annotated[bool | None, setting_option("reproducible")] = None,
     seed: Annotated[int | None, typer.Option(help=_REQUEST["seed"].description)] = None,
-    max_attempts: Annotated[int | None, setting_option("max_attempts")] = None,
-    candidates: Annotated[int | None, setting_option("candidates")] = None,
     exclude_categories: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,23 +51,10 @@ def tell(
     ] = False,
 ) -> None:
     """Invent jokes and tell them."""
-    if unsafe and exclude_categories:
-        raise InputError(
-            "--unsafe withholds nothing, --exclude-categories something; give one of them"
-        )
     from joker.compose import make_teller, open_engine
     from joker.settings import read_settings
 
-    settings = read_settings(
-        model=model,
-        engine=engine,
-        engine_url=engine_url,
-        engine_api_key=engine_api_key,
-        engine_model=engine_model,
-        reproducible=reproducible,
-        max_attempts=max_attempts,
-        candidates=candidates,
-    )
+    settings = read_settings(**options)
     named = ",".join(exclude_categories or ())
     request = GenerationRequest(
         prompt=prompt,

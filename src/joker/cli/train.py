@@ -21,13 +21,13 @@ ConfigOption = Annotated[
 
 @with_options(TrainingConfig)
 def train(
+    given: dict[str, Any],
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Model folder to create.")],
     config: ConfigOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
     ] = False,
-    given: dict[str, Any] | None = None,
 ) -> None:
     """Fine-tune a causal LM on jokes and write a model folder.
 
@@ -38,7 +38,7 @@ def train(
     from joker.data.prepared import PreparedData
     from joker.training.finetune import finetune
 
-    settings = training_config(given or {}, config)
+    settings = training_config(given, config)
     prepared = PreparedData.open(data)
     if settings.recipe == "original" and prepared.manifest.split != "random":
         Console(stderr=True).print(
