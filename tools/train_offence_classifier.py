@@ -35,7 +35,7 @@ from joker.data.prepared import PreparedData
 from joker.generation.moderation import CATEGORIES, SEVERITIES, Flag, Moderator, fold_words
 from joker.generation.offence import BUCKETS, WORD_BUCKETS, OffenceClassifier, features
 
-OUT = Path(__file__).parents[1] / "src" / "joker" / "comedy" / "offence.npz"
+OUT = Path(__file__).parents[1] / "src" / "joker" / "generation" / "offence.npz"
 OFFENSIVE = 2
 LEAST_JOKES = 8
 """A feature of fewer unlabelled jokes tells nothing of the company it keeps."""
