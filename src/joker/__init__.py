@@ -28,22 +28,21 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # for type checkers there are only the names above
-    _PLACES = {
-        "GeneratedJoke": ("joker.core.joke", "GeneratedJoke"),
-        "GenerationError": ("joker.core.errors", "GenerationError"),
-        "InputError": ("joker.core.errors", "InputError"),
-        "Joker": ("joker.library", "Joker"),
-        "JokerError": ("joker.core.errors", "JokerError"),
-        "Jokes": ("joker.library", "Jokes"),
-        "Sampling": ("joker.core.sampling", "Sampling"),
-        "tell": ("joker.library", "tell"),
+    _MODULES = {
+        "GeneratedJoke": "joker.core.joke",
+        "GenerationError": "joker.core.errors",
+        "InputError": "joker.core.errors",
+        "Joker": "joker.library",
+        "JokerError": "joker.core.errors",
+        "Jokes": "joker.library",
+        "Sampling": "joker.core.sampling",
+        "tell": "joker.library",
     }
 
     def __getattr__(name):
-        if name not in _PLACES:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module, own = _PLACES[name]
-        return getattr(import_module(module), own)
+        return getattr(import_module(_MODULES[name]), name)
 
     def __dir__():
         return __all__

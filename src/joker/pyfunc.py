@@ -31,14 +31,13 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
         seed = int(options.pop("seed", 0))
         candidates = options.pop("candidates", None)
         sampling = Sampling(**options)
-        jokes = [
-            joke
+        return [
+            {"question": joke.question, "answer": joke.answer}
             for row, prompt in enumerate(model_input["prompt"])
             for joke in self._joker.tell(
                 str(prompt), seed=seed + row, sampling=sampling, candidates=candidates
             )
         ]
-        return [{"question": joke.question, "answer": joke.answer} for joke in jokes]
 
 
 set_model(JokerModel())
