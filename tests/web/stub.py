@@ -25,6 +25,8 @@ def tell(request: GenerationRequest, listener: GenerationListener) -> list[Gener
         while not listener.should_stop():
             time.sleep(0.01)
         raise AbandonedError
+    if request.prompt == "slow":
+        time.sleep(3)
     jokes = []
     for index in range(request.count):
         seed = request.seed + index

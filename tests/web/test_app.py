@@ -5,7 +5,7 @@ import sys
 
 from fastapi.testclient import TestClient
 
-from joker.web.openai_schemas import CompletionBody
+from joker.web.openai_schemas import ChatBody, CompletionBody
 from joker.web.schemas import JokeParameters
 
 HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "openvino_genai"]
@@ -26,6 +26,6 @@ def test_the_openapi_document_is_whole(client: TestClient) -> None:
 
 
 def test_the_documented_examples_are_accepted() -> None:
-    for kind in (JokeParameters, CompletionBody):
+    for kind in (JokeParameters, CompletionBody, ChatBody):
         for example in kind.model_json_schema()["examples"]:
             kind.model_validate(example)
