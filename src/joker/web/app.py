@@ -50,11 +50,11 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         settings: Limits, keys and origins.
 
     Raises:
-        ConfigError: If the rate limit cannot be read, or a folder for figures cannot be used.
+        ConfigError: If the rate limit cannot be read, or the folder for metrics cannot be used.
         InputError: If the moderation list cannot be read.
     """
-    figures = Metrics(settings)
-    follower = JobFollower(queue, figures)
+    metrics = Metrics(settings)
+    follower = JobFollower(queue, metrics)
     limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
 
     @asynccontextmanager
@@ -80,12 +80,12 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=_middleware(settings, figures),
+        middleware=_middleware(settings, metrics),
         routes=list(static.MOUNTS),
     )
     app.state.queue = queue
     app.state.settings = settings
-    app.state.metrics = figures
+    app.state.metrics = metrics
     app.state.store = store
     app.state.archive = archive
     app.state.submission = Submission(queue, follower, archive, limiter, settings)
@@ -98,7 +98,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     return app
 
 
-def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Return what every request passes, outermost first."""
     cors = Middleware(
         CORSMiddleware,
@@ -109,7 +109,7 @@ def _middleware(settings: Settings, figures: Metrics) -> list[Middleware]:
     )
     return [
         Middleware(SecurityHeaders),
-        Middleware(RequestLog, metrics=figures),
+        Middleware(RequestLog, metrics=metrics),
         *([cors] if settings.cors_origins else []),
         Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
         Middleware(HeadAsGet),

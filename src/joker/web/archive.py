@@ -1,8 +1,7 @@
-"""The archive: every joke that this server hands out is stored first, and gets an id and a link.
+"""The archive: every joke that this server returns is stored first, and gets an id and a link.
 
-A job's joke is stored by whoever hands it out first: the request that waits for it, a stream that
-follows it, or one that comes back for it. Its key in the store follows from the job and the joke,
-so it is stored once and has one id, whichever of several processes hands it out.
+The first request that returns a job's joke stores it. Its key in the store is derived from the job
+and the joke, so it is stored once and has one id in all processes.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ _REMEMBERED = 10_000
 
 
 class Archive:
-    """Stores jokes as they are handed out.
+    """Stores jokes before they are returned.
 
     Args:
-        store: Where to.
-        moderator: Says what is offensive, for lists of jokes.
+        store: Where they are stored.
+        moderator: Flags offensive jokes, which lists leave out.
         model: Name of the model that tells them.
     """
 
@@ -41,38 +40,33 @@ class Archive:
 
     async def link(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
         """Return jokes of a job with their ids, stored; without, if the store is away."""
-        return [
-            LinkedJoke.of(joke, self._ids.get(_key(job, joke)) or await self._keep(job, joke))
-            for joke in jokes
-        ]
+        return [LinkedJoke.of(joke, await self._keep(job, joke)) for joke in jokes]
 
     async def _keep(self, job: Job, joke: GeneratedJoke) -> str | None:
-        return await asyncio.to_thread(self._add, job, joke)
+        # A job that is begun again may tell another joke in the same place.
+        key = f"{job.id} {joke.question} {joke.answer}"
+        if key in self._ids:
+            return self._ids[key]
+        joke_id = await asyncio.to_thread(self._add, job, joke, key)
+        if joke_id is not None:
+            if len(self._ids) >= _REMEMBERED:
+                del self._ids[next(iter(self._ids))]
+            self._ids[key] = joke_id
+        return joke_id
 
     async def add_to_pool(self, joke: GeneratedJoke) -> None:
         """Put a joke that nobody asked for into the pool; without effect if the store is away."""
         await asyncio.to_thread(lambda: self._store.pool.add(joke, **self._describe(joke)))
 
+    def _add(self, job: Job, joke: GeneratedJoke, key: str) -> str | None:
+        stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))
+        return stored.id if stored else None
+
     def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
         """Return what the store keeps with a joke: its model and what moderation says."""
-        flags = self._moderator.check(f"{joke.question}\n{joke.answer}")
+        flags = self._moderator.check(str(joke))
         return {
             "model": self._model,
             "categories": sorted({flag.category for flag in flags}),
             "safe": all(flag.severity != "offensive" for flag in flags),
         }
-
-    def _add(self, job: Job, joke: GeneratedJoke) -> str | None:
-        key = _key(job, joke)
-        stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))
-        if stored is None:
-            return None
-        while len(self._ids) >= _REMEMBERED:
-            self._ids.pop(next(iter(self._ids)), None)
-        self._ids[key] = stored.id
-        return stored.id
-
-
-def _key(job: Job, joke: GeneratedJoke) -> str:
-    # A job that is begun again may tell another joke in the same place.
-    return f"{job.id} {joke.question} {joke.answer}"

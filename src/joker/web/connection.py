@@ -3,7 +3,7 @@
 uvicorn bounds neither how long headers take nor how long a client may leave an answer unread, and
 with httptools installed not how long headers are either. ``joker serve`` and the images use this
 protocol (``uvicorn --http joker.web.connection:Connection``). Bodies are bounded in
-`joker.web.security`.
+`joker.web.middleware`.
 """
 
 from __future__ import annotations

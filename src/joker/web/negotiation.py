@@ -1,10 +1,16 @@
-"""Content negotiation (RFC 9110, section 12.5.1): which of our media types a client wants."""
+"""Content negotiation (RFC 9110, section 12.5.1): chooses a media type and renders jokes in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fastapi import Request
+from fastapi.responses import PlainTextResponse, Response
+from pydantic import BaseModel
+
+from joker.generation.request import GenerationRequest
+from joker.web.html import render_page
+from joker.web.schemas import LinkedJoke, PublishedJoke
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -23,6 +29,38 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
 def prefers_html(request: Request) -> bool:
     """Say whether a browser shows the answer to a person."""
     return choose_media_type(request.headers.get("accept", ""), (JSON, HTML)) == HTML
+
+
+def render_jokes(
+    request: Request,
+    jokes: Sequence[LinkedJoke | PublishedJoke],
+    body: BaseModel,
+    offers: Sequence[str],
+    *,
+    asked: GenerationRequest | None = None,
+    message: str = "",
+) -> Response:
+    """Return jokes as text, JSON or the page, whichever ``Accept`` asks for.
+
+    Args:
+        request: What is answered.
+        jokes: The jokes.
+        body: What JSON says of them.
+        offers: The media types, the default first.
+        asked: What the page's form shows as chosen.
+        message: What the page says of them.
+    """
+    wanted = choose_media_type(request.headers.get("accept", ""), offers)
+    response: Response
+    if wanted == HTML:
+        response = render_page(request, asked, jokes, message)
+    elif wanted == JSON:
+        response = Response(body.model_dump_json(), media_type=JSON)
+    else:
+        texts = (f"{joke.question}\n{joke.answer}\n" for joke in jokes)
+        response = PlainTextResponse("\n".join(texts))
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 def _read_range(part: str) -> tuple[str, float]:

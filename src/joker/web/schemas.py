@@ -203,6 +203,11 @@ class VoteCounts(BaseModel):
     down: int = Field(description="Clients that do not.")
     report: int = Field(description="Clients that reported it.")
 
+    @classmethod
+    def of(cls, votes: store.Votes) -> Self:
+        """Return the counts of the store."""
+        return cls(up=votes.up, down=votes.down, report=votes.report)
+
 
 class PublishedJoke(BaseModel):
     """A stored joke, as everybody may see it."""
@@ -233,7 +238,7 @@ class PublishedJoke(BaseModel):
             safe=joke.safe,
             categories=list(joke.categories),
             created_at=datetime.fromtimestamp(joke.created_at, UTC),
-            votes=VoteCounts(**asdict(joke.votes)),
+            votes=VoteCounts.of(joke.votes),
         )
 
 

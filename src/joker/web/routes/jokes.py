@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
@@ -16,11 +16,11 @@ from joker.core.errors import UnknownJokeError
 from joker.store import Period, Vote
 from joker.web.dependencies import TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
-from joker.web.html import render_page
-from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
+from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
 from joker.web.schemas import PublishedJoke, PublishedJokes, VoteCounts, link_to
 from joker.web.security import identify_client, require_key
 
+_OFFERS = (JSON, TEXT, HTML)
 _FORM = "application/x-www-form-urlencoded"
 _BEST: dict[Period, str] = {
     "day": "The best jokes of the day.",
@@ -30,6 +30,7 @@ _BEST: dict[Period, str] = {
 }
 _MOST_IN_A_LIST = 100
 _NO_JOKE = describe_problem("There is no such joke, or it was reported.")
+_STORE_DOWN = describe_problem("The store is down; `Retry-After` says when to try again.")
 
 router = APIRouter(
     prefix="/jokes",
@@ -38,7 +39,7 @@ router = APIRouter(
     responses={
         401: PROBLEM_RESPONSES[401],
         422: PROBLEM_RESPONSES[422],
-        503: describe_problem("The store is down; `Retry-After` says when to come again."),
+        503: _STORE_DOWN,
     },
 )
 
@@ -69,7 +70,7 @@ async def list_top(
     found = await asyncio.to_thread(store.top, period, limit)
     jokes = [PublishedJoke.of(joke) for joke in found]
     message = _BEST[period] if jokes else "Nobody has liked a joke in this time yet."
-    return _show(request, jokes, PublishedJokes(jokes=jokes), message)
+    return render_jokes(request, jokes, PublishedJokes(jokes=jokes), _OFFERS, message=message)
 
 
 @router.get(
@@ -84,7 +85,7 @@ async def show_today(request: Request, store: TheStore) -> Response:
     if found is None:
         raise HTTPException(404, "there is no joke of the day yet; vote for one")
     joke = PublishedJoke.of(found)
-    return _show(request, [joke], joke, "The joke of the day.")
+    return render_jokes(request, [joke], joke, _OFFERS, message="The joke of the day.")
 
 
 @router.get(
@@ -124,7 +125,11 @@ async def show(joke_id: str, request: Request, store: TheStore) -> Response:
     if found.hidden:
         raise UnknownJokeError("this joke was reported and is hidden")
     joke = PublishedJoke.of(found)
-    return _show(request, [joke], joke)
+    return render_jokes(request, [joke], joke, _OFFERS)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read_vote(request: Request) -> Vote:
@@ -135,7 +140,7 @@ async def _read_vote(request: Request) -> Vote:
             if the body is neither JSON nor a form.
         RequestValidationError: If there is no such vote.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _media_type(request)
     body = await request.body()
     try:
         if kind == JSON:
@@ -163,7 +168,7 @@ async def _read_vote(request: Request) -> Vote:
         404: _NO_JOKE,
         415: describe_problem("The body is neither JSON nor a form."),
         429: describe_problem("Too many votes in a short time; `Retry-After` says how long."),
-        503: describe_problem("The store is down; `Retry-After` says when to come again."),
+        503: _STORE_DOWN,
     },
     openapi_extra={
         "requestBody": {
@@ -187,24 +192,6 @@ async def vote(
     if limiter:
         request.state.headers |= await limiter.take(client, 1, of="votes")
     counts = await asyncio.to_thread(store.vote, joke_id, client, given)
-    if request.headers.get("content-type", "").lower().startswith(_FORM):
+    if _media_type(request) == _FORM:
         return RedirectResponse(link_to(joke_id), 303)
-    body = VoteCounts(up=counts.up, down=counts.down, report=counts.report)
-    return Response(body.model_dump_json(), media_type=JSON)
-
-
-def _show(
-    request: Request, jokes: list[PublishedJoke], body: BaseModel, message: str = ""
-) -> Response:
-    """Return jokes as `Accept` asks: the page for people, else JSON, or text on request."""
-    wanted = choose_media_type(request.headers.get("accept", ""), (JSON, TEXT, HTML))
-    response: Response
-    if wanted == HTML:
-        response = render_page(request, jokes=jokes, message=message)
-    elif wanted == TEXT:
-        texts = (f"{joke.question}\n{joke.answer}\n" for joke in jokes)
-        response = PlainTextResponse("\n".join(texts))
-    else:
-        response = Response(body.model_dump_json(), media_type=JSON)
-    response.headers["Vary"] = "Accept"
-    return response
+    return Response(VoteCounts.of(counts).model_dump_json(), media_type=JSON)

@@ -61,8 +61,7 @@ async def _find_obstacle(queue: JobQueue) -> str | None:
     asks for one. So it costs a joke a minute at most, and none under load.
     """
     try:
-        async with asyncio.timeout(_QUEUE_SECONDS):
-            stats = await queue.stats()
+        stats = await asyncio.wait_for(queue.stats(), _QUEUE_SECONDS)
         if not stats.workers:
             return "no worker is there to tell jokes; start one with 'joker worker'"
         if stats.told_seconds_ago is not None and stats.told_seconds_ago < _FRESH_SECONDS:
@@ -139,7 +138,7 @@ async def info(settings: TheSettings) -> Info:
     },
 )
 async def metrics(
-    request: Request, figures: TheMetrics, queue: TheQueue, store: TheStore
+    request: Request, own_metrics: TheMetrics, queue: TheQueue, store: TheStore
 ) -> Response:
     """Return the metrics as text, whether the queue answers or not.
 
@@ -147,11 +146,10 @@ async def metrics(
     """
     if not {"forwarded", "x-forwarded-for"}.isdisjoint(request.headers.keys()):
         raise HTTPException(404, "metrics are not public; ask the server, not its reverse proxy")
-    stats: QueueStats | None = None
+    stats: QueueStats | None
     try:
-        async with asyncio.timeout(_QUEUE_SECONDS):
-            stats = await queue.stats()
+        stats = await asyncio.wait_for(queue.stats(), _QUEUE_SECONDS)
     except (QueueError, TimeoutError):
-        pass
-    await asyncio.to_thread(figures.observe_store, store)
-    return Response(figures.render(stats), media_type=CONTENT_TYPE_LATEST)
+        stats = None
+    await asyncio.to_thread(own_metrics.observe_store, store)
+    return Response(own_metrics.render(stats), media_type=CONTENT_TYPE_LATEST)
