@@ -1,8 +1,8 @@
-"""The figures that Prometheus scrapes, named in vLLM's manner; none has a label per task.
+"""The metrics that Prometheus scrapes, named like vLLM's; no label has a value per task.
 
-Where the environment names a folder as ``PROMETHEUS_MULTIPROC_DIR``, processes that share one
-address put their figures together there, and each of them answers for all; it must be empty
-when the first of them starts. `joker.worker.metrics` has the workers' own.
+If ``PROMETHEUS_MULTIPROC_DIR`` names a folder, processes that share an address collect their
+metrics there, and each of them returns those of all; it must be empty when the first of them
+starts. Workers have metrics of their own in `joker.worker.metrics`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30
 
 
 class Metrics:
-    """The figures of one process, or of all that share a folder.
+    """The metrics of one process, or of all that share a folder.
 
     Args:
-        settings: Capacity and deadline, which alerts compare with.
+        settings: Capacity and deadline, reported for alerts.
 
     Raises:
         ConfigError: If the folder that processes share cannot be used.
@@ -48,13 +48,13 @@ class Metrics:
     Attributes:
         jokes: Jokes told.
         prompt_tokens: Tokens of their prompts.
-        generation_tokens: Tokens of theirs behind the prompts.
-        outcomes: What became of requests for jokes, by reason.
-        latency_seconds: From being taken in to the final state.
-        queue_seconds: From being taken in to a worker's beginning.
-        first_joke_seconds: From being taken in to the first joke.
-        http_requests: Answers by method, route and status.
-        http_seconds: How long answers took, streams to their end, by method and route.
+        generation_tokens: Tokens that were generated for them.
+        outcomes: Outcomes of requests for jokes, by reason.
+        latency_seconds: Time from submission to the final state.
+        queue_seconds: Time from submission to the start of work.
+        first_joke_seconds: Time from submission to the first joke.
+        http_requests: Responses by method, route and status.
+        http_seconds: Durations of responses, streams to their end, by method and route.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,66 +65,64 @@ class Metrics:
             PlatformCollector(registry=self._registry)
         self._queue_up = self._gauge("joker:queue_up", "Whether the queue answers.")
         self._waiting = self._gauge("joker:num_requests_waiting", "Jobs waiting for a worker.")
-        self._running = self._gauge("joker:num_requests_running", "Jobs that a worker has in hand.")
-        self._workers = self._gauge("joker:num_workers", "Workers that are there.")
+        self._running = self._gauge("joker:num_requests_running", "Jobs that a worker runs.")
+        self._workers = self._gauge("joker:num_workers", "Workers that are running.")
         self._memory = self._gauge("joker:redis_memory_bytes", "Memory in use by Redis.")
         self._memory_limit = self._gauge(
             "joker:redis_memory_limit_bytes", "Memory that Redis may use."
         )
         self._store_up = self._gauge("joker:store_up", "Whether the store of jokes answers.")
         self._store_failures = self._counter(
-            "joker:store_failures", "Calls that found the store away or failing."
+            "joker:store_failures", "Calls for which the store was unavailable or failed."
         )
         self._store_failures_seen = 0
         self._pooled = self._gauge(
             "joker:pool_untold_jokes", "Jokes generated in advance that nobody has had."
         )
-        self._gauge("joker:max_queue_size", "Most jobs that wait.").set(settings.max_queue_size)
-        self._gauge("joker:deadline_seconds", "When a job fails that is not told.").set(
+        self._gauge("joker:max_queue_size", "Maximum number of waiting jobs.").set(
+            settings.max_queue_size
+        )
+        self._gauge("joker:deadline_seconds", "Time limit of a job in seconds.").set(
             settings.deadline_seconds
         )
         self.jokes = self._counter("joker:jokes", "Jokes told.")
-        self.prompt_tokens = self._counter("joker:prompt_tokens", "Tokens of their prompts.")
+        self.prompt_tokens = self._counter(
+            "joker:prompt_tokens", "Tokens of the prompts of jokes told."
+        )
         self.generation_tokens = self._counter(
-            "joker:generation_tokens", "Tokens of jokes told, behind their prompts."
+            "joker:generation_tokens", "Tokens generated for jokes told."
         )
         self.outcomes = self._counter(
             "joker:request_outcome", "Requests for jokes by outcome.", "reason"
         )
-        # A rate sees what is counted up from zero, not what appears as one.
+        # rate() misses the first count of a series that does not begin at zero.
         for reason in _REASONS:
             self.outcomes.labels(reason)
         self.latency_seconds = self._histogram(
-            "joker:e2e_request_latency_seconds",
-            "From being taken in to the final state.",
-            TELLING_BUCKETS,
+            "joker:e2e_request_latency_seconds", "Time from submission to the final state."
         )
         self.queue_seconds = self._histogram(
-            "joker:request_queue_time_seconds",
-            "From being taken in to a worker's beginning.",
-            TELLING_BUCKETS,
+            "joker:request_queue_time_seconds", "Time from submission to the start of work."
         )
         self.first_joke_seconds = self._histogram(
-            "joker:time_to_first_joke_seconds",
-            "From being taken in to the first joke.",
-            TELLING_BUCKETS,
+            "joker:time_to_first_joke_seconds", "Time from submission to the first joke."
         )
         self.http_requests = self._counter(
-            "joker:http_requests", "HTTP answers.", "method", "route", "status"
+            "joker:http_requests", "HTTP responses.", "method", "route", "status"
         )
         self.http_seconds = self._histogram(
             "joker:http_request_duration_seconds",
-            "How long HTTP answers took.",
-            _HTTP_BUCKETS,
+            "Durations of HTTP responses.",
             "method",
             "route",
+            buckets=_HTTP_BUCKETS,
         )
 
     def render(self, stats: QueueStats | None) -> bytes:
-        """Return all figures as Prometheus reads them.
+        """Return all metrics in Prometheus's text format.
 
         Args:
-            stats: The queue's; what it cannot say is NaN.
+            stats: The queue's; what is not known is NaN.
         """
         self._queue_up.set(stats is not None)
         self._waiting.set(stats.waiting if stats else math.nan)
@@ -137,7 +135,7 @@ class Metrics:
         return generate_latest(self._merged or self._registry)
 
     def observe_store(self, store: Store) -> None:
-        """Take in how the store of this process is; blocks as the store does."""
+        """Record whether this process's store answers, its failures and its pool; may block."""
         self._pooled.set(store.pool.size(untold=True))
         self._store_up.set(not store.down)
         failures = store.failures
@@ -145,27 +143,31 @@ class Metrics:
         self._store_failures_seen = failures
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
-        # What all processes know alike is taken from the one that said it last.
+        # All processes see the same value; the latest counts.
         try:
             return Gauge(
                 name, documentation, registry=self._registry, multiprocess_mode="mostrecent"
             )
         except OSError as error:
             raise ConfigError(
-                f"PROMETHEUS_MULTIPROC_DIR cannot be used: {error}; name a folder that is there"
+                f"PROMETHEUS_MULTIPROC_DIR cannot be used: {error}; name an existing folder"
             ) from error
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self._registry)
 
     def _histogram(
-        self, name: str, documentation: str, buckets: tuple[float, ...], *labels: str
+        self,
+        name: str,
+        documentation: str,
+        *labels: str,
+        buckets: tuple[float, ...] = TELLING_BUCKETS,
     ) -> Histogram:
         return Histogram(name, documentation, labels, buckets=buckets, registry=self._registry)
 
 
 class JobFollower:
-    """Follows every job that was taken in to its end, and counts what became of it."""
+    """Follows every accepted job to its end and counts its outcome."""
 
     def __init__(self, queue: JobQueue, metrics: Metrics) -> None:
         self._queue = queue
@@ -173,7 +175,7 @@ class JobFollower:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: Job) -> None:
-        """Follow a job, once however often it is asked for."""
+        """Follow a job; one that is followed already stays followed once."""
         if job.state.final or job.id in self._tasks:
             return
         task = asyncio.create_task(self._follow(job.id))
@@ -181,11 +183,11 @@ class JobFollower:
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     def count_refusal(self, reason: str) -> None:
-        """Count a request for jokes that was not taken in."""
+        """Count a request for jokes that was refused."""
         self._metrics.outcomes.labels(reason).inc()
 
     async def close(self) -> None:
-        """Follow nothing any more."""
+        """Stop following jobs."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -222,7 +224,7 @@ class JobFollower:
 
 
 def _find_merged() -> CollectorRegistry | None:
-    """Return the figures of all processes that share a folder; None where none is named."""
+    """Return the metrics of all processes that share a folder, or None without one."""
     registry = CollectorRegistry()
     try:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
