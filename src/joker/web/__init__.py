@@ -1,4 +1,4 @@
-"""HTTP: jokes over a queue, for people with a browser and for programs."""
+"""HTTP: the page and the API, which submit jobs to a queue."""
 
 from joker.web.app import create_app
 

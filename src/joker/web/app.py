@@ -1,4 +1,4 @@
-"""The application: one place where the parts of the API are put together."""
+"""The application: builds the API from its parts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ from joker.web.submission import Submission, limits_of
 
 _DESCRIPTION = """Invents question-and-answer jokes.
 
-`curl HOST/joke` prints one; `POST /generate` asks for some and comes back for them. Every error is
+`curl HOST/joke` prints one; `POST /generate` starts a job, which returns them later. Every error is
 `application/problem+json` (RFC 9457) and names the parameter, except below `/v1`, where errors have
-the shape of OpenAI's. Generated text can be offensive or
-wrong.
+the shape of OpenAI's. Generated text can be offensive or wrong.
 """
 
 
@@ -45,8 +44,8 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     """Return the application.
 
     Args:
-        queue: Where requests for jokes wait; closed when the application shuts down.
-        store: Where jokes and votes are kept; closed, too.
+        queue: Where jobs wait; closed when the application shuts down.
+        store: Where jokes and votes are stored; closed as well.
         settings: Limits, keys and origins.
 
     Raises:
@@ -99,7 +98,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
 
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
-    """Return what every request passes, outermost first."""
+    """Return the middleware, outermost first."""
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -113,15 +112,15 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         *([cors] if settings.cors_origins else []),
         Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
         Middleware(HeadAsGet),
-        # Event streams are left alone.
+        # It does not compress event streams.
         Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
     ]
 
 
 def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """Return an application's document, with its limits, and keys only if it asks for any.
+    """Return the OpenAPI document with the server's limits, and with API keys if it has any.
 
-    Problems stand in it, too, which no route returns itself.
+    Error schemas are added here because no route returns them itself.
     """
     document = get_openapi(
         title=app.title,
@@ -145,7 +144,7 @@ def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 
 def _state_limits(document: dict[str, Any], settings: Settings) -> None:
-    """Write what the server allows into the schema of every parameter that it limits."""
+    """Write the server's limits into the schemas of the parameters."""
     query = document["paths"]["/joke"]["get"]["parameters"]
     places = [({one["name"]: one["schema"] for one in query}, JokeParameters.wire_names)]
     for body in (JokeParameters, openai_schemas.CompletionBody, openai_schemas.ChatBody):
@@ -155,7 +154,7 @@ def _state_limits(document: dict[str, Any], settings: Settings) -> None:
         for name, most in limits_of(settings).items():
             if name not in names or names[name] == "max_tokens":
                 continue  # OpenAI's clients may send more tokens, and messages of any length.
-            # What may be null has its limits in the first of its branches.
+            # The limits of a nullable parameter are in its first branch.
             schema = schemas[names[name]]
             limit = "maxLength" if name == "prompt" else "maximum"
             schema.get("anyOf", [schema])[0][limit] = most

@@ -1,4 +1,4 @@
-"""The application for servers that start it by name, in as many processes as they like.
+"""The application for servers that import it by name, in any number of processes.
 
 NGINX Unit, uvicorn and gunicorn call `open_app` in each process; ``deploy/`` says how.
 `joker.web.server` is the server that comes with the package.
@@ -16,18 +16,18 @@ from joker.core.logs import log_as_json_lines
 from joker.settings import read_settings
 from joker.web.app import create_app
 
-# uvicorn and gunicorn give up at this exit code; at any other they restart the process for ever.
+# uvicorn and gunicorn give up at this exit code; at any other they restart the process forever.
 _FAILED_TO_START = 3
 
 _log = logging.getLogger(__name__)
 
 
 def open_app() -> FastAPI:
-    """Return the application as the environment sets it up; it logs as JSON lines.
+    """Return the application configured by the environment; it logs JSON lines.
 
     Raises:
-        SystemExit: If a setting cannot be used, or there is no broker. The reason is in the log by
-            then, because NGINX Unit does not show what a factory raises.
+        SystemExit: If a setting cannot be used, or there is no broker. The reason is logged,
+            because NGINX Unit does not show what a factory raises.
     """
     log_as_json_lines()
     try:

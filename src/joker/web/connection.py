@@ -1,8 +1,8 @@
-"""A connection of uvicorn's that hostile clients cannot hold open, or fill, without end.
+"""A uvicorn connection with time and size limits against hostile clients.
 
-uvicorn bounds neither how long headers take nor how long a client may leave an answer unread, and
-with httptools installed not how long headers are either. ``joker serve`` and the images use this
-protocol (``uvicorn --http joker.web.connection:Connection``). Bodies are bounded in
+uvicorn limits neither the time for sending headers nor the time for reading a response, and with
+httptools installed not even the size of headers. ``joker serve`` and the images use this
+protocol (``uvicorn --http joker.web.connection:Connection``). Bodies are limited in
 `joker.web.middleware`.
 """
 
@@ -19,7 +19,7 @@ _UNREAD_SECONDS = 60.0
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-    """Closes when headers take too long or are too large, or answers are not read."""
+    """Closes when headers take too long or are too large, or responses are not read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,18 +28,18 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
         self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first request."""
+        """Start the timer for the first request."""
         super().connection_made(transport)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Stop the timers."""
         self._stop(self._head_timer)
         self._stop(self._unread_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in a piece of a request."""
+        """Receive a part of a request."""
         if self._awaits_request():
             self._head_bytes += len(data)
             if self._head_timer is None:
@@ -57,13 +57,13 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
                 self.transport.close()
 
     def pause_writing(self) -> None:
-        """Give the client time to read."""
+        """Start the timer for reading."""
         super().pause_writing()
         self._stop(self._unread_timer)
         self._unread_timer = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Note that the client reads."""
+        """Stop the timer: the client reads."""
         self._stop(self._unread_timer)
         super().resume_writing()
 

@@ -1,4 +1,4 @@
-"""What routes ask for: the parts that `joker.web.app.create_app` put together, by type."""
+"""Dependencies of the routes: the parts of the application, which `create_app` puts together."""
 
 from __future__ import annotations
 

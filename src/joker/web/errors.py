@@ -3,7 +3,7 @@
 Below ``/v1`` they are OpenAI's error object, with the same statuses.
 
 Routes raise from the tree of `joker.core.errors`, or Starlette's `HTTPException` where
-the matter is HTTP itself. `render_problem` is also what middleware answers with.
+the error is about HTTP itself. Middleware responds with `render_problem` too.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ _log = logging.getLogger(__name__)
 
 
 def describe_problem(description: str) -> dict[str, Any]:
-    """Return how a problem stands in the OpenAPI document."""
+    """Return the OpenAPI description of a response that is a problem."""
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {"application/problem+json": {"schema": schema}}
     return {"description": description, "content": content}
 
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    401: describe_problem("An API key is needed."),
+    401: describe_problem("The API key is missing or wrong."),
     422: describe_problem("A parameter cannot be used; `errors` names it."),
-    429: describe_problem("Too many jokes in a short time; `Retry-After` says when to come again."),
+    429: describe_problem("Too many jokes in a short time; `Retry-After` says when to try again."),
     503: describe_problem(
-        "Too many jobs wait, or the queue is down; `Retry-After` says when to come again."
+        "Too many jobs wait, or the queue is down; `Retry-After` says when to try again."
     ),
 }
 
 BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
     **PROBLEM_RESPONSES,
-    400: describe_problem("The body is no UTF-8."),
-    408: describe_problem("The body did not come in time."),
+    400: describe_problem("The body is not UTF-8."),
+    408: describe_problem("The body was not received in time."),
     413: describe_problem("The body is too large; `/info` has the limit."),
 }
 
@@ -71,7 +71,7 @@ BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
 def describe_for_openai(
     responses: Mapping[int | str, dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
-    """Return described problems with the shape that they have below ``/v1``."""
+    """Return the same responses in OpenAI's shape, for routes below ``/v1``."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
     return {status: {**response, "content": content} for status, response in responses.items()}
 
@@ -91,14 +91,14 @@ _STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every error that a route meets a problem."""
+    """Respond to every error that a route raises with a problem."""
     app.add_exception_handler(JokerError, _handle_joker_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
 
 
 def tell_client(error: JokerError) -> str:
-    """Return what a client may read of an error; what names the inside goes to the log."""
+    """Return an error's message for clients; messages about the internals are only logged."""
     if isinstance(error, QueueDownError):
         _log.warning("%s", error)
         return _QUEUE_DOWN
@@ -114,13 +114,13 @@ def render_problem(
     headers: Mapping[str, str] | None = None,
     errors: Sequence[WrongParameter] | None = None,
 ) -> Response:
-    """Return an error as the client wants to read it: a page, problem+json or OpenAI's object.
+    """Return an error as the client asks for it: a page, problem+json or OpenAI's object.
 
     Args:
-        request: What went wrong.
+        request: The request that failed.
         status: The HTTP status.
         detail: One sentence that names what is wrong and what to do.
-        headers: Further headers of the response; 503 always says when to come again.
+        headers: Further headers of the response; 503 always has ``Retry-After``.
         errors: Each parameter that cannot be used.
     """
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -175,7 +175,7 @@ async def _handle_validation_error(request: Request, error: Exception) -> Respon
 
 
 def _describe(item: Mapping[str, Any]) -> WrongParameter:
-    """Name the parameter of one finding; what was given stays out, it may be long or private."""
+    """Describe one finding without the value that was sent, which may be long or private."""
     location, *path = item["loc"]
     detail = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
@@ -196,13 +196,13 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     if detail == HTTPStatus(error.status_code).phrase:
         detail = {
             HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
-            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}; "
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not support {request.method}; "
             "see /docs",
         }.get(HTTPStatus(error.status_code), detail)
     return render_problem(request, error.status_code, detail, headers)
 
 
 def _find_methods(request: Request) -> list[str]:
-    """Return the methods that a documented path takes; the router names those of one route only."""
+    """Return the methods of a documented path; the router knows only those of one route."""
     path = getattr(request.scope.get("route"), "path", None)
     return [method.upper() for method in request.app.openapi()["paths"].get(path, ())]

@@ -1,6 +1,6 @@
-"""The page, rendered: for a fresh visitor, with jokes told, or with what went wrong.
+"""Renders the page: empty, with jokes, or with an error.
 
-Templates escape everything, so what a model writes is only ever text.
+Templates escape everything, so a model's output is always shown as text.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def render_page(
     """Return the page.
 
     Args:
-        request: Who asks, of which application.
+        request: The request.
         asked: What the form shows as chosen.
         jokes: Jokes that were told.
-        message: What is said of them.
+        message: Shown above them.
         problem: What went wrong.
         status: The HTTP status.
         headers: Further headers.

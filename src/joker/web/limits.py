@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class RateLimiter:
-    """Lets each client have so many jokes in a time.
+    """Limits the jokes that each client gets in a period.
 
     Args:
         rate: Such as ``60/minute``.
-        broker: URL of the Redis that several processes share; None counts in this one.
+        broker: URL of the Redis that several processes share; None counts in this process only.
 
     Raises:
         ConfigError: If the rate cannot be read.
@@ -42,7 +42,7 @@ class RateLimiter:
         self._connections: BlockingConnectionPool | None = None
         storage: Storage = MemoryStorage()
         if broker:
-            # More calls than connections wait their turn.
+            # Calls beyond the number of connections wait.
             self._connections = BlockingConnectionPool.from_url(
                 broker,
                 max_connections=_CONNECTIONS,
@@ -65,25 +65,25 @@ class RateLimiter:
             await self._connections.aclose()
 
     async def take(self, client: str, amount: int, of: str = "jokes") -> dict[str, str]:
-        """Count jokes that a client asks for, or votes that it casts.
+        """Count jokes that a client requests, or votes that it casts.
 
         Args:
-            client: Who asks.
+            client: Its identity.
             amount: How many.
-            of: What is counted; each is counted apart, at the same rate.
+            of: What is counted; each kind is counted separately, at the same rate.
 
         Returns:
             The headers ``RateLimit`` and ``RateLimit-Policy`` of the IETF's draft
             (draft-ietf-httpapi-ratelimit-headers).
 
         Raises:
-            HTTPException: 429 if the client has had its share.
+            HTTPException: 429 if the client has reached the limit.
         """
         try:
             granted = await self._limiter.hit(self._rate, of, client, cost=amount)
             window = await self._limiter.get_window_stats(self._rate, of, client)
         except StorageError as error:
-            # The queue lives in the same Redis and will say that it is down.
+            # The queue uses the same Redis and reports that it is down.
             _log.warning("rate limits are not counted: %s", error)
             return {}
         reset_seconds = max(1, math.ceil(window.reset_time - time.time()))
@@ -95,7 +95,7 @@ class RateLimiter:
         if not granted:
             raise HTTPException(
                 429,
-                f"more than {most} {of} in {period_seconds} seconds; come again in {reset_seconds}",
+                f"more than {most} {of} in {period_seconds} seconds; try again in {reset_seconds}",
                 headers=headers | {"Retry-After": str(reset_seconds)},
             )
         return headers

@@ -1,4 +1,4 @@
-"""Middleware: what every request passes before its route, outermost first in `joker.web.app`."""
+"""Middleware around every route; `joker.web.app` has the order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEADERS = {
 
 
 class SecurityHeaders:
-    """Puts security headers, and those a request has gathered in its state, on every response."""
+    """Adds security headers, and those that a request collected in its state, to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,14 +39,14 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        gathered: dict[str, str] = {}
-        scope.setdefault("state", {})["headers"] = gathered
+        collected: dict[str, str] = {}
+        scope.setdefault("state", {})["headers"] = collected
         docs = scope["path"] in ("/docs", "/redoc")
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS | gathered)
+                headers.update(_HEADERS | collected)
                 headers["Content-Security-Policy"] = _DOCS_POLICY if docs else _POLICY
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
@@ -55,7 +55,7 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Refuses bodies over a size, whether they say their length or not, and those that dawdle."""
+    """Refuses bodies that are too large, with or without ``Content-Length``, or too slow."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
@@ -83,7 +83,9 @@ class BodyLimit:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError as error:
-                sentence = f"the body was not there within {_BODY_SECONDS:g} seconds; send it again"
+                sentence = (
+                    f"no complete body within {_BODY_SECONDS:g} seconds; send it again"
+                )
                 raise HTTPException(408, sentence, {"Connection": "close"}) from error
             whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
@@ -99,17 +101,17 @@ class BodyLimit:
 
 
 class HeadAsGet:
-    """Answers HEAD wherever GET is answered, with the same headers and no body.
+    """Answers HEAD like GET, with the same headers and no body.
 
-    Uptime checks and link previews ask this way. FastAPI's routes, unlike Starlette's, take only
-    the methods they name.
+    Uptime checks and link previews use it. FastAPI's routes, unlike Starlette's, support only the
+    methods that they name.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; see ASGI."""
+        """Serve a request."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
@@ -119,7 +121,7 @@ class HeadAsGet:
                 message = {**message, "body": b""}
             await send(message)
 
-        # The server looks at its own scope to know that no body will come.
+        # The server reads the method of its own scope, which stays HEAD.
         as_get = {**scope, "method": "GET"}
         try:
             await self._app(as_get, receive, send_without_body)

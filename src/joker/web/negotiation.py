@@ -20,14 +20,14 @@ HTML = "text/html"
 def choose_media_type(accept: str, offers: Sequence[str]) -> str:
     """Return the offer that an ``Accept`` header rates highest; the first where several tie.
 
-    A header that accepts none of them is disregarded, as the standard allows.
+    A header that accepts none of them is ignored, as the standard allows.
     """
     ranges = [_read_range(part) for part in accept.split(",") if part.strip()]
     return max(offers, key=lambda offer: _quality(offer, ranges))
 
 
 def prefers_html(request: Request) -> bool:
-    """Say whether a browser shows the answer to a person."""
+    """Return whether the client prefers HTML to JSON, as browsers do."""
     return choose_media_type(request.headers.get("accept", ""), (JSON, HTML)) == HTML
 
 
@@ -43,12 +43,12 @@ def render_jokes(
     """Return jokes as text, JSON or the page, whichever ``Accept`` asks for.
 
     Args:
-        request: What is answered.
+        request: The request.
         jokes: The jokes.
-        body: What JSON says of them.
+        body: The JSON response.
         offers: The media types, the default first.
         asked: What the page's form shows as chosen.
-        message: What the page says of them.
+        message: Shown above them on the page.
     """
     wanted = choose_media_type(request.headers.get("accept", ""), offers)
     response: Response
@@ -75,7 +75,7 @@ def _read_range(part: str) -> tuple[str, float]:
 
 
 def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """Return how much the most specific range that fits wants the offer."""
+    """Return the quality value of the most specific range that matches."""
     wanted = dict(ranges)
     for media_range in (offer, offer.partition("/")[0] + "/*", "*/*"):
         if media_range in wanted:

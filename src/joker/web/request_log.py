@@ -1,4 +1,4 @@
-"""The request log: one JSON line a request, with an id that errors and jobs can be traced by.
+"""The request log: one JSON line per request, with an id to trace errors and jobs.
 
 Prompts and keys are never logged.
 """
@@ -23,7 +23,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestLog:
-    """Names, logs, counts and times every request, and answers for what no handler caught."""
+    """Logs, counts and times every request, and responds to exceptions that no handler caught."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class RequestLog:
             _log.exception("fault", extra={"fields": {"request_id": request_id}})
             if status is not None:
                 raise
-            sentence = "this is a defect of ours; its request_id finds it in the log"
+            sentence = "internal error; the server's log has it under this request_id"
             response = render_problem(request, 500, sentence)
             await response(scope, receive, send_with_id)
         finally:
@@ -78,6 +78,6 @@ class RequestLog:
 
 
 def _choose_id(headers: Headers) -> str:
-    """Return the client's or proxy's own id where it is well formed, else a new one."""
+    """Return the id that the client or proxy sent if it is well-formed, else a new one."""
     given = headers.get("x-request-id", "")
     return given if _WELL_FORMED.fullmatch(given) else secrets.token_hex(8)

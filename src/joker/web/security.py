@@ -1,4 +1,4 @@
-"""Who asks: optional API keys, and what tells clients apart."""
+"""Optional API keys, and the identity of clients."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import ipaddress
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBasicCredentials
-from fastapi.security import HTTPBearer as Bearer
+from fastapi.security import (
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
 from starlette.exceptions import HTTPException
 
 
 async def require_key(
     request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer(auto_error=False))],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     basic: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))],
 ) -> None:
-    """Refuse a request without an API key, where the settings name any.
+    """Refuse a request without a valid API key, if the settings name any.
 
-    A key comes as a bearer token, or as the password that a browser asks for: then the page
-    works as it is. What is remembered of it is a digest.
+    A key is sent as a bearer token, or as the password that a browser asks for, so the page works
+    too. Only its digest is kept.
 
     Raises:
         HTTPException: 401 if the key is missing or wrong.
@@ -34,21 +38,21 @@ async def require_key(
     if not any(hmac.compare_digest(digest, known) for known in digests):
         raise HTTPException(
             401,
-            "an API key is needed: send 'Authorization: Bearer KEY', or the key as password",
+            "an API key is required: send 'Authorization: Bearer KEY', or the key as password",
             headers={"WWW-Authenticate": 'Basic realm="jokes", charset="UTF-8"'},
         )
     request.state.key_digest = digest
 
 
 def digest_key(key: str) -> str:
-    """Return what stands for an API key wherever it is remembered or compared."""
+    """Return the digest under which an API key is kept and compared."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def identify_client(request: Request) -> str:
-    """Return who asks: the API key's digest, or the network address.
+    """Return the client's API key digest, or its network address.
 
-    An IPv6 client owns a whole /64 network and counts as one.
+    An IPv6 client owns a whole /64 network, which counts as one client.
     """
     digest = getattr(request.state, "key_digest", None)
     if digest is not None:

@@ -1,4 +1,4 @@
-"""The server: uvicorn in this process, logging as JSON lines, stopping without a fuss."""
+"""The server of `joker serve`: uvicorn in this process, with JSON logs and a clean stop."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _GRACE_SECONDS = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Reserve an address; nobody is answered before a `Server` runs.
+    """Reserve an address; a `Server` accepts connections there later.
 
     Raises:
-        ConfigError: If the port is taken, or the address is none of this machine's.
+        ConfigError: If the port is taken, or this machine does not have the address.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -47,16 +47,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Answers requests for jokes until it is told to stop.
+    """Serves the application until it is stopped.
 
-    The queue is closed before connections are, so that streams end and nobody is waited for.
+    The queue is closed before connections are, which ends streams, so the stop does not wait.
 
     Args:
-        queue: Where requests for jokes wait; closed in the end.
-        store: Where jokes and votes are kept; closed, too.
+        queue: Where jobs wait; closed in the end.
+        store: Where jokes and votes are stored; closed as well.
         settings: Limits, keys and origins.
         listener: An address from `bind`.
-        announce: Called with the address to open, once it is answered.
+        announce: Called with the address to open, once the server accepts connections.
     """
 
     def __init__(
@@ -83,18 +83,18 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer, and say where."""
+        """Accept connections and announce the address."""
         await super().startup(sockets)
         if self.started:
             self._announce(_address_of(self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Revoke what waits in this process, then let requests end."""
+        """Revoke the jobs that wait in this process, then finish requests."""
         await self._queue.close()
         await super().shutdown(sockets)
 
     def run_until_stopped(self) -> None:
-        """Log as JSON lines and answer until a signal such as Ctrl-C comes."""
+        """Log JSON lines and serve until a signal such as Ctrl-C."""
         log_as_json_lines()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])

@@ -1,4 +1,4 @@
-"""Static files of the pages, at addresses that change with their content: browsers keep them.
+"""Static files of the pages, at addresses that change with their content, so browsers cache them.
 
 `joker.web.html` puts the addresses into the pages, `joker.web.routes.page` serves the files.
 """
@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 
 class Files(StaticFiles):
-    """Files kept for a year at the address of their content; at any other, checked every time."""
+    """Files cached for a year at the address of their content; at others, checked every time."""
 
     def file_response(
         self,
@@ -28,7 +28,7 @@ class Files(StaticFiles):
     ) -> Response:
         """Return a file, or 304 to a client that has it."""
         response = super().file_response(full_path, stat_result, scope, status_code)
-        # During an update another version may be asked for; this one must not be kept in its place.
+        # During an update, another version may be requested; this one must not be cached for it.
         current = scope["query_string"] == _digest(os.fspath(full_path)).encode()
         response.headers["Cache-Control"] = (
             "public, max-age=31536000, immutable" if current else "no-cache"
