@@ -83,9 +83,7 @@ class BodyLimit:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError as error:
-                sentence = (
-                    f"no complete body within {_BODY_SECONDS:g} seconds; send it again"
-                )
+                sentence = f"no complete body within {_BODY_SECONDS:g} seconds; send it again"
                 raise HTTPException(408, sentence, {"Connection": "close"}) from error
             whole = not message.get("more_body", False)
             received += len(message.get("body", b""))

@@ -42,7 +42,7 @@ _ASKS_FOR_ANY = re.compile(
 
 
 class StreamOptions(BaseModel):
-    """What a stream holds beside the jokes."""
+    """What a stream contains besides the jokes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class StreamOptions(BaseModel):
 
 
 def _neutral(*values: Any) -> Any:
-    """Return a field for a parameter that cannot be heeded, and the values that ask nothing."""
+    """Return a field for an unsupported parameter, and its values that have no effect anyway."""
     return Field(
         default=None,
         description="Has no effect on jokes; only the values that ask for nothing are accepted.",
@@ -66,12 +66,12 @@ _Parameters: Any = flat_request(
 
 
 class OpenAIBody(_Parameters):  # type: ignore[misc]
-    """What completions and chats have in common, with some words of our own such as `safe`."""
+    """What completions and chats have in common, with parameters of our own such as `safe`."""
 
     model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
     stop: StopText | Literal[""] | _Stops | None = Field(
         default=None,
-        description="Where a text ends, itself left out; no more of an answer is drawn.",
+        description="The text ends before the first of these, and generation stops.",
     )
     stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
     stream_options: StreamOptions | None = None
@@ -112,14 +112,14 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         return values
 
     def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
-        """Return the request; more tokens than the server allows are as many as it allows."""
+        """Return the request, with at most as many tokens as the server allows."""
         asked: GenerationRequest = super().to_request(settings, key)
         most = min(asked.sampling.max_new_tokens, settings.max_new_tokens)
         return replace(asked, sampling=replace(asked.sampling, max_new_tokens=most))
 
 
 class CompletionBody(OpenAIBody):
-    """What is asked for, in OpenAI's words, with some words of our own such as `safe`."""
+    """Parameters of a completion, with parameters of our own such as `safe`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -140,7 +140,7 @@ class CompletionBody(OpenAIBody):
     best_of: int | None = Field(
         default=None,
         ge=1,
-        description="OpenAI's way to ask for candidates: of so many in all, the best `n` are told.",
+        description="OpenAI's name for candidates: of this many in all, the best `n` are told.",
     )
 
     @model_validator(mode="after")
@@ -169,7 +169,7 @@ class TextPart(BaseModel):
 
 
 class Message(BaseModel):
-    """One message of a chat; other fields that clients send with it are not read."""
+    """One message of a chat; other fields are ignored."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: _Text | list[TextPart] | None = None
@@ -183,7 +183,7 @@ class Message(BaseModel):
 
 
 class ChatBody(OpenAIBody):
-    """A chat, in OpenAI's words; the last message of a user is what the joke is about."""
+    """A chat; the last message of a user is what the joke is about."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -212,7 +212,7 @@ class ChatBody(OpenAIBody):
 
 
 def _read_message(text: str) -> str:
-    """Return the prompt in a message: nothing where it only greets or asks for any joke."""
+    """Return the prompt in a message: nothing if it only greets or asks for any joke."""
     text = _GREETING.sub("", text.strip())
     return "" if _ASKS_FOR_ANY.fullmatch(text) else text
 
@@ -250,7 +250,7 @@ class ChunkChoice(_Choice):
 
 
 class Usage(BaseModel):
-    """How many tokens jokes took; candidates that were not told do not count."""
+    """The tokens of jokes; candidates that were not told do not count."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -282,7 +282,7 @@ class OpenAIAnswer(BaseModel):
     @classmethod
     def of(cls, job: Job, jokes: Mapping[int, GeneratedJoke], usage: Usage | None = None) -> Self:
         """Return some of a job's jokes, by their index."""
-        # The engine ends answers at a stop; to OpenAI's clients a question is text as well.
+        # The engine stops in answers only; for OpenAI's clients, the question is text as well.
         cut = job.request.sampling.cut
         choices = [
             {"index": index, **_nest(cls.text_at, cut(str(joke)))} for index, joke in jokes.items()
@@ -325,7 +325,7 @@ class ChatChunk(OpenAIAnswer):
 
 
 def _nest(keys: Sequence[str], text: str) -> dict[str, Any]:
-    """Return a mapping that has a text behind these keys."""
+    """Return nested mappings that lead to a text by these keys."""
     first, *rest = keys
     return {first: _nest(rest, text) if rest else text}
 

@@ -1,7 +1,7 @@
-"""What comes in and goes out over HTTP: validated, documented, with examples.
+"""Requests and responses of the API: validated, documented, with examples.
 
-What comes in derives from `GenerationRequest` and what goes out from `GeneratedJoke`, so a field
-is declared there and nowhere else. OpenAI's shapes are in `joker.web.openai_schemas`.
+Requests derive from `GenerationRequest` and responses from `GeneratedJoke`, so a field is declared
+there and nowhere else. OpenAI's shapes are in `joker.web.openai_schemas`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from joker.settings import Settings
 
 _SAMPLING = fields_of(Sampling)
 _REQUEST = fields_of(GenerationRequest)
-# These are the operator's to decide, or stand for several parameters.
+# The operator decides these, or they stand for several parameters.
 _NOT_ON_WIRE = {"max_attempts", "sampling"}
-# Where they are missing, the server chooses.
+# If they are missing, the server chooses.
 _OPEN = {"seed", "candidates"}
 
 
@@ -109,7 +109,7 @@ def flat_request(
     """Return a model with a field for each parameter of a request.
 
     Args:
-        names: What clients call a field, where they call it otherwise.
+        names: The parameters' names that differ from their fields'.
         without: Fields that are left out.
         nullable: Whether null stands for the default in every field.
     """
@@ -141,7 +141,7 @@ _JokeParameters: Any = flat_request({"count": "n"})
 
 
 class JokeParameters(_JokeParameters):  # type: ignore[misc]
-    """What is asked for: the query of `GET /joke`, the body of `POST /generate`."""
+    """Parameters of jokes: the query of `GET /joke`, the body of `POST /generate`."""
 
     model_config = ConfigDict(json_schema_extra=_describe_parameters)
 
@@ -160,9 +160,9 @@ class LinkedJoke(GeneratedJoke):
     """One joke that was told."""
 
     id: str | None = Field(
-        description="Names the joke at `/jokes/{id}`; null while jokes cannot be stored."
+        description="The joke's id at `/jokes/{id}`; null while jokes cannot be stored."
     )
-    link: str | None = Field(description="A path to share: it shows this joke for ever.")
+    link: str | None = Field(description="A path to share; it shows this joke permanently.")
 
     @classmethod
     def of(cls, joke: GeneratedJoke, joke_id: str | None) -> Self:
@@ -178,9 +178,9 @@ def link_to(joke_id: str) -> str:
 class Task(BaseModel):
     """A job as a client sees it."""
 
-    task_id: str = Field(description="Names the job at `/generate/{task_id}`.")
+    task_id: str = Field(description="The job's id at `/generate/{task_id}`.")
     state: State = Field(description="SUCCESS, FAILURE and REVOKED are final.")
-    result: list[LinkedJoke] = Field(description="What has been told; all of it once SUCCESS.")
+    result: list[LinkedJoke] = Field(description="The jokes told so far; all of them once SUCCESS.")
     error: str | None = Field(description="Why the job failed, in one sentence.")
     seed: int = Field(description="Tells all of the job's jokes again.")
 
@@ -210,10 +210,10 @@ class VoteCounts(BaseModel):
 
 
 class PublishedJoke(BaseModel):
-    """A stored joke, as everybody may see it."""
+    """A stored joke, as everyone may see it."""
 
     id: str
-    link: str = Field(description="A path to share: it shows this joke for ever.")
+    link: str = Field(description="A path to share; it shows this joke permanently.")
     question: str = Field(examples=["Why did the kettle blush?"])
     answer: str = Field(examples=["It saw the teapot's bare spout."])
     model: str = Field(description="The model that told it.")
@@ -257,21 +257,21 @@ class WrongParameter(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 (`application/problem+json`) shapes it."""
+    """An error in the format of RFC 9457 (`application/problem+json`)."""
 
     type: str = Field(default="about:blank", description="`about:blank`: the status says it all.")
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["n: Input should be greater than or equal to 1"])
-    instance: str = Field(description="The path that was asked for.", examples=["/generate"])
-    request_id: str = Field(description="Names the request in the server's log.")
+    instance: str = Field(description="The requested path.", examples=["/generate"])
+    request_id: str = Field(description="The request's id in the server's log.")
     errors: list[WrongParameter] | None = Field(
         default=None, description="Each parameter that cannot be used."
     )
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong, in the words of OpenAI's API."""
+    """The details of an error in OpenAI's format."""
 
     message: str = Field(examples=["n: Input should be greater than or equal to 1"])
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"] = "server_error"
@@ -280,6 +280,6 @@ class ErrorDetail(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """An error, as OpenAI's API shapes it."""
+    """An error in OpenAI's format."""
 
     error: ErrorDetail

@@ -1,6 +1,6 @@
-"""Submission: every request for jokes passes here, whichever route it came by.
+"""Submission: all routes submit their requests for jokes here.
 
-Checked in this order: the limits of a request, the client's rate limit, a free place in the queue.
+Checks, in this order: the limits of a request, the client's rate limit, a free place in the queue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GRACE_SECONDS = 2.0
 
 
 def limits_of(settings: Settings) -> dict[str, float]:
-    """Return the most that a server allows of each limited field of a request."""
+    """Return the server's maximum for each limited field of a request."""
     return {
         "prompt": settings.max_prompt_characters,
         "count": settings.max_count,
@@ -38,14 +38,14 @@ def limits_of(settings: Settings) -> dict[str, float]:
 
 
 class Submission:
-    """Takes requests for jokes in, and waits for the jokes.
+    """Submits requests for jokes, and waits for the jokes.
 
     Args:
-        queue: Where they wait.
-        follower: Follows them.
-        archive: Stores the jokes that are waited for.
-        limiter: Counts each client's; None lets everyone have any number.
-        settings: What may be asked for, and how long jobs take.
+        queue: Where jobs wait.
+        follower: Follows jobs.
+        archive: Stores the jokes that `tell` waits for.
+        limiter: Limits each client's jokes; None does not.
+        settings: Limits of requests, and the deadline.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class Submission:
     async def submit(
         self, request: Request, asked: GenerationRequest, key: str | None = None
     ) -> Job:
-        """Take a request for jokes in.
+        """Submit a request for jokes.
 
         Args:
-            request: Who asks.
-            asked: For what.
+            request: The HTTP request.
+            asked: The request for jokes.
             key: The same key and request again give the same job.
 
         Raises:
             InputError: If more is asked for than the settings allow.
-            HTTPException: 429 if the client has had its share of jokes.
-            QueueError: If the queue does not take it.
+            HTTPException: 429 if the client has reached its limit.
+            QueueError: If the queue refuses it.
         """
         _check_limits(asked, self._settings)
         if self._limiter:
@@ -95,13 +95,13 @@ class Submission:
         return job
 
     async def tell(self, request: Request, asked: GenerationRequest, key: str | None = None) -> Job:
-        """Take a request for jokes in and wait until they are told and stored.
+        """Submit a request for jokes and wait until they are told and stored.
 
-        Where the client leaves, a job without a key is nobody's any more and is cancelled.
+        If the client disconnects, a job without a key is cancelled.
 
         Raises:
             HTTPException: If the jokes are not told: 502 with the reason, 503 if the job was
-                revoked, 504 if nothing came of it in its time.
+                revoked, 504 if it did not end in time.
         """
         job = await self.submit(request, asked, key)
         waiting = asyncio.ensure_future(
@@ -111,7 +111,7 @@ class Submission:
         try:
             await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                raise HTTPException(408, "the client left before the joke was told")
+                raise HTTPException(408, "the client disconnected before the joke was told")
             job = await waiting
         finally:
             waiting.cancel()
@@ -128,7 +128,7 @@ class Submission:
         raise HTTPException(504, "no joke in time; ask again later, or for fewer")
 
     async def abandon(self, job: Job) -> None:
-        """Cancel a job whose client has left, even while the client's request is being cancelled.
+        """Cancel the job of a client that has disconnected, even while its request is cancelled.
 
         A job that cannot be cancelled now ends at its deadline.
         """
@@ -149,6 +149,6 @@ def _check_limits(asked: GenerationRequest, settings: Settings) -> None:
 
 
 async def _until_gone(request: Request) -> None:
-    """Return once the client has left; its body was read before."""
+    """Return once the client has disconnected; its body has been read already."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

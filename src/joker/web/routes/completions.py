@@ -1,6 +1,6 @@
-"""``/v1``: what OpenAI clients need to have jokes told, as completions and in chats.
+"""``/v1``: jokes for OpenAI clients, as completions and in chats.
 
-A stream has one chunk for each joke, because a joke is checked as a whole before anyone hears it.
+A stream has one chunk for each joke, because a joke is checked as a whole before it is told.
 For the same reason no text ever ends at the limit of tokens: a draft that reaches it is discarded,
 and `finish_reason` is always `stop`.
 """
@@ -49,7 +49,7 @@ _TELLING: dict[int | str, dict[str, Any]] = {
     **_NOT_FOUND,
     **describe_for_openai(
         {
-            502: describe_problem("The model gave no acceptable joke."),
+            502: describe_problem("The model generated no acceptable joke."),
             504: describe_problem("No joke in time."),
         }
     ),
@@ -84,7 +84,7 @@ class _Answering:
     async def answer(
         self, body: OpenAIBody, whole: type[OpenAIAnswer], chunk: type[OpenAIAnswer]
     ) -> OpenAIAnswer | Response:
-        """Return the jokes as a whole answer, or as a stream of chunks where the body says so."""
+        """Return the jokes as a whole answer, or as a stream of chunks if the body asks for one."""
         _check_model(body.model)
         asked = body.to_request(self._settings)
         if body.stream:
@@ -98,7 +98,7 @@ class _Answering:
     async def _stream(
         self, job: Job, chunk: type[OpenAIAnswer], *, with_usage: bool
     ) -> AsyncIterator[bytes]:
-        """Yield server-sent events as OpenAI sends them; cancel the job if the client leaves."""
+        """Yield server-sent events in OpenAI's format; cancel the job if the client disconnects."""
         state = job.state
         try:
             async for event in self._queue.events(job.id):
@@ -124,7 +124,7 @@ _TheAnswering = Annotated[_Answering, Depends()]
 
 @router.post(
     "/completions",
-    summary="Complete a prompt to jokes",
+    summary="Complete a prompt with jokes",
     response_model=CompletionResponse,
     responses=_TELLING,
 )
@@ -146,13 +146,13 @@ async def chat(body: ChatBody, answering: _TheAnswering) -> OpenAIAnswer | Respo
 
 @router.get("/models", summary="List the models")
 async def list_models() -> Models:
-    """Return the one model there is."""
+    """Return the only model."""
     return Models(data=[Model()])
 
 
 @router.get("/models/{model}", summary="Look at a model", responses=_NOT_FOUND)
 async def read_model(model: str) -> Model:
-    """Return the model, if it is the one there is."""
+    """Return the model, if it has this name."""
     _check_model(model)
     return Model()
 

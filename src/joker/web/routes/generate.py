@@ -1,4 +1,4 @@
-"""``/generate``: jokes as jobs, to come back for, to wait for, to stream or to cancel."""
+"""``/generate``: jokes as jobs, to poll, wait for, stream or cancel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from joker.web.security import identify_client, require_key
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: describe_problem("There is no such job, or no longer.")
+    404: describe_problem("There is no such job, or it has been deleted.")
 }
 
 router = APIRouter(
@@ -37,7 +37,7 @@ router = APIRouter(
     summary="Ask for jokes",
     responses={
         **BODY_RESPONSES,
-        200: {"model": Task, "description": "Told within the time to wait."},
+        200: {"model": Task, "description": "The jokes were told within the time to wait."},
     },
 )
 async def create(
@@ -53,7 +53,7 @@ async def create(
         Header(
             min_length=1,
             max_length=255,
-            description="Any text of yours: asking again with it gives the same job.",
+            description="Any text; the same request with the same key gives the same job.",
         ),
     ] = None,
     prefer: Annotated[
@@ -61,7 +61,7 @@ async def create(
         Header(description="`wait=N` answers with the jokes if they are told within N seconds."),
     ] = None,
 ) -> Task:
-    """Take a request for jokes in; its result waits at `/generate/{task_id}`."""
+    """Submit a request for jokes; the result will be at `/generate/{task_id}`."""
     key = idempotency_key and f"client-{identify_client(request)}-{idempotency_key}"
     job = await submission.submit(request, body.to_request(settings, key), key)
     response.headers["Location"] = f"/generate/{job.id}"
@@ -82,13 +82,13 @@ async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
 
 @router.get("/{task_id}", summary="Look at a job", responses=_NOT_FOUND)
 async def read(job: Annotated[Job, Depends(_find_job)], archive: TheArchive) -> Task:
-    """Return how far a job is and what has been told."""
+    """Return the state of a job and the jokes told so far."""
     return await archive.describe(job)
 
 
 @router.delete("/{task_id}", summary="Cancel a job", responses=_NOT_FOUND)
 async def cancel(task_id: str, request: Request, queue: TheQueue, archive: TheArchive) -> Task:
-    """Revoke a job unless it is final; return it as it then is."""
+    """Revoke a job unless it is final, and return it."""
     request.state.task_id = task_id
     return await archive.describe(await queue.cancel(task_id))
 
@@ -107,11 +107,11 @@ async def stream(
         str,
         Header(
             pattern=r"^([0-9]{1,20}(-[0-9]{1,20})?)?$",
-            description="The last event seen; the stream goes on behind it.",
+            description="Id of the last event received; the stream continues after it.",
         ),
     ] = "",
 ) -> AsyncIterator[ServerSentEvent]:
-    """Stream what happens to a job until it is final.
+    """Stream the events of a job until it is final.
 
     Events: `partial` (a joke's text so far), `joke` (one joke told) and `state` (the job).
     """
@@ -119,7 +119,7 @@ async def stream(
         async for event in queue.events(job.id, last_event_id):
             yield await _describe(event, job, archive)
     except QueueError:
-        # The answer has begun: ending it makes the client come back with its last event's id.
+        # The response has begun: ending it makes the client reconnect with its last event's id.
         return
 
 

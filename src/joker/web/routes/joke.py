@@ -21,14 +21,14 @@ router = APIRouter(
     responses={
         **PROBLEM_RESPONSES,
         200: {
-            "description": "The jokes, in the form that `Accept` asks for; else plain text.",
+            "description": "The jokes, in the format of `Accept`, by default plain text.",
             "content": {
                 TEXT: {"example": _EXAMPLE},
                 JSON: {"schema": {"$ref": "#/components/schemas/Task"}},
                 HTML: {},
             },
         },
-        502: describe_problem("The model gave no acceptable joke."),
+        502: describe_problem("The model generated no acceptable joke."),
         504: describe_problem("No joke in time."),
     },
 )

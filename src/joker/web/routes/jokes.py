@@ -1,4 +1,4 @@
-"""``/jokes``: jokes that were told, by their links; votes on them, and the best of them."""
+"""``/jokes``: stored jokes by their links, votes on them, and the best of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BEST: dict[Period, str] = {
     "month": "The best jokes of the month.",
     "ever": "The best jokes.",
 }
-_MOST_IN_A_LIST = 100
+_MAX_LIMIT = 100
 _NO_JOKE = describe_problem("There is no such joke, or it was reported.")
 _STORE_DOWN = describe_problem("The store is down; `Retry-After` says when to try again.")
 
@@ -62,11 +62,11 @@ async def list_top(
     request: Request,
     store: TheStore,
     period: Annotated[
-        Period, Query(description="When the jokes got a vote: in the last day, week or month.")
+        Period, Query(description="Jokes with votes in the last day, week or month, or ever.")
     ] = "week",
-    limit: Annotated[int, Query(ge=1, le=_MOST_IN_A_LIST, description="Most jokes.")] = 10,
+    limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="Maximum number of jokes.")] = 10,
 ) -> Response:
-    """Return the best jokes of those that got a vote in a period; no offensive ones."""
+    """Return the best of the jokes with votes in a period, without offensive ones."""
     found = await asyncio.to_thread(store.top, period, limit)
     jokes = [PublishedJoke.of(joke) for joke in found]
     message = _BEST[period] if jokes else "Nobody has liked a joke in this time yet."
@@ -80,7 +80,7 @@ async def list_top(
     responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: describe_problem("There is none yet.")},
 )
 async def show_today(request: Request, store: TheStore) -> Response:
-    """Return the joke of the day (UTC), the same for everybody."""
+    """Return the joke of the day (UTC), the same for everyone."""
     found = await asyncio.to_thread(store.today)
     if found is None:
         raise HTTPException(404, "there is no joke of the day yet; vote for one")
@@ -120,7 +120,7 @@ async def take_random(request: Request, store: TheStore, limiter: TheLimiter) ->
     responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: _NO_JOKE},
 )
 async def show(joke_id: str, request: Request, store: TheStore) -> Response:
-    """Return a joke, the same for ever, whatever model the server has now."""
+    """Return a joke, permanently the same, whatever model the server runs now."""
     found = await asyncio.to_thread(store.get, joke_id)
     if found.hidden:
         raise UnknownJokeError("this joke was reported and is hidden")
@@ -133,10 +133,10 @@ def _media_type(request: Request) -> str:
 
 
 async def _read_vote(request: Request) -> Vote:
-    """Return the vote of a JSON body, or of the page's form where there is no JavaScript.
+    """Return the vote of a JSON body, or of the page's form without JavaScript.
 
     Raises:
-        HTTPException: 403 if the form is on another site, whose visitors would vote unawares; 415
+        HTTPException: 403 if the form is on another site (cross-site request forgery); 415
             if the body is neither JSON nor a form.
         RequestValidationError: If there is no such vote.
     """
@@ -167,7 +167,7 @@ async def _read_vote(request: Request) -> Vote:
         403: describe_problem("A form on another site sent the vote."),
         404: _NO_JOKE,
         415: describe_problem("The body is neither JSON nor a form."),
-        429: describe_problem("Too many votes in a short time; `Retry-After` says how long."),
+        429: describe_problem("Too many votes; `Retry-After` says when to try again."),
         503: _STORE_DOWN,
     },
     openapi_extra={
@@ -184,7 +184,7 @@ async def vote(
     store: TheStore,
     limiter: TheLimiter,
 ) -> Response:
-    """Vote `up`, `down` or `report`; each client has one vote on a joke, the latest.
+    """Vote `up`, `down` or `report`; only the latest vote of each client on a joke counts.
 
     A client is an API key or a network address, of which only a salted hash is stored.
     """

@@ -1,4 +1,4 @@
-"""``/health``, ``/info`` and ``/metrics``: how this server is, what it is, and what it allows."""
+"""``/health``, ``/info`` and ``/metrics``: state, version and limits of this server."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
-    """All is well."""
+    """The server is healthy."""
 
     status: Literal["ok"] = "ok"
 
 
 @router.get("/health/live", summary="Is the process alive?")
 async def live() -> Health:
-    """Answer; a process that does not should be started again."""
+    """Answer; a process that does not should be restarted."""
     return Health()
 
 
@@ -55,15 +55,15 @@ async def ready(queue: TheQueue) -> Health:
 
 
 async def _find_obstacle(queue: JobQueue) -> str | None:
-    """Return why a joke asked for now would not be told, in one sentence, or None.
+    """Return why a joke could not be told now, in one sentence, or None.
 
-    A joke told a short while ago proves that it would, whoever asked for it; where nobody did, this
-    asks for one. So it costs a joke a minute at most, and none under load.
+    A joke told recently, for any client, proves that it could; without one, this asks for a joke.
+    So it costs at most one joke a minute, and none under load.
     """
     try:
         stats = await asyncio.wait_for(queue.stats(), _QUEUE_SECONDS)
         if not stats.workers:
-            return "no worker is there to tell jokes; start one with 'joker worker'"
+            return "no worker is running; start one with 'joker worker'"
         if stats.told_seconds_ago is not None and stats.told_seconds_ago < _FRESH_SECONDS:
             return None
         return await _probe(queue)
@@ -74,7 +74,7 @@ async def _find_obstacle(queue: JobQueue) -> str | None:
 
 
 async def _probe(queue: JobQueue) -> str | None:
-    # Checks that come together, from several processes too, share one joke.
+    # Simultaneous checks, even of several processes, share one joke.
     key = f"probe-{time.time() // _PROBE_SECONDS:.0f}"
     job = await queue.submit(_PROBE, key=key, request_id=key)
     job = await queue.wait(job.id, _PROBE_SECONDS)
@@ -83,33 +83,33 @@ async def _probe(queue: JobQueue) -> str | None:
     if not job.state.final:
         await queue.cancel(job.id)
         return f"no worker told a joke within {_PROBE_SECONDS:g} seconds"
-    return job.error or "the joke that was to prove it was cancelled"
+    return job.error or "the joke for this check was cancelled"
 
 
 class Limits(BaseModel):
-    """What a client may ask for."""
+    """The limits of requests."""
 
     jokes: int = Field(description="Jokes in one request.")
     candidates: int = Field(description="Candidates of each joke.")
-    new_tokens: int = Field(description="Tokens behind the prompt.")
-    prompt_characters: int = Field(description="Characters of a prompt.")
-    body_bytes: int = Field(description="Bytes of a body.")
-    rate: str | None = Field(description="Jokes for each client in a time; null: any number.")
+    new_tokens: int = Field(description="Tokens after the prompt.")
+    prompt_characters: int = Field(description="Characters in a prompt.")
+    body_bytes: int = Field(description="Bytes in a body.")
+    rate: str | None = Field(description="Jokes per client and period; null: unlimited.")
     wait_seconds: int = Field(description="Longest `Prefer: wait`.")
-    deadline_seconds: float = Field(description="Seconds until a job fails that is not told.")
-    result_ttl_seconds: float = Field(description="Seconds that a final job can be asked for.")
+    deadline_seconds: float = Field(description="Time limit of a job in seconds.")
+    result_ttl_seconds: float = Field(description="How long a final job is kept, in seconds.")
 
 
 class Info(BaseModel):
-    """What this server is."""
+    """Version, limits and defaults of this server."""
 
     name: str = "GPT-2 the Joker"
     version: str = __version__
     limits: Limits
-    defaults: JokeParameters = Field(description="What holds where a parameter is missing.")
+    defaults: JokeParameters = Field(description="The defaults of all parameters.")
 
 
-@router.get("/info", summary="What this server is and allows")
+@router.get("/info", summary="Version, limits and defaults")
 async def info(settings: TheSettings) -> Info:
     """Return version, limits and defaults."""
     return Info(
@@ -134,7 +134,7 @@ async def info(settings: TheSettings) -> Info:
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        404: describe_problem("Asked through a reverse proxy: metrics are not public."),
+        404: describe_problem("The request came through a reverse proxy: metrics are not public."),
     },
 )
 async def metrics(
@@ -142,7 +142,7 @@ async def metrics(
 ) -> Response:
     """Return the metrics as text, whether the queue answers or not.
 
-    Prometheus asks each server itself: through a reverse proxy there is nothing here.
+    Prometheus scrapes each server directly; through a reverse proxy this is not found.
     """
     if not {"forwarded", "x-forwarded-for"}.isdisjoint(request.headers.keys()):
         raise HTTPException(404, "metrics are not public; ask the server, not its reverse proxy")

@@ -1,4 +1,4 @@
-"""``/``, ``/docs`` and ``/redoc``: pages for people, with all their files from the package."""
+"""``/``, ``/docs`` and ``/redoc``: the pages, without files from other servers."""
 
 from __future__ import annotations
 
