@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.store import KEEP_NOTHING
 from joker.web.server import Server, bind
+from tests.web.stub import tell
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -41,7 +41,6 @@ def make_queue(settings: Settings) -> JobQueue:
     }
     if settings.broker:
         return CeleryRedisQueue(settings.broker, max_queue_size=settings.max_queue_size, **times)
-    tell = runpy.run_path(str(SCRIPT))["tell"]
     return InProcessQueue(tell, workers=1, max_queue_size=settings.max_queue_size, **times)
 
 

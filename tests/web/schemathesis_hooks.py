@@ -1,5 +1,5 @@
-"""What schemathesis leaves out: parts that are refused for how they fit together, which no schema
-can say. Other tests have them."""
+"""What schemathesis leaves out: combinations of parameters that are refused, which no schema can
+express. Other tests have them."""
 
 from __future__ import annotations
 

@@ -14,11 +14,12 @@ from axe_playwright_python.sync_playwright import Axe
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.web.stub import HOSTILE
+
 Serve = Callable[..., AbstractContextManager[str]]
 Open = Callable[..., Page]
 
 PATIENCE_MS = 300_000
-HOSTILE = '<img src="x" onerror="document.title=\'broken\'">'
 
 expect.set_options(timeout=PATIENCE_MS)
 
