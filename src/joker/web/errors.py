@@ -67,6 +67,11 @@ BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
     413: describe_problem("The body is too large; `/info` has the limit."),
 }
 
+TELLING_RESPONSES: dict[int | str, dict[str, Any]] = {
+    502: describe_problem("The model generated no acceptable joke."),
+    504: describe_problem("No joke in time."),
+}
+
 
 def describe_for_openai(
     responses: Mapping[int | str, dict[str, Any]],

@@ -22,6 +22,7 @@ from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmiss
 from joker.web.errors import (
     BODY_RESPONSES,
     PROBLEM_RESPONSES,
+    TELLING_RESPONSES,
     describe_for_openai,
     describe_problem,
     tell_client,
@@ -47,12 +48,7 @@ _NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.
 _TELLING: dict[int | str, dict[str, Any]] = {
     **describe_for_openai(BODY_RESPONSES),
     **_NOT_FOUND,
-    **describe_for_openai(
-        {
-            502: describe_problem("The model generated no acceptable joke."),
-            504: describe_problem("No joke in time."),
-        }
-    ),
+    **describe_for_openai(TELLING_RESPONSES),
     200: {"content": {"text/event-stream": {}}},
 }
 

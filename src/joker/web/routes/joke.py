@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from joker.web.dependencies import TheArchive, TheSettings, TheSubmission
-from joker.web.errors import PROBLEM_RESPONSES, describe_problem
+from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
 from joker.web.schemas import JokeParameters
 from joker.web.security import require_key
@@ -20,6 +20,7 @@ router = APIRouter(
     dependencies=[Depends(require_key)],
     responses={
         **PROBLEM_RESPONSES,
+        **TELLING_RESPONSES,
         200: {
             "description": "The jokes, in the format of `Accept`, by default plain text.",
             "content": {
@@ -28,8 +29,6 @@ router = APIRouter(
                 HTML: {},
             },
         },
-        502: describe_problem("The model generated no acceptable joke."),
-        504: describe_problem("No joke in time."),
     },
 )
 
