@@ -11,8 +11,8 @@ HEAD = """\
 variable. An empty variable means none. `joker doctor` checks the settings; a variable that starts
 with `JOKER_` and is not a setting is reported at start.
 
-`JOKER_SECRETS_DIR` names a folder of files, each with the value of one setting and called as its
-variable in small letters, such as `joker_api_keys`. The environment overrides a file.
+`JOKER_SECRETS_DIR` names a folder of files, each with the value of one setting and named like
+its variable in lowercase, such as `joker_api_keys`. The environment overrides a file.
 
 | Variable | Default | Meaning |
 |---|---|---|

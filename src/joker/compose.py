@@ -1,7 +1,7 @@
-"""The composition root: builds the engine, the teller, the queue and the store of the settings.
+"""The composition root: builds the engine, the teller, the queue and the store from the settings.
 
-`joker tell`, `joker serve`, `joker worker` and `joker doctor`, MLflow's model and `joker.Joker` get
-theirs here, so all of them tell alike.
+All commands, `joker.Joker` and MLflow's model get theirs here, so all of them generate jokes in the
+same way.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
     """Load the model.
 
     Args:
-        settings: ``model`` and those of the engine matter here.
-        shared: Give it a process of its own, for any number of threads; else it is for one.
+        settings: ``model`` and those of the engine are used.
+        shared: Run it in its own process, for any number of threads; otherwise it is for one.
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
@@ -59,7 +59,7 @@ def open_folder(settings: Settings) -> ModelFolder:
 
 
 def make_teller(settings: Settings, engine: Engine) -> Teller:
-    """Return what tells jokes with an engine, for as many threads as the engine.
+    """Return a teller over an engine, for as many threads as the engine.
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
@@ -83,7 +83,7 @@ def make_moderator(settings: Settings) -> Moderator:
 
 
 def open_work(settings: Settings) -> Work:
-    """Load the model; return what tells the jokes of requests, for any number of threads.
+    """Load the model and return the function that runs requests, for any number of threads.
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
@@ -93,7 +93,7 @@ def open_work(settings: Settings) -> Work:
 
 
 def open_queue(settings: Settings) -> JobQueue:
-    """Return the queue that the settings ask for: over Redis where there is a broker.
+    """Return the queue that the settings ask for: over Redis if there is a broker.
 
     Raises:
         ModelFolderError: If this process tells the jokes and the model folder cannot be used.

@@ -1,6 +1,6 @@
-"""Jokes from Python: `joker.tell` and `joker.Joker`, as other programs and notebooks call them.
+"""Jokes from Python: `joker.tell` and `joker.Joker`, for other programs and notebooks.
 
-Everything is as on the command line: settings come from the environment, offensive jokes are
+They work like the command line: settings come from the environment, offensive jokes are
 withheld, and new jokes are preferred to those that the model learned from.
 """
 
@@ -22,7 +22,7 @@ from joker.settings import read_settings
 
 
 class Jokes(list[GeneratedJoke]):
-    """A list of jokes that prints, and shows itself in a notebook, as its jokes do."""
+    """A list of jokes that prints, and renders in a notebook, like its jokes."""
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self))
@@ -34,13 +34,13 @@ class Jokes(list[GeneratedJoke]):
 class Joker:
     """A loaded model that tells jokes.
 
-    As a context manager it gives the model's memory back in the end. Calls from several threads
-    wait for each other.
+    As a context manager it frees the model's memory in the end. Calls from several threads wait for
+    each other.
 
     Args:
-        model: Model folder; by default what ``JOKER_MODEL`` says, else the bundled model.
-        engine: What runs the model; by default what ``JOKER_ENGINE`` says, else OpenVINO where the
-            folder has a graph.
+        model: Model folder; by default ``JOKER_MODEL``, or else the bundled model.
+        engine: What runs the model; by default ``JOKER_ENGINE``, or else the remote engine if
+            ``JOKER_ENGINE_URL`` is set, and OpenVINO otherwise.
 
     Raises:
         ConfigError: If a setting in the environment cannot be used.
@@ -63,7 +63,7 @@ class Joker:
         self.close()
 
     def close(self) -> None:
-        """Give the model's memory back; nothing can be told any more."""
+        """Free the model's memory; no more jokes can be told."""
         with self._lock:
             self._engine.close()
 
@@ -85,16 +85,16 @@ class Joker:
                 one the questions are invented too.
             count: How many jokes.
             seed: From 0 to 2**32 - 1; the same seed tells the same jokes. None draws one.
-            sampling: How tokens are drawn; by default as ``Sampling()`` says.
-            candidates: Drafts of each joke, of which the best is told; by default what
-                ``JOKER_CANDIDATES`` says, else 16.
+            sampling: How tokens are drawn; by default ``Sampling()``.
+            candidates: Drafts of each joke, of which the best is told; by default
+                ``JOKER_CANDIDATES``, or else 16.
             safe: Withhold offensive jokes.
-            exclude_categories: Also withhold jokes of these moderation categories, even if only
-                their topic is touched.
+            exclude_categories: Also withhold jokes of these moderation categories, even if they
+                only touch on the topic.
 
         Raises:
             InputError: If an argument is out of range, or the prompt is too long for the model.
-            GenerationError: If a joke did not succeed within the attempts.
+            GenerationError: If no acceptable joke was found within the attempts.
         """
         request = GenerationRequest(
             prompt=prompt,

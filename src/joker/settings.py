@@ -1,9 +1,9 @@
-"""Settings of the programs: what the environment and files of secrets say.
+"""Settings of the programs, from the environment and files of secrets.
 
-The only reader of environment variables: each field is ``JOKER_`` and its name in capitals, such as
-``JOKER_BROKER``, or a file of that name in small letters in the folder ``JOKER_SECRETS_DIR``. A
-command-line option wins over the environment, the environment over a file. `joker.compose` builds
-from the settings what they ask for.
+The only reader of environment variables: each field is ``JOKER_`` and its name in uppercase, such
+as ``JOKER_BROKER``, or a file of that name in lowercase in the folder ``JOKER_SECRETS_DIR``. A
+command-line option overrides the environment, and the environment overrides a file.
+`joker.compose` builds the parts that the settings ask for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, get_args
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
@@ -36,7 +37,7 @@ OPTIONS = (
     *("candidates", "max_attempts"),
     *("broker", "concurrency", "host", "port"),
 )
-"""Settings that are options of the command line too."""
+"""Settings that are command-line options too."""
 
 _PREFIX = "JOKER_"
 _SECRETS_DIR = "JOKER_SECRETS_DIR"
@@ -47,7 +48,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """What the programs run with; every field has a default that works on one machine."""
+    """All settings; every field has a default that works on one machine."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
@@ -72,8 +73,8 @@ class Settings(BaseSettings):
     )
     reproducible: bool = Field(
         False,
-        description="Tell the same jokes for the same seed in any company; this costs up to half "
-        "the speed, depending on the CPU. Otherwise seeds are best effort.",
+        description="Tell the same jokes for the same seed even while others are told; this costs "
+        "up to half the speed, depending on the CPU. Otherwise seeds are best effort.",
     )
     num_threads: PositiveInt | None = Field(
         None,
@@ -82,7 +83,7 @@ class Settings(BaseSettings):
     )
     candidates: PositiveInt = Field(
         DEFAULT_CANDIDATES,
-        description="Drafts of each joke, of which the model's favourite is told.",
+        description="Drafts of each joke; the one that the model rates best is told.",
     )
     max_attempts: PositiveInt = Field(
         DEFAULT_MAX_ATTEMPTS, description="Attempts at each joke before it fails."
@@ -177,17 +178,12 @@ class Settings(BaseSettings):
         30, description="Maximum time in seconds that 'Prefer: wait' may ask for."
     )
 
-    @field_validator(
-        *("model", "engine", "num_threads", "moderation_list", "broker_password", "broker"),
-        *("database", "store_max_age_days", "store_max_jokes"),
-        *("engine_url", "engine_api_key", "engine_model"),
-        *("heartbeat", "metrics_port", "rate_limit"),
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        """Let ``JOKER_BROKER=`` in a compose file mean that there is none."""
-        return value or None
+    def _empty_is_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """Let ``JOKER_BROKER=`` in a compose file mean None, where None is allowed."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        return None if value == "" and NoneType in get_args(kind) else value
 
     @field_validator("broker")
     @classmethod
@@ -203,7 +199,7 @@ class Settings(BaseSettings):
     @field_validator("broker")
     @classmethod
     def _with_password(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """Put the password into the URL, behind the user's name if there is one."""
+        """Put the password into the URL, after the user's name if it has one."""
         password: SecretStr | None = info.data.get("broker_password")
         if value is None or password is None:
             return value
@@ -218,7 +214,7 @@ class Settings(BaseSettings):
 
     @property
     def server(self) -> RemoteServer | None:
-        """Where a remote engine is; None without a URL."""
+        """The remote engine's server; None without a URL."""
         if self.engine_url is None:
             return None
         key = self.engine_api_key.get_secret_value() if self.engine_api_key else None
@@ -233,9 +229,9 @@ class Settings(BaseSettings):
 
 
 def read_settings(**given: Any) -> Settings:
-    """Read the environment and files of secrets; what is given and not None wins over them.
+    """Read the environment and files of secrets; given values other than None override them.
 
-    Variables that are no settings are logged, each once.
+    Each variable that is not a setting is logged once.
 
     Raises:
         ConfigError: If a value cannot be used; the setting is named, the value is not.
@@ -256,7 +252,7 @@ def read_settings(**given: Any) -> Settings:
 
 
 def _title(name: str) -> str:
-    """Return what a person writes to set a setting."""
+    """Return a setting's variable, and its option if it has one."""
     variable = f"{_PREFIX}{name.upper()}"
     option = f"--{name.replace('_', '-')}"
     return f"{option} ({variable})" if name in OPTIONS else variable

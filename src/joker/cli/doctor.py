@@ -1,4 +1,4 @@
-"""``joker doctor``: checks what is installed, set and reachable, and says how to repair it."""
+"""``joker doctor``: checks installation, settings and connections, and says how to fix them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _describe_settings(settings: Settings) -> str:
 
 
 def _check_model(settings: Settings) -> str:
-    """Tell a joke with the very engine and teller of the server or worker."""
+    """Tell a joke with the same engine and teller as the server or worker."""
     from joker.compose import make_teller, open_engine, open_folder
     from joker.generation.request import GenerationRequest
 

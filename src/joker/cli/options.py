@@ -76,7 +76,7 @@ def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[...,
 
 
 def _readable(hint: Any) -> Any:
-    """Return the type of which Typer reads an option: it knows no secrets."""
+    """Return the type that Typer parses; it does not support secrets."""
     return str if hint == SecretStr | None else hint
 
 

@@ -1,4 +1,4 @@
-"""Optional parts of the package: said in one sentence when a command needs one that is missing."""
+"""Optional dependencies: checks that those of a command are installed."""
 
 from __future__ import annotations
 
