@@ -78,11 +78,11 @@ class Joker:
         safe: bool = True,
         exclude_categories: Collection[Category] = (),
     ) -> Jokes:
-        """Tell jokes whose questions begin with the prompt.
+        """Tell jokes on a prompt.
 
         Args:
-            prompt: The start of a question, or a whole one that ends with a question mark; without
-                one the questions are invented too.
+            prompt: The start of a question, a whole one ending in a question mark, or a topic;
+                without one, the questions are invented too.
             count: How many jokes.
             seed: From 0 to 2**32 - 1; the same seed tells the same jokes. None draws one.
             sampling: How tokens are drawn; by default ``Sampling()``.
@@ -149,7 +149,7 @@ def tell(
     safe: bool = True,
     exclude_categories: Collection[Category] = (),
 ) -> Jokes:
-    """Tell jokes whose questions begin with the prompt, as `Joker.tell` does.
+    """Tell jokes on a prompt, as `Joker.tell` does.
 
     The first call loads the model that the environment names, which takes a few seconds; it stays
     in memory for the next ones.
