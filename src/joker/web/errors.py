@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,7 +31,7 @@ from joker.core.errors import (
 )
 from joker.web.html import render_page
 from joker.web.negotiation import prefers_html
-from joker.web.schemas import ErrorDetail, OpenAIError, Problem, WrongParameter
+from joker.web.schemas import ErrorDetail, ErrorKind, OpenAIError, Problem, WrongParameter
 
 _RETRY_AFTER_SECONDS = 5
 _OPENAI_CODES = {
@@ -154,7 +154,7 @@ def render_problem(
 def _shape_for_openai(
     status: int, detail: str, errors: Sequence[WrongParameter] | None
 ) -> OpenAIError:
-    kind: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    kind: ErrorKind
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = "rate_limit_error"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -194,17 +194,16 @@ def _describe(item: Mapping[str, Any]) -> WrongParameter:
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail
-    headers = error.headers
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
+    status, detail, headers = HTTPStatus(error.status_code), error.detail, error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
         headers = {"Allow": ", ".join(methods)}
-    if detail == HTTPStatus(error.status_code).phrase:
+    if detail == status.phrase:
         detail = {
             HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
             HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not support {request.method}; "
             "see /docs",
-        }.get(HTTPStatus(error.status_code), detail)
-    return render_problem(request, error.status_code, detail, headers)
+        }.get(status, detail)
+    return render_problem(request, status, detail, headers)
 
 
 def _find_methods(request: Request) -> list[str]:

@@ -32,6 +32,8 @@ from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.settings import Settings
 
+ErrorKind = Literal["invalid_request_error", "rate_limit_error", "server_error"]
+
 _SAMPLING = fields_of(Sampling)
 _REQUEST = fields_of(GenerationRequest)
 # The operator decides these, or they stand for several parameters.
@@ -274,7 +276,7 @@ class ErrorDetail(BaseModel):
     """The details of an error in OpenAI's format."""
 
     message: str = Field(examples=["n: Input should be greater than or equal to 1"])
-    type: Literal["invalid_request_error", "rate_limit_error", "server_error"] = "server_error"
+    type: ErrorKind = "server_error"
     param: str | None = Field(default=None, examples=["n"])
     code: str | None = Field(default=None, examples=["invalid_api_key"])
 
