@@ -8,19 +8,19 @@ HEAD = """\
 # Settings
 
 `joker` and the servers read these environment variables. A command-line option overrides its
-variable. An empty variable means none. `joker doctor` checks the settings; a variable that starts
-with `JOKER_` and is not a setting is reported at start.
+variable. `joker doctor` checks the settings; an unknown variable that starts with `JOKER_` is
+reported at start.
 
-`JOKER_SECRETS_DIR` names a folder of files, each with the value of one setting and named like
-its variable in lowercase, such as `joker_api_keys`. The environment overrides a file.
+`JOKER_SECRETS_DIR` is a folder of files with one setting each, named like the variables in
+lowercase, such as `joker_api_keys`. The environment overrides a file.
 
 | Variable | Default | Meaning |
 |---|---|---|
 """
 TAIL = """
-Libraries read two more: `FORWARDED_ALLOW_IPS`, the proxies whose `X-Forwarded-For` header uvicorn
-trusts, and `MLFLOW_TRACKING_URI`, where training records its runs (by default `mlflow.db` in the
-current folder).
+Libraries read two more: `FORWARDED_ALLOW_IPS`, the proxies from which uvicorn trusts
+`X-Forwarded-For` headers, and `MLFLOW_TRACKING_URI`, where training records its runs (by
+default `mlflow.db` in the current folder).
 """
 
 

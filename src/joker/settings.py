@@ -58,7 +58,8 @@ class Settings(BaseSettings):
     engine: EngineKind | None = Field(
         None,
         description="What runs the model: openvino, on this CPU; remote, the server at engine_url; "
-        "or stub, which tells a few built-in jokes. By default remote if there is a URL.",
+        "or stub, a few built-in jokes without a model. By default remote if engine_url is set, "
+        "otherwise openvino.",
     )
     engine_url: str | None = Field(
         None,
@@ -73,20 +74,20 @@ class Settings(BaseSettings):
     )
     reproducible: bool = Field(
         False,
-        description="Tell the same jokes for the same seed even while others are told; this costs "
-        "up to half the speed, depending on the CPU. Otherwise seeds are best effort.",
+        description="Give the same jokes for the same seed, whatever else runs; this costs up to "
+        "half the speed, depending on the CPU. Otherwise seeds are best effort.",
     )
     num_threads: PositiveInt | None = Field(
         None,
         description="CPU threads of the OpenVINO engine; by default the container's CPU quota "
-        "rounded up, or one for each core without a quota.",
+        "rounded up, or the number of cores if there is no quota.",
     )
     candidates: PositiveInt = Field(
         DEFAULT_CANDIDATES,
-        description="Drafts of each joke; the one that the model rates best is told.",
+        description="Drafts per joke; the one that the model ranks highest is told.",
     )
     max_attempts: PositiveInt = Field(
-        DEFAULT_MAX_ATTEMPTS, description="Attempts at each joke before it fails."
+        DEFAULT_MAX_ATTEMPTS, description="Maximum number of attempts at each joke."
     )
     moderation_list: Path | None = Field(
         None,
@@ -114,7 +115,7 @@ class Settings(BaseSettings):
     )
     store_max_age_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None,
-        description="Age in days at which jokes and their votes are deleted; empty keeps them.",
+        description="Age in days at which jokes and their votes are deleted; empty keeps all.",
     )
     store_max_jokes: PositiveInt | None = Field(
         None,
@@ -128,16 +129,16 @@ class Settings(BaseSettings):
     )
     concurrency: PositiveInt = Field(8, description="Jobs that a process runs at the same time.")
     max_queue_size: PositiveInt = Field(
-        64, description="Jobs that may wait; further requests are refused with status 503."
+        64, description="Maximum number of waiting jobs; further requests get status 503."
     )
     deadline_seconds: Seconds = Field(
-        60, description="Time limit of a job in seconds, waiting included."
+        60, description="Time limit of a job in seconds, including the time it waits."
     )
     result_ttl_seconds: Seconds = Field(
         3600, description="How long a finished job is kept, in seconds."
     )
     lease_seconds: Seconds = Field(
-        10, description="Seconds of silence after which a worker's jobs are given to others."
+        10, description="Seconds without a sign of life after which a worker's jobs are requeued."
     )
     heartbeat: Path | None = Field(
         None, description="File that a worker touches every few seconds, for liveness probes."
@@ -149,13 +150,11 @@ class Settings(BaseSettings):
         description="Port of a worker's Prometheus metrics; empty disables them.",
     )
 
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; 0.0.0.0 listens on all of them."
-    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 means all addresses.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Comma-separated origins of pages that may call the API; * allows every one.",
+        description="Comma-separated origins of pages that may call the API; * allows all.",
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Comma-separated API keys; empty disables authentication."
@@ -172,8 +171,8 @@ class Settings(BaseSettings):
         16_384, description="Maximum size of a request body in bytes."
     )
     max_count: PositiveInt = Field(10, description="Maximum number of jokes in a request.")
-    max_candidates: PositiveInt = Field(32, description="Maximum number of drafts of each joke.")
-    max_new_tokens: PositiveInt = Field(200, description="Maximum number of tokens of each joke.")
+    max_candidates: PositiveInt = Field(32, description="Maximum number of drafts per joke.")
+    max_new_tokens: PositiveInt = Field(200, description="Maximum number of tokens per joke.")
     max_wait_seconds: NonNegativeInt = Field(
         30, description="Maximum time in seconds that 'Prefer: wait' may ask for."
     )

@@ -105,7 +105,7 @@ def joker(
         ),
     ] = False,
 ) -> None:
-    """Learn to invent question-and-answer jokes, and tell them."""
+    """Train a model on question-and-answer jokes, and tell the jokes it invents."""
 
 
 for _name, _verb in _VERBS.items():

@@ -32,7 +32,7 @@ def compare(
     config: ConfigOption = None,
     template: Annotated[
         list[str] | None,
-        typer.Option("--template", help="Template to compare; repeatable. [default: all three]"),
+        typer.Option("--template", help="Template to compare; repeatable. By default all three."),
     ] = None,
     markers: Annotated[
         Literal["own", "special", "plain", "both"],

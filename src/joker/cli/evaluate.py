@@ -23,12 +23,12 @@ def evaluate(
         Path,
         typer.Option(
             "--data",
-            help="Prepared folder (its test split), or CSV file with Question,Answer.",
+            help="Prepared folder, or CSV file with the columns Question and Answer.",
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Measure how well a model predicts people's jokes, and how good its own are.
+    """Measure how well a model predicts human jokes, and how good its own are.
 
     docs/metrics.md explains every metric.
     """

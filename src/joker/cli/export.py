@@ -34,7 +34,7 @@ def export(
         str | None,
         typer.Option(
             metavar="USER/NAME",
-            help="Upload the folder to this repository on the Hugging Face hub.",
+            help="Upload the folder to this repository on the Hugging Face Hub.",
         ),
     ] = None,
     private: Annotated[

@@ -45,9 +45,11 @@ def tell(
             show_default=False,
         ),
     ] = None,
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Withhold nothing.")] = False,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Do not withhold offensive jokes.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a list of objects with all that is known.")
+        bool, typer.Option("--json", help="Print the jokes as JSON, with all fields.")
     ] = False,
 ) -> None:
     """Invent jokes and tell them."""

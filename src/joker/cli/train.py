@@ -31,8 +31,8 @@ def train(
 ) -> None:
     """Fine-tune a causal LM on jokes and write a model folder.
 
-    Every run is recorded in MLflow: at MLFLOW_TRACKING_URI, or else in mlflow.db in this folder;
-    --report-to names other places.
+    MLflow records every run: at MLFLOW_TRACKING_URI, or else in mlflow.db in the current folder;
+    --report-to selects other trackers.
     """
     require_training()
     from joker.data.prepared import PreparedData

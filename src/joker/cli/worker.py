@@ -11,7 +11,7 @@ from joker.cli.options import with_settings
 
 @with_settings("broker", "model", "engine", "concurrency")
 def worker(options: dict[str, Any]) -> None:
-    """Tell the jokes that 'joker serve --broker' puts into Redis, until a signal stops it."""
+    """Process the jobs that 'joker serve --broker' puts into Redis, until a signal stops it."""
     from joker.compose import open_work
     from joker.settings import read_settings
     from joker.worker.app import run_worker

@@ -52,21 +52,21 @@ class GeneratedJoke:
     question: str = Field(examples=["Why did the kettle blush?"])
     answer: str = Field(examples=["It saw the teapot's bare spout."])
     seed: int = Field(
-        description="Tells this joke again, with the same prompt and options and a count of 1."
+        description="With the same prompt and options and a count of 1, gives this joke again."
     )
-    attempts: int = Field(description="How many times the model was asked for it.")
-    prompt_tokens: int = Field(default=0, description="Tokens that the model was given.")
+    attempts: int = Field(description="Number of attempts it took.")
+    prompt_tokens: int = Field(default=0, description="Number of tokens in the prompt.")
     tokens: int = Field(
         default=0,
-        description="Tokens drawn for this joke, its end included; not those of other drafts.",
+        description="Number of generated tokens, including the end; other drafts do not count.",
     )
     original: bool | None = Field(
         default=None,
-        description="Whether it is no near-duplicate of a training joke; null if not known.",
+        description="False for a near-duplicate of a training joke; null if unknown.",
     )
     similarity: float | None = Field(
         default=None,
-        description="To the most similar training joke, from 0 to 1; null if not known.",
+        description="Similarity to the closest training joke, from 0 to 1; null if unknown.",
     )
 
     def __str__(self) -> str:

@@ -31,22 +31,24 @@ class Sampling:
         ge=0,
         le=5,
         allow_inf_nan=False,
-        description="Above 1 wilder, below 1 tamer, 0 always the likeliest.",
+        description="Sampling temperature: above 1 wilder, below 1 tamer, 0 greedy.",
     )
     top_k: int = Field(
-        default=50, ge=0, description="Draw from the k likeliest tokens; 0 from all."
+        default=50, ge=0, description="Sample from the k likeliest tokens; 0 means from all."
     )
     top_p: float = Field(
         default=0.95,
         gt=0,
         le=1,
-        description="Draw from the fewest tokens that reach this probability.",
+        description="Sample from the fewest likeliest tokens that together reach this probability.",
     )
-    max_new_tokens: int = Field(default=100, ge=1, description="Most tokens after the prompt.")
+    max_new_tokens: int = Field(
+        default=100, ge=1, description="Maximum number of tokens after the prompt."
+    )
     stop: tuple[StopText, ...] = Field(
         default=(),
         max_length=MOST_STOPS,
-        description="Texts that end an answer where the first of them begins.",
+        description="Texts that end the answer; it is cut off before the first that occurs.",
         examples=[["!"]],
     )
 

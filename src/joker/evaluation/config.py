@@ -23,4 +23,4 @@ class EvaluationConfig:
     generate: int = Field(
         default=200, ge=0, description="Number of jokes to generate and measure; 0 generates none."
     )
-    seed: Seed = Field(default=1, description="Seed of everything that is drawn at random.")
+    seed: Seed = Field(default=1, description="Random seed.")

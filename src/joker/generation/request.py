@@ -41,44 +41,46 @@ class GenerationRequest:
 
     prompt: str = Field(
         default="",
-        description="The start of a question, a whole one ending in '?', a topic, or nothing: "
-        "then the question is invented, too.",
+        description="The start of a question, a whole question ending in '?', or a topic; "
+        "without it, the question is invented, too.",
         examples=["Why do cats"],
     )
-    count: int = Field(default=1, ge=1, description="How many jokes.", examples=[1])
-    sampling: Sampling = Field(default=Sampling(), description="How tokens are drawn.")
+    count: int = Field(default=1, ge=1, description="Number of jokes.", examples=[1])
+    sampling: Sampling = Field(default=Sampling(), description="How tokens are sampled.")
     seed: int = Field(
         default_factory=draw_seed,
         ge=0,
         le=_SEEDS - 1,
-        description="Gives the same jokes again; random by default.",
+        description="Random seed; the same one gives the same jokes. By default a new one.",
         examples=[7],
     )
     candidates: int = Field(
         default=DEFAULT_CANDIDATES,
         ge=1,
-        description="Drafts for each joke; the one that the model rates best is told.",
+        description="Drafts per joke; the one that the model ranks highest is told.",
         examples=[4],
     )
     max_attempts: int = Field(
         default=DEFAULT_MAX_ATTEMPTS,
         ge=1,
-        description="Attempts at each joke before it fails.",
+        description="Maximum number of attempts at each joke.",
     )
     safe: bool = Field(
-        default=True, description="Withhold what moderation flags as offensive.", examples=[True]
+        default=True,
+        description="Withhold jokes that moderation flags as offensive.",
+        examples=[True],
     )
     exclude_categories: tuple[Category, ...] = Field(
         default=(),
         max_length=len(CATEGORIES),
-        description="Also withhold jokes flagged for these categories, even for a mere topic.",
+        description="Also withhold jokes on the topics of these moderation categories.",
         examples=[["political", "religious"]],
     )
     deadline_seconds: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds after which an unfinished job fails; at most the server's own limit.",
+        description="Time limit of the job in seconds, up to the server's own limit.",
         examples=[10],
     )
 
@@ -90,9 +92,7 @@ class GenerationRequest:
     @model_validator(mode="after")
     def _one_rule_only(self) -> Self:
         if self.exclude_categories and not self.safe:
-            raise ValueError(
-                "unsafe jokes and excluded categories contradict each other; give one of the two"
-            )
+            raise ValueError("'exclude_categories' cannot be combined with 'safe': false")
         return self
 
     def deadline_within(self, most_seconds: float) -> float:

@@ -56,7 +56,7 @@ class TrainingConfig:
     )
     punchline_first: bool = Field(
         default=False,
-        description="Also learn from the punchline to the question, and generate jokes that way.",
+        description="Also train on jokes with the punchline first, and generate jokes that way.",
     )
     preferences: str | None = Field(
         default=None,
@@ -96,7 +96,7 @@ class TrainingConfig:
         description="Fraction of the steps with a rising learning rate.",
     )
     schedule: Schedule = Field(
-        default="cosine", description="How the learning rate falls after that."
+        default="cosine", description="How the learning rate decays after the warm-up."
     )
     batch_size: int = Field(default=8, gt=0, description="Rows per device in one forward pass.")
     gradient_accumulation_steps: int = Field(
@@ -105,7 +105,7 @@ class TrainingConfig:
     block_size: int = Field(default=128, ge=8, description="Tokens per row.")
     packing: Packing = Field(
         default="jokes",
-        description="Rows of whole jokes kept apart, or blocks cut across jokes.",
+        description="Rows of whole jokes that do not see each other, or blocks cut across jokes.",
     )
     precision: Precision = Field(default="auto", description="Number format of matrix products.")
     compile: Compile = Field(
@@ -118,23 +118,25 @@ class TrainingConfig:
         default=10.0, ge=0, description="Minutes between checkpoints."
     )
     test_limit: int = Field(
-        default=2000, ge=1, description="Maximum number of test jokes to measure on at the end."
+        default=2000, ge=1, description="Maximum number of test jokes to evaluate at the end."
     )
     validation_limit: int = Field(
         default=500,
         ge=1,
-        description="Maximum number of training jokes to set aside and measure on while training; "
-        "at most one in twenty is.",
+        description="Maximum number of training jokes to set aside for validation during training; "
+        "never more than one in twenty.",
     )
     report_to: str = Field(
         default="mlflow",
-        description="Where metrics go while training, comma-separated: mlflow, tensorboard, wandb.",
+        description="Trackers, comma-separated: mlflow, tensorboard, wandb; or none.",
     )
-    seed: Seed = Field(default=1, description="Seed of the initial weights, the order and dropout.")
+    seed: Seed = Field(default=1, description="Seed of initial weights, data order and dropout.")
 
     def __post_init__(self) -> None:
         if self.preferences and self.packing == "blocks":
-            raise ValueError("setting 'preferences' needs packing 'jokes': a block has no verdicts")
+            raise ValueError(
+                "setting 'preferences' needs packing 'jokes': blocks cannot carry ratings"
+            )
 
     @property
     def peak_learning_rate(self) -> float:

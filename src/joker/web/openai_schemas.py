@@ -134,8 +134,8 @@ class CompletionBody(OpenAIBody):
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] | None = Field(
         default=None,
-        description="The start of a question, a whole one ending in '?', a topic, or nothing. "
-        "A list may hold one prompt.",
+        description="The start of a question, a whole question ending in '?', or a topic; "
+        "a list may contain one prompt.",
     )
     best_of: int | None = Field(
         default=None,

@@ -220,7 +220,7 @@ class PublishedJoke(BaseModel):
     answer: str = Field(examples=["It saw the teapot's bare spout."])
     model: str = Field(description="The model that told it.")
     original: bool | None = Field(
-        description="Whether it is no near-duplicate of a training joke; null if not known."
+        description="False for a near-duplicate of a training joke; null if unknown."
     )
     safe: bool = Field(description="Whether moderation finds it inoffensive.")
     categories: list[str] = Field(description="What moderation flags it for.")
