@@ -50,7 +50,7 @@ def test_a_queue_that_is_down_says_when_to_come_again_and_nothing_of_the_inside(
     monkeypatch.setattr(app.state.queue, "submit", fail)
     down = client.get("/joke")
     assert (down.status_code, down.headers["Retry-After"]) == (503, "5")
-    assert "out of reach; try again" in down.json()["detail"]
+    assert "the queue cannot be reached; try again" in down.json()["detail"]
     assert "redis" not in down.text.lower()
     assert "redis.internal:6379" in caplog.text, "who runs the server needs to know"
 

@@ -38,8 +38,8 @@ _OPENAI_CODES = {
     HTTPStatus.UNAUTHORIZED: "invalid_api_key",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
 }
-_QUEUE_DOWN = "the queue of jokes is out of reach; try again in a few seconds"
-_STORE_DOWN = "stored jokes and votes are out of reach; try again in a few seconds"
+_QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
+_STORE_DOWN = "the store cannot be reached; try again in a few seconds"
 
 _log = logging.getLogger(__name__)
 

@@ -63,7 +63,7 @@ class Metrics:
         if self._merged is None:
             ProcessCollector(registry=self._registry)
             PlatformCollector(registry=self._registry)
-        self._queue_up = self._gauge("joker:queue_up", "Whether the queue answers.")
+        self._queue_up = self._gauge("joker:queue_up", "1 if the queue responds.")
         self._waiting = self._gauge("joker:num_requests_waiting", "Jobs waiting for a worker.")
         self._running = self._gauge("joker:num_requests_running", "Jobs that a worker runs.")
         self._workers = self._gauge("joker:num_workers", "Workers that are running.")
@@ -218,7 +218,7 @@ class JobFollower:
                     metrics.prompt_tokens.inc(sum(joke.prompt_tokens for joke in job.jokes))
                     metrics.generation_tokens.inc(sum(joke.tokens for joke in job.jokes))
         except QueueError as error:
-            _log.warning("lost sight of a job: %s", error, extra={"fields": {"task_id": job_id}})
+            _log.warning("cannot follow a job: %s", error, extra={"fields": {"task_id": job_id}})
         finally:
             metrics.outcomes.labels(reason).inc()
 

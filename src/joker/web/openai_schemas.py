@@ -47,7 +47,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     include_usage: bool = Field(
-        default=False, description="End with a chunk that counts the tokens."
+        default=False, description="End the stream with a chunk that counts the tokens."
     )
 
 
@@ -55,7 +55,7 @@ def _neutral(*values: Any) -> Any:
     """Return a field for an unsupported parameter, and its values that have no effect anyway."""
     return Field(
         default=None,
-        description="Has no effect on jokes; only the values that ask for nothing are accepted.",
+        description="Has no effect; only neutral values are accepted.",
         json_schema_extra={"enum": [*values, None]},
     )
 
@@ -73,7 +73,6 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         default=None,
         description="The text ends before the first of these, and generation stops.",
     )
-    stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256, description="Not used.")
     presence_penalty: Any = _neutral(0)
@@ -101,7 +100,7 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("'stream_options' is for streams; ask for one with 'stream'")
+            raise ValueError("'stream_options' needs 'stream': true")
         return self
 
     def values(self) -> dict[str, Any]:
@@ -146,7 +145,7 @@ class CompletionBody(OpenAIBody):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.best_of is not None and self.candidates is not None:
-            raise ValueError("'best_of' and 'candidates' are two names of one thing; give one")
+            raise ValueError("'best_of' and 'candidates' cannot be combined")
         if self.best_of is not None and self.best_of < (self.n or 1):
             raise ValueError("'best_of' must be at least 'n'")
         return self
@@ -198,7 +197,7 @@ class ChatBody(OpenAIBody):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(
-        default=None, ge=1, description="The newer name of `max_tokens`; it has precedence."
+        default=None, ge=1, description="The newer name of `max_tokens`; takes precedence."
     )
 
     def values(self) -> dict[str, Any]:

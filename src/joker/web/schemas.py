@@ -51,7 +51,7 @@ def require_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("half a surrogate pair is no character; send valid Unicode") from error
+        raise ValueError("half a surrogate pair is not a character; send valid Unicode") from error
     return text
 
 
@@ -67,7 +67,7 @@ class FlatRequest(BaseModel):
         """Refuse what pydantic would take for the number 1 or 0."""
         is_flag = cls.model_fields[info.field_name or ""].annotation in (bool, bool | None, Any)
         if isinstance(value, bool) and not is_flag:
-            raise ValueError("true and false are neither numbers nor texts")
+            raise ValueError("true and false are neither numbers nor strings")
         return value
 
     @field_validator("*")
@@ -133,7 +133,7 @@ def flat_request(
 
 def _describe_parameters(schema: dict[str, Any]) -> None:
     prompt = schema["properties"]["prompt"]
-    description = "Another name of `prompt`."
+    description = "Another name for `prompt`."
     schema["properties"]["textprompt"] = {**prompt, "description": description}
     schema["not"] = {"required": ["prompt", "textprompt"]}
     schema["examples"] = [{"textprompt": "Why do cats"}, {"prompt": "What do you call", "n": 3}]
@@ -153,7 +153,7 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
         if not isinstance(given, dict) or "textprompt" not in given:
             return given
         if "prompt" in given:
-            raise ValueError("'prompt' and 'textprompt' are two names of one thing; give one")
+            raise ValueError("'prompt' and 'textprompt' are the same parameter; send only one")
         return {("prompt" if name == "textprompt" else name): given[name] for name in given}
 
 
@@ -184,7 +184,7 @@ class Task(BaseModel):
     state: State = Field(description="SUCCESS, FAILURE and REVOKED are final.")
     result: list[LinkedJoke] = Field(description="The jokes told so far; all of them once SUCCESS.")
     error: str | None = Field(description="Why the job failed, in one sentence.")
-    seed: int = Field(description="Tells all of the job's jokes again.")
+    seed: int = Field(description="With the same request, gives the job's jokes again.")
 
     @classmethod
     def of(cls, job: Job, jokes: list[LinkedJoke]) -> Self:
@@ -201,9 +201,9 @@ class Task(BaseModel):
 class VoteCounts(BaseModel):
     """The votes on a joke, one for each client."""
 
-    up: int = Field(description="Clients that like it.")
-    down: int = Field(description="Clients that do not.")
-    report: int = Field(description="Clients that reported it.")
+    up: int = Field(description="Number of clients that like it.")
+    down: int = Field(description="Number of clients that do not.")
+    report: int = Field(description="Number of clients that reported it.")
 
     @classmethod
     def of(cls, votes: store.Votes) -> Self:
@@ -222,8 +222,8 @@ class PublishedJoke(BaseModel):
     original: bool | None = Field(
         description="False for a near-duplicate of a training joke; null if unknown."
     )
-    safe: bool = Field(description="Whether moderation finds it inoffensive.")
-    categories: list[str] = Field(description="What moderation flags it for.")
+    safe: bool = Field(description="False if moderation flags it as offensive.")
+    categories: list[str] = Field(description="Moderation categories that it is flagged for.")
     created_at: datetime = Field(description="When it was told.")
     votes: VoteCounts
 
@@ -261,7 +261,7 @@ class WrongParameter(BaseModel):
 class Problem(BaseModel):
     """An error in the format of RFC 9457 (`application/problem+json`)."""
 
-    type: str = Field(default="about:blank", description="`about:blank`: the status says it all.")
+    type: str = Field(default="about:blank", description="`about:blank`: the status is the type.")
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["n: Input should be greater than or equal to 1"])

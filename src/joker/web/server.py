@@ -31,7 +31,7 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
     except socket.gaierror as error:
         raise ConfigError(
-            f"there is no address {host!r}; choose another with --host or JOKER_HOST"
+            f"unknown address {host!r}; choose another with --host or JOKER_HOST"
         ) from error
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

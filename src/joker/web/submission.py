@@ -125,7 +125,7 @@ class Submission:
             raise HTTPException(502, job.error)
         if job.state is State.REVOKED:
             raise HTTPException(503, "the joke was cancelled; ask again")
-        raise HTTPException(504, "no joke in time; ask again later, or for fewer")
+        raise HTTPException(504, "no joke in time; try again later, or ask for fewer")
 
     async def abandon(self, job: Job) -> None:
         """Cancel the job of a client that has disconnected, even while its request is cancelled.

@@ -37,13 +37,15 @@ class WorkerMetrics:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        Gauge("joker:worker_threads", "Jobs at once.", registry=registry).set(threads)
+        Gauge("joker:worker_threads", "Jobs that may run at the same time.", registry=registry).set(
+            threads
+        )
         Gauge(
             "joker:worker_memory_bytes",
             "Resident memory of this process and of its engine's.",
             registry=registry,
         ).set_function(_measure_memory)
-        self._busy = Gauge("joker:worker_busy_threads", "Jobs in hand.", registry=registry)
+        self._busy = Gauge("joker:worker_busy_threads", "Running jobs.", registry=registry)
         self._attempts = Counter(
             "joker:worker_attempts", "Attempts at jobs by outcome.", ["outcome"], registry=registry
         )
@@ -52,7 +54,7 @@ class WorkerMetrics:
             self._attempts.labels(outcome)
         self._seconds = Histogram(
             "joker:worker_attempt_seconds",
-            "How long attempts took.",
+            "Duration of attempts.",
             buckets=TELLING_BUCKETS,
             registry=registry,
         )

@@ -72,7 +72,7 @@ def test_not_ready_while_the_queue_is_down(
     monkeypatch.setattr(app.state.queue, "stats", fail)
     unready = client.get("/health/ready")
     assert unready.status_code == 503
-    assert "out of reach" in unready.json()["detail"]
+    assert "the queue cannot be reached" in unready.json()["detail"]
     assert "Redis" not in unready.text
 
 

@@ -274,7 +274,7 @@ def test_votes_can_be_seen_and_hit_in_forced_colours_on_a_phone(open_page: Open)
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 def test_the_documentation_needs_no_internet(open_page: Open, path: str) -> None:
     page = open_page(path)
-    expect(page.get_by_text("Ask for jokes").locator("visible=true").first).to_be_visible()
+    expect(page.get_by_text("Submit a job").locator("visible=true").first).to_be_visible()
 
 
 def test_the_page_asks_nobody_else_for_anything(client: TestClient) -> None:

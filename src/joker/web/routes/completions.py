@@ -146,7 +146,7 @@ async def list_models() -> Models:
     return Models(data=[Model()])
 
 
-@router.get("/models/{model}", summary="Look at a model", responses=_NOT_FOUND)
+@router.get("/models/{model}", summary="Get a model", responses=_NOT_FOUND)
 async def read_model(model: str) -> Model:
     """Return the model, if it has this name."""
     _check_model(model)
@@ -155,7 +155,7 @@ async def read_model(model: str) -> Model:
 
 def _check_model(name: str) -> None:
     if name != MODEL:
-        raise HTTPException(404, f"there is no model {name!r}; the only one is {MODEL!r}")
+        raise HTTPException(404, f"unknown model {name!r}; the only one is {MODEL!r}")
 
 
 def _error(sentence: str) -> bytes:

@@ -34,7 +34,7 @@ router = APIRouter(
 @router.post(
     "",
     status_code=202,
-    summary="Ask for jokes",
+    summary="Submit a job",
     responses={
         **BODY_RESPONSES,
         200: {"model": Task, "description": "The jokes were told within the time to wait."},
@@ -58,7 +58,7 @@ async def create(
     ] = None,
     prefer: Annotated[
         str | None,
-        Header(description="`wait=N` answers with the jokes if they are told within N seconds."),
+        Header(description="`wait=N` returns the jokes if they are ready within N seconds."),
     ] = None,
 ) -> Task:
     """Submit a request for jokes; the result will be at `/generate/{task_id}`."""
@@ -80,7 +80,7 @@ async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
     return await queue.get(task_id)
 
 
-@router.get("/{task_id}", summary="Look at a job", responses=_NOT_FOUND)
+@router.get("/{task_id}", summary="Get a job", responses=_NOT_FOUND)
 async def read(job: Annotated[Job, Depends(_find_job)], archive: TheArchive) -> Task:
     """Return the state of a job and the jokes told so far."""
     return await archive.describe(job)

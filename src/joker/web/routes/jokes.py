@@ -77,7 +77,10 @@ async def list_top(
     "/today",
     summary="Show the joke of the day",
     response_model=PublishedJoke,
-    responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: describe_problem("There is none yet.")},
+    responses={
+        200: {"content": {TEXT: {}, HTML: {}}},
+        404: describe_problem("There is no joke of the day yet."),
+    },
 )
 async def show_today(request: Request, store: TheStore) -> Response:
     """Return the joke of the day (UTC), the same for everyone."""

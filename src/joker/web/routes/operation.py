@@ -35,7 +35,7 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-@router.get("/health/live", summary="Is the process alive?")
+@router.get("/health/live", summary="Check that the process responds")
 async def live() -> Health:
     """Answer; a process that does not should be restarted."""
     return Health()
@@ -43,8 +43,8 @@ async def live() -> Health:
 
 @router.get(
     "/health/ready",
-    summary="Would a joke be told now?",
-    responses={503: describe_problem("No: the problem says why.")},
+    summary="Check that jokes can be generated",
+    responses={503: describe_problem("Not ready; `detail` says why.")},
 )
 async def ready(queue: TheQueue) -> Health:
     """Answer 200 if the queue answers and a joke was told in the last minute, or is told now."""
