@@ -38,7 +38,7 @@ def test_a_manifest_survives_json(tmp_path: Path) -> None:
         ({"format_version": 99}, "has format version 99"),
         ({"leak": {"random": {"test": 1}}}, "'leak.random.train' is missing"),
         ({"sources": 5}, "'sources' must be an object, not 5"),
-        ({"train": 100}, "the jokes are not those kept"),
+        ({"train": 100}, "the number of jokes is not the sum of those kept"),
         ({"surprise": 1}, "unknown setting 'surprise'"),
     ],
 )

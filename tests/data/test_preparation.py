@@ -89,7 +89,7 @@ def test_the_seed_and_nothing_else_decides(sources: list[Source], tmp_path: Path
 def test_too_little_to_split_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
     header = ["question", "answer"]
     one = Source.own(write_csv("one.csv", header, [("Who?", "An owl."), ("Who?", "")]))
-    with pytest.raises(DataError, match="1 jokes of question and answer are left"):
+    with pytest.raises(DataError, match="only 1 question-and-answer jokes are left"):
         prepare([one], tmp_path / "out")
     equal = Source.own(write_csv("equal.csv", header, [("Who hums?", "An owl.")] * 5))
     with pytest.raises(DataError, match="near-duplicates of one another"):

@@ -110,7 +110,7 @@ def test_a_table_changed_afterwards_is_refused(folder: Path, tmp_path: Path) -> 
     other = tmp_path / "other"
     write_prepared(other, {**TABLES, JOKES: ROWS[:2] + ROWS[:1]}, MADE, force=False)
     shutil.copy(other / JOKES, folder / JOKES)
-    with pytest.raises(DataError, match="is not what prepared"):
+    with pytest.raises(DataError, match="does not match prepared"):
         PreparedData.open(folder).jokes("train")
 
 

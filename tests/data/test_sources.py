@@ -95,7 +95,11 @@ def test_encodings_are_told_apart(tmp_path: Path, encoded: bytes) -> None:
         ("deep.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("list.jsonl", '\n["Who?", "An owl"]\n', "line 2: expected an object"),
         ("lacks.jsonl", '{"question": "Who?"}\n', "line 1 has no column 'answer'"),
-        ("nested.jsonl", '{"question": ["Who?"], "answer": "x"}\n', "row 1: 'question' is no text"),
+        (
+            "nested.jsonl",
+            '{"question": ["Who?"], "answer": "x"}\n',
+            "row 1: 'question' is not text",
+        ),
     ],
 )
 def test_a_malformed_file_is_one_sentence(

@@ -86,7 +86,7 @@ def test_a_task_that_cannot_be_taken_costs_the_others_nothing(
     with caplog.at_level(logging.ERROR):
         outputs = scheduler.step()
     assert outputs[1, 1].done
-    assert "cannot take" in str(outputs[1, 1].error)
+    assert "rejected this request" in str(outputs[1, 1].error)
     assert "unlucky" in caplog.text
     assert finish(scheduler) == [(1, 0)]
 

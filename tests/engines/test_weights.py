@@ -33,7 +33,7 @@ def test_loading_prints_nothing(folder: ModelFolder, capfd: pytest.CaptureFixtur
 
 def test_a_folder_without_weights_is_refused(folder: ModelFolder) -> None:
     (folder.path / "model.safetensors").unlink()
-    with pytest.raises(ModelFolderError, match=r"holds no model\.safetensors"):
+    with pytest.raises(ModelFolderError, match=r"has no model\.safetensors"):
         load_causal_lm(folder)
 
 

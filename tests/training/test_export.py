@@ -96,7 +96,7 @@ def test_weights_that_are_no_numbers_leave_nothing_behind(copy: ModelFolder) -> 
 def test_a_folder_without_weights_is_refused(served_folder: ModelFolder, tmp_path: Path) -> None:
     shutil.copytree(served_folder.path, tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
-    with pytest.raises(ModelFolderError, match="holds no model"):
+    with pytest.raises(ModelFolderError, match="has no model"):
         export_openvino(ModelFolder.open(tmp_path / "model"))
 
 

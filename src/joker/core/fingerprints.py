@@ -107,7 +107,7 @@ class Fingerprints:
             raise ModelFolderError(f"cannot read {path}: {error}") from error
         if found.sketches.dtype != np.uint8 or found.sketches.shape[1:] != (PERMUTATIONS,):
             raise ModelFolderError(
-                f"{path} holds fingerprints of another format; train the model again"
+                f"{path} has fingerprints in another format; train the model again"
             )
         return found
 

@@ -94,7 +94,7 @@ class ModelFolder:
         )
         folder = cls(path, manifest)
         if not folder.has_weights and not folder.has_openvino:
-            raise ModelFolderError(f"{path} holds neither model.safetensors nor an OpenVINO graph")
+            raise ModelFolderError(f"{path} has neither model.safetensors nor an OpenVINO graph")
         return folder
 
     @property
@@ -126,7 +126,7 @@ def bundled_model() -> Path:
     """
     if not BUNDLED.is_dir():
         raise ModelFolderError(
-            "this copy of the package comes without a model; name a model folder with --model "
+            "this copy of the package has no bundled model; pass a model folder with --model "
             "(JOKER_MODEL), or make one with 'joker train'"
         )
     return BUNDLED

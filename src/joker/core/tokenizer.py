@@ -92,7 +92,7 @@ class JokeTokenizer:
             raise TokenizerError(f"cannot read the tokenizer in {folder}: {error}") from error
         end, start = (_token_text(config.get(key)) for key in ("eos_token", "bos_token"))
         if end is None:
-            raise TokenizerError(f"the tokenizer in {folder} names no end-of-text token")
+            raise TokenizerError(f"the tokenizer in {folder} has no end-of-text token")
         return cls(backend, template, end, start)
 
     @property

@@ -123,7 +123,8 @@ def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
                 yield from zip(done, parsed.result(), strict=True)
     except BrokenProcessPool as error:
         raise ResourceError(
-            "a process that parses posts was killed, probably because memory ran out"
+            "a process that parses posts was killed, probably because memory ran out; "
+            "free some and try again"
         ) from error
 
 

@@ -37,7 +37,9 @@ class SourceCounts:
 
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.plain.values()) + sum(self.dropped.values()):
-            raise ValueError(f"{self.read} rows read are not the sum of kept, plain and dropped")
+            raise ValueError(
+                f"{self.read} rows read are not the sum of those kept, plain and dropped"
+            )
 
 
 @record(DataError)
@@ -108,4 +110,4 @@ class DataManifest:
         kept = sum(source.kept for source in self.sources.values())
         plain = sum(sum(source.plain.values()) for source in self.sources.values())
         if (kept, plain) != (self.train + self.test, self.plain):
-            raise ValueError("the jokes are not those kept from the sources")
+            raise ValueError("the number of jokes is not the sum of those kept per source")

@@ -119,8 +119,8 @@ def _ingest(sources: Sequence[Source], report: Callable[[str], None]) -> Ingesti
         ingest.gather(source, report)
     if len(ingest.jokes) < 2:
         raise DataError(
-            f"these files contain {len(ingest.jokes)} usable jokes of question and answer; "
-            "a split needs two or more"
+            f"only {len(ingest.jokes)} question-and-answer jokes are left of these files; "
+            "a split needs at least two"
         )
     return ingest
 
@@ -149,7 +149,9 @@ def _rows(ingest: Ingestion, clusters: NDArray[np.int64], split: _Split) -> Rows
 
 def _check_sources(sources: Sequence[Source]) -> None:
     if not sources:
-        raise DataError("there is nothing to prepare: name at least one file of jokes")
+        raise DataError(
+            "there is nothing to prepare: give at least one file (--jokes, --qa-jokes, --rjokes)"
+        )
     name, count = Counter(source.name for source in sources).most_common(1)[0]
     if count > 1:
         raise DataError(f"{count} inputs are called {name!r}; rename the files so that they differ")

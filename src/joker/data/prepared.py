@@ -129,7 +129,7 @@ class PreparedData:
         rows = self.rows(JOKES)
         if fingerprint(rows) != self.manifest.fingerprint:
             raise DataError(
-                f"{self.path / JOKES} is not what {MANIFEST} describes; prepare the data again"
+                f"{self.path / JOKES} does not match {MANIFEST}; prepare the data again"
             )
         return [
             PreparedJoke(Joke(question, answer), source, source_id, score, cluster, where)
@@ -172,7 +172,7 @@ def check_target(path: Path, *, force: bool) -> None:
     if not (path / MANIFEST).is_file():
         raise DataError(f"{path} exists and is not a prepared folder; choose another place")
     if not force:
-        raise DataError(f"{path} already holds prepared data; replace it with --force")
+        raise DataError(f"{path} already contains prepared data; replace it with --force")
 
 
 def write_prepared(

@@ -121,10 +121,7 @@ def choose_kind(server: RemoteServer | None) -> EngineKind:
 
 def _open_remote(folder: ModelFolder, server: RemoteServer | None) -> Runner:
     if server is None:
-        raise ConfigError(
-            "the remote engine needs its server's URL (engine_url), such as "
-            "http://localhost:8000/v1"
-        )
+        raise ConfigError("the remote engine needs engine_url, such as http://localhost:8000/v1")
     from joker.engines.remote import RemoteRunner
 
     return RemoteRunner(folder, server)

@@ -259,8 +259,8 @@ class Scheduler:
             try:
                 self._batch.add(key, task)
             except Exception:  # A task that the library rejects must not fail the others.
-                _log.exception("the engine cannot take %r", task)
-                reason = "the engine cannot take this request; change its parameters"
+                _log.exception("the engine rejected %r", task)
+                reason = "the engine rejected this request; change its parameters"
                 self._refused[key] = Output(done=True, error=reason)
             else:
                 self._running.add(key)

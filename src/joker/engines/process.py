@@ -63,7 +63,7 @@ class _Process:
             self._connection.send(open_batch)
             error = self._connection.recv()
         except (EOFError, OSError) as gone:
-            raise EngineDiedError(f"the engine ended with code {self.popen.wait()}") from gone
+            raise EngineDiedError(f"the engine exited with code {self.popen.wait()}") from gone
         if error is not None:
             self.popen.wait()
             raise error
@@ -119,7 +119,7 @@ class _Process:
             waiting.put(None)
         code = self.popen.wait()
         if orphans:
-            _log.error("the engine ended with code %s", code)
+            _log.error("the engine exited with code %s", code)
 
 
 class EngineProcess:
@@ -168,7 +168,7 @@ class EngineProcess:
                     self._end_if_silent(process)
                     continue
                 if news is None:
-                    raise EngineDiedError("the engine died; it is started again")
+                    raise EngineDiedError("the engine died and is being restarted")
                 for place in outputs.take(news):
                     process.drop(call, place)
         finally:
@@ -188,5 +188,5 @@ class EngineProcess:
 
     def _end_if_silent(self, process: _Process) -> None:
         if time.monotonic() - process.heard_at > self._silent_seconds:
-            _log.error("the engine said nothing for %g seconds", self._silent_seconds)
+            _log.error("the engine did not respond for %g seconds", self._silent_seconds)
             process.end()

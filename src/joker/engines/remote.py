@@ -180,7 +180,7 @@ class _Client:
                 ),
             )
         except httpx.InvalidURL as error:
-            raise ConfigError(f"the engine's URL cannot be used: {error}") from error
+            raise ConfigError(f"engine_url cannot be used: {error}") from error
 
     async def close(self) -> None:
         """Cancel all requests and close the connections."""
@@ -219,8 +219,8 @@ class _Client:
             return await self._score_echoed(abilities, joke)
         if not abilities.gives_ids:
             raise ConfigError(
-                "the engine's server gives no log-probabilities of an answer, which ranking "
-                "needs; ask for one candidate, or use another server"
+                "the engine's server returns no log-probabilities of an answer, which ranking "
+                "needs; set candidates to 1, or use another server"
             )
         places = range(joke.answer_start, len(joke))
         forced = [self._score_forced(abilities, joke.input_ids, place) for place in places]
@@ -279,7 +279,7 @@ class _Client:
             content = told.get("content") or [{}]
             gives_ids = takes_ids and ("token_ids" in choice or "id" in content[0])
             return _Abilities(model, takes_ids, echoes and echoed, gives_ids)
-        raise ConfigError(f"the engine's server takes no completions: {reason}")
+        raise ConfigError(f"the engine's server refuses completions: {reason}")
 
     async def _first_model(self) -> str:
         with self._translated_errors():
@@ -288,9 +288,7 @@ class _Client:
         try:
             return str(response.json()["data"][0]["id"])
         except (ValueError, LookupError, TypeError) as error:
-            raise ConfigError(
-                "the engine's server lists no model; name it (engine_model)"
-            ) from error
+            raise ConfigError("the engine's server lists no model; set engine_model") from error
 
     def _body(self, abilities: _Abilities, ids: Sequence[int]) -> dict[str, Any]:
         """Return the fields of every request."""
@@ -338,7 +336,7 @@ class _Client:
     def _end(self, reason: str, ids: Sequence[int]) -> list[int]:
         """Return the end token if it was reached but is not among the ids."""
         if reason not in ("stop", "length"):
-            raise EngineDownError(f"the engine's server gave up ({reason}); try again later")
+            raise EngineDownError(f"the engine's server stopped with {reason!r}; try again later")
         missing = reason == "stop" and list(ids[-1:]) != [self._tokenizer.end_id]
         return [self._tokenizer.end_id] if missing else []
 
@@ -352,7 +350,9 @@ class _Client:
         try:
             choice: dict[str, Any] = response.json()["choices"][0]
         except (ValueError, LookupError, TypeError) as error:
-            raise ConfigError("what answers at the engine's URL has no completions API") from error
+            raise ConfigError(
+                "the server at engine_url has no completions API; correct engine_url"
+            ) from error
         return choice
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -401,7 +401,7 @@ class _Client:
             raise ConfigError(f"the engine's server refuses the API key (engine_api_key): {reason}")
         if status == 404:
             raise ConfigError(
-                f"the engine's server knows no such address or model "
+                f"the engine's server does not know this path or model "
                 f"(engine_url, engine_model): {reason}"
             )
         if status in (408, 425, 429) or status >= 500:
@@ -420,15 +420,15 @@ class _Client:
             ) from error
         except httpx.TimeoutException as error:
             raise EngineDownError(
-                f"the engine's server said nothing for {self._silent_seconds:g} seconds; "
+                f"the engine's server did not respond for {self._silent_seconds:g} seconds; "
                 "try again later"
             ) from error
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise ConfigError(f"the engine's URL cannot be used: {error}") from error
+            raise ConfigError(f"engine_url cannot be used: {error}") from error
         except httpx.TransportError as error:
             raise EngineDownError(
-                f"the connection to the engine's server broke ({error or type(error).__name__}); "
-                "try again later"
+                "the connection to the engine's server was lost "
+                f"({error or type(error).__name__}); try again later"
             ) from error
 
 

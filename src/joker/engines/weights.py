@@ -48,7 +48,7 @@ def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrained
     """
     if not folder.has_weights:
         raise ModelFolderError(
-            f"{folder.path} holds no model.safetensors, only a graph for serving; "
+            f"{folder.path} has no model.safetensors, only a graph for serving; "
             "name a folder with PyTorch weights"
         )
     # Nothing is downloaded or unpickled for a folder of ours.

@@ -109,4 +109,4 @@ def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None])
             "and originality does not cover all of its training jokes"
         )
     if tries and not any(tries):
-        yield f"none of {len(tries)} first tries told a joke"
+        yield f"none of {len(tries)} first tries is a joke"

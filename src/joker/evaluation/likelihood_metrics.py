@@ -221,7 +221,7 @@ class _Scorer:
         scores = token_log_probabilities(self._model, sequences, bfloat16=self._bfloat16)
         if not all(np.isfinite(each).all() for each in scores):
             raise ModelFolderError(
-                "the model's probabilities are no numbers: its training diverged; "
+                "the model's probabilities are not numbers (NaN): its training diverged; "
                 "train it again with a lower learning rate"
             )
         return scores

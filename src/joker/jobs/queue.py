@@ -99,10 +99,10 @@ class JobQueue(Protocol):
 MOST_ATTEMPTS = 3
 
 LOST = (
-    f"the joke could not be told in {MOST_ATTEMPTS} attempts because of a fault of the server; "
+    f"the joke could not be told in {MOST_ATTEMPTS} attempts because of a server error; "
     "try again later"
 )
-CONFLICT = "the idempotency key stands for another request; use a new key"
+CONFLICT = "the idempotency key was used for a different request; use a new key"
 
 
 def late(deadline_seconds: float) -> str:
@@ -115,12 +115,12 @@ def late(deadline_seconds: float) -> str:
 
 def full(max_queue_size: int) -> str:
     """Return the error of a job that a full queue refuses."""
-    return f"{max_queue_size} jobs wait already; try again later"
+    return f"{max_queue_size} jobs are already waiting; try again later"
 
 
-MEMORY_FULL = "the queue's Redis has no memory for another job; try again later"
+MEMORY_FULL = "the queue's Redis has no memory left for another job; try again later"
 
 
 def unknown(job_id: str) -> str:
     """Return the error for an unknown job."""
-    return f"there is no job {job_id!r}, or it has expired; ask for a new one"
+    return f"there is no job {job_id!r}, or it has expired; submit a new one"

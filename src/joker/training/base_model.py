@@ -216,7 +216,7 @@ def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     except (OSError, ValueError, ImportError) as error:
         raise ModelFolderError(
             f"cannot load the base model {name!r}: {first_line(error)} "
-            "Name a folder, a GGUF file, a causal LM of the hub, or new:SIZE to start from scratch."
+            "Name a folder, a GGUF file, a causal LM on the Hub, or new:SIZE to start from scratch."
         ) from error
     model = read_causal_lm(name)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -198,7 +198,7 @@ def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> 
             ignore_patterns=["checkpoints/**", "runs/**"],
         )
     except HFValidationError as error:
-        raise InputError(f"{repo_id!r} is no repository name: give USER/NAME") from error
+        raise InputError(f"{repo_id!r} is not a repository name; write USER/NAME") from error
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         raise InputError(
             f"cannot push to {repo_id} on {api.endpoint}: {first_line(error)} "

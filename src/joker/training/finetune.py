@@ -129,7 +129,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
         if signals.stopped and state.global_step < state.max_steps:
             raise StoppedError(
                 f"stopped after {state.global_step} of {state.max_steps} steps; "
-                f"'joker train --resume' goes on from {run.checkpoints}"
+                f"'joker train --resume' continues from {run.checkpoints}"
             )
     finally:
         signals.restore()
@@ -255,8 +255,8 @@ def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
     )
     if config.block_size > base.context_length:
         raise ConfigError(
-            f"setting 'block_size' is {config.block_size}, but {config.base} looks at "
-            f"{base.context_length} tokens at most"
+            f"setting 'block_size' is {config.block_size}, but {config.base} has a "
+            f"context of {base.context_length} tokens; lower it"
         )
     if config.resolved_dropout is not None:
         set_dropout(base.model, config.resolved_dropout)

@@ -106,11 +106,11 @@ def translate_resource_errors(out: Path) -> Iterator[None]:
         if is_out_of_memory(error) or _NO_MEMORY.search(said):
             raise ResourceError(
                 "out of memory: lower --batch-size (raise --gradient-accumulation-steps to make up "
-                "for it) or choose a smaller base; --resume goes on from the last checkpoint"
+                "for it) or choose a smaller base; --resume continues from the last checkpoint"
             ) from error
         if getattr(error, "errno", None) in _NO_DISK_NUMBERS or _NO_DISK.search(said):
             raise ResourceError(
-                f"no room left on the disk of {out}: free some, then go on with --resume"
+                f"the disk of {out} is full: free some space, then continue with --resume"
             ) from error
         raise
 

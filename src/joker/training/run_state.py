@@ -71,7 +71,8 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
         raise ModelFolderError(f"{out} is a file; name a folder for the model")
     if latest_checkpoint(run.checkpoints):
         raise ModelFolderError(
-            f"{out} holds an unfinished training: continue it with --resume, or remove the folder"
+            f"{out} contains an unfinished training run: continue it with --resume, "
+            "or remove the folder"
         )
     if out.is_dir() and any(path != run.checkpoints for path in out.iterdir()):
         raise ModelFolderError(f"{out} is not empty: name another folder or remove it")
@@ -94,11 +95,13 @@ def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     """
     path = out / CHECKPOINTS / _NOTE
     if not path.is_file():
-        raise InputError(f"there is no unfinished training in {out} to resume")
+        raise InputError(f"there is no unfinished training run in {out} to resume")
     note = read_config_file(path)
     if note["data"] != data.manifest.fingerprint:
-        raise DataError(f"{data.path} is not the data that the training in {out} started with")
+        raise DataError(f"{data.path} is not the data that the training run in {out} started with")
     begun = make_record(TrainingConfig, note["config"], path)
     if config not in (begun, TrainingConfig()):
-        raise ConfigError(f"a resumed training keeps its settings: those in {path}")
+        raise ConfigError(
+            f"a resumed training run keeps its settings, those in {path}; leave out other options"
+        )
     return Run(data, out, begun)

@@ -152,7 +152,7 @@ def _in_run(report: Callable[Arguments, None]) -> Callable[Arguments, None]:
             report(*arguments, **options)
         except Exception as error:
             logger.warning(
-                "MLflow failed, the training goes on: %s", first_line(error)[:_LONGEST_REASON]
+                "MLflow failed, training continues: %s", first_line(error)[:_LONGEST_REASON]
             )
 
     return attempt

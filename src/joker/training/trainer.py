@@ -71,7 +71,7 @@ def make_trainer(
         rows = joke_rows(base.model, encoded, config.block_size, pad_id, step_rows)
     if not rows.used:
         raise DataError(
-            f"the training split does not fill one row of {config.block_size} tokens; "
+            f"the training split does not fill a row of {config.block_size} tokens; "
             "prepare more jokes or lower --block-size"
         )
     if rows.too_long:
