@@ -82,7 +82,7 @@ def test_too_few_votes_are_said_and_leave_the_old_file(database: str, tmp_path: 
     [
         (["--out", "votes.xlsx"], "--out must end in .csv or .jsonl", 2),
         (["--database", "mysql://me:hush@host/db"], "the database must be sqlite:///path", 2),
-        (["--database", "sqlite:////proc/none/jokes.sqlite"], "the store is away", 7),
+        (["--database", "sqlite:////proc/none/jokes.sqlite"], "the store is down", 7),
     ],
 )
 def test_a_mistake_is_one_line_and_an_exit_code(

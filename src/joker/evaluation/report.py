@@ -102,7 +102,7 @@ class Report:
 
     def _likelihood_table(self) -> Table:
         metrics = self.likelihood
-        table = _table("How well it predicts people's jokes", "metric", "value", "95% interval")
+        table = _table("How well it predicts human jokes", "metric", "value", "95% interval")
         table.add_column("how to read it")
         parts = (("new", metrics.new), ("known", metrics.known))
         rows = (
@@ -143,7 +143,7 @@ class Report:
             f"Its own jokes ({self.tries:,} first tries, valid {validity})",
             "metric",
             f"{generated.jokes:,} generated",
-            f"{human.jokes:,} held-out by people",
+            f"{human.jokes:,} held-out human",
         )
         for name, field, style in _TEXT_ROWS:
             pair = (getattr(generated, field), getattr(human, field))

@@ -135,7 +135,7 @@ class Database:
             if _is_outage(error):
                 raise self._failed(_reason(error)) from error
             self.failures += 1
-            _log.exception("the store %s could not do what was asked", self)
+            _log.exception("a call to the store %s failed", self)
             raise StoreDownError(f"the store failed: {_reason(error)}") from error
         finally:
             if locked:
@@ -168,7 +168,7 @@ class Database:
         with self._opening:
             if time.monotonic() < self._retry_at:
                 self.failures += 1
-                raise StoreDownError(f"the store is away: {self._down_reason}")
+                raise StoreDownError(f"the store is down: {self._down_reason}")
             if self._down_reason is not None:
                 # One call at a time finds out whether the database is back.
                 self._retry_at = time.monotonic() + self._retry_seconds
@@ -253,14 +253,14 @@ class Database:
             self.failures += 1
             self._retry_at = time.monotonic() + self._retry_seconds
             if self._down_reason is None:
-                _log.warning("the store %s is away, jokes are told without it: %s", self, reason)
+                _log.warning("the store %s is down, jokes are told without it: %s", self, reason)
             self._down_reason = reason
-        return StoreDownError(f"the store is away: {reason}")
+        return StoreDownError(f"the store is down: {reason}")
 
     def _succeeded(self) -> None:
         with self._state:
             if self._down_reason is not None:
-                _log.warning("the store %s is back", self)
+                _log.warning("the store %s is up again", self)
             self._down_reason = None
             self._retry_at = 0.0
 
@@ -326,7 +326,7 @@ def _is_current(connection: Connection) -> bool:
     version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     if version is not None and version > SCHEMA_VERSION:
         raise StoreDownError(
-            f"a newer version of this package made its tables (version {version}, known up to "
+            f"a newer version of this package made its tables (version {version}, this one knows "
             f"{SCHEMA_VERSION}); upgrade the package"
         )
     return bool(version == SCHEMA_VERSION)
