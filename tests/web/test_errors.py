@@ -13,7 +13,7 @@ def test_a_problem_has_the_members_of_rfc_9457(client: TestClient) -> None:
     ).json()
     wrong = {
         "n": "Input should be greater than or equal to 1",
-        "promt": "there is no such parameter; /docs lists them",
+        "promt": "unknown parameter; /docs lists them",
     }
     assert problem == {
         "type": "about:blank",

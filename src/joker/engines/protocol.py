@@ -143,7 +143,7 @@ def fit_context(task: GenerationTask, context_length: int) -> GenerationTask:
     if room < 1:
         raise InputError(
             f"the prompt is {len(task.prompt_ids)} tokens long and leaves no room for an answer in "
-            f"the model's {context_length}; shorten it"
+            f"the model's context of {context_length}; shorten it"
         )
     most = min(task.sampling.max_new_tokens, room)
     return replace(task, sampling=replace(task.sampling, max_new_tokens=most))

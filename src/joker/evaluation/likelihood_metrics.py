@@ -136,7 +136,9 @@ def likelihood_metrics(
     encoded = [tokenizer.encode(joke) for joke in jokes]
     kept = [index for index, joke in enumerate(encoded) if scorer.fits(joke)]
     if not kept:
-        raise DataError(f"none of {len(jokes)} jokes fits the model's {scorer.positions} tokens")
+        raise DataError(
+            f"none of {len(jokes)} jokes fits the model's context of {scorer.positions} tokens"
+        )
     fitting = [jokes[index] for index in kept]
     groups = [index if clusters is None else clusters[index] for index in kept]
 

@@ -87,8 +87,8 @@ def make_trainer(
     trainer = JokeTrainer(base, rows, validation, precision, arguments)
     if not trainer.validation_tokens:
         raise DataError(
-            f"none of {len(validation)} validation jokes fits the model's {base.context_length} "
-            "tokens; prepare more jokes"
+            f"none of {len(validation)} validation jokes fits the model's context of "
+            f"{base.context_length} tokens; prepare more jokes"
         )
     # Transformers announces its own progress on standard output; ours is on standard error.
     trainer.pop_callback(PrinterCallback)

@@ -184,7 +184,7 @@ def _describe(item: Mapping[str, Any]) -> WrongParameter:
     location, *path = item["loc"]
     detail = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        detail = "there is no such parameter; /docs lists them"
+        detail = "unknown parameter; /docs lists them"
     if item["type"] == "json_invalid":
         path, detail = [], f"not valid JSON: {item['ctx']['error']}"
     # A name may be half a surrogate pair, which cannot be sent back.

@@ -95,7 +95,8 @@ class RateLimiter:
         if not granted:
             raise HTTPException(
                 429,
-                f"more than {most} {of} in {period_seconds} seconds; try again in {reset_seconds}",
+                f"more than {most} {of} in {period_seconds} seconds; "
+                f"try again in {reset_seconds} seconds",
                 headers=headers | {"Retry-After": str(reset_seconds)},
             )
         return headers
