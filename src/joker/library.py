@@ -22,7 +22,7 @@ from joker.settings import read_settings
 
 
 class Jokes(list[GeneratedJoke]):
-    """A list of jokes that prints, and renders in a notebook, like its jokes."""
+    """A list of jokes that is easy to read when printed or shown in a notebook."""
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self))
@@ -34,13 +34,12 @@ class Jokes(list[GeneratedJoke]):
 class Joker:
     """A loaded model that tells jokes.
 
-    As a context manager it frees the model's memory in the end. Calls from several threads wait for
-    each other.
+    As a context manager it releases the model at the end. Calls from several threads take turns.
 
     Args:
-        model: Model folder; by default ``JOKER_MODEL``, or else the bundled model.
-        engine: What runs the model; by default ``JOKER_ENGINE``, or else the remote engine if
-            ``JOKER_ENGINE_URL`` is set, and OpenVINO otherwise.
+        model: Model folder; by default ``JOKER_MODEL``, else the bundled model.
+        engine: What runs the model; by default ``JOKER_ENGINE``, else a remote server if
+            ``JOKER_ENGINE_URL`` is set, else OpenVINO.
 
     Raises:
         ConfigError: If a setting in the environment cannot be used.
@@ -63,7 +62,7 @@ class Joker:
         self.close()
 
     def close(self) -> None:
-        """Free the model's memory; no more jokes can be told."""
+        """Release the model; the joker cannot be used afterwards."""
         with self._lock:
             self._engine.close()
 
@@ -78,23 +77,22 @@ class Joker:
         safe: bool = True,
         exclude_categories: Collection[Category] = (),
     ) -> Jokes:
-        """Tell jokes on a prompt.
+        """Tell jokes that take up the prompt.
 
         Args:
-            prompt: The start of a question, a whole one ending in a question mark, or a topic;
-                without one, the questions are invented too.
-            count: How many jokes.
-            seed: From 0 to 2**32 - 1; the same seed tells the same jokes. None draws one.
-            sampling: How tokens are drawn; by default ``Sampling()``.
-            candidates: Drafts of each joke, of which the best is told; by default
-                ``JOKER_CANDIDATES``, or else 16.
+            prompt: The start of a question, a whole question that ends with a question mark, or a
+                topic; without it, the questions are invented, too.
+            count: Number of jokes.
+            seed: From 0 to 2**32 - 1; the same seed gives the same jokes. By default a new one.
+            sampling: Sampling parameters; by default ``Sampling()``.
+            candidates: Drafts per joke; the one that the model ranks highest is told. By default
+                ``JOKER_CANDIDATES``, else 16.
             safe: Withhold offensive jokes.
-            exclude_categories: Also withhold jokes of these moderation categories, even if they
-                only touch on the topic.
+            exclude_categories: Also withhold jokes on the topics of these moderation categories.
 
         Raises:
             InputError: If an argument is out of range, or the prompt is too long for the model.
-            GenerationError: If no acceptable joke was found within the attempts.
+            GenerationError: If no attempt produced an acceptable joke.
         """
         request = GenerationRequest(
             prompt=prompt,
@@ -121,8 +119,8 @@ class Joker:
     ) -> Iterator[GeneratedJoke]:
         """Yield jokes one after another, each as soon as it is ready.
 
-        The arguments and errors are those of `tell`; without ``count`` there is no end. Each joke
-        has a seed of its own.
+        The arguments and errors are those of `tell`; without ``count`` the stream never ends. Each
+        joke has a seed of its own.
         """
         for _ in itertools.count() if count is None else range(count):
             yield from self.tell(
@@ -149,10 +147,10 @@ def tell(
     safe: bool = True,
     exclude_categories: Collection[Category] = (),
 ) -> Jokes:
-    """Tell jokes on a prompt, as `Joker.tell` does.
+    """Tell jokes that take up the prompt, as `Joker.tell` does.
 
-    The first call loads the model that the environment names, which takes a few seconds; it stays
-    in memory for the next ones.
+    The first call loads the model that the environment selects, which takes a few seconds; later
+    calls reuse it.
     """
     return _shared_joker().tell(
         prompt,

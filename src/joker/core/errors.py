@@ -38,13 +38,13 @@ def first_line(error: BaseException) -> str:
 
 
 class JokerError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error that this package raises deliberately."""
 
     exit_code = 1
 
 
 class InputError(JokerError):
-    """An input cannot be used as it is."""
+    """An argument, setting, file or model folder cannot be used."""
 
     exit_code = 2
 
@@ -86,7 +86,7 @@ class ResourceError(JokerError):
 
 
 class GenerationError(JokerError):
-    """The model produced no acceptable joke within the attempts allowed."""
+    """No attempt produced an acceptable joke."""
 
     exit_code = 5
 

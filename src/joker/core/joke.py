@@ -43,10 +43,9 @@ class Joke:
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class GeneratedJoke:
-    """A generated joke, and how it was made.
+    """A generated joke and how it was generated.
 
-    Queues, events, API responses and the output of ``joker tell`` contain it as JSON, always with
-    all of its fields.
+    Queues, events, API responses and ``joker tell --json`` contain all of its fields as JSON.
     """
 
     question: str = Field(examples=["Why did the kettle blush?"])

@@ -1,4 +1,4 @@
-"""How tokens are drawn from a model's distribution: one frozen value, shared by every engine.
+"""How tokens are sampled: one frozen value, shared by all engines.
 
 Each field declares its limits and its help, from which the command line's options, the HTTP
 parameters and their documentation derive.
@@ -20,7 +20,7 @@ StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
 @record(SamplingError, strict=False)
 class Sampling:
-    """Sampling parameters. Readers chose the temperature, other defaults are the original's.
+    """Sampling parameters; the defaults are the original system's, except for the temperature.
 
     Raises:
         SamplingError: If a value is out of range.

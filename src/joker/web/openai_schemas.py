@@ -42,7 +42,7 @@ _ASKS_FOR_ANY = re.compile(
 
 
 class StreamOptions(BaseModel):
-    """What a stream contains besides the jokes."""
+    """Options of a stream."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,7 +66,7 @@ _Parameters: Any = flat_request(
 
 
 class OpenAIBody(_Parameters):  # type: ignore[misc]
-    """What completions and chats have in common, with parameters of our own such as `safe`."""
+    """Parameters of completions and chats, with some of our own such as `safe`."""
 
     model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
     stop: StopText | Literal[""] | _Stops | None = Field(
@@ -118,7 +118,7 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
 
 
 class CompletionBody(OpenAIBody):
-    """Parameters of a completion, with parameters of our own such as `safe`."""
+    """A completion request of OpenAI's API, with some parameters of our own such as `safe`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -161,14 +161,14 @@ class CompletionBody(OpenAIBody):
 
 
 class TextPart(BaseModel):
-    """A piece of a message."""
+    """A part of a message."""
 
     type: Literal["text"]
     text: _Text
 
 
 class Message(BaseModel):
-    """One message of a chat; other fields are ignored."""
+    """One message of a chat; unknown fields are ignored."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: _Text | list[TextPart] | None = None
@@ -182,7 +182,7 @@ class Message(BaseModel):
 
 
 class ChatBody(OpenAIBody):
-    """A chat; the last message of a user is what the joke is about."""
+    """A chat request of OpenAI's API; the last user message is the prompt."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -243,13 +243,13 @@ class ChatChoice(_Choice):
 
 
 class ChunkChoice(_Choice):
-    """One joke of a chat that is streamed."""
+    """One joke of a streamed chat."""
 
     delta: Said
 
 
 class Usage(BaseModel):
-    """The tokens of jokes; candidates that were not told do not count."""
+    """Token counts; candidates that were not told do not count."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -263,7 +263,7 @@ class Usage(BaseModel):
 
 
 class OpenAIAnswer(BaseModel):
-    """Jokes as one of OpenAI's answers.
+    """Jokes as a response of OpenAI's API.
 
     Attributes:
         id_prefix: How its ids begin.
@@ -315,7 +315,7 @@ class ChatResponse(OpenAIAnswer):
 
 
 class ChatChunk(OpenAIAnswer):
-    """One chunk of a chat that is streamed."""
+    """One chunk of a streamed chat."""
 
     id_prefix = "chatcmpl"
     text_at = ("delta", "content")
@@ -339,7 +339,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """All models: one."""
+    """The list of models, which has one."""
 
     object: Literal["list"] = "list"
     data: list[Model]

@@ -143,7 +143,7 @@ _JokeParameters: Any = flat_request({"count": "n"})
 
 
 class JokeParameters(_JokeParameters):  # type: ignore[misc]
-    """Parameters of jokes: the query of `GET /joke`, the body of `POST /generate`."""
+    """Parameters of a request: the query of `GET /joke`, the body of `POST /generate`."""
 
     model_config = ConfigDict(json_schema_extra=_describe_parameters)
 
@@ -212,7 +212,7 @@ class VoteCounts(BaseModel):
 
 
 class PublishedJoke(BaseModel):
-    """A stored joke, as everyone may see it."""
+    """A stored joke, without its prompt."""
 
     id: str
     link: str = Field(description="A path to share; it shows this joke permanently.")
@@ -251,7 +251,7 @@ class PublishedJokes(BaseModel):
 
 
 class WrongParameter(BaseModel):
-    """A parameter that cannot be used, and why."""
+    """An invalid parameter, and what is wrong with it."""
 
     parameter: str = Field(examples=["n"])
     location: str = Field(examples=["body"])
@@ -259,7 +259,7 @@ class WrongParameter(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error in the format of RFC 9457 (`application/problem+json`)."""
+    """An error as in RFC 9457 (`application/problem+json`)."""
 
     type: str = Field(default="about:blank", description="`about:blank`: the status is the type.")
     title: str = Field(examples=["Unprocessable Content"])
@@ -273,7 +273,7 @@ class Problem(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """The details of an error in OpenAI's format."""
+    """What is wrong, in the format of OpenAI's API."""
 
     message: str = Field(examples=["n: Input should be greater than or equal to 1"])
     type: ErrorKind = "server_error"
@@ -282,6 +282,6 @@ class ErrorDetail(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """An error in OpenAI's format."""
+    """An error in the format of OpenAI's API."""
 
     error: ErrorDetail

@@ -125,7 +125,7 @@ _TheAnswering = Annotated[_Answering, Depends()]
     responses=_TELLING,
 )
 async def complete(body: CompletionBody, answering: _TheAnswering) -> OpenAIAnswer | Response:
-    """Tell jokes to an OpenAI client, at once or as a stream of server-sent events."""
+    """Complete the prompt to jokes, as one response or as a stream of server-sent events."""
     return await answering.answer(body, CompletionResponse, CompletionResponse)
 
 
@@ -136,7 +136,7 @@ async def complete(body: CompletionBody, answering: _TheAnswering) -> OpenAIAnsw
     responses=_TELLING,
 )
 async def chat(body: ChatBody, answering: _TheAnswering) -> OpenAIAnswer | Response:
-    """Tell jokes on the last message of a user, at once or as a stream of server-sent events."""
+    """Answer the last user message with jokes, as one response or as server-sent events."""
     return await answering.answer(body, ChatResponse, ChatChunk)
 
 
@@ -148,7 +148,7 @@ async def list_models() -> Models:
 
 @router.get("/models/{model}", summary="Get a model", responses=_NOT_FOUND)
 async def read_model(model: str) -> Model:
-    """Return the model, if it has this name."""
+    """Return a model by name."""
     _check_model(model)
     return Model()
 

@@ -82,7 +82,7 @@ async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
 
 @router.get("/{task_id}", summary="Get a job", responses=_NOT_FOUND)
 async def read(job: Annotated[Job, Depends(_find_job)], archive: TheArchive) -> Task:
-    """Return the state of a job and the jokes told so far."""
+    """Return the state of a job and its jokes so far."""
     return await archive.describe(job)
 
 

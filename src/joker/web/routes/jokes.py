@@ -66,7 +66,7 @@ async def list_top(
     ] = "week",
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="Maximum number of jokes.")] = 10,
 ) -> Response:
-    """Return the best of the jokes with votes in a period, without offensive ones."""
+    """Return the best jokes that received a vote in a period, without offensive ones."""
     found = await asyncio.to_thread(store.top, period, limit)
     jokes = [PublishedJoke.of(joke) for joke in found]
     message = _BEST[period] if jokes else "Nobody has liked a joke in this time yet."
@@ -123,7 +123,7 @@ async def take_random(request: Request, store: TheStore, limiter: TheLimiter) ->
     responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: _NO_JOKE},
 )
 async def show(joke_id: str, request: Request, store: TheStore) -> Response:
-    """Return a joke, permanently the same, whatever model the server runs now."""
+    """Return a stored joke, whatever model the server runs now."""
     found = await asyncio.to_thread(store.get, joke_id)
     if found.hidden:
         raise UnknownJokeError("this joke was reported and is hidden")

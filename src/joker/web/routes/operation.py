@@ -30,14 +30,14 @@ router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
-    """The server is healthy."""
+    """The check succeeded."""
 
     status: Literal["ok"] = "ok"
 
 
 @router.get("/health/live", summary="Check that the process responds")
 async def live() -> Health:
-    """Answer; a process that does not should be restarted."""
+    """Respond; a process that does not should be restarted."""
     return Health()
 
 
@@ -47,7 +47,7 @@ async def live() -> Health:
     responses={503: describe_problem("Not ready; `detail` says why.")},
 )
 async def ready(queue: TheQueue) -> Health:
-    """Answer 200 if the queue answers and a joke was told in the last minute, or is told now."""
+    """Return 200 if the queue responds and a joke was told in the last minute, or is told now."""
     obstacle = await _find_obstacle(queue)
     if obstacle is not None:
         raise HTTPException(503, obstacle)
@@ -87,7 +87,7 @@ async def _probe(queue: JobQueue) -> str | None:
 
 
 class Limits(BaseModel):
-    """The limits of requests."""
+    """The limits of a request."""
 
     jokes: int = Field(description="Jokes in one request.")
     candidates: int = Field(description="Candidates of each joke.")
