@@ -36,7 +36,7 @@ def test_a_whole_number_is_a_number() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("spout", 1, "unknown setting 'spout'; known are litres, cups, colour"),
+        ("spout", 1, "unknown setting 'spout'; known settings: litres, cups, colour"),
         ("cups", 1.5, "'cups' must be a whole number, not 1.5"),
         ("cups", True, "'cups' must be a whole number, not True"),
         ("cups", None, "'cups' must be a whole number, not None"),

@@ -144,7 +144,11 @@ def _describe(invalid: ValidationError, kind: Any) -> str:
     if first["type"] in ("missing", "missing_argument"):
         return f"{name!r} is missing"
     if first["type"] == "unexpected_keyword_argument":
-        known = f"; known are {', '.join(kind.__pydantic_fields__)}" if name in first["loc"] else ""
+        known = (
+            f"; known settings: {', '.join(kind.__pydantic_fields__)}"
+            if name in first["loc"]
+            else ""
+        )
         return f"unknown setting {name!r}{known}"
     wanted = re.sub(r"^\w+ should ", "must ", message)
     for technical, plain in _PLAIN_WORDS.items():

@@ -280,7 +280,7 @@ def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> P
     shown = (
         ("validation_bits_per_byte", "bits per byte, validation (picks the winner)"),
         ("bits_per_byte", "bits per byte, test (compares fairly)"),
-        ("legacy_perplexity", "legacy perplexity, test (does not)"),
+        ("legacy_perplexity", "legacy perplexity, test (not comparable)"),
     )
     for pane, (key, title) in zip(panes, shown, strict=True):
         bars = pane.barh(labels, [metrics[label].get(key, 0.0) for label in labels])
