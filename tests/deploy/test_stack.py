@@ -32,7 +32,7 @@ class RunningStack:
             env={k: v for k, v in os.environ.items() if not k.startswith("JOKER_")}
             # No other jobs than those of the tests.
             | {"JOKER_POOL_SIZE": "0"}
-            | {"JOKER_RATE_LIMIT": "", "JOKER_LEASE_SECONDS": "2"},
+            | {"JOKER_RATE_LIMIT": "", "JOKER_LEASE_SECONDS": "2", "JOKER_DEADLINE_SECONDS": "300"},
         )
         self.lines: list[str] = []
         self.keeper = threading.Thread(target=self._keep, daemon=True)

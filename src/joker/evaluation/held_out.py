@@ -66,7 +66,7 @@ class HeldOut:
         )
 
     def sample(self, count: int, seed: int) -> HeldOut:
-        """Return ``count`` randomly chosen jokes, in order; all if it is 0 or not fewer than all."""
+        """Return ``count`` random jokes, in order; all of them if it is 0 or at least as many."""
         if not 0 < count < len(self.jokes):
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.jokes))[:count])

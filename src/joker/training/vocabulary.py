@@ -187,10 +187,10 @@ def _read_gguf_fields(path: Path) -> dict[str, Any]:
 def _start_and_end(tokens: list[str], fields: dict[str, Any], path: Path) -> tuple[str, str]:
     if END_OF_TEXT in tokens:
         return END_OF_TEXT, END_OF_TEXT
-    end = fields.get("eos_token_id")
+    end = fields.get("eos_token_id", len(tokens))
     start = fields.get("bos_token_id", end)
-    if not all(number is not None and number < len(tokens) for number in (start, end)):
-        raise ModelFolderError(f"the tokenizer in {path} names no end-of-text token")
+    if max(start, end) >= len(tokens):
+        raise ModelFolderError(f"the tokenizer in {path} has no end-of-text token")
     return tokens[start], tokens[end]
 
 

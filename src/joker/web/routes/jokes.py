@@ -113,7 +113,7 @@ async def take_random(request: Request, store: TheStore, limiter: TheLimiter) ->
     if found is None:
         raise HTTPException(404, "you have had all jokes of the pool; GET /joke generates one")
     joke = PublishedJoke.of(found)
-    return _show(request, [joke], joke)
+    return render_jokes(request, [joke], joke, _OFFERS)
 
 
 @router.get(
