@@ -6,10 +6,13 @@ same way.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from joker.core.cpus import cpu_quota
+from joker.core.errors import ModelFolderError
 from joker.core.fingerprints import Fingerprints
+from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.engines import choose_kind, open_shared_engine
 from joker.engines import open_engine as load_engine
@@ -23,6 +26,8 @@ from joker.settings import Settings
 
 if TYPE_CHECKING:
     from joker.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
@@ -133,6 +138,20 @@ def open_store(settings: Settings) -> Store:
         max_age_days=settings.store_max_age_days,
         max_jokes=settings.store_max_jokes,
     )
+
+
+def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
+    """Return the jokes of the model that readers picked; none if they are of another model.
+
+    A web server whose workers run elsewhere may have no model folder, and then has none either.
+    """
+    if settings.engine == "stub" or settings.engine_url:
+        return []
+    try:
+        return open_folder(settings).read_picked_jokes()
+    except ModelFolderError as error:
+        _log.warning("no picked jokes for the pool: %s", error)
+        return []
 
 
 def model_name(settings: Settings) -> str:

@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         16_384, description="Maximum size of a request body in bytes."
     )
     max_count: PositiveInt = Field(10, description="Maximum number of jokes in a request.")
-    max_candidates: PositiveInt = Field(32, description="Maximum number of drafts per joke.")
+    max_candidates: PositiveInt = Field(64, description="Maximum number of drafts per joke.")
     max_new_tokens: PositiveInt = Field(200, description="Maximum number of tokens per joke.")
     max_wait_seconds: NonNegativeInt = Field(
         30, description="Maximum time in seconds that 'Prefer: wait' may ask for."

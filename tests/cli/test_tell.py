@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -7,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -16,6 +19,8 @@ from joker.core import model_folder
 from joker.core.errors import GenerationError, InputError, ModelFolderError
 from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import ModelFolder
+from joker.generation import teller
+from joker.store import Store, Votes
 
 
 def tell(folder: ModelFolder, *arguments: str) -> Result:
@@ -71,6 +76,8 @@ def test_a_drawn_seed_stands_in_the_json_alone(tiny_folder: ModelFolder) -> None
         ["--seed", "-1"],
         ["--max-attempts", "0"],
         ["--candidates", "0"],
+        ["--candidates", "4", "--effort", "2"],
+        ["--rate"],
         ["--temperature", "nan"],
         ["--top-p", "0"],
         ["--top-k", "-1"],
@@ -127,6 +134,63 @@ def test_a_terminal_shows_text_as_text(tiny_folder: ModelFolder) -> None:
     assert "\x1b[2J" not in shown
     assert "\x1b[1" in shown  # the answer is emphasised
     assert done.stderr == b""
+
+
+def test_words_are_joined_and_a_dash_reads_standard_input(tiny_folder: ModelFolder) -> None:
+    quoted = tell(tiny_folder, "Why do cats", "--seed", "7")
+    assert tell(tiny_folder, "Why", "do", "cats", "--seed", "7").stdout == quoted.stdout
+    arguments = ["tell", "--model", str(tiny_folder.path), "-", "--seed", "7"]
+    assert CliRunner().invoke(app, arguments, input="Why do cats\n").stdout == quoted.stdout
+
+
+def test_an_effort_is_a_number_of_candidates(tiny_folder: ModelFolder) -> None:
+    sure = ["--seed", "7", "--max-attempts", "20", "--temperature", "1.5"]
+    for effort, candidates in ("1", "4"), ("3", "16"):
+        tried = tell(tiny_folder, *sure, "--effort", effort)
+        assert tried.stdout == tell(tiny_folder, *sure, "--candidates", candidates).stdout
+    assert tell(tiny_folder, "--effort", "6").exit_code == 2
+
+
+def test_jokes_are_printed_as_they_come(
+    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of jokes that are drawn in turn, the first is printed before the second is drawn."""
+    printed: list[int] = []
+    draw = teller._Telling.draw
+
+    def note(self: teller._Telling, numbers: list[int], attempt: int) -> Any:
+        printed.append(len(capture.getvalue().splitlines()) // 2)
+        return draw(self, numbers, attempt)
+
+    capture = io.StringIO()
+    monkeypatch.setattr(teller._Telling, "draw", note)
+    arguments = ["-n", "2", "--candidates", "64", "--seed", "7"]
+    with contextlib.redirect_stdout(capture):
+        app(["tell", "--model", str(tiny_folder.path), *arguments], standalone_mode=False)
+    assert printed == [0, 1]
+
+
+def test_a_vote_is_stored_with_its_joke(tiny_folder: ModelFolder, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'jokes.db'}"
+    primary, secondary = pty.openpty()
+    os.write(primary, b"x\nup\n\n")
+    command = [sys.executable, "-m", "joker", "tell", "-n", "2", "--rate", "--seed", "7"]
+    done = subprocess.run(
+        [*command, "--model", str(tiny_folder.path), "--max-attempts", "99"],
+        stdin=secondary,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JOKER_DATABASE": database, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    os.close(secondary)
+    os.close(primary)
+    assert done.stderr.count("[u]p, [d]own, [r]eport or [s]kip?") == 3
+    store = Store(database)
+    (voted,) = store.voted()
+    store.close()
+    assert voted.votes == Votes(up=1)
+    assert f"Q: {voted.question}\nA: {voted.answer}\n" in done.stdout
 
 
 @pytest.mark.integration

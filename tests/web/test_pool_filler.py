@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from joker.core.joke import GeneratedJoke
 from joker.web import pool_filler
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
@@ -94,3 +96,30 @@ def test_random_jokes_count_against_the_rate_limit(make_client: MakeClient) -> N
     with make_client(rate_limit="1/minute") as client:
         assert client.get("/jokes/random").status_code == 404
         assert client.get("/jokes/random").status_code == 429
+
+
+def test_picked_jokes_come_first_and_need_no_model(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picked = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
+    monkeypatch.setattr(pool_filler, "read_picked_jokes", lambda _: [picked])
+    with make_client(pool_size=1, api_keys="one") as client:
+        wait_until(lambda: untold(client) == 1)
+        monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
+        headers = {"Authorization": "Bearer one", "Accept": "application/json"}
+        first = client.get("/joke?n=2", headers=headers).json()
+        assert [joke["picked"] for joke in first["result"]] == [True, False]
+        assert first["result"][0] | asdict(picked) == first["result"][0]
+        assert first["task_id"] is not None  # the second one was drafted on demand
+        assert client.get(first["result"][0]["link"], headers=headers).json()["picked"]
+
+
+def test_what_the_pool_has_needs_no_job(make_client: MakeClient) -> None:
+    with make_client(pool_size=2, api_keys="one") as client:
+        wait_until(lambda: untold(client) == 2)
+        headers = {"Authorization": "Bearer one", "Accept": "application/json"}
+        ready = client.get("/joke", headers=headers).json()
+        assert (ready["state"], ready["task_id"], ready["seed"]) == ("SUCCESS", None, None)
+        drafted = client.get("/joke?seed=1", headers=headers).json()
+        assert drafted["task_id"]
+        assert drafted["seed"] == 1

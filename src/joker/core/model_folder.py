@@ -4,6 +4,7 @@
     openvino/                                           int8 graph for serving (`joker export`)
     joker.json                                          the manifest, read and written here
     README.md                                           the model card
+    picked_jokes.jsonl                                  its jokes that readers picked, if any
 
 Serving needs no option for what the folder already says. A folder with another format
 version or a missing file is refused with the reason.
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AllowInfNan, Field
+from pydantic import AllowInfNan, Field, TypeAdapter
 
-from joker.core.errors import ModelFolderError
+from joker.core.errors import ModelFolderError, first_line
+from joker.core.joke import GeneratedJoke
 from joker.core.record import read_json, record, write_json
 from joker.core.template import Template
 
@@ -25,9 +27,11 @@ FORMAT_VERSION = 1
 MANIFEST = "joker.json"
 OPENVINO = "openvino"
 CARD = "README.md"
+PICKED_JOKES = "picked_jokes.jsonl"
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled"
 """The folder of the model that comes with the package."""
 
+_PICKED_JOKE = TypeAdapter(GeneratedJoke)
 _REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json", MANIFEST)
 _OPENVINO_FILES = ("openvino_model.xml", "openvino_model.bin")
 
@@ -96,6 +100,21 @@ class ModelFolder:
         if not folder.has_weights and not folder.has_openvino:
             raise ModelFolderError(f"{path} has neither model.safetensors nor an OpenVINO graph")
         return folder
+
+    def read_picked_jokes(self) -> list[GeneratedJoke]:
+        """Return the model's jokes that readers picked; none without ``picked_jokes.jsonl``.
+
+        Raises:
+            ModelFolderError: If the file cannot be read.
+        """
+        path = self.path / PICKED_JOKES
+        if not path.exists():
+            return []
+        try:
+            lines = path.read_text("utf-8").splitlines()
+            return [_PICKED_JOKE.validate_json(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise ModelFolderError(f"cannot read {path}: {first_line(error)}") from error
 
     @property
     def has_weights(self) -> bool:

@@ -19,7 +19,7 @@ from functools import cache, lru_cache, partial
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from joker.core.errors import InputError
 from joker.generation.offence import OffenceClassifier
@@ -78,6 +78,18 @@ class Flag:
     category: Category
     severity: Severity
     term: str
+
+
+class Labels(NamedTuple):
+    """What moderation says of a joke that is stored.
+
+    Attributes:
+        categories: What it is flagged for, in alphabetical order.
+        safe: Whether it passes in safe mode.
+    """
+
+    categories: list[str]
+    safe: bool
 
 
 class Moderator:
@@ -144,6 +156,14 @@ class Moderator:
             if self._classifier.is_offensive(fold_words(text), rules):
                 return tuple(replace(flag, severity="offensive") for flag in flags)
         return flags
+
+    def label(self, text: str) -> Labels:
+        """Return the categories of a text, and whether it passes in safe mode."""
+        flags = self.check(text)
+        return Labels(
+            categories=sorted({flag.category for flag in flags}),
+            safe=all(flag.severity != "offensive" for flag in flags),
+        )
 
     def match_rules(self, text: str) -> tuple[Flag, ...]:
         """Return the flags that the list's rules raise, without the classifier's."""

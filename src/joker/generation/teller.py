@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -23,6 +23,9 @@ from joker.generation.moderation import Moderator
 from joker.generation.prompt import Prompt, printable
 from joker.generation.ranking import pick_best
 from joker.generation.request import GenerationRequest
+
+_MAX_DRAFTS = 64
+"""Drafted at once: more would hardly be faster, and the first joke would come later."""
 
 _LAST_WORD = re.compile(r"\s*\S+$")
 _BROKEN_UTF8 = "\ufffd"
@@ -88,18 +91,7 @@ class Teller:
             missing = [number for number in range(request.count) if number not in told]
             if not missing:
                 break
-            drafts = telling.draw(missing, attempt)
-            for number, (joke, estimate) in self._pick(drafts).items():
-                found = GeneratedJoke(
-                    question=joke.question,
-                    answer=joke.answer,
-                    seed=telling.seed_of(number),
-                    attempts=attempt + 1,
-                    prompt_tokens=len(telling.prompt_ids),
-                    tokens=drafts[number][joke],
-                    original=not estimate.near_duplicate if estimate else None,
-                    similarity=estimate.similarity if estimate else None,
-                )
+            for number, found in self._attempt(telling, missing, attempt):
                 (retold if found.original is False else told).setdefault(number, found)
                 if listener and number in told:
                     listener.on_joke(number, found)
@@ -111,6 +103,28 @@ class Teller:
         if len(jokes) < request.count:
             raise UntoldError(_explain(request, len(jokes), telling.failures), jokes)
         return jokes
+
+    def _attempt(
+        self, telling: _Telling, missing: Sequence[int], attempt: int
+    ) -> Iterator[tuple[int, GeneratedJoke]]:
+        """Yield the jokes that an attempt finds, a few at a time, so that the first come early."""
+        size = max(1, _MAX_DRAFTS // telling.request.candidates)
+        for start in range(0, len(missing), size):
+            drafts = telling.draw(missing[start : start + size], attempt)
+            for number, (joke, estimate) in self._pick(drafts).items():
+                yield (
+                    number,
+                    GeneratedJoke(
+                        question=joke.question,
+                        answer=joke.answer,
+                        seed=telling.seed_of(number),
+                        attempts=attempt + 1,
+                        prompt_tokens=len(telling.prompt_ids),
+                        tokens=drafts[number][joke],
+                        original=not estimate.near_duplicate if estimate else None,
+                        similarity=estimate.similarity if estimate else None,
+                    ),
+                )
 
     def _pick(
         self, drafts: Mapping[int, _Drafts]

@@ -12,8 +12,9 @@ from typing import Any
 
 from joker.core.joke import GeneratedJoke
 from joker.generation.moderation import Moderator
+from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job
-from joker.store import Store
+from joker.store import Store, StoredJoke
 from joker.web.schemas import LinkedJoke, Task
 
 _REMEMBERED = 10_000
@@ -54,9 +55,26 @@ class Archive:
             self._ids[key] = joke_id
         return joke_id
 
-    async def add_to_pool(self, joke: GeneratedJoke) -> None:
+    async def add_to_pool(self, joke: GeneratedJoke, *, picked: bool = False) -> None:
         """Put a joke that nobody asked for into the pool; without effect if the store is away."""
-        await asyncio.to_thread(lambda: self._store.pool.add(joke, **self._describe(joke)))
+        described = self._describe(joke)
+        await asyncio.to_thread(lambda: self._store.pool.add(joke, picked=picked, **described))
+
+    async def take_from_pool(self, client: str, asked: GenerationRequest) -> list[LinkedJoke]:
+        """Return the best jokes of the pool that a client has not had, up to the number asked for.
+
+        Prompt and sampling are ignored. The client never gets the same jokes again.
+        """
+
+        def take() -> StoredJoke | None:
+            return self._store.pool.take(
+                client, safe=asked.safe, exclude_categories=asked.exclude_categories
+            )
+
+        taken: list[LinkedJoke] = []
+        while len(taken) < asked.count and (joke := await asyncio.to_thread(take)):
+            taken.append(LinkedJoke.of_pool(joke))
+        return taken
 
     def _add(self, job: Job, joke: GeneratedJoke, key: str) -> str | None:
         stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))
@@ -64,9 +82,4 @@ class Archive:
 
     def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
         """Return what the store keeps with a joke: its model and what moderation says."""
-        flags = self._moderator.check(str(joke))
-        return {
-            "model": self._model,
-            "categories": sorted({flag.category for flag in flags}),
-            "safe": all(flag.severity != "offensive" for flag in flags),
-        }
+        return {"model": self._model, **self._moderator.label(str(joke))._asdict()}

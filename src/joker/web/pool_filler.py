@@ -1,10 +1,11 @@
-"""The pool filler: while nobody waits for a joke, the server drafts some for ``/jokes/random``."""
+"""The pool filler: jokes that readers picked, and those drafted while nobody waits for one."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
+from joker.compose import read_picked_jokes
 from joker.core.errors import QueueError
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import State
@@ -20,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class PoolFiller:
-    """Drafts jokes for the pool, one at a time.
+    """Fills the pool: with the model's picked jokes at first, then with new ones, one at a time.
 
-    Each is the best of as many drafts as a request may ask for. Jokes that the model learned from
-    are left out.
+    A new joke is the best of as many drafts as a request may ask for. Jokes that the model learned
+    from are left out.
 
     Args:
         queue: Where jokes are generated; nothing is drafted while jobs wait or run there.
@@ -40,6 +41,8 @@ class PoolFiller:
 
     async def run(self) -> None:
         """Fill the pool for as long as the server lives."""
+        for joke in read_picked_jokes(self._settings):
+            await self._archive.add_to_pool(joke, picked=True)
         while True:
             await asyncio.sleep(_PAUSE_SECONDS)
             try:

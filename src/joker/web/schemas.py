@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,7 +28,7 @@ from joker import store
 from joker.core.joke import GeneratedJoke
 from joker.core.record import fields_of
 from joker.core.sampling import Sampling
-from joker.generation.request import GenerationRequest
+from joker.generation.request import Effort, GenerationRequest, candidates_of
 from joker.jobs.job import Job, State
 from joker.settings import Settings
 
@@ -140,12 +140,33 @@ def _describe_parameters(schema: dict[str, Any]) -> None:
 
 
 _JokeParameters: Any = flat_request({"count": "n"})
+_FOR_ANY = {"prompt", "n", "safe", "exclude_categories"}
 
 
 class JokeParameters(_JokeParameters):  # type: ignore[misc]
     """Parameters of a request: the query of `GET /joke`, the body of `POST /generate`."""
 
     model_config = ConfigDict(json_schema_extra=_describe_parameters)
+
+    effort: Effort | None = None
+
+    @property
+    def asks_for_any(self) -> bool:
+        """Whether any good joke will do: nothing says what it is about or how it is made."""
+        return not self.prompt and self.model_fields_set <= _FOR_ANY
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given, by the names of our own request."""
+        found: dict[str, Any] = super().values()
+        if self.effort is not None:
+            found["candidates"] = candidates_of(self.effort)
+        return found
+
+    @model_validator(mode="after")
+    def _one_number_of_candidates(self) -> Self:
+        if self.effort is not None and self.candidates is not None:
+            raise ValueError("'effort' sets 'candidates'; send only one of them")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -157,6 +178,9 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
         return {("prompt" if name == "textprompt" else name): given[name] for name in given}
 
 
+_PICKED = "True if readers found that this joke works, and picked it for the model's pool."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkedJoke(GeneratedJoke):
     """One joke that was told."""
@@ -165,11 +189,20 @@ class LinkedJoke(GeneratedJoke):
         description="The joke's id at `/jokes/{id}`; null while jokes cannot be stored."
     )
     link: str | None = Field(description="A path to share; it shows this joke permanently.")
+    picked: bool = Field(default=False, description=_PICKED)
 
     @classmethod
     def of(cls, joke: GeneratedJoke, joke_id: str | None) -> Self:
         """Return a joke with its id in the store."""
         return cls(**asdict(joke), id=joke_id, link=joke_id and link_to(joke_id))
+
+    @classmethod
+    def of_pool(cls, joke: store.StoredJoke) -> Self:
+        """Return a joke of the pool."""
+        known = {field.name for field in fields(GeneratedJoke)}
+        details = {name: value for name, value in joke.details.items() if name in known}
+        told = GeneratedJoke(question=joke.question, answer=joke.answer, **details)
+        return cls(**asdict(told), id=joke.id, link=link_to(joke.id), picked=joke.picked)
 
 
 def link_to(joke_id: str) -> str:
@@ -180,11 +213,20 @@ def link_to(joke_id: str) -> str:
 class Task(BaseModel):
     """A job as a client sees it."""
 
-    task_id: str = Field(description="The job's id at `/generate/{task_id}`.")
+    task_id: str | None = Field(
+        description="The job's id at `/generate/{task_id}`; null if the pool had all jokes ready."
+    )
     state: State = Field(description="SUCCESS, FAILURE and REVOKED are final.")
     result: list[LinkedJoke] = Field(description="The jokes told so far; all of them once SUCCESS.")
     error: str | None = Field(description="Why the job failed, in one sentence.")
-    seed: int = Field(description="With the same request, gives the job's jokes again.")
+    seed: int | None = Field(
+        description="With the same request, gives the job's jokes again; null without a job."
+    )
+
+    @classmethod
+    def of_pool(cls, jokes: list[LinkedJoke]) -> Self:
+        """Return jokes for which no job was needed."""
+        return cls(task_id=None, state=State.SUCCESS, result=jokes, error=None, seed=None)
 
     @classmethod
     def of(cls, job: Job, jokes: list[LinkedJoke]) -> Self:
@@ -222,6 +264,7 @@ class PublishedJoke(BaseModel):
     original: bool | None = Field(
         description="False for a near-duplicate of a training joke; null if unknown."
     )
+    picked: bool = Field(description=_PICKED)
     safe: bool = Field(description="False if moderation flags it as offensive.")
     categories: list[str] = Field(description="Moderation categories that it is flagged for.")
     created_at: datetime = Field(description="When it was told.")
@@ -237,6 +280,7 @@ class PublishedJoke(BaseModel):
             answer=joke.answer,
             model=joke.model,
             original=joke.details.get("original"),
+            picked=joke.picked,
             safe=joke.safe,
             categories=list(joke.categories),
             created_at=datetime.fromtimestamp(joke.created_at, UTC),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from anyio import CancelScope
 from fastapi import Request
@@ -21,6 +21,7 @@ from joker.settings import Settings
 from joker.web.archive import Archive
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower
+from joker.web.schemas import Task
 from joker.web.security import identify_client
 
 _GRACE_SECONDS = 2.0
@@ -63,7 +64,12 @@ class Submission:
         self._settings = settings
 
     async def submit(
-        self, request: Request, asked: GenerationRequest, key: str | None = None
+        self,
+        request: Request,
+        asked: GenerationRequest,
+        key: str | None = None,
+        *,
+        charged: bool = False,
     ) -> Job:
         """Submit a request for jokes.
 
@@ -71,6 +77,7 @@ class Submission:
             request: The HTTP request.
             asked: The request for jokes.
             key: The same key and request again give the same job.
+            charged: Whether the jokes already count towards the client's rate limit.
 
         Raises:
             InputError: If more is asked for than the settings allow.
@@ -78,13 +85,8 @@ class Submission:
             QueueError: If the queue refuses it.
         """
         _check_limits(asked, self._settings)
-        if self._limiter:
-            try:
-                client = identify_client(request)
-                request.state.headers |= await self._limiter.take(client, asked.count)
-            except HTTPException:
-                self._follower.count_refusal("rate_limited")
-                raise
+        if not charged:
+            await self._charge(request, asked.count)
         try:
             job = await self._queue.submit(asked, key=key, request_id=request.state.request_id)
         except QueueFullError:
@@ -94,16 +96,41 @@ class Submission:
         self._follower.follow(job)
         return job
 
-    async def tell(self, request: Request, asked: GenerationRequest, key: str | None = None) -> Job:
+    async def tell_any(self, request: Request, asked: GenerationRequest) -> Task:
+        """Return jokes on anything: jokes of the pool that the client has not had, then new ones.
+
+        Raises:
+            HTTPException: As `tell` does.
+        """
+        _check_limits(asked, self._settings)
+        await self._charge(request, asked.count)
+        ready = []
+        if self._settings.pool_size:
+            ready = await self._archive.take_from_pool(identify_client(request), asked)
+        if len(ready) == asked.count:
+            return Task.of_pool(ready)
+        missing = replace(asked, count=asked.count - len(ready))
+        task = await self._archive.describe(await self.tell(request, missing, charged=True))
+        return task.model_copy(update={"result": [*ready, *task.result]})
+
+    async def tell(
+        self,
+        request: Request,
+        asked: GenerationRequest,
+        key: str | None = None,
+        *,
+        charged: bool = False,
+    ) -> Job:
         """Submit a request for jokes and wait until they are told and stored.
 
-        If the client disconnects, a job without a key is cancelled.
+        If the client disconnects, a job without a key is cancelled. The arguments are those of
+        `submit`.
 
         Raises:
             HTTPException: If the jokes are not told: 502 with the reason, 503 if the job was
                 revoked, 504 if it did not end in time.
         """
-        job = await self.submit(request, asked, key)
+        job = await self.submit(request, asked, key, charged=charged)
         waiting = asyncio.ensure_future(
             self._queue.wait(job.id, self._settings.deadline_seconds + _GRACE_SECONDS)
         )
@@ -126,6 +153,16 @@ class Submission:
         if job.state is State.REVOKED:
             raise HTTPException(503, "the joke was cancelled; ask again")
         raise HTTPException(504, "no joke in time; try again later, or ask for fewer")
+
+    async def _charge(self, request: Request, jokes: int) -> None:
+        """Count jokes towards the client's rate limit."""
+        if self._limiter:
+            try:
+                client = identify_client(request)
+                request.state.headers |= await self._limiter.take(client, jokes)
+            except HTTPException:
+                self._follower.count_refusal("rate_limited")
+                raise
 
     async def abandon(self, job: Job) -> None:
         """Cancel the job of a client that has disconnected, even while its request is cancelled.

@@ -41,7 +41,14 @@ async def tell(
     archive: TheArchive,
     settings: TheSettings,
 ) -> Response:
-    """Tell jokes and wait for them: `curl HOST/joke` prints one."""
-    job = await submission.tell(request, parameters.to_request(settings))
-    task = await archive.describe(job)
-    return render_jokes(request, task.result, task, (TEXT, JSON, HTML), asked=job.request)
+    """Tell jokes and wait for them: `curl HOST/joke` prints one.
+
+    Without a prompt and parameters of sampling, the pool's jokes come first, at once and never the
+    same one twice for a client.
+    """
+    asked = parameters.to_request(settings)
+    if parameters.asks_for_any:
+        task = await submission.tell_any(request, asked)
+    else:
+        task = await archive.describe(await submission.tell(request, asked))
+    return render_jokes(request, task.result, task, (TEXT, JSON, HTML), asked=asked)
