@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     )
     pool_size: NonNegativeInt = Field(
         50,
-        description="Number of unheard jokes that an idle server keeps ready for /jokes/random; 0 "
-        "generates none in advance.",
+        description="Number of unheard jokes that an idle server keeps ready; 0 turns the pool of "
+        "ready jokes off.",
     )
     concurrency: PositiveInt = Field(8, description="Jobs that a process runs at the same time.")
     max_queue_size: PositiveInt = Field(

@@ -76,9 +76,8 @@ def test_every_stage_starts_from_an_image_of_one_version() -> None:
 
 
 def test_the_maintained_server_changes_its_image_and_how_long_clients_may_wait() -> None:
-    assert list(MAINTAINED) == ["services"]
     assert {name: set(changes) for name, changes in MAINTAINED["services"].items()} == {
-        "web": {"image", "build", "environment", "init"}
+        "web": {"image", "build", "environment", "init", "volumes"}
     }
     assert "FORWARDED_ALLOW_IPS" in SERVICES["web"]["environment"]
     command = STAGES[MAINTAINED["services"]["web"]["build"]["target"]].command
@@ -87,6 +86,16 @@ def test_the_maintained_server_changes_its_image_and_how_long_clients_may_wait()
     assert (
         int(command[command.index("--workers") + 1]) == UNIT["applications"]["joker"]["processes"]
     )
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.maintained.yml"])
+def test_each_web_server_keeps_its_jokes_in_a_volume_that_it_may_write(file: str) -> None:
+    web = FILES[file]["services"]["web"]
+    stage = STAGES[web["build"]["target"]]
+    (folder,) = (Path(volume.partition(":")[2]) for volume in web["volumes"])
+    (user,) = stage.arguments("USER")
+    assert any(f"XDG_DATA_HOME={folder.parent}" in one for one in stage.arguments("ENV"))
+    assert f"install --directory --owner={user} --group={user} {folder}" in stage.arguments("RUN")
 
 
 def test_what_is_referred_to_exists() -> None:
