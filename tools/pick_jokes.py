@@ -22,11 +22,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from joker.core.joke import GeneratedJoke, Joke
+from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.generation.moderation import Moderator
 
 _VERDICT = re.compile(r"\s*(\d+)\s+([0-3Xx])\s*")
-_WORD = re.compile(r"\b(?!because)[a-z]{5,}")
 _WORKS = 2
 
 Verdict = int | None
@@ -36,11 +35,11 @@ Verdict = int | None
 def sift(drafts: Iterable[GeneratedJoke]) -> Iterator[GeneratedJoke]:
     """Yield drafts that can be picked: original, on no delicate topic, and each punchline once."""
     moderator = Moderator.default()
-    seen: set[frozenset[str]] = set()
+    seen: set[str] = set()
     for draft in drafts:
-        words = frozenset(_WORD.findall(draft.answer.casefold()))
-        if draft.original and words not in seen and not moderator.check(str(draft)):
-            seen.add(words)
+        key = punchline_key(draft.answer)
+        if draft.original and key not in seen and not moderator.check(str(draft)):
+            seen.add(key)
             yield draft
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from joker.core.joke import Joke
+from joker.core.joke import Joke, punchline_key
 
 
 def test_from_text_strips_both_parts() -> None:
@@ -20,3 +20,10 @@ def test_a_joke_refuses_empty_or_unstripped_parts(parts: tuple[str, str]) -> Non
 
 def test_byte_count_is_in_utf8() -> None:
     assert Joke("Où?", "Là.").byte_count == 8
+
+
+def test_a_punchline_is_the_same_however_it_is_put() -> None:
+    told = ["He was a little rattled.", "Because it was a bit RATTLED!", "it was rattled"]
+    assert len({punchline_key(answer) for answer in told}) == 1
+    others = ["It saw 2 lamps.", "It saw 3 lamps.", "2 a.m.", "I am.", "I AM. "]
+    assert len({punchline_key(answer) for answer in others}) == 4

@@ -10,7 +10,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import FAILS, WORKS
 from joker.engines import Engine, open_engine
-from joker.generation.ranking import pick_best, rate
+from joker.generation.ranking import rank, rate
 from joker.training.base_model import open_base
 from joker.training.export import export_openvino
 
@@ -42,27 +42,30 @@ def test_a_learnt_answer_is_rated_above_another_questions(
     assert all(own > other for own, other in pairs)
 
 
-def test_the_best_rated_joke_of_every_group_is_picked(
+def test_the_best_rated_joke_of_every_group_comes_first(
     engine: Engine, sample_jokes: list[Joke]
 ) -> None:
     answers = [joke.answer for joke in sample_jokes[:10]]
     groups = [[Joke(joke.question, answer) for answer in answers] for joke in sample_jokes[:5]]
-    assert pick_best(engine, groups) == sample_jokes[:5]
+    ranked = rank(engine, groups)
+    assert [group[0] for group in ranked] == sample_jokes[:5]
+    assert [set(group) for group in ranked] == [set(group) for group in groups]
 
 
-def test_a_joke_without_rivals_is_picked(engine: Engine, sample_jokes: list[Joke]) -> None:
+def test_a_joke_without_rivals_is_not_scored(engine: Engine, sample_jokes: list[Joke]) -> None:
     lone, rival = Joke("Why?", "Because."), Joke(sample_jokes[0].question, "Because.")
-    assert pick_best(engine, [[lone], [rival, sample_jokes[0]]]) == [lone, sample_jokes[0]]
-    assert pick_best(engine, []) == []
+    ranked = rank(engine, [[lone], [rival, sample_jokes[0]]])
+    assert ranked == [[lone], [sample_jokes[0], rival]]
+    assert rank(engine, []) == []
 
 
-def test_a_joke_that_the_model_has_no_room_for_is_picked_last(
+def test_a_joke_that_the_model_has_no_room_for_comes_last(
     engine: Engine, sample_jokes: list[Joke]
 ) -> None:
     endless = Joke(sample_jokes[0].question, "and so on " * 100 + "for ever")
     strange = Joke(sample_jokes[0].question, sample_jokes[1].answer)
     assert rate(engine, [endless]) == [-math.inf]
-    assert pick_best(engine, [[endless, strange]]) == [strange]
+    assert rank(engine, [[endless, strange]]) == [[strange, endless]]
 
 
 def test_a_critic_has_its_say(

@@ -55,10 +55,10 @@ def test_the_pool_leaves_out_what_a_client_does_not_want(store: Store) -> None:
         store.pool.take("ann", exclude_categories=["%"])
 
 
-def test_the_same_joke_is_in_the_pool_once(store: Store) -> None:
+def test_the_same_punchline_is_in_the_pool_once(store: Store) -> None:
     draft(store, 1)
     joke = numbered(1)
-    shouted = Told(joke.question.upper(), f" {joke.answer}\n")
+    shouted = Told("What did another lamp say?", f" {joke.answer.upper()}\n")
     assert store.pool.add(joke, model="other") is None
     assert store.pool.add(shouted, model="other") is None
     assert store.pool.size() == 1

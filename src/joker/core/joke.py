@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+_LONGER_WORD = re.compile(r"\b(?!because\b|little\b)(?:\d+|[^\W\d_]{5,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class Joke:
     def byte_count(self) -> int:
         """UTF-8 bytes of question and answer: the denominator of bits per byte."""
         return len(self.question.encode()) + len(self.answer.encode())
+
+
+def punchline_key(answer: str) -> str:
+    """Return the same text for answers that readers would call one punchline.
+
+    These have the same longer words and numbers, however they are put: "It was too tired." and "He is tired!".
+    """
+    folded = answer.casefold()
+    return " ".join(sorted(set(_LONGER_WORD.findall(folded)))) or " ".join(folded.split())
 
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))

@@ -1,4 +1,4 @@
-"""Ranking: of several jokes take the one with the likeliest answer given its question.
+"""Ranking: of several jokes, the one with the likeliest answer given its question comes first.
 
 A joke that was drafted from its punchline is read the other way round here: how likely is this
 answer, given this question? Where the model agrees with itself, readers more often find a point
@@ -14,14 +14,14 @@ from joker.core.joke import Joke
 from joker.engines.protocol import Engine
 
 
-def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
-    """Return the joke of each group that the model rates best; the first one of equals.
+def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[list[Joke]]:
+    """Return the distinct jokes of each group, those that the model rates best first.
 
     All groups are scored in one batch, each distinct joke once. Groups of one are not scored.
 
     Args:
-        engine: The model whose probabilities decide.
-        groups: At least one joke each.
+        engine: The model whose probabilities decide; equals keep their order.
+        groups: The jokes.
 
     Raises:
         ResourceError: If memory runs out.
@@ -29,7 +29,7 @@ def pick_best(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[Joke]:
     choices = [list(dict.fromkeys(group)) for group in groups]
     scored = list({joke: None for group in choices if len(group) > 1 for joke in group})
     rating = dict(zip(scored, rate(engine, scored), strict=True))
-    return [max(group, key=rating.__getitem__) if len(group) > 1 else group[0] for group in choices]
+    return [sorted(group, key=lambda joke: -rating.get(joke, 0.0)) for group in choices]
 
 
 def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:

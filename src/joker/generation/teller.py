@@ -16,12 +16,12 @@ from itertools import islice
 
 from joker.core.errors import GenerationError
 from joker.core.fingerprints import Fingerprints, OriginalityEstimate
-from joker.core.joke import GeneratedJoke, Joke
+from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.engines.protocol import Completion, Engine, GenerationListener, is_greedy
 from joker.engines.tasks import GenerationTask
 from joker.generation.moderation import Moderator
 from joker.generation.prompt import Prompt, printable
-from joker.generation.ranking import pick_best
+from joker.generation.ranking import rank
 from joker.generation.request import GenerationRequest
 
 _MAX_DRAFTS = 64
@@ -111,7 +111,7 @@ class Teller:
         size = max(1, _MAX_DRAFTS // telling.request.candidates)
         for start in range(0, len(missing), size):
             drafts = telling.draw(missing[start : start + size], attempt)
-            for number, (joke, estimate) in self._pick(drafts).items():
+            for number, (joke, estimate) in self._pick(drafts, telling.punchlines).items():
                 yield (
                     number,
                     GeneratedJoke(
@@ -127,9 +127,12 @@ class Teller:
                 )
 
     def _pick(
-        self, drafts: Mapping[int, _Drafts]
+        self, drafts: Mapping[int, _Drafts], punchlines: set[str]
     ) -> dict[int, tuple[Joke, OriginalityEstimate | None]]:
-        """Return the best joke of each group, preferring new jokes and real questions."""
+        """Return the best joke of each group, preferring new jokes and real questions.
+
+        A punchline among those told already is taken only if there is no other; the set grows.
+        """
         known = {
             joke: self._fingerprints.estimate(joke) if self._fingerprints else None
             for group in drafts.values()
@@ -143,8 +146,13 @@ class Teller:
         if self._engine.tokenizer.template.punchline_first:
             # Behind a punchline, a model may write a statement, which is rarely a set-up.
             groups = [[joke for joke in each if "?" in joke.question] or each for each in groups]
-        best = pick_best(self._engine, groups)
-        return {number: (joke, known[joke]) for number, joke in zip(drafts, best, strict=True)}
+        picked = {}
+        for number, ranked in zip(drafts, rank(self._engine, groups), strict=True):
+            fresh = (joke for joke in ranked if punchline_key(joke.answer) not in punchlines)
+            joke = next(fresh, ranked[0])
+            punchlines.add(punchline_key(joke.answer))
+            picked[number] = joke, known[joke]
+        return picked
 
 
 class _Telling:
@@ -161,6 +169,7 @@ class _Telling:
         self.prompt = Prompt.read(request.prompt, engine.tokenizer.template)
         self.prompt_ids = engine.tokenizer.encode_prompt(self.prompt.text)
         self.failures: Counter[str] = Counter()
+        self.punchlines: set[str] = set()
         self.tokenizer = engine.tokenizer
         self._engine = engine
         self._moderator = moderator

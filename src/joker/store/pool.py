@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, exists, func, insert, not_, select, update
 
 from joker.core.errors import StoreDownError
+from joker.core.joke import punchline_key
 from joker.store.database import Database
 from joker.store.rows import JokeRows, StoredJoke, Told, hash_client, mark_told, word_of
 from joker.store.tables import DIGEST_LENGTH, heard, jokes
@@ -57,8 +58,8 @@ class Pool:
             picked: Whether readers picked it.
 
         Returns:
-            The joke with its id; None if the same joke is there already, if the pool is
-            full of better ones, or if the store is away.
+            The joke with its id; None if a joke with the same punchline is there already, if the
+            pool is full of better ones, or if the store is away.
         """
         row = self._rows.make(joke, model, categories, safe)
         row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
@@ -159,7 +160,6 @@ def _best_first(query: Select[Any]) -> Select[Any]:
 
 
 def _digest(joke: Told) -> str:
-    """Return the same text for jokes that differ only in case and white space."""
-    words = " ".join(f"{joke.question} {joke.answer}".casefold().split())
-    data = words.encode("utf-8", "surrogatepass")
+    """Return the same text for jokes with the same punchline."""
+    data = punchline_key(joke.answer).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()

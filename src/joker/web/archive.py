@@ -7,6 +7,7 @@ and the joke, so it is stored once and has one id in all processes.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,10 +56,11 @@ class Archive:
             self._ids[key] = joke_id
         return joke_id
 
-    async def add_to_pool(self, joke: GeneratedJoke, *, picked: bool = False) -> None:
-        """Put a joke that nobody asked for into the pool; without effect if the store is away."""
+    async def add_to_pool(self, joke: GeneratedJoke, *, picked: bool = False) -> bool:
+        """Put a joke that nobody asked for into the pool; return whether it was taken in."""
         described = self._describe(joke)
-        await asyncio.to_thread(lambda: self._store.pool.add(joke, picked=picked, **described))
+        add = functools.partial(self._store.pool.add, joke, picked=picked, **described)
+        return await asyncio.to_thread(add) is not None
 
     async def take_from_pool(self, client: str, asked: GenerationRequest) -> list[LinkedJoke]:
         """Return the best jokes of the pool that a client has not had, up to the number asked for.

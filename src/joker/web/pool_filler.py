@@ -8,14 +8,13 @@ import logging
 from joker.compose import read_picked_jokes
 from joker.core.errors import QueueError
 from joker.generation.request import GenerationRequest
-from joker.jobs.job import State
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.store import Store
 from joker.web.archive import Archive
 
 _PAUSE_SECONDS = 1.0
-_FAULT_PAUSE_SECONDS = 60.0
+_REST_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -43,16 +42,21 @@ class PoolFiller:
         """Fill the pool for as long as the server lives."""
         for joke in read_picked_jokes(self._settings):
             await self._archive.add_to_pool(joke, picked=True)
+        pause_seconds = _PAUSE_SECONDS
         while True:
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
             try:
                 if await self._has_room() and await self._is_idle():
-                    await self._draft()
+                    # A model that repeats itself is asked less and less often.
+                    repeated = not await self._draft()
+                    pause_seconds = (
+                        min(2 * pause_seconds, _REST_SECONDS) if repeated else _PAUSE_SECONDS
+                    )
             except QueueError as error:
                 _log.debug("no joke was drafted for the pool: %s", error)
             except Exception:  # a filler that ends would leave the pool empty for good
                 _log.exception("no joke was drafted for the pool")
-                await asyncio.sleep(_FAULT_PAUSE_SECONDS)
+                pause_seconds = _REST_SECONDS
 
     async def _has_room(self) -> bool:
         untold = await asyncio.to_thread(self._store.pool.size, untold=True)
@@ -62,11 +66,10 @@ class PoolFiller:
         stats = await self._queue.stats()
         return stats.workers > 0 and stats.waiting == stats.running == 0
 
-    async def _draft(self) -> None:
+    async def _draft(self) -> bool:
+        """Draft a joke; return whether the pool took it in."""
         request = GenerationRequest(candidates=self._settings.max_candidates, max_attempts=1)
         job = await self._queue.submit(request)
         job = await self._queue.wait(job.id, self._settings.deadline_seconds)
-        if job.state is State.SUCCESS:
-            for joke in job.jokes:
-                if joke.original is not False:
-                    await self._archive.add_to_pool(joke)
+        jokes = [joke for joke in job.jokes if joke.original is not False]
+        return any([await self._archive.add_to_pool(joke) for joke in jokes])
