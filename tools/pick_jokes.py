@@ -1,13 +1,14 @@
-"""Pick the jokes that ship with a model: readers found that they work, the server tells them first.
+"""Pick the jokes that ship with a model, which readers found to work and the server tells first.
 
-    joker tell -n 50 --candidates 32 --seed 1 --json > drafts-1.json     # many times
-    python tools/pick_jokes.py mix drafts-*.json --people jokes.csv --lines lines.txt --key key.json
+    python tools/pick_jokes.py draft MODEL_FOLDER --hours 1 --out drafts.json
+    python tools/pick_jokes.py mix drafts.json --people jokes.csv --lines lines.txt --key key.json
     # Several readers each write a file with a line 'NUMBER SCORE' for each line of lines.txt, from
     # 0 (nonsense) and 1 (no joke) to 2 (works) and 3 (funny), or X for what may offend somebody.
     python tools/pick_jokes.py pick key.json reader-*.txt --out MODEL_FOLDER/picked_jokes.jsonl
 
-Jokes by people stand among the lines, so that readers keep their scale; they are never picked.
-docs/how-to/bundled-model.md tells how the bundled model's were picked.
+A model falls back on a few punchlines, so 'draft' explores: of each punchline that turns up, it
+keeps the question that fits best. Human jokes stand among the lines, so that readers keep their
+scale; they are never picked. docs/how-to/bundled-model.md has the bundled model's numbers.
 """
 
 from __future__ import annotations
@@ -17,30 +18,66 @@ import csv
 import json
 import random
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from joker.compose import make_teller, open_engine
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
+from joker.core.sampling import Sampling
+from joker.engines.protocol import Engine
 from joker.generation.moderation import Moderator
+from joker.generation.ranking import rate
+from joker.generation.request import GenerationRequest
+from joker.generation.teller import Teller, UntoldError
+from joker.settings import read_settings
 
 _VERDICT = re.compile(r"\s*(\d+)\s+([0-3Xx])\s*")
 _WORKS = 2
+_AT_ONCE = 64
+_SAMPLING = Sampling(temperature=1.0)
 
 Verdict = int | None
 """A reader's score of a joke; None for one that may offend somebody."""
 
 
-def sift(drafts: Iterable[GeneratedJoke]) -> Iterator[GeneratedJoke]:
-    """Yield drafts that can be picked: original, on no delicate topic, and each punchline once."""
+def explore(
+    teller: Teller, engine: Engine, until: float, seed: int
+) -> Iterator[tuple[float, GeneratedJoke]]:
+    """Yield drafts that can be picked, with the model's rating: original, on no delicate topic.
+
+    Args:
+        teller: Tells single drafts.
+        engine: Rates them.
+        until: When to stop, on `time.monotonic`.
+        seed: Of the first drafts.
+    """
     moderator = Moderator.default()
-    seen: set[str] = set()
-    for draft in drafts:
-        key = punchline_key(draft.answer)
-        if draft.original and key not in seen and not moderator.check(str(draft)):
-            seen.add(key)
-            yield draft
+    while time.monotonic() < until:
+        request = GenerationRequest(
+            count=_AT_ONCE, candidates=1, max_attempts=1, seed=seed, sampling=_SAMPLING
+        )
+        try:
+            told = teller.tell(request)
+        except UntoldError as error:
+            told = error.told
+        usable = [one for one in told if one.original and not moderator.check(str(one))]
+        jokes = [Joke(one.question, one.answer) for one in usable]
+        yield from zip(rate(engine, jokes), usable, strict=True)
+        seed += _AT_ONCE
+
+
+def best_of_each(rated: Iterable[tuple[float, GeneratedJoke]]) -> list[GeneratedJoke]:
+    """Return the best joke of each punchline, the best rated first."""
+    best: dict[str, tuple[float, GeneratedJoke]] = {}
+    for rating, joke in rated:
+        key = punchline_key(joke.answer)
+        if key not in best or best[key][0] < rating:
+            best[key] = rating, joke
+    return [joke for _, joke in sorted(best.values(), key=lambda pair: -pair[0])]
 
 
 def read_verdicts(paths: Sequence[Path], lines: int) -> list[dict[int, Verdict]]:
@@ -64,18 +101,28 @@ def read_verdicts(paths: Sequence[Path], lines: int) -> list[dict[int, Verdict]]
 
 
 def choose(readers: Sequence[dict[int, Verdict]], number: int, least: int) -> bool:
-    """Return whether enough readers read a line and all of them found that its joke works."""
+    """Return whether enough readers read a line, most found it to work and none took offence."""
     verdicts = [reader[number] for reader in readers if number in reader]
-    return len(verdicts) >= least and all(v is not None and v >= _WORKS for v in verdicts)
+    if len(verdicts) < least or None in verdicts:
+        return False
+    return sum(v is not None and v >= _WORKS for v in verdicts) * 2 > len(verdicts)
+
+
+def draft(args: argparse.Namespace) -> None:
+    """Write the best draft of each punchline, as often as a new one turns up."""
+    settings = read_settings(model=args.model)
+    engine = open_engine(settings)
+    until = time.monotonic() + args.hours * 3600
+    rated = explore(make_teller(settings, engine), engine, until, args.seed)
+    jokes = [asdict(joke) for joke in best_of_each(rated)]
+    args.out.write_text(json.dumps(jokes, ensure_ascii=False, indent=0), "utf-8")
+    print(f"{len(jokes)} punchlines")
 
 
 def mix(args: argparse.Namespace) -> None:
     """Write drafts and people's jokes as numbered lines, and the key of what each line is."""
-    found = (GeneratedJoke(**one) for path in args.drafts for one in json.loads(path.read_text()))
-    entries: list[dict[str, Any]] = [
-        {"draft": {name: getattr(draft, name) for name in draft.__dataclass_fields__}}
-        for draft in sift(found)
-    ]
+    drafts = json.loads(args.drafts.read_text("utf-8"))[args.skip :][: args.most]
+    entries: list[dict[str, Any]] = [{"draft": draft} for draft in drafts]
     rng = random.Random(args.seed)
     if args.people:
         with args.people.open(encoding="utf-8", newline="") as file:
@@ -93,7 +140,7 @@ def mix(args: argparse.Namespace) -> None:
 
 
 def pick(args: argparse.Namespace) -> None:
-    """Write the drafts that all readers found to work, those they liked best first."""
+    """Write the drafts that most of their readers found to work, those they liked best first."""
     entries = json.loads(args.key.read_text("utf-8"))
     readers = read_verdicts(args.verdicts, len(entries))
     for kind in ("draft", "person"):
@@ -122,11 +169,19 @@ def _parts(entry: dict[str, Any]) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Run one of the two steps."""
+    """Run one of the three steps."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     steps = parser.add_subparsers(required=True)
+    drafting = steps.add_parser("draft", help="draft jokes, one for each punchline")
+    drafting.add_argument("model", type=Path, help="model folder")
+    drafting.add_argument("--hours", type=float, default=1.0, help="how long to draft")
+    drafting.add_argument("--seed", type=int, default=1, help="of the first draft")
+    drafting.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    drafting.set_defaults(step=draft)
     mixing = steps.add_parser("mix", help="write the lines for the readers")
-    mixing.add_argument("drafts", nargs="+", type=Path, help="JSON files of 'joker tell --json'")
+    mixing.add_argument("drafts", type=Path, help="the file that 'draft' wrote")
+    mixing.add_argument("--most", type=int, default=500, help="drafts to read, the best rated ones")
+    mixing.add_argument("--skip", type=int, default=0, help="of the best, those read before")
     mixing.add_argument("--people", type=Path, help="CSV file with the columns Question and Answer")
     mixing.add_argument("--share", type=float, default=0.1, help="people's jokes for each draft")
     mixing.add_argument("--lines", type=Path, required=True, help="file for the readers")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from joker.core.joke import GeneratedJoke
-from tools.pick_jokes import main
+from joker.core.fingerprints import Fingerprints
+from joker.core.joke import GeneratedJoke, Joke, punchline_key
+from joker.core.model_folder import ModelFolder
+from joker.generation.moderation import Moderator
+from tools.pick_jokes import best_of_each, main
 
 
 def draft(question: str, answer: str, *, original: bool = True) -> GeneratedJoke:
@@ -21,8 +25,6 @@ LAMP = draft("Why did the lamp retire?", "It was burnt out.")
 KETTLE = draft("Why did the kettle blush?", "It saw the teapot's spout.")
 CLOCK = draft("Why was the clock alone?", "It was two-faced.")
 OTHER_LAMP = draft("Why was the candle sad?", "Because it was burnt out.")
-KNOWN = draft("Why did the chicken stop?", "It had arrived.", original=False)
-DELICATE = draft("Why did the bishop pray?", "The church was on fire.")
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
         monkeypatch.setattr("sys.argv", ["pick_jokes.py", *arguments])
         main()
 
-    drafts = [asdict(one) for one in (LAMP, KETTLE, CLOCK, OTHER_LAMP, KNOWN, DELICATE)]
+    drafts = [asdict(one) for one in (LAMP, KETTLE, CLOCK)]
     (tmp_path / "drafts.json").write_text(json.dumps(drafts))
     (tmp_path / "people.csv").write_text("Question,Answer\nWhy is tea wet?,It fell in the pot.\n")
     return run
@@ -49,11 +51,31 @@ def mix(run: Callable[..., None], tmp_path: Path) -> dict[str, int]:
     return {text.partition(" A: ")[0]: int(number) for number, _, text in found}
 
 
-def test_readers_see_new_jokes_on_no_delicate_topic_and_each_punchline_once(
+def test_readers_see_numbered_lines_with_human_jokes_among_them(
     run: Callable[..., None], tmp_path: Path
 ) -> None:
     shown = set(mix(run, tmp_path))
     assert shown == {LAMP.question, KETTLE.question, CLOCK.question, "Why is tea wet?"}
+
+
+def test_of_each_punchline_the_best_rated_question_is_drafted() -> None:
+    rated = [(-2.0, LAMP), (-1.0, CLOCK), (-0.5, OTHER_LAMP), (-3.0, KETTLE)]
+    assert best_of_each(rated) == [OTHER_LAMP, CLOCK, KETTLE]
+
+
+@pytest.mark.integration
+def test_drafts_are_new_jokes_with_different_punchlines(
+    run: Callable[..., None], served_folder: ModelFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    shutil.copytree(served_folder.path, path)
+    known = Joke("Why is tea wet?", "It fell in the pot.")
+    Fingerprints.of([known]).write(path)  # all that the model tells is new
+    run("draft", str(path), "--hours", "0.001", "--out", "drafts.json")
+    drafts = [GeneratedJoke(**one) for one in json.loads((tmp_path / "drafts.json").read_text())]
+    assert len(drafts) > 1
+    assert all(one.original and not Moderator.default().check(str(one)) for one in drafts)
+    assert len({punchline_key(one.answer) for one in drafts}) == len(drafts)
 
 
 def test_a_joke_is_picked_if_all_its_readers_find_that_it_works(

@@ -47,7 +47,7 @@ class Joke:
 def punchline_key(answer: str) -> str:
     """Return the same text for answers that readers would call one punchline.
 
-    These have the same longer words and numbers, however they are put: "It was too tired." and "He is tired!".
+    These have the same longer words and numbers: "It was too tired." and "He is tired!".
     """
     folded = answer.casefold()
     return " ".join(sorted(set(_LONGER_WORD.findall(folded)))) or " ".join(folded.split())
