@@ -86,13 +86,9 @@ def prepare(
     copies = find_near_duplicates(ingest.jokes)
     splits = _splits(copies, ingest.origins, seed)
     leak = {kind: _leak(copies, each) for kind, each in splits.items()}
-    if not (leak[split].train and leak[split].test):
-        raise DataError(
-            "all jokes are near-duplicates of one another and cannot be split; add others"
-        )
+    _check_both_parts(leak[split])
     for index in np.flatnonzero(~splits[split].kept).tolist():
         ingest.drop(index, DUPLICATE)
-
     report("writing")
     rows = _rows(ingest, copies.clusters, splits[split])
     manifest = DataManifest(
@@ -110,6 +106,14 @@ def prepare(
     tables: dict[str, Rows] = {JOKES: rows, PLAIN: ingest.plain, DROPPED: ingest.dropped}
     write_prepared(out, tables, manifest, force=force)
     return manifest
+
+
+def _check_both_parts(counts: Leak) -> None:
+    """Refuse a split that leaves nothing to train on, or nothing to test with."""
+    if not (counts.train and counts.test):
+        raise DataError(
+            "all jokes are near-duplicates of one another and cannot be split; add others"
+        )
 
 
 def _ingest(sources: Sequence[Source], report: Callable[[str], None]) -> Ingestion:

@@ -141,7 +141,6 @@ def likelihood_metrics(
         )
     fitting = [jokes[index] for index in kept]
     groups = [index if clusters is None else clusters[index] for index in kept]
-
     nats, answer_nats = -scorer.score([encoded[index] for index in kept])
     tokens = [len(encoded[index]) - 1 for index in kept]
     answer_bytes = [len(joke.answer.encode()) for joke in fitting]
