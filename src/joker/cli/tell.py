@@ -21,7 +21,7 @@ from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
 from joker.generation.moderation import CATEGORIES, read_categories
 from joker.generation.request import EFFORT, GenerationRequest, candidates_of
-from joker.generation.teller import UntoldError
+from joker.generation.teller import Teller, UntoldError
 
 if TYPE_CHECKING:
     from joker.settings import Settings
@@ -74,19 +74,14 @@ def tell(
     ] = False,
 ) -> None:
     """Invent jokes and tell them."""
-    if rate and (as_json or not sys.stdin.isatty()):
-        raise InputError("--rate asks a person at a terminal; leave out --json and redirections")
-    if effort is not None:
-        if "candidates" in options:
-            raise InputError("--effort sets --candidates; give only one of them")
-        options["candidates"] = candidates_of(effort)
+    _check_terminal(rate, as_json)
     from joker.compose import make_teller, open_engine
     from joker.settings import read_settings
 
-    settings = read_settings(**options)
+    settings = read_settings(**_with_candidates(options, effort))
     named = ",".join(exclude_categories or ())
     request = GenerationRequest(
-        prompt=sys.stdin.read().strip() if prompt == ["-"] else " ".join(prompt or ()),
+        prompt=_read_prompt(prompt or []),
         count=count,
         sampling=Sampling(**given),
         max_attempts=settings.max_attempts,
@@ -97,16 +92,29 @@ def tell(
     )
     teller = make_teller(settings, open_engine(settings))
     if as_json:
-        try:
-            jokes = teller.tell(request)
-        except UntoldError as error:
-            _print_json(error.told)
-            raise
-        _print_json(jokes)
+        _print_json(teller, request)
         return
     teller.tell(request, _Prints(_ask_for_vote(settings, request.prompt) if rate else None))
     if seed is None:
         typer.secho(f"told with --seed {request.seed}", err=True, dim=True)
+
+
+def _check_terminal(rate: bool, as_json: bool) -> None:
+    if rate and (as_json or not sys.stdin.isatty()):
+        raise InputError("--rate asks a person at a terminal; leave out --json and redirections")
+
+
+def _with_candidates(options: dict[str, Any], effort: int | None) -> dict[str, Any]:
+    """Return the options with the candidates of an effort."""
+    if effort is None:
+        return options
+    if "candidates" in options:
+        raise InputError("--effort sets --candidates; give only one of them")
+    return options | {"candidates": candidates_of(effort)}
+
+
+def _read_prompt(words: list[str]) -> str:
+    return sys.stdin.read().strip() if words == ["-"] else " ".join(words)
 
 
 class _Prints(GenerationListener):
@@ -158,7 +166,12 @@ def _ask_for_vote(settings: Settings, prompt: str) -> Callable[[GeneratedJoke], 
     return ask
 
 
-def _print_json(jokes: list[GeneratedJoke]) -> None:
+def _print_json(teller: Teller, request: GenerationRequest) -> None:
+    try:
+        jokes = teller.tell(request)
+    except UntoldError as error:
+        typer.echo(_JOKES.dump_json(error.told, indent=2))
+        raise
     typer.echo(_JOKES.dump_json(jokes, indent=2))
 
 
