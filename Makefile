@@ -99,6 +99,6 @@ $(DEV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) torch
-	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,postgres,dev]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,postgres,tracing,dev]'
 	$(DEV)/bin/python -c 'import torchvision' 2>/dev/null || $(DEV)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchvision
 	touch $@

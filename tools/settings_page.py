@@ -18,9 +18,10 @@ lowercase, such as `joker_api_keys`. The environment overrides a file.
 |---|---|---|
 """
 TAIL = """
-Libraries read two more: `FORWARDED_ALLOW_IPS`, the proxies from which uvicorn trusts
-`X-Forwarded-For` headers, and `MLFLOW_TRACKING_URI`, where training records its runs (by
-default `mlflow.db` in the current folder).
+Libraries read others: `FORWARDED_ALLOW_IPS`, the proxies from which uvicorn trusts
+`X-Forwarded-For` headers; `MLFLOW_TRACKING_URI`, where training records its runs (by
+default `mlflow.db` in the current folder); and OpenTelemetry's, such as
+`OTEL_EXPORTER_OTLP_ENDPOINT`, which turns on [traces](api.md#traces).
 """
 
 

@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from joker.core.tracing import trace_id
+
 
 class JsonLines(logging.Formatter):
     """Writes a record as one line of JSON, with the fields from ``extra={"fields": …}``."""
@@ -19,7 +21,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, "fields", {}),
+            **_fields_of(record),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -34,10 +36,17 @@ class PlainLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the line, without a traceback."""
-        fields: dict[str, Any] = getattr(record, "fields", {})
+        fields = _fields_of(record).items()
         # What clients send is quoted, so that it cannot steer the terminal.
-        shown = [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
+        shown = [f"{name}={json.dumps(value, default=str)}" for name, value in fields]
         return " ".join([super().formatMessage(record), *shown])
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a record, and the id of the trace that it is part of."""
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    trace = trace_id()
+    return fields if trace is None else {**fields, "trace_id": trace}
 
 
 _LOGGING = {

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from joker.core.errors import ResourceError
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
+from joker.core.tracing import span
 from joker.engines.protocol import AbandonedError, Completion, GenerationListener, fit_context
 from joker.engines.tasks import Batch, GenerationTask, Key, Output, ScoringTask, Task
 
@@ -68,7 +69,10 @@ class BatchedEngine:
         stopping = _StopsAtTexts(tasks, self.tokenizer, listener or GenerationListener())
         # A stop is found in the text, so tokens must be seen as they come.
         followed = [replace(task, streamed=True) if task.sampling.stop else task for task in tasks]
-        outputs = self._runner.run(followed, stopping)
+        with span("generate", {"joker.engine.drafts": len(tasks)}) as traced:
+            outputs = self._runner.run(followed, stopping)
+            tokens = sum(len(output.token_ids) for output in outputs)
+            traced.attributes["joker.engine.tokens"] = tokens
         return [
             Completion(
                 [*task.prompt_ids, *output.token_ids],
@@ -81,7 +85,10 @@ class BatchedEngine:
         """Return how likely every answer is; see `Engine.score`."""
         scores = [-math.inf] * len(jokes)
         kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
-        outputs = self._runner.run([ScoringTask(jokes[i]) for i in kept])
+        if not kept:
+            return scores
+        with span("score", {"joker.engine.drafts": len(kept)}):
+            outputs = self._runner.run([ScoringTask(jokes[i]) for i in kept])
         for index, output in zip(kept, outputs, strict=True):
             scores[index] = output.log_probability
         return scores

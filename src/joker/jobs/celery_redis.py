@@ -25,6 +25,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
+from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
 from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, make_celery, publish, reaching
 from joker.jobs.job import Event, Job
@@ -99,6 +100,7 @@ class CeleryRedisQueue:
             self._max_queue_size,
             request.deadline_within(self._deadline_seconds),
             self._result_ttl_seconds,
+            traceparent() or "",
         )
         with reaching(self._url):
             try:

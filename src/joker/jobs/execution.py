@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 from joker.core.errors import EngineDownError, JokerError, QueueDownError
+from joker.core.joke import GeneratedJoke
+from joker.core.tracing import Span, span, traceparent
 from joker.engines.protocol import AbandonedError, GenerationListener
 from joker.jobs.job import Job, State
 from joker.jobs.queue import MOST_ATTEMPTS, Work
@@ -30,13 +32,26 @@ def make_attempt(
 
     A `JokerError` is an answer for the user. Any other exception is a fault, which is logged and
     retried. So is an engine that is down; its error is the answer only of the last attempt. Every
-    attempt is one line of the log.
+    attempt is one line of the log and one span of the request's trace, after a span for the time
+    in the queue.
 
     Raises:
         QueueDownError: If the work could not report its progress, so the result cannot be either.
     """
+    parent = job.trace
+    if job.attempts == 1:  # When a later wait began is not recorded.
+        with span("queue", {"joker.job.id": job.id}, parent=parent, began=job.created_at):
+            parent = traceparent()
+    with span("attempt", parent=parent, kind="CONSUMER") as traced:
+        return _make_attempt(job, work, listener, observe, traced)
+
+
+def _make_attempt(
+    job: Job, work: Work, listener: GenerationListener, observe: Observe, traced: Span
+) -> Job:
     began = time.perf_counter()
     outcome = "lost"
+    jokes: list[GeneratedJoke] = []
     try:
         jokes = work(job.request, listener)
         outcome = "cancelled" if listener.should_stop() else "told"
@@ -68,5 +83,12 @@ def make_attempt(
             "attempt": job.attempts,
             "outcome": outcome,
             "seconds": round(seconds, 4),
+        }
+        traced.attributes |= {
+            "joker.job.id": job.id,
+            "joker.job.attempt": job.attempts,
+            "joker.job.outcome": outcome,
+            "joker.job.jokes": len(jokes),
+            "error.type": outcome if outcome in ("refused", "fault", "lost") else None,
         }
         _log.info("attempt", extra={"fields": fields})

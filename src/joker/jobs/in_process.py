@@ -19,6 +19,7 @@ from typing import Any
 
 from joker.core.errors import KeyConflictError, QueueDownError, QueueFullError, UnknownJobError
 from joker.core.joke import GeneratedJoke
+from joker.core.tracing import traceparent
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.execution import make_attempt
@@ -144,6 +145,7 @@ class InProcessQueue:
             created_at=now,
             deadline_at=now + deadline_seconds,
             request_id=request_id,
+            trace=traceparent(),
         )
         entry = self._entries[job.id] = self._pending[job.id] = _Entry(job, key)
         if key is not None:

@@ -41,6 +41,7 @@ class Job:
         jokes: The jokes told so far; all of them once the state is SUCCESS.
         error: Why it failed, in one sentence.
         request_id: Id of the request that submitted it, for logs.
+        trace: The W3C ``traceparent`` of that request, if it is traced.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Job:
     jokes: tuple[GeneratedJoke, ...] = ()
     error: str | None = None
     request_id: str | None = None
+    trace: str | None = None
 
     def moved(self, state: State, **changes: Any) -> Job:
         """Return the job in another state."""

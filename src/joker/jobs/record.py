@@ -45,6 +45,7 @@ class Record:
     error: str | None
     ended: Literal["", "PENDING", "STARTED"] = ""
     told: tuple[JokeEvent, ...] = field(default=())
+    trace: str | None = None
 
     @property
     def job(self) -> Job:
@@ -59,6 +60,7 @@ class Record:
             jokes=tuple(event.joke for event in sorted(self.told, key=lambda told: told.index)),
             error=self._reason(),
             request_id=self.request_id,
+            trace=self.trace,
         )
 
     @property

@@ -48,7 +48,8 @@ local function snapshot(id, record)
     .. ',"created_at":' .. seconds(record.created_at) .. ',"deadline_at":'
     .. seconds(record.deadline_at) .. ',"state":"' .. record.state .. '","attempts":'
     .. record.attempts .. ',"error":' .. record.error .. ',"ended":"' .. (record.ended or '')
-    .. '","told":[' .. table.concat(record.jokes, ',') .. ']}'
+    .. '"' .. (record.trace and ',"trace":"' .. record.trace .. '"' or '')
+    .. ',"told":[' .. table.concat(record.jokes, ',') .. ']}'
 end
 
 -- Tell the servers that watch a job.
@@ -67,7 +68,7 @@ local function finish(id, record, state, error)
   record.ended, record.state, record.error = record.state, state, error
   announce_record(id, record)
   -- What only a job on its way needs is not kept with the result.
-  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers'}) do
+  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers', 'trace'}) do
     record[field] = nil
   end
   save(id, record, 'PX', keep)
@@ -123,7 +124,7 @@ local commands = {}
 
 -- Return what became of it (new, same, full or conflict) and the job.
 function commands.submit(id, server, request, request_id, key, digest, max_queue_size, deadline_seconds,
-                         result_ttl_seconds)
+                         result_ttl_seconds, trace)
   if key ~= '' then
     local known = redis.call('GET', idempotency_key(key))
     if known then
@@ -147,7 +148,7 @@ function commands.submit(id, server, request, request_id, key, digest, max_queue
   local record = {v = VERSION, request = request, request_id = request_id, state = 'PENDING',
     created_at = now(), deadline_at = now() + deadline_seconds, published_at = now(), attempts = 0,
     error = 'null', jokes = {}, lease = '', key = key, keep = tonumber(result_ttl_seconds),
-    watchers = {server}}
+    watchers = {server}, trace = trace ~= '' and trace or nil}
   if not save(id, record, 'NX') then return {'same', snapshot(id, load(id))} end
   redis.call('ZADD', WAITING, seconds(record.deadline_at), id)
   if key ~= '' then redis.call('SET', idempotency_key(key), id .. ' ' .. digest) end

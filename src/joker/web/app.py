@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from joker.compose import make_moderator, model_name
+from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.store import Store
@@ -51,7 +52,9 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     Raises:
         ConfigError: If the rate limit cannot be read, or the folder for metrics cannot be used.
         InputError: If the moderation list cannot be read.
+        MissingPartError: If traces are wanted and OpenTelemetry is not installed.
     """
+    start_tracing("joker-web")
     metrics = Metrics(settings)
     follower = JobFollower(queue, metrics)
     limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
@@ -68,6 +71,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
             await limiter.close()
         await queue.close()
         store.close()
+        stop_tracing()
 
     archive = Archive(store, make_moderator(settings), model_name(settings))
     filler = PoolFiller(queue, store, archive, settings)

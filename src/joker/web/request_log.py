@@ -14,11 +14,14 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from joker.core.tracing import Span, span
 from joker.web.errors import render_problem
 from joker.web.metrics import Metrics
 from joker.web.security import identify_client
 
 _log = logging.getLogger(__name__)
+# Probes come all the time, and what they ask for says little about what users wait for.
+_UNTRACED = ("/health/", "/metrics")
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -34,6 +37,14 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith(_UNTRACED):
+            await self._serve(scope, receive, send, Span("probe", {}))
+            return
+        parent = Headers(scope=scope).get("traceparent")
+        with span(scope["method"], parent=parent, kind="SERVER") as traced:
+            await self._serve(scope, receive, send, traced)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, traced: Span) -> None:
         request = Request(scope)
         request_id = request.state.request_id = _choose_id(Headers(scope=scope))
         began = time.perf_counter()
@@ -56,9 +67,9 @@ class RequestLog:
             response = render_problem(request, 500, sentence)
             await response(scope, receive, send_with_id)
         finally:
-            self._write(request, status, time.perf_counter() - began)
+            self._write(request, status, time.perf_counter() - began, traced)
 
-    def _write(self, request: Request, status: int | None, seconds: float) -> None:
+    def _write(self, request: Request, status: int | None, seconds: float, traced: Span) -> None:
         route = getattr(request.scope.get("route"), "path", "none")
         method = request.method if route != "none" else "other"
         self._metrics.http_requests.labels(method, route, status).inc()
@@ -74,6 +85,16 @@ class RequestLog:
         task_id = getattr(request.state, "task_id", None)
         if task_id is not None:
             fields["task_id"] = task_id
+        traced.name = method if route == "none" else f"{method} {route}"
+        traced.attributes |= {
+            "http.request.method": method,
+            "http.route": None if route == "none" else route,
+            "http.response.status_code": status,
+            "url.scheme": request.url.scheme,
+            "url.path": request.url.path,
+            "joker.job.id": task_id,
+            "error.type": str(status) if status is not None and status >= 500 else None,
+        }
         _log.info("request", extra={"fields": fields})
 
 

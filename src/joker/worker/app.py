@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from celery import signals
+from celery import Celery, signals
 from celery.worker import state
 
 from joker.core.errors import ConfigError
 from joker.core.logs import log_as_json_lines
+from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.broker import TASK, make_celery, publish
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
@@ -41,6 +42,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     Raises:
         ConfigError: If there is no broker, the heartbeat cannot be written, or the port for
             metrics is taken.
+        MissingPartError: If traces are wanted and OpenTelemetry is not installed.
         QueueDownError: If it cannot be reached.
     """
     if settings.broker is None:
@@ -60,6 +62,8 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         observe=metrics.observe,
     )
     with ExitStack() as parts:
+        start_tracing("joker-worker")
+        parts.callback(stop_tracing)
         port = settings.metrics_port
         if port is not None:
             port = parts.enter_context(metrics.exposed(settings.host, port))
@@ -70,14 +74,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             leases.work_on(job_id, work)
 
         app.task(tell, name=TASK)
-        worker = app.Worker(
-            pool="threads",
-            concurrency=settings.concurrency,
-            quiet=True,
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-        )
+        worker = _make_worker(app, settings.concurrency)
         fields = {"threads": settings.concurrency, "metrics_port": port}
         _log.info("ready", extra={"fields": fields})
         if settings.heartbeat:
@@ -87,6 +84,18 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     if state.should_stop is not None and state.should_terminate is None:
         return 0
     return int(worker.exitcode or 0)
+
+
+def _make_worker(app: Celery, threads: int) -> Any:
+    """Return Celery's worker, which does nothing but run tasks."""
+    return app.Worker(
+        pool="threads",
+        concurrency=threads,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
 
 
 def _keep_logs(**_: Any) -> None:

@@ -1,0 +1,147 @@
+"""Traces for OpenTelemetry: where the time of a request goes, from the server to the engine.
+
+OpenTelemetry's own environment variables configure them. Without an endpoint in
+``OTEL_EXPORTER_OTLP_ENDPOINT`` there are no traces: nothing is imported, and every function here
+returns at once. Servers and workers call `start_tracing` and `stop_tracing`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from joker.core.errors import ConfigError, MissingPartError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+Attributes = Mapping[str, str | int | float | None]
+"""A span's attributes; None leaves one out. ``error.type`` marks the span as failed."""
+
+
+@dataclass(slots=True)
+class Span:
+    """A span in progress; its name and attributes may change until it ends."""
+
+    name: str
+    attributes: dict[str, str | int | float | None]
+
+
+_provider: TracerProvider | None = None
+
+
+def start_tracing(service: str) -> None:
+    """Export spans until `stop_tracing`, if OpenTelemetry's variables name an endpoint.
+
+    Args:
+        service: The service's name, unless ``OTEL_SERVICE_NAME`` or
+            ``OTEL_RESOURCE_ATTRIBUTES`` gives one.
+
+    Raises:
+        MissingPartError: If the extra ``tracing`` is not installed.
+        ConfigError: If one of the variables cannot be used.
+    """
+    global _provider
+    endpoint = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
+    if (
+        endpoint is None
+        or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
+    ):
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise MissingPartError(
+            f"OpenTelemetry is not installed; traces need pip install 'gpt2-the-joker[tracing]', "
+            f"or unset {endpoint}"
+        ) from error
+    given = OTELResourceDetector().detect().attributes
+    try:
+        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service, **given}))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise ConfigError(f"cannot export traces: {error}; correct the OTEL_ variable") from error
+    _provider = provider
+
+
+def stop_tracing() -> None:
+    """Export the spans that are left, and end tracing.
+
+    It waits at most 10 seconds (``OTEL_EXPORTER_OTLP_TIMEOUT``) for a collector that is down.
+    """
+    global _provider
+    provider, _provider = _provider, None
+    if provider:
+        provider.shutdown()
+
+
+@contextmanager
+def span(
+    name: str,
+    attributes: Attributes | None = None,
+    *,
+    parent: str | None = None,
+    kind: Literal["INTERNAL", "SERVER", "CONSUMER"] = "INTERNAL",
+    began: float | None = None,
+) -> Iterator[Span]:
+    """Trace what happens within the context.
+
+    Args:
+        name: What happens.
+        attributes: What is known about it at the start.
+        parent: A W3C ``traceparent``; by default the span around this one.
+        kind: The side of a call that this is.
+        began: When it began, in seconds since 1970, if not now.
+    """
+    seen = Span(name, dict(attributes or {}))
+    if _provider is None:
+        yield seen
+        return
+    from opentelemetry.trace import SpanKind, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    context = TraceContextTextMapPropagator().extract({"traceparent": parent}) if parent else None
+    # The clock of another machine may be ahead.
+    began = None if began is None else min(began, time.time())
+    with _provider.get_tracer("joker").start_as_current_span(
+        name,
+        context,
+        SpanKind[kind],
+        start_time=None if began is None else int(began * 1e9),
+    ) as current:
+        try:
+            yield seen
+        finally:
+            current.update_name(seen.name)
+            for key, value in seen.attributes.items():
+                if value is not None:
+                    current.set_attribute(key, value)
+            if seen.attributes.get("error.type"):
+                current.set_status(StatusCode.ERROR)
+
+
+def traceparent() -> str | None:
+    """Return the W3C ``traceparent`` of the current span, for work elsewhere, or None."""
+    if _provider is None:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")
+
+
+def trace_id() -> str | None:
+    """Return the id of the current trace in hexadecimal, or None."""
+    parent = traceparent()
+    return parent.split("-")[1] if parent else None
