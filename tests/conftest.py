@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -143,7 +144,9 @@ class RedisServer:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._folder = folder
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        password = options.get("requirepass")
+        user = f":{quote(password, safe='')}@" if password else ""
+        self.url = f"redis://{user}127.0.0.1:{self._port}/0"
         self.start()
 
     def start(self) -> None:

@@ -89,6 +89,15 @@ def test_a_password_is_put_behind_the_users_name(url: str, with_password: str) -
     assert read_settings(broker=url, broker_password="p@ss").broker == with_password
 
 
+def test_sentinels_have_a_password_of_their_own() -> None:
+    url = "sentinel://one:26379,two:26380/1?master=jokes"
+    settings = read_settings(
+        broker=url, broker_password="p@ss", broker_sentinel_password="guard&key"
+    )
+    expected = "sentinel://:p%40ss@one:26379,two:26380/1?master=jokes&sentinel_password=guard%26key"
+    assert settings.broker == expected
+
+
 def test_user_and_password_may_both_stand_in_the_url() -> None:
     url = "rediss://teller:secret@queue:6380/0"
     assert read_settings(broker=url).broker == url
@@ -114,6 +123,9 @@ def test_a_password_without_a_broker_changes_nothing(monkeypatch: pytest.MonkeyP
     [
         ("broker", "amqp://:secret@queue"),
         ("broker", "redis://:secret@queue:port"),
+        ("broker", "sentinel://:secret@queue:26379/0"),
+        ("broker", "sentinel://:secret@queue:port/0?master=jokes"),
+        ("broker", "sentinel://:secret@queue/zero?master=jokes"),
         ("max_queue_size", "0"),
         ("num_threads", "0"),
         ("deadline_seconds", "inf"),

@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from joker.core.errors import ConfigError
 from joker.engines import EngineKind, RemoteServer
 from joker.generation.request import DEFAULT_CANDIDATES, DEFAULT_MAX_ATTEMPTS
+from joker.jobs.connection import Sentinels
 
 OPTIONS = (
     *("model", "engine", "engine_url", "engine_api_key", "engine_model", "reproducible"),
@@ -97,11 +98,15 @@ class Settings(BaseSettings):
     broker_password: SecretStr | None = Field(
         None, description="Password of the broker, for a URL without one."
     )
+    broker_sentinel_password: SecretStr | None = Field(
+        None, description="Password of the broker's Sentinels, for a URL without one."
+    )
     broker: str | None = Field(
         None,
         repr=False,
-        description="Redis URL of the job queue, such as redis://localhost:6379/0; "
-        "without it jobs run in the server's own process.",
+        description="Redis URL of the job queue, such as redis://localhost:6379/0, or "
+        "sentinel://host:26379,host2:26379/0?master=mymaster; without it jobs run in the server's "
+        "own process.",
     )
     database: str | None = Field(
         None,
@@ -187,12 +192,15 @@ class Settings(BaseSettings):
     @field_validator("broker")
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("redis://", "rediss://")):
+        if value is None:
+            return None
+        if not value.startswith(("redis://", "rediss://", "sentinel://")):
             raise ValueError("must be a Redis URL such as redis://localhost:6379/0")
-        try:
-            _ = value and urlsplit(value).port
-        except ValueError:
-            raise ValueError("must have a port from 0 to 65535") from None
+        if Sentinels.read(value) is None:
+            try:
+                _ = urlsplit(value).port
+            except ValueError:
+                raise ValueError("must have a port from 0 to 65535") from None
         return value
 
     @field_validator("broker")
@@ -210,6 +218,14 @@ class Settings(BaseSettings):
             )
         given = quote(password.get_secret_value(), safe="")
         return parts._replace(netloc=f"{user}:{given}@{address}").geturl()
+
+    @field_validator("broker")
+    @classmethod
+    def _with_sentinel_password(cls, value: str | None, info: ValidationInfo) -> str | None:
+        password: SecretStr | None = info.data.get("broker_sentinel_password")
+        if value is None or password is None or not value.startswith("sentinel://"):
+            return value
+        return f"{value}&sentinel_password={quote(password.get_secret_value(), safe='')}"
 
     @property
     def server(self) -> RemoteServer | None:

@@ -92,14 +92,14 @@ def _check_model(settings: Settings) -> str:
 def _check_queue(settings: Settings) -> str:
     if settings.broker is None:
         return "in the server's own process; --broker (JOKER_BROKER) shares it with workers"
-    import redis
+    from redis import RedisError
 
-    client = redis.Redis.from_url(
-        settings.broker, socket_connect_timeout=3, socket_timeout=3, decode_responses=True
-    )
+    from joker.jobs.connection import TIMEOUTS, connect
+
+    client = connect(settings.broker, decode_responses=True, **TIMEOUTS)
     try:
         version = client.info("server")["redis_version"]
-    except redis.RedisError as error:
+    except RedisError as error:
         raise QueueDownError(
             f"Redis cannot be reached: {error}; start it, or correct --broker (JOKER_BROKER)"
         ) from error

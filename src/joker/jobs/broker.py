@@ -20,6 +20,7 @@ from kombu.entity import Queue
 from redis.exceptions import RedisError
 
 from joker.core.errors import QueueDownError
+from joker.jobs.connection import TIMEOUTS, address_of, celery_address
 from joker.jobs.queue import MOST_ATTEMPTS
 
 TASK = "joker.tell"
@@ -44,14 +45,7 @@ SCRIPT = f"#!lua flags=allow-oom\n{_DEFINITIONS}{_RECORDS}"
 KEYS = ("{joker}:waiting",)
 """Tells a cluster which node holds all records."""
 
-# A connection that is silent for this long is dead.
-SOCKET_SECONDS = 5.0
-CONNECTION: dict[str, Any] = {
-    "decode_responses": True,
-    "socket_connect_timeout": SOCKET_SECONDS,
-    "socket_timeout": SOCKET_SECONDS,
-    "health_check_interval": 30,
-}
+CONNECTION: dict[str, Any] = {**TIMEOUTS, "decode_responses": True, "health_check_interval": 30}
 
 
 def server_channel(name: str) -> str:
@@ -69,17 +63,16 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        parts = urlsplit(url)
-        address = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
         raise QueueDownError(
-            f"the queue's Redis at {address} cannot be used ({error}); "
+            f"the queue's Redis at {address_of(url)} cannot be used ({error}); "
             "check that it is running and that the address and password are correct"
         ) from error
 
 
 def make_celery(url: str) -> Celery:
     """Return the Celery app for a Redis, without any task."""
-    app = Celery("joker", broker=url, set_as_current=False)
+    address, options = celery_address(url)
+    app = Celery("joker", broker=address, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -95,12 +88,12 @@ def make_celery(url: str) -> Celery:
         worker_prefetch_multiplier=1,
         # The record is the result.
         task_ignore_result=True,
-        broker_transport_options={
+        broker_transport_options=options
+        | TIMEOUTS
+        | {
             # The record decides, and a sweep publishes jobs without a message again.
             "ack_emulation": False,
             "priority_steps": [0],
-            "socket_timeout": SOCKET_SECONDS,
-            "socket_connect_timeout": SOCKET_SECONDS,
             "health_check_interval": 10,
         },
         broker_use_ssl=_tls_options(url),

@@ -19,7 +19,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 from pydantic_core import to_json
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -28,6 +28,7 @@ from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
 from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
 from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, make_celery, publish, reaching
+from joker.jobs.connection import open_pool
 from joker.jobs.job import Event, Job
 from joker.jobs.queue import CONFLICT, MEMORY_FULL, QueueStats, full, unknown
 from joker.jobs.record import RECORD, Record, event_id, read_event_id
@@ -48,7 +49,7 @@ class CeleryRedisQueue:
     """A `joker.jobs.queue.JobQueue` for many servers and workers, which may come and go.
 
     Args:
-        url: The Redis, as redis://:password@host:port/number.
+        url: The broker's; see `joker.jobs.connection`.
         max_queue_size: Most jobs that wait.
         deadline_seconds: Longest time until a job is final.
         result_ttl_seconds: How long a final job is kept.
@@ -68,7 +69,7 @@ class CeleryRedisQueue:
         self._result_ttl_seconds = result_ttl_seconds
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
         # More calls than connections wait their turn.
-        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        pool = open_pool(
             url, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, retry=retry, **CONNECTION
         )
         self._redis = Redis.from_pool(pool)
@@ -76,8 +77,9 @@ class CeleryRedisQueue:
         self._submit = self._redis.register_script(SUBMIT)
         self._name = secrets.token_urlsafe(8)
         options = CONNECTION | {"health_check_interval": 0, "protocol": 2}
-        channel: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        self._watching = Watching(channel, self._name, self._watch)
+        once = Retry(NoBackoff(), 0)
+        channel = open_pool(url, max_connections=1, timeout=_TURN_SECONDS, retry=once, **options)
+        self._watching = Watching(Redis.from_pool(channel), self._name, self._watch)
         self._memory: tuple[int, int | None] = (0, None)
         self._memory_at = -_MEMORY_SECONDS
         self._celery = make_celery(url)

@@ -28,6 +28,7 @@ from joker.core.errors import QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching
+from joker.jobs.connection import connect
 from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import Work
@@ -118,7 +119,7 @@ class Leases:
     """The leases of one worker process. A context manager: within it they are renewed.
 
     Args:
-        url: The Redis, as redis://:password@host:port/number.
+        url: The broker's; see `joker.jobs.connection`.
         lease_seconds: How long after its last renewal a job goes to another worker.
         publish: Publishes a waiting job.
         observe: Gets the outcome and duration of every attempt.
@@ -137,7 +138,7 @@ class Leases:
         self._publish = publish
         self._observe = observe
         retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES, _WAIT_FOR)
-        self._redis = Redis.from_url(url, retry=retry, **CONNECTION)
+        self._redis = connect(url, retry=retry, **CONNECTION)
         self._script = self._redis.register_script(SCRIPT)
         self._worker = secrets.token_urlsafe(8)
         self._held: set[_Lease] = set()
@@ -220,5 +221,5 @@ class Leases:
     def _connect(self) -> Iterator[Redis]:
         """Give a client that does not wait for an unreachable Redis."""
         once = Retry(NoBackoff(), 0)
-        with reaching(self._url), Redis.from_url(self._url, retry=once, **CONNECTION) as redis:
+        with reaching(self._url), connect(self._url, retry=once, **CONNECTION) as redis:
             yield redis

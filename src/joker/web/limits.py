@@ -14,8 +14,9 @@ from redis.asyncio import BlockingConnectionPool
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import ConfigError
+from joker.jobs.connection import TIMEOUTS, open_pool
 
-_PATIENCE_SECONDS = 5.0
+_TURN_SECONDS = 5.0
 _CONNECTIONS = 16
 
 _log = logging.getLogger(__name__)
@@ -43,12 +44,8 @@ class RateLimiter:
         storage: Storage = MemoryStorage()
         if broker:
             # Calls beyond the number of connections wait.
-            self._connections = BlockingConnectionPool.from_url(
-                broker,
-                max_connections=_CONNECTIONS,
-                timeout=_PATIENCE_SECONDS,
-                socket_connect_timeout=_PATIENCE_SECONDS,
-                socket_timeout=_PATIENCE_SECONDS,
+            self._connections = open_pool(
+                broker, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, **TIMEOUTS
             )
             storage = RedisStorage(
                 "async+redis://",
