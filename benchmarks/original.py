@@ -1,0 +1,471 @@
+"""Jokes a second of `joker serve` beside the original's stack, with the same weights.
+
+    python -m benchmarks.original [--model FOLDER] [--clients 1 8 64] [--rounds 3]
+                                  [--seconds 25] [--warm-up 5] [--only NAME ...]
+
+All contestants take turns within each round, and medians are printed. The original's stack
+(`benchmarks.original_stack`) runs as shipped and with one PyTorch thread in each of its processes;
+its clients poll every half second, as its page does. Ours is asked with ``Prefer: wait`` and also
+runs as a web server and a worker over Redis. Everybody draws one candidate of at most 40 tokens
+from the 50 likeliest, at temperature 1. The clients share the machine's cores with the servers.
+
+CPU time is that of all processes of a contestant, without the clients: on a machine that is busy
+with other work it says more than jokes a second, because work that waits for another thread at
+every step gets less of such a machine. With many clients, choose a warm-up and a time that are
+longer than a joke takes then. The bare OpenVINO pipeline, which always advances as many jokes as
+there are clients, is the upper limit of our tokens a second.
+
+Ours tells no draft that was cut off, lacks a question or an answer, or is withheld, and draws
+another instead; the others return whatever they drew. Drafts per joke say how much that costs.
+
+Without ``--model``, a model of DistilGPT2's shape learns a few of the riddles in ``data/`` first,
+so that its jokes end like jokes; this takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openvino import Tensor
+from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
+
+from joker.core.joke import Joke
+from joker.core.model_folder import Manifest, ModelFolder, write_manifest
+from joker.core.template import Template, load_template
+from joker.engines.openvino import TOKENS_PER_STEP
+from joker.engines.protocol import load_tokenizer
+
+ROOT = Path(__file__).parent.parent
+RIDDLES = ROOT / "data" / "riddles.csv"
+LEARNED = 12
+STEPS = 60
+BATCH = 4
+
+PROMPTS = ("Why did", "What do you", "How", "Why", "What did", "What")
+MAX_NEW_TOKENS = 40
+POLL_SECONDS = 0.5
+WAIT_SECONDS = 300
+START_SECONDS = 120.0
+
+SERVER = {
+    "JOKER_CANDIDATES": "1",
+    "JOKER_DEADLINE_SECONDS": str(WAIT_SECONDS),
+    "JOKER_MAX_WAIT_SECONDS": str(WAIT_SECONDS),
+    "JOKER_POOL_SIZE": "0",
+    "JOKER_RATE_LIMIT": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One measurement.
+
+    Attributes:
+        jokes: Jokes per second.
+        tokens: Tokens of these jokes per second.
+        cpu_seconds: CPU time per joke.
+        drafts: Drafts per joke.
+        failed: Requests that brought no joke.
+    """
+
+    jokes: float
+    tokens: float
+    cpu_seconds: float
+    drafts: float = 1.0
+    failed: int = 0
+
+
+Told = tuple[int, int]
+"""Tokens of a joke, and drafts that it took."""
+
+Ask = Callable[["Client", str], Coroutine[Any, Any, Told | None]]
+Contestant = Callable[[ModelFolder, int, "Times"], Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The seconds of each measurement, and those before it that do not count."""
+
+    warm_up: float
+    measured: float
+
+
+class Client:
+    """A minimal HTTP client on one connection, so that clients take little of the machine."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, method: str, path: str, body: Any = None, *headers: str) -> Any:
+        """Send a request; return the decoded body of the response.
+
+        Raises:
+            RuntimeError: If the status is not 200 or 202.
+        """
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        content = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
+        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}", "", ""]
+        writer.write("\r\n".join(lines).encode() + content)
+        head = await reader.readuntil(b"\r\n\r\n")
+        fields = head.decode().lower().split("\r\n")
+        size = next(line for line in fields if line.startswith("content-length"))
+        answer = await reader.readexactly(int(size.partition(":")[2]))
+        if fields[0].split()[1] not in ("200", "202"):
+            raise RuntimeError(answer.decode())
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._streams:
+            self._streams[1].close()
+
+
+async def ask_original(client: Client, prompt: str) -> Told | None:
+    """Ask the original's stack for a joke as its page does."""
+    task = await client.send("POST", "/generate", {"prompt": prompt})
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        found = await client.send("GET", f"/result/{task['task_id']}")
+        if found["state"] in ("SUCCESS", "FAILURE"):
+            return (int(found["result"]["tokens"]), 1) if found["result"] else None
+
+
+async def ask_ours(client: Client, prompt: str) -> Told | None:
+    """Ask our server for a joke."""
+    body = {"prompt": prompt, "max_new_tokens": MAX_NEW_TOKENS, "temperature": 1.0}
+    task = await client.send("POST", "/generate", body, f"Prefer: wait={WAIT_SECONDS}")
+    if task["state"] != "SUCCESS":
+        return None
+    (joke,) = task["result"]
+    return int(joke["tokens"]), int(joke["attempts"])
+
+
+async def load(
+    port: int,
+    prompts: tuple[str, ...],
+    clients: int,
+    times: Times,
+    ask: Ask,
+    processes: list[int],
+) -> Figures:
+    """Let clients ask for one joke after another; count what arrives after the warm-up."""
+    told: list[Told] = []
+    failed = 0
+    counting = False
+
+    async def run(number: int) -> None:
+        nonlocal failed
+        client = Client(port)
+        try:
+            for prompt in itertools.cycle(prompts[number % len(prompts) :] + prompts):
+                found = await ask(client, prompt)
+                if counting and found:
+                    told.append(found)
+                elif counting:
+                    failed += 1
+        finally:
+            client.close()
+
+    running = [asyncio.ensure_future(run(number)) for number in range(clients)]
+    await asyncio.wait(running, timeout=times.warm_up, return_when=asyncio.FIRST_EXCEPTION)
+    counting, cpu_start = True, cpu_seconds(processes)
+    await asyncio.wait(running, timeout=times.measured, return_when=asyncio.FIRST_EXCEPTION)
+    counting, cpu = False, cpu_seconds(processes) - cpu_start
+    for task in running:
+        if task.done():
+            task.result()
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    if not told:
+        return Figures(0.0, 0.0, math.nan, math.nan, failed)
+    tokens, drafts = (sum(column) for column in zip(*told, strict=True))
+    seconds, jokes = times.measured, len(told)
+    return Figures(jokes / seconds, tokens / seconds, cpu / jokes, drafts / jokes, failed)
+
+
+def cpu_seconds(processes: list[int]) -> float:
+    """Return the CPU time of processes that `process` started, and of what these started."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The name may contain spaces; session, user and system time are fields 6, 14 and 15.
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) in processes:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def original(threads: int | None) -> Contestant:
+    """Return the original's stack, with so many PyTorch threads in each process."""
+
+    def measure(folder: ModelFolder, clients: int, times: Times) -> Figures:
+        template = folder.manifest.template
+        tokenizer = load_tokenizer(folder, folder.path)
+        start = tokenizer.decode(tokenizer.encode_prompt("")[:1])
+        prompts = tuple(start + template.render_prompt(prompt) for prompt in PROMPTS)
+        with ExitStack() as parts:
+            url, server = parts.enter_context(redis())
+            environment = {"ORIGINAL_MODEL": str(folder.path), "ORIGINAL_REDIS": url}
+            if threads:
+                environment |= {"OMP_NUM_THREADS": str(threads)}
+            app = "benchmarks.original_stack"
+            worker = ["-m", "celery", "-A", f"{app}:celery", "worker", "--loglevel", "error"]
+            processes = [server, parts.enter_context(process(worker, environment))]
+            port = free_port()
+            web = ["-m", "uvicorn", f"{app}:api", "--port", str(port), "--log-level", "error"]
+            processes.append(parts.enter_context(process(web, environment)))
+            answering(port)
+            asyncio.run(first(port, prompts[0], ask_original))
+            return asyncio.run(load(port, prompts, clients, times, ask_original, processes))
+
+    return measure
+
+
+def ours(*, over_redis: bool) -> Contestant:
+    """Return our server: alone, or with a worker over Redis."""
+
+    def measure(folder: ModelFolder, clients: int, times: Times) -> Figures:
+        with ExitStack() as parts:
+            place = parts.enter_context(tempfile.TemporaryDirectory())
+            environment = SERVER | {
+                "JOKER_MODEL": str(folder.path),
+                "JOKER_DATABASE": f"sqlite:///{place}/jokes.db",
+            }
+            processes = []
+            if over_redis:
+                environment["JOKER_BROKER"], server = parts.enter_context(redis())
+                worker = parts.enter_context(process(["-m", "joker", "worker"], environment))
+                processes = [server, worker]
+            port = free_port()
+            web = ["-m", "joker", "serve", "--port", str(port)]
+            processes.append(parts.enter_context(process(web, environment)))
+            answering(port)
+            asyncio.run(first(port, PROMPTS[0], ask_ours))
+            return asyncio.run(load(port, PROMPTS, clients, times, ask_ours, processes))
+
+    return measure
+
+
+async def first(port: int, prompt: str, ask: Ask) -> None:
+    """Wait for the first joke, so that no model is loaded while others are counted."""
+    client = Client(port)
+    await ask(client, prompt)
+    client.close()
+
+
+def bare(folder: ModelFolder, clients: int, times: Times) -> Figures:
+    """Measure OpenVINO's pipeline with nothing around it, always with as many requests."""
+    tokenizer = load_tokenizer(folder, folder.openvino)
+    scheduler = SchedulerConfig()
+    scheduler.max_num_batched_tokens = TOKENS_PER_STEP
+    pipeline = ContinuousBatchingPipeline(folder.openvino, scheduler, "CPU", {})
+    prompts = [Tensor(np.array([tokenizer.encode_prompt(text)], np.int64)) for text in PROMPTS]
+    numbers = itertools.count()
+
+    def add() -> Any:
+        number = next(numbers)
+        config = GenerationConfig()
+        config.set_eos_token_id(tokenizer.end_id)
+        config.do_sample = True
+        config.rng_seed = number
+        config.top_k = 50
+        config.top_p = 0.95
+        config.max_new_tokens = MAX_NEW_TOKENS
+        return pipeline.add_request(number, prompts[number % len(prompts)], config)
+
+    handles = [add() for _ in range(clients)]
+    for seconds in (times.warm_up, times.measured):
+        jokes = tokens = 0
+        cpu_start, end = time.process_time(), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pipeline.step()
+            for place, handle in enumerate(handles):
+                if handle.get_status().name != "RUNNING":
+                    jokes += 1
+                    tokens += sum(len(output.generated_ids) for output in handle.read_all())
+                    handles[place] = add()
+    cpu = time.process_time() - cpu_start
+    return Figures(jokes / seconds, tokens / seconds, cpu / jokes if jokes else math.nan)
+
+
+@contextmanager
+def process(arguments: list[str], environment: dict[str, str]) -> Iterator[int]:
+    """Run a Python process and give its id; end it with all that it started."""
+    started = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield started.pid
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+
+
+@contextmanager
+def redis() -> Iterator[tuple[str, int]]:
+    """Run a Redis on a free port and give its URL and its process's id."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        started = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--dir", folder, "--appendonly", "yes"],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            answering(port)
+            yield f"redis://127.0.0.1:{port}/0", started.pid
+        finally:
+            started.kill()
+            started.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answering(port: int) -> None:
+    """Wait until a port accepts connections."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise SystemExit(f"nothing answers on port {port}") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def make_model(path: Path) -> ModelFolder:
+    """Teach a model of DistilGPT2's shape some riddles, and export it."""
+    import torch
+
+    from joker.training.base_model import open_base
+    from joker.training.export import export_openvino
+
+    with RIDDLES.open(newline="", encoding="utf-8") as file:
+        every = [Joke(row["question"], row["answer"]) for row in csv.DictReader(file)]
+    jokes = random.Random(0).sample(every, LEARNED)
+    template: Template = load_template("original")
+    torch.manual_seed(0)
+    base = open_base("new:distil", template, [str(joke) for joke in every])
+    encoded = [torch.tensor(base.joke_tokenizer.encode(joke).input_ids) for joke in jokes]
+    optimizer = torch.optim.AdamW(base.model.parameters(), lr=5e-4)
+    base.model.train()
+    for step in range(STEPS):
+        rows = random.Random(step).sample(encoded, BATCH)
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+        loss = base.model(input_ids=ids.clamp(min=0), labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        print(f"step {step + 1} of {STEPS}: loss {loss.item():.2f}", file=sys.stderr, flush=True)
+    base.model.train(False)
+    base.model.save_pretrained(path)
+    base.tokenizer.save_pretrained(path)
+    write_manifest(path, Manifest(template, "new:distil", base.context_length))
+    folder = ModelFolder.open(path)
+    export_openvino(folder)
+    return folder
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "the original, as shipped": original(None),
+    "the original, one thread": original(1),
+    "joker serve": ours(over_redis=False),
+    "joker serve and a worker": ours(over_redis=True),
+    "bare pipeline": bare,
+}
+
+
+def main() -> None:
+    """Measure in alternating rounds and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=Path, help="made there if the folder does not exist")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=25, help="of each measurement")
+    parser.add_argument("--warm-up", type=float, default=5, help="seconds before each measurement")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    options = parser.parse_args()
+    # What was started ends with this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    times = Times(options.warm_up, options.seconds)
+    results: dict[tuple[int, str], list[Figures]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        path = options.model or Path(temporary) / "model"
+        folder = ModelFolder.open(path) if path.exists() else make_model(path)
+        for _ in range(options.rounds):
+            for clients, name in itertools.product(options.clients, options.only):
+                figures = CONTESTANTS[name](folder, clients, times)
+                results.setdefault((clients, name), []).append(figures)
+                print(f"{clients:3} {name:26} {figures}", file=sys.stderr, flush=True)
+    print_table(results)
+
+
+def print_table(results: dict[tuple[int, str], list[Figures]]) -> None:
+    """Print medians, and ratios to the original as shipped with as many clients."""
+    print(
+        "| clients | | jokes/s (all rounds) | ratio | tokens/s | CPU s a joke | ratio "
+        "| drafts a joke | failed |"
+    )
+    print("|---" * 9 + "|")
+    shipped = next(iter(CONTESTANTS))
+    for (clients, name), found in results.items():
+        base = results.get((clients, shipped))
+        jokes, tokens, cpu = (median(found, field) for field in ("jokes", "tokens", "cpu_seconds"))
+        times = ratio(jokes, median(base, "jokes")) if base else ""
+        cheaper = ratio(median(base, "cpu_seconds"), cpu) if base else ""
+        rounds = ", ".join(f"{each.jokes:.2f}" for each in found)
+        failed = sum(each.failed for each in found)
+        print(
+            f"| {clients} | {name} | {jokes:.2f} ({rounds}) | {times} | {tokens:.0f} "
+            f"| {cpu:.3f} | {cheaper} | {median(found, 'drafts'):.2f} | {failed} |"
+        )
+
+
+def ratio(dividend: float, divisor: float) -> str:
+    """Return a ratio for the table, where a contestant may have told nothing."""
+    return f"{dividend / divisor:.1f}" if divisor else "-"
+
+
+def median(found: list[Figures], field: str) -> float:
+    """Return the median of a field."""
+    return float(statistics.median(getattr(each, field) for each in found))
+
+
+if __name__ == "__main__":
+    main()
