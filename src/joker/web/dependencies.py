@@ -17,7 +17,8 @@ from joker.web.submission import Submission
 
 
 def _part(name: str) -> Callable[[Request], Any]:
-    def find(request: Request) -> Any:
+    # FastAPI would call a plain function in a thread, which takes longer than the look-up.
+    async def find(request: Request) -> Any:
         return getattr(request.app.state, name)
 
     return find
