@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
-
-from pydantic.dataclasses import dataclass
 
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
