@@ -132,7 +132,11 @@ class Settings(BaseSettings):
         description="Number of unheard jokes that an idle server keeps ready; 0 turns the pool of "
         "ready jokes off.",
     )
-    concurrency: PositiveInt = Field(8, description="Jobs that a process runs at the same time.")
+    concurrency: PositiveInt = Field(
+        64,
+        description="Maximum number of jobs that a process runs at the same time. It starts no "
+        "further one while its jobs draw 128 drafts or more: 8 jobs of 16 candidates.",
+    )
     max_queue_size: PositiveInt = Field(
         64, description="Maximum number of waiting jobs; further requests get status 503."
     )

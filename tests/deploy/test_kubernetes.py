@@ -19,6 +19,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from joker.jobs.queue import DRAFTS_AT_ONCE
 from joker.settings import Settings
 from tests.deploy.dockerfile import STAGES
 
@@ -327,9 +328,9 @@ def test_workers_are_scaled_by_sets_that_the_queue_keeps(resources: dict[str, Re
         authentication = f"TriggerAuthentication/{trigger['authenticationRef']['name']}"
         references = resources[authentication]["spec"]["secretTargetRef"]
         assert {reference["parameter"] for reference in references} == {"address", "password"}
-    threads = Settings.model_fields["concurrency"].default
+    jobs = DRAFTS_AT_ONCE // Settings.model_fields["candidates"].default
     lengths = {t["metadata"]["listName"]: t["metadata"]["listLength"] for t in spec["triggers"]}
-    assert int(lengths["{joker}:running"]) < threads, "else full workers would not ask for others"
+    assert int(lengths["{joker}:running"]) < jobs, "else full workers would not ask for others"
 
 
 def test_probes_and_stops_fit_the_application(resources: dict[str, Resource]) -> None:

@@ -44,6 +44,17 @@ def test_a_single_candidate_is_shown_word_by_word() -> None:
     ]
 
 
+def test_nothing_is_shown_while_nobody_reads() -> None:
+    class Absent(Audience):
+        def wants_drafts(self) -> bool:
+            return False
+
+    audience = Absent()
+    (told,) = Teller(StubEngine(good)).tell(ask("Which", seed=7), audience)
+    assert audience.drafts == []
+    assert audience.jokes == [(0, told)]
+
+
 def test_nothing_is_shown_from_a_stop_on() -> None:
     audience = Audience()
     engine = StubEngine(lambda _: f" is it?{MARKER}That one of the two.{END}")

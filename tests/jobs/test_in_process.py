@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
 
 from joker.core.errors import QueueDownError
+from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import GenerationListener
+from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State, StateEvent
-from joker.jobs.queue import Work
+from joker.jobs.queue import DRAFTS_AT_ONCE, Work
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import MakeRequest
@@ -49,6 +55,45 @@ async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones
     gate.touch()
     queue_again = await queue.submit(make_request())
     assert (await queue.wait(queue_again.id, 50)).state is State.SUCCESS
+    await queue.close()
+
+
+async def test_jobs_wait_while_those_in_hand_draw_enough_drafts_for_the_batch(
+    stub_work: Work, make_request: MakeRequest, gate: Path
+) -> None:
+    queue = InProcessQueue(stub_work, workers=8)
+    half = replace(make_request(f"after {gate}", count=1), candidates=DRAFTS_AT_ONCE // 2)
+    jobs = [await queue.submit(half) for _ in range(3)]
+    assert [(await queue.get(job.id)).state for job in jobs] == ["STARTED", "STARTED", "PENDING"]
+    gate.touch()
+    for job in jobs:
+        assert (await queue.wait(job.id, 50)).state is State.SUCCESS
+    await queue.close()
+
+
+async def test_drafts_are_asked_for_only_while_somebody_reads_them(
+    make_request: MakeRequest,
+) -> None:
+    listeners: SimpleQueue[GenerationListener] = SimpleQueue()
+    done = threading.Event()
+
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+        listeners.put(listener)
+        done.wait(50)
+        return []
+
+    queue = InProcessQueue(work, workers=1)
+    job = await queue.submit(make_request())
+    listener = await asyncio.to_thread(listeners.get)
+    counting = queue.events(job.id, drafts=False)
+    await anext(counting)
+    assert not listener.wants_drafts()
+    reading = queue.events(job.id)
+    await anext(reading)
+    assert listener.wants_drafts()
+    await reading.aclose()  # type: ignore[attr-defined]
+    assert not listener.wants_drafts()
+    done.set()
     await queue.close()
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import Job, State
 from joker.jobs.leases import Leases
+from joker.jobs.queue import DRAFTS_AT_ONCE
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -273,6 +275,63 @@ async def test_text_that_reaches_a_slow_client_after_its_joke_is_not_shown(
                 go.set()
     await working
     assert heard == ["state", "state", "joke", "joke", "state"]
+
+
+async def test_drafts_are_sent_only_to_those_who_read_them(
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+) -> None:
+    wanted: list[bool] = []
+    draw = threading.Semaphore(0)
+
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+        time.sleep(0.2)  # no draft is sent right away
+        for _ in range(2):
+            draw.acquire(timeout=50)
+            listener.on_draft(0, "What", "")
+            wanted.append(listener.wants_drafts())
+            time.sleep(0.2)
+        draw.acquire(timeout=50)
+        return [JOKE]
+
+    async def follow(*, drafts: bool) -> None:
+        async for event in queue.events(job.id, drafts=drafts):
+            heard[drafts].append(event.name)
+
+    job = await queue.submit(make_request(count=1))
+    heard: dict[bool, list[str]] = {True: [], False: []}
+    leases, _ = make_leases(lease_seconds=50)
+    working = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, work))
+    counting = asyncio.create_task(follow(drafts=False))
+    await until(lambda: len(heard[False]) == 2)
+    draw.release()
+    await until(lambda: len(wanted) == 1)
+    reading = asyncio.create_task(follow(drafts=True))
+    await until(lambda: len(heard[True]) == 2)
+    draw.release()
+    await until(lambda: len(heard[True]) == 3)
+    draw.release()
+    await asyncio.gather(working, counting, reading)
+    assert wanted == [False, True]
+    assert heard[False] == ["state", "state", "joke", "state"]
+    assert heard[True] == ["state", "state", "partial", "joke", "state"]
+
+
+async def test_jobs_in_hand_that_draw_enough_drafts_for_the_batch_leave_no_room(
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+) -> None:
+    room = []
+
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+        room.append(leases.has_room)
+        return [JOKE]
+
+    leases, _ = make_leases(lease_seconds=50)
+    for candidates in (DRAFTS_AT_ONCE - 1, DRAFTS_AT_ONCE):
+        request = replace(make_request(count=1), candidates=candidates)
+        job = await queue.submit(request)
+        await asyncio.to_thread(leases.work_on, job.id, work)
+    assert room == [True, False]
+    assert leases.has_room
 
 
 async def test_a_worker_counts_while_it_gives_signs_of_life(

@@ -30,11 +30,16 @@ def test_a_worker_shows_what_it_does_and_did() -> None:
             seen.extend(read_figures(port))
             return []
 
-        metrics.busy(look)(GenerationRequest(), GenerationListener())
+        metrics.busy(look)(GenerationRequest(count=2, candidates=5), GenerationListener())
         metrics.observe("told", 0.3)
         after = read_figures(port)
-    assert {"joker:worker_threads 3.0", "joker:worker_busy_threads 1.0"} <= set(seen)
     assert {
+        "joker:worker_threads 3.0",
+        "joker:worker_busy_threads 1.0",
+        "joker:worker_drafts 10.0",
+    } <= set(seen)
+    assert {
+        "joker:worker_drafts 0.0",
         "joker:worker_busy_threads 0.0",
         'joker:worker_attempts_total{outcome="told"} 1.0',
         'joker:worker_attempt_seconds_bucket{le="0.25"} 0.0',

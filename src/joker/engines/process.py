@@ -26,7 +26,8 @@ from joker.engines.tasks import Batch, Output, Task
 
 # Not with -m, because what goes through the pipe names the module by its own name.
 _MAIN = "import sys; from joker.engines.server_process import main; main(int(sys.argv[1]))"
-_LOOK_SECONDS = 0.1
+# How soon a call notices that it is no longer wanted; each of up to 64 threads looks so often.
+_LOOK_SECONDS = 0.25
 _SILENT_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)

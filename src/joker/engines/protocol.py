@@ -51,6 +51,10 @@ class GenerationListener:
         """
         return False
 
+    def wants_drafts(self) -> bool:
+        """Return whether somebody reads drafts now; called repeatedly."""
+        return True
+
     def on_draft(self, index: int, question: str, answer: str) -> None:
         """Get the text of a joke so far; another attempt starts from the beginning."""
 

@@ -109,6 +109,11 @@ class GenerationRequest:
             raise ValueError("'exclude_categories' cannot be combined with 'safe': false")
         return self
 
+    @property
+    def drafts(self) -> int:
+        """Number of drafts that an attempt draws at once."""
+        return self.count * self.candidates
+
     def deadline_within(self, most_seconds: float) -> float:
         """Return the seconds until the job's deadline in a queue with this limit."""
         return min(self.deadline_seconds or most_seconds, most_seconds)

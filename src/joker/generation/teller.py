@@ -253,6 +253,8 @@ class _ShowsDrafts(GenerationListener):
         self._shown: dict[int, tuple[str, str]] = {}
 
     def on_tokens(self, index: int, token_ids: list[int]) -> bool:
+        if not self._listener.wants_drafts():
+            return False
         telling = self._telling
         question, answer = telling.tokenizer.parse_start([*telling.prompt_ids, *token_ids])
         if answer:

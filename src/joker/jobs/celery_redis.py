@@ -139,7 +139,9 @@ class CeleryRedisQueue:
                             return known.record.job
         return await self.get(job_id)
 
-    async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
+    async def events(
+        self, job_id: str, after: str | None = None, *, drafts: bool = True
+    ) -> AsyncIterator[Event]:
         """Yield a job's events after the given one; see `JobQueue.events`.
 
         Partial text has the id of the event before it. It is not repeated, and is left out if it
@@ -147,16 +149,19 @@ class CeleryRedisQueue:
         """
         seen = read_event_id(after)
         shown = None
-        async with aclosing(self._watching.follow(job_id)) as changes:  # type: ignore[type-var]
+        following = self._watching.follow(job_id, drafts=drafts)
+        async with aclosing(following) as changes:  # type: ignore[type-var]
             async for known in changes:
                 record = known.record
                 assert record is not None
                 for event in record.events(seen):
                     yield event
                 seen = max(seen, record.position)
-                if known.draft and known.draft is not shown:
+                if drafts and known.draft and known.draft is not shown:
                     attempt, part = known.draft
-                    if record.awaits(attempt, part.index):
+                    # The joke may have been told while the client was busy with other events.
+                    newest = known.record or record
+                    if newest.awaits(attempt, part.index):
                         shown = known.draft
                         yield replace(part, id=event_id(seen))
 
@@ -179,8 +184,8 @@ class CeleryRedisQueue:
         await self._redis.aclose()
         self._celery.close()
 
-    async def _watch(self, job_id: str) -> tuple[Record, float]:
-        found = await self._call("watch", job_id, self._name)
+    async def _watch(self, job_id: str, drafts: bool) -> tuple[Record, float]:
+        found = await self._call("watch", job_id, self._name, int(drafts))
         if found is None:
             raise UnknownJobError(unknown(job_id))
         record, left_seconds = found

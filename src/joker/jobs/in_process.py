@@ -26,6 +26,7 @@ from joker.jobs.execution import make_attempt
 from joker.jobs.job import Event, Job, JokeEvent, PartialEvent, State, StateEvent
 from joker.jobs.queue import (
     CONFLICT,
+    DRAFTS_AT_ONCE,
     LOST,
     MOST_ATTEMPTS,
     QueueStats,
@@ -50,6 +51,7 @@ class _Entry:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: threading.Event = field(default_factory=threading.Event)
     told: dict[int, GeneratedJoke] = field(default_factory=dict)
+    readers: int = 0
     timer: asyncio.TimerHandle | None = None
 
     def note(self, event: Event) -> None:
@@ -72,6 +74,9 @@ class _Attempt(GenerationListener):
         self._entry = entry
         self._post = post
 
+    def wants_drafts(self) -> bool:
+        return self._entry.readers > 0
+
     def on_draft(self, index: int, question: str, answer: str) -> None:
         self._post(_note_partial, self._entry, PartialEvent(index, question, answer))
 
@@ -87,7 +92,8 @@ class InProcessQueue:
 
     Args:
         work: Tells a request's jokes; called by several threads at once.
-        workers: How many threads there are.
+        workers: How many threads there are. Fewer work at a time if their jobs draw
+            `DRAFTS_AT_ONCE` drafts.
         max_queue_size: Most jobs that wait.
         deadline_seconds: Longest time until a job is final.
         result_ttl_seconds: How long a final job is kept.
@@ -97,13 +103,14 @@ class InProcessQueue:
         self,
         work: Work,
         *,
-        workers: int = 8,
+        workers: int = 64,
         max_queue_size: int = 64,
         deadline_seconds: float = 60.0,
         result_ttl_seconds: float = 3600.0,
     ) -> None:
         self._work = work
         self._idle = workers
+        self._drafts = 0
         self._max_queue_size = max_queue_size
         self._deadline_seconds = deadline_seconds
         self._result_ttl_seconds = result_ttl_seconds
@@ -174,19 +181,26 @@ class InProcessQueue:
                     await entry.changed.wait()
         return entry.job
 
-    async def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
+    async def events(
+        self, job_id: str, after: str | None = None, *, drafts: bool = True
+    ) -> AsyncIterator[Event]:
         """Yield a job's events after the given one; see `JobQueue.events`."""
         entry = self._find(job_id)
         seen = int(after) if after and _EVENT_ID.fullmatch(after) else 0
-        while True:
-            changed = entry.changed
-            for event in [event for event in entry.events if int(event.id) > seen]:
-                seen = int(event.id)
-                yield event
-            if seen >= entry.happened:
-                if entry.job.state.final:
-                    return
-                await changed.wait()
+        entry.readers += drafts
+        try:
+            while True:
+                changed = entry.changed
+                for event in [event for event in entry.events if int(event.id) > seen]:
+                    seen = int(event.id)
+                    if drafts or event.name != "partial":
+                        yield event
+                if seen >= entry.happened:
+                    if entry.job.state.final:
+                        return
+                    await changed.wait()
+        finally:
+            entry.readers -= drafts
 
     async def stats(self) -> QueueStats:
         """Return the load and the number of threads."""
@@ -222,15 +236,17 @@ class InProcessQueue:
 
     def _hand_out(self) -> None:
         """Give waiting jobs to idle threads, the oldest first."""
-        while self._idle and self._pending:
+        while self._idle and self._pending and self._drafts < DRAFTS_AT_ONCE:
             entry = self._pending.pop(next(iter(self._pending)))
             self._idle -= 1
+            self._drafts += entry.job.request.drafts
             entry.move(State.STARTED, attempts=entry.job.attempts + 1)
             self._tasks.put(entry)
 
     def _settle(self, entry: _Entry, outcome: Job) -> None:
         """Record the outcome of an attempt; its thread is idle again."""
         self._idle += 1
+        self._drafts -= entry.job.request.drafts
         if not entry.job.state.final:
             if outcome.state is State.SUCCESS:
                 self._told_at = time.monotonic()

@@ -31,7 +31,7 @@ from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching
 from joker.jobs.connection import connect
 from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
-from joker.jobs.queue import Work
+from joker.jobs.queue import DRAFTS_AT_ONCE, Work
 from joker.jobs.record import RECORD
 
 # How often a call is retried, a second apart, while Redis restarts or is full: finished jokes must
@@ -42,6 +42,8 @@ _WAIT_FOR = (RedisConnectionError, RedisTimeoutError, OSError, OutOfMemoryError)
 _RENEWALS = 5
 # Shortest time between two drafts of a joke, for each joke of the job.
 _DRAFT_SECONDS = 0.1
+# How long no draft is made after nobody read one.
+_QUIET_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ class _Lease(GenerationListener):
         self.token = secrets.token_urlsafe(8)
         self._ended = threading.Event()
         self._shown: dict[int, float] = {}
-        self._began = time.monotonic()
+        self._began = self._quiet_until = time.monotonic()
+        self.drafts = 0
         self._count = 0
         self._heard: set[int] = set()
         self._told = 0
@@ -71,25 +74,30 @@ class _Lease(GenerationListener):
             return None
         job = RECORD.validate_json(record, extra="ignore").job
         self._count = job.request.count
+        self.drafts = job.request.drafts
         return job
 
-    def change(self, command: str, *arguments: Any) -> bool:
-        """Change the record; return False if the lease was lost."""
-        if self._call(command, self.job_id, self.token, *arguments) is None:
+    def change(self, command: str, *arguments: Any) -> int | None:
+        """Change the record; return the script's answer, or None if the lease was lost."""
+        answer: int | None = self._call(command, self.job_id, self.token, *arguments)
+        if answer is None:
             self.end()
-            return False
-        return True
+        return answer
 
     def end(self) -> None:
         """Note that the lease was lost."""
         self._ended.set()
+
+    def wants_drafts(self) -> bool:
+        return time.monotonic() >= self._quiet_until
 
     def on_draft(self, index: int, question: str, answer: str) -> None:
         now = time.monotonic()
         if now - self._shown.get(index, self._began) >= _DRAFT_SECONDS * self._count:
             self._shown[index] = now
             part = {"index": index, "question": question, "answer": answer}
-            self.change("tell_part", to_json(part))
+            heard = self.change("tell_part", to_json(part))
+            self._quiet_until = now if heard else now + _QUIET_SECONDS
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
         self._heard.add(index)
@@ -171,6 +179,11 @@ class Leases:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the jobs that are held leave room for another."""
+        return sum(lease.drafts for lease in list(self._held)) < DRAFTS_AT_ONCE
 
     def work_on(self, job_id: str, work: Work) -> None:
         """Claim a job, work on it and finish it; do nothing if it is no longer waiting.

@@ -83,8 +83,16 @@ class JobQueue(Protocol):
         """Return a job once it is final, or as it is after the timeout."""
         ...
 
-    def events(self, job_id: str, after: str | None = None) -> AsyncIterator[Event]:
-        """Yield a job's events after the given one; the last has its final state."""
+    def events(
+        self, job_id: str, after: str | None = None, *, drafts: bool = True
+    ) -> AsyncIterator[Event]:
+        """Yield a job's events after the given one; the last has its final state.
+
+        Args:
+            job_id: The job.
+            after: Id of an event; None yields all.
+            drafts: Yield partial text as well. It is made only while somebody asks for it.
+        """
         ...
 
     async def stats(self) -> QueueStats:
@@ -97,6 +105,11 @@ class JobQueue(Protocol):
 
 
 MOST_ATTEMPTS = 3
+
+DRAFTS_AT_ONCE = 128
+"""A process starts no further job while its jobs draw so many drafts or more: twice what an engine
+advances at once, so that its batch stays full while the drafts of other jobs are ranked. More would
+only finish later, and other workers could not take them."""
 
 LOST = (
     f"the joke could not be told in {MOST_ATTEMPTS} attempts because of a server error; "

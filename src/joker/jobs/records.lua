@@ -68,7 +68,7 @@ local function finish(id, record, state, error)
   record.ended, record.state, record.error = record.state, state, error
   announce_record(id, record)
   -- What only a job on its way needs is not kept with the result.
-  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers', 'trace'}) do
+  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers', 'trace', 'quiet'}) do
     record[field] = nil
   end
   save(id, record, 'PX', keep)
@@ -148,15 +148,16 @@ function commands.submit(id, server, request, request_id, key, digest, max_queue
   local record = {v = VERSION, request = request, request_id = request_id, state = 'PENDING',
     created_at = now(), deadline_at = now() + deadline_seconds, published_at = now(), attempts = 0,
     error = 'null', jokes = {}, lease = '', key = key, keep = tonumber(result_ttl_seconds),
-    watchers = {server}, trace = trace ~= '' and trace or nil}
+    watchers = {server}, quiet = true, trace = trace ~= '' and trace or nil}
   if not save(id, record, 'NX') then return {'same', snapshot(id, load(id))} end
   redis.call('ZADD', WAITING, seconds(record.deadline_at), id)
   if key ~= '' then redis.call('SET', idempotency_key(key), id .. ' ' .. digest) end
   return {'new', snapshot(id, record)}
 end
 
--- Return a job and the seconds until its deadline, and let a server hear of it from now on.
-function commands.watch(id, server)
+-- Return a job and the seconds until its deadline, and let a server hear of it from now on, and of
+-- its drafts if it asks for them with 1.
+function commands.watch(id, server, drafts)
   local record = load(id)
   if not record then return false end
   if fail_if_late(id, record) or is_final(record) then
@@ -164,10 +165,10 @@ function commands.watch(id, server)
   end
   local known = false
   for _, name in ipairs(record.watchers) do known = known or name == server end
-  if not known then
-    table.insert(record.watchers, server)
-    save(id, record)
-  end
+  if not known then table.insert(record.watchers, server) end
+  local heard = drafts == '1' and record.quiet
+  if heard then record.quiet = nil end
+  if heard or not known then save(id, record) end
   return {snapshot(id, record), seconds(record.deadline_at - now())}
 end
 
@@ -231,9 +232,11 @@ end
 
 -- The following are for a lease's holder; they return 1, or false where it holds it no more.
 
+-- Show the servers a draft; return 0 while none of them reads drafts.
 function commands.tell_part(id, lease, part)
   local record = held(id, lease)
   if not record then return false end
+  if record.quiet then return 0 end
   announce(id, record, 'partial', '{"attempt":' .. record.attempts .. ',"event":' .. part .. '}')
   return 1
 end

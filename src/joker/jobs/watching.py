@@ -30,8 +30,9 @@ _SLACK_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
 
-Read = Callable[[str], Awaitable[tuple[Record, float]]]
-"""Reads a job, registers this server for its changes, and returns the seconds to its deadline."""
+Read = Callable[[str, bool], Awaitable[tuple[Record, float]]]
+"""Reads a job, registers this server for its changes, and for its drafts if the second argument is
+true; returns the job and the seconds to its deadline."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,12 +42,14 @@ class Watched:
     Attributes:
         record: The newest known record.
         draft: The last partial text, with its attempt.
+        drafts: Whether a follower reads partial text.
         stale: Whether the record must be read again.
         due: When the job's deadline has passed, in the event loop's time.
     """
 
     record: Record | None = None
     draft: tuple[int, PartialEvent] | None = None
+    drafts: bool = False
     stale: bool = True
     due: float = 0.0
     watchers: int = 0
@@ -81,8 +84,12 @@ class Watching:
         self._listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def follow(self, job_id: str) -> AsyncIterator[Watched]:
+    async def follow(self, job_id: str, *, drafts: bool = False) -> AsyncIterator[Watched]:
         """Yield a job, at first and after every change, until it is final.
+
+        Args:
+            job_id: The job.
+            drafts: Have its workers send partial text.
 
         Raises:
             QueueError: What reading the job raises.
@@ -94,6 +101,8 @@ class Watching:
                 await asyncio.wait_for(self._listening.wait(), _PAUSE_SECONDS)
         job = self._jobs.setdefault(job_id, Watched())
         job.watchers += 1
+        if drafts and not job.drafts:
+            job.drafts = job.stale = True
         try:
             while True:
                 changed = job.changed
@@ -123,7 +132,7 @@ class Watching:
                 # A lost connection during the read makes it stale again.
                 job.stale = False
                 try:
-                    record, left_seconds = await self._read(job_id)
+                    record, left_seconds = await self._read(job_id, job.drafts)
                 except BaseException:
                     job.stale = True
                     raise

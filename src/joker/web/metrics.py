@@ -200,7 +200,7 @@ class JobFollower:
         told = False
         reason = "lost"
         try:
-            async for event in self._queue.events(job_id):
+            async for event in self._queue.events(job_id, drafts=False):
                 elapsed_seconds = time.monotonic() - began
                 if isinstance(event, JokeEvent) and not told:
                     told = True

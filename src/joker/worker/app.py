@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from celery.worker import state
+from celery.worker.consumer.tasks import Tasks
 
 from joker.core.errors import ConfigError
 from joker.core.logs import log_as_json_lines
@@ -74,6 +75,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             leases.work_on(job_id, work)
 
         app.task(tell, name=TASK)
+        app.steps["consumer"].add(_fetches_with_room(lambda: leases.has_room))
         worker = _make_worker(app, settings.concurrency)
         fields = {"threads": settings.concurrency, "metrics_port": port}
         _log.info("ready", extra={"fields": fields})
@@ -96,6 +98,21 @@ def _make_worker(app: Celery, threads: int) -> Any:
         without_mingle=True,
         without_heartbeat=True,
     )
+
+
+def _fetches_with_room(has_room: Callable[[], bool]) -> type[bootsteps.StartStopStep]:
+    """Return a part of Celery's consumer that fetches messages only while there is room."""
+
+    class FetchesWithRoom(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = (Tasks,)
+
+        def start(self, consumer: Any) -> None:
+            # Each connection has a new channel, and Celery asks it before it fetches.
+            limits = consumer.task_consumer.channel.qos
+            below_concurrency = limits.can_consume
+            limits.can_consume = lambda: has_room() and below_concurrency()
+
+    return FetchesWithRoom
 
 
 def _keep_logs(**_: Any) -> None:

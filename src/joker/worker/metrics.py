@@ -23,7 +23,7 @@ from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.execution import OUTCOMES, TELLING_BUCKETS
-from joker.jobs.queue import Work
+from joker.jobs.queue import DRAFTS_AT_ONCE, Work
 
 
 class WorkerMetrics:
@@ -46,6 +46,12 @@ class WorkerMetrics:
             registry=registry,
         ).set_function(_measure_memory)
         self._busy = Gauge("joker:worker_busy_threads", "Running jobs.", registry=registry)
+        self._drafts = Gauge("joker:worker_drafts", "Drafts of running jobs.", registry=registry)
+        Gauge(
+            "joker:worker_max_drafts",
+            "Drafts of running jobs from which on no further job is started.",
+            registry=registry,
+        ).set(DRAFTS_AT_ONCE)
         self._attempts = Counter(
             "joker:worker_attempts", "Attempts at jobs by outcome.", ["outcome"], registry=registry
         )
@@ -65,8 +71,12 @@ class WorkerMetrics:
         def counted(
             request: GenerationRequest, listener: GenerationListener
         ) -> list[GeneratedJoke]:
-            with self._busy.track_inprogress():
-                return work(request, listener)
+            self._drafts.inc(request.drafts)
+            try:
+                with self._busy.track_inprogress():
+                    return work(request, listener)
+            finally:
+                self._drafts.dec(request.drafts)
 
         return counted
 
