@@ -83,5 +83,5 @@ def test_damaged_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ModelFolderError, match="cannot read"):
         Fingerprints.read(tmp_path)
     np.savez(tmp_path / FILE, sketches=np.zeros((2, 9)), answers=np.zeros(1))
-    with pytest.raises(ModelFolderError, match="another kind"):
+    with pytest.raises(ModelFolderError, match="another format"):
         Fingerprints.read(tmp_path)

@@ -117,7 +117,7 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room(
     await until_started(queue, running[-1])
     waiting = [await queue.submit(make_request()) for _ in range(2)]
     assert (await queue.stats()).waiting == 2
-    with pytest.raises(QueueFullError, match="2 jobs wait"):
+    with pytest.raises(QueueFullError, match="2 jobs are already waiting"):
         await queue.submit(make_request(), key="refused")
     gate.touch()
     for job in [*running, *waiting]:
@@ -170,7 +170,7 @@ async def test_the_same_key_gives_the_same_job_even_at_once(
     assert len({job.id for job in jobs}) == 1
     done = await queue.wait(jobs[0].id, LONG)
     assert await queue.submit(make_request(), key=key) == done
-    with pytest.raises(KeyConflictError, match="another request"):
+    with pytest.raises(KeyConflictError, match="a different request"):
         await queue.submit(make_request(seed=8), key=key)
 
 
