@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,7 +14,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from joker.core.joke import GeneratedJoke
+from joker.engines.protocol import AbandonedError, GenerationListener
+from joker.generation.moderation import Moderator
+from joker.generation.request import GenerationRequest
+from joker.jobs.in_process import InProcessQueue
+from joker.jobs.job import State
+from joker.settings import read_settings
+from joker.store import KEEP_NOTHING, Store
 from joker.web import pool_filler
+from joker.web.archive import Archive
+from joker.web.pool_filler import PoolFiller
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
@@ -123,3 +134,35 @@ def test_what_the_pool_has_needs_no_job(make_client: MakeClient) -> None:
         drafted = client.get("/joke?seed=1", headers=headers).json()
         assert drafted["task_id"]
         assert drafted["seed"] == 1
+
+
+def test_a_draft_gives_way_to_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned = threading.Event()
+
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+        until = time.monotonic() + 60
+        while request.candidates == 64 and not listener.should_stop():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        if request.candidates == 64:
+            abandoned.set()
+            raise AbandonedError
+        assert abandoned.wait(60)
+        return [GeneratedJoke("Why?", "Because.", seed=1, attempts=1)]
+
+    async def fill() -> None:
+        monkeypatch.setattr(pool_filler, "read_picked_jokes", lambda _: [])
+        settings = read_settings(pool_size=1)
+        queue, store = InProcessQueue(work, workers=2), Store(KEEP_NOTHING)
+        archive = Archive(store, Moderator.default(), "stub")
+        filling = asyncio.create_task(PoolFiller(queue, store, archive, settings).run())
+        while not (await queue.stats()).running:
+            await asyncio.sleep(0.01)
+        job = await queue.submit(GenerationRequest())
+        assert (await queue.wait(job.id, 60)).state is State.SUCCESS
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
+        await queue.close()
+        store.close()
+
+    asyncio.run(fill())

@@ -67,9 +67,14 @@ class PoolFiller:
         return stats.workers > 0 and stats.waiting == stats.running == 0
 
     async def _draft(self) -> bool:
-        """Draft a joke; return whether the pool took it in."""
+        """Draft a joke; return whether the pool took it in, or whether others need the engine."""
         request = GenerationRequest(candidates=self._settings.max_candidates, max_attempts=1)
         job = await self._queue.submit(request)
-        job = await self._queue.wait(job.id, self._settings.deadline_seconds)
+        while not job.state.final:
+            job = await self._queue.wait(job.id, _PAUSE_SECONDS)
+            stats = await self._queue.stats()
+            if stats.waiting + stats.running > 1:  # somebody asked for a joke meanwhile
+                await self._queue.cancel(job.id)
+                return True
         jokes = [joke for joke in job.jokes if joke.original is not False]
         return any([await self._archive.add_to_pool(joke) for joke in jokes])
