@@ -302,6 +302,10 @@ def test_a_prompt_that_is_flagged_itself_is_said_to_be_withheld() -> None:
     engine = StubEngine(lambda _: f"? <|answer|> A rug.{END}")
     with pytest.raises(UntoldError, match="withheld by moderation"):
         Teller(engine).tell(ask("What genocidal thing", seed=1))
+    with pytest.raises(UntoldError, match="withheld by moderation"):
+        Teller(engine).tell(ask("What senator", seed=1, exclude_categories=["political"]))
+    assert engine.batches == [], "no draft could pass, so none is drawn"
+    assert Teller(engine).tell(ask("What genocidal thing", seed=1, safe=False))
 
 
 OLD = Joke("Which clock is late?", "The one that stopped to ask the way!!!")

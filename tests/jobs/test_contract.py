@@ -69,6 +69,7 @@ async def test_refused_work_fails_with_its_sentence_and_keeps_what_was_told(
     done = await queue.wait((await queue.submit(make_request("refuse"))).id, LONG)
     assert (done.state, done.attempts) == (State.FAILURE, 1)
     assert done.error == "the others could not be told in 5 tries; change the prompt"
+    assert done.refused
     assert [joke.seed for joke in done.jokes] == [7]
 
 
@@ -85,7 +86,7 @@ async def test_three_faults_fail_with_a_reason_that_tells_nothing_of_the_inside(
 ) -> None:
     queue = make_queue()
     done = await queue.wait((await queue.submit(make_request("fault"))).id, LONG)
-    assert (done.state, done.attempts) == (State.FAILURE, 3)
+    assert (done.state, done.attempts, done.refused) == (State.FAILURE, 3, False)
     assert done.error is not None
     assert "3 attempts" in done.error
     assert "stub" not in done.error

@@ -13,7 +13,7 @@ status codes. A traceback therefore always means a defect of ours.
     │   └── ModelFolderError       a model folder, or a base model
     ├── MissingPartError       3   an optional part is not installed
     ├── ResourceError          4   out of memory or disk
-    ├── GenerationError        5   no acceptable joke within the attempts allowed
+    ├── GenerationError        5   no acceptable joke for this request
     │   └── UntoldError            (generation.teller) some jokes are missing; holds the others
     ├── EngineDownError        7   a remote engine cannot be reached, or failed
     ├── QueueError             6   a queue cannot do what was asked
@@ -86,7 +86,7 @@ class ResourceError(JokerError):
 
 
 class GenerationError(JokerError):
-    """No attempt produced an acceptable joke."""
+    """No acceptable joke was found for a request; a different request may succeed."""
 
     exit_code = 5
 

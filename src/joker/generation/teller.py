@@ -35,7 +35,7 @@ _Drafts = dict[Joke, int]
 
 
 class UntoldError(GenerationError):
-    """Some of a request's jokes failed in all attempts.
+    """Some of a request's jokes failed in all attempts, or moderation withholds the prompt.
 
     Attributes:
         told: The others, in order.
@@ -80,11 +80,14 @@ class Teller:
         Raises:
             InputError: If the prompt is too long for the model.
             AbandonedError: If the listener asked to stop.
-            UntoldError: If a joke failed in all attempts; it holds the others.
+            UntoldError: If a joke failed in all attempts; it holds the others. At once if the
+                prompt itself is withheld.
         """
         if is_greedy(request.sampling):
             request = replace(request, max_attempts=1, candidates=1)
         telling = _Telling(request, self._engine, self._moderator, listener)
+        if telling.withholds_prompt():
+            raise UntoldError("the prompt itself is withheld by moderation; change it", [])
         told: dict[int, GeneratedJoke] = {}
         retold: dict[int, GeneratedJoke] = {}
         for attempt in range(request.max_attempts):
@@ -212,6 +215,17 @@ class _Telling:
             f"{question}\n{answer}",
             safe=self.request.safe,
             exclude_categories=self.request.exclude_categories,
+        )
+
+    def withholds_prompt(self) -> bool:
+        """Return whether no joke can pass because all contain the prompt.
+
+        The list's rules alone decide: the classifier was trained on whole jokes.
+        """
+        return any(
+            (self.request.safe and flag.severity == "offensive")
+            or flag.category in self.request.exclude_categories
+            for flag in self._moderator.match_rules(self.prompt.text)
         )
 
     def _read(self, completion: Completion) -> Joke | str:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from joker.core.errors import EngineDownError, JokerError, QueueDownError
+from joker.core.errors import EngineDownError, GenerationError, JokerError, QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.core.tracing import Span, span, traceparent
 from joker.engines.protocol import AbandonedError, GenerationListener
@@ -69,7 +69,8 @@ def _make_attempt(
         return job.moved(State.FAILURE, error=str(error))
     except JokerError as error:
         outcome = "refused"
-        return job.moved(State.FAILURE, error=str(error))
+        refused = isinstance(error, GenerationError)
+        return job.moved(State.FAILURE, error=str(error), refused=refused)
     except Exception:
         outcome = "fault"
         _log.exception("fault", extra={"fields": {"task_id": job.id}})

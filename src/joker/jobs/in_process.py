@@ -270,7 +270,7 @@ class InProcessQueue:
         # The job has the jokes, so their partial text is no longer needed.
         entry.events = [event for event in entry.events if event.name != "partial"]
         jokes = outcome.jokes if outcome.state is State.SUCCESS else job.jokes
-        entry.move(outcome.state, jokes=jokes, error=outcome.error)
+        entry.move(outcome.state, jokes=jokes, error=outcome.error, refused=outcome.refused)
         if entry.timer and self._loop:
             entry.timer.cancel()
             entry.timer = self._loop.call_later(self._result_ttl_seconds, self._forget, entry)

@@ -38,6 +38,8 @@ class Job:
         attempts: How many times a worker started it.
         jokes: The jokes told so far; all of them once the state is SUCCESS.
         error: Why it failed, in one sentence.
+        refused: Whether the request is why: no acceptable joke was found for it, so another prompt
+            may help and a retry will not.
         request_id: Id of the request that submitted it, for logs.
         trace: The W3C ``traceparent`` of that request, if it is traced.
     """
@@ -52,6 +54,7 @@ class Job:
     error: str | None = None
     request_id: str | None = None
     trace: str | None = None
+    refused: bool = False
 
     def moved(self, state: State, **changes: Any) -> Job:
         """Return the job in another state."""

@@ -118,9 +118,9 @@ class _Lease(GenerationListener):
         ]
         self.change("succeed", *self._untold, *unheard)
 
-    def fail(self, error: str | None) -> None:
+    def fail(self, error: str | None, refused: bool) -> None:
         """Finish the job with the reason why there are no more jokes."""
-        self.change("fail", to_json(error), *self._untold)
+        self.change("fail", to_json(error), to_json(refused), *self._untold)
 
 
 class Leases:
@@ -205,7 +205,7 @@ class Leases:
         if outcome.state is State.SUCCESS:
             lease.succeed(outcome.jokes)
         elif outcome.state is State.FAILURE:
-            lease.fail(outcome.error)
+            lease.fail(outcome.error, outcome.refused)
         elif lease.change("give_back"):
             self._publish(lease.job_id)
 

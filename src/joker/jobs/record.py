@@ -33,6 +33,7 @@ class Record:
         error: A worker's message, or the code ``late`` or ``lost``.
         ended: The state before the final one; empty until then.
         told: The jokes of the last attempt, in the order they were told.
+        refused: Whether the request is why it failed.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Record:
     ended: Literal["", "PENDING", "STARTED"] = ""
     told: tuple[JokeEvent, ...] = field(default=())
     trace: str | None = None
+    refused: bool = False
 
     @property
     def job(self) -> Job:
@@ -61,6 +63,7 @@ class Record:
             error=self._reason(),
             request_id=self.request_id,
             trace=self.trace,
+            refused=self.refused,
         )
 
     @property
@@ -75,14 +78,14 @@ class Record:
     def events(self, after: Position) -> list[Event]:
         """Return the events after a position."""
         now = self.job
+        before = now.moved(State.PENDING, jokes=(), error=None, refused=False)
         story: list[tuple[Position, Event]] = []
         for attempt in range(1, self.attempts + 1):
             for step, state in enumerate((State.PENDING, State.STARTED)):
-                then = now.moved(state, attempts=attempt - 1 + step, jokes=(), error=None)
+                then = before.moved(state, attempts=attempt - 1 + step)
                 story.append(((attempt, step), StateEvent(then)))
         if State.PENDING in (self.state, self.ended):
-            then = now.moved(State.PENDING, jokes=(), error=None)
-            story.append(((self.attempts + 1, 0), StateEvent(then)))
+            story.append(((self.attempts + 1, 0), StateEvent(before)))
         story += (((self.attempts, 2 + number), joke) for number, joke in enumerate(self.told))
         if self.state.final:
             story.append((self.position, StateEvent(now)))

@@ -49,6 +49,7 @@ local function snapshot(id, record)
     .. seconds(record.deadline_at) .. ',"state":"' .. record.state .. '","attempts":'
     .. record.attempts .. ',"error":' .. record.error .. ',"ended":"' .. (record.ended or '')
     .. '"' .. (record.trace and ',"trace":"' .. record.trace .. '"' or '')
+    .. ',"refused":' .. (record.refused or 'false')
     .. ',"told":[' .. table.concat(record.jokes, ',') .. ']}'
 end
 
@@ -264,10 +265,11 @@ function commands.succeed(id, lease, ...)
   return 1
 end
 
-function commands.fail(id, lease, error, ...)
+function commands.fail(id, lease, error, refused, ...)
   local record = held(id, lease)
   if not record then return false end
   add(record.jokes, {...})
+  record.refused = refused
   finish(id, record, 'FAILURE', error)
   return 1
 end

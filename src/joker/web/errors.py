@@ -38,6 +38,11 @@ _OPENAI_CODES = {
     HTTPStatus.UNAUTHORIZED: "invalid_api_key",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
 }
+REFUSED_CODE = "joke_refused"
+REFUSED_TYPE = "/problems/refused"
+"""The type of the problem that no acceptable joke was found; a path that explains it."""
+
+_TITLES = {REFUSED_TYPE: "Joke Refused"}
 _QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
 _STORE_DOWN = "the store cannot be reached; try again in a few seconds"
 
@@ -53,7 +58,10 @@ def describe_problem(description: str) -> dict[str, Any]:
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     401: describe_problem("The API key is missing or wrong."),
-    422: describe_problem("A parameter cannot be used; `errors` names it."),
+    422: describe_problem(
+        "A parameter cannot be used (`errors` names it), or no acceptable joke was found "
+        f"(`type` is `{REFUSED_TYPE}`)."
+    ),
     429: describe_problem("Too many jokes in a short time; `Retry-After` says when to try again."),
     503: describe_problem(
         "Too many jobs wait, or the queue is down; `Retry-After` says when to try again."
@@ -68,7 +76,7 @@ BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 TELLING_RESPONSES: dict[int | str, dict[str, Any]] = {
-    502: describe_problem("The model generated no acceptable joke."),
+    502: describe_problem("The joke was not told for a reason on the server's side."),
     504: describe_problem("No joke in time."),
 }
 
@@ -89,7 +97,7 @@ _STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
     (StoreDownError, HTTPStatus.SERVICE_UNAVAILABLE),
     (QueueFullError, HTTPStatus.SERVICE_UNAVAILABLE),
     (QueueDownError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (GenerationError, HTTPStatus.BAD_GATEWAY),
+    (GenerationError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (JokerError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
@@ -118,6 +126,7 @@ def render_problem(
     detail: str,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[WrongParameter] | None = None,
+    kind: str = "about:blank",
 ) -> Response:
     """Return an error as the client asks for it: a page, problem+json or OpenAI's object.
 
@@ -127,14 +136,16 @@ def render_problem(
         detail: One sentence that names what is wrong and what to do.
         headers: Further headers of the response; 503 always has ``Retry-After``.
         errors: Each parameter that cannot be used.
+        kind: The problem's type.
     """
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), **(headers or {})}
     if request.url.path.startswith("/v1/"):
-        content = _shape_for_openai(status, detail, errors).model_dump()
+        content = _shape_for_openai(status, detail, errors, kind).model_dump()
         return JSONResponse(content, status_code=status, headers=headers)
     problem = Problem(
-        title=HTTPStatus(status).phrase,
+        type=kind,
+        title=_TITLES.get(kind, HTTPStatus(status).phrase),
         status=status,
         detail=detail,
         instance=request.url.path,
@@ -152,24 +163,25 @@ def render_problem(
 
 
 def _shape_for_openai(
-    status: int, detail: str, errors: Sequence[WrongParameter] | None
+    status: int, detail: str, errors: Sequence[WrongParameter] | None, kind: str
 ) -> OpenAIError:
-    kind: ErrorKind
+    type_: ErrorKind
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        kind = "rate_limit_error"
+        type_ = "rate_limit_error"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        kind = "server_error"
+        type_ = "server_error"
     else:
-        kind = "invalid_request_error"
+        type_ = "invalid_request_error"
     param = errors[0].parameter.partition(".")[0] if errors else None
-    code = _OPENAI_CODES.get(HTTPStatus(status))
-    return OpenAIError(error=ErrorDetail(message=detail, type=kind, param=param, code=code))
+    code = REFUSED_CODE if kind == REFUSED_TYPE else _OPENAI_CODES.get(HTTPStatus(status))
+    return OpenAIError(error=ErrorDetail(message=detail, type=type_, param=param, code=code))
 
 
 async def _handle_joker_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, JokerError)
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    return render_problem(request, status, tell_client(error))
+    kind = REFUSED_TYPE if isinstance(error, GenerationError) else "about:blank"
+    return render_problem(request, status, tell_client(error), kind=kind)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

@@ -219,6 +219,11 @@ class Task(BaseModel):
     state: State = Field(description="SUCCESS, FAILURE and REVOKED are final.")
     result: list[LinkedJoke] = Field(description="The jokes told so far; all of them once SUCCESS.")
     error: str | None = Field(description="Why the job failed, in one sentence.")
+    refused: bool = Field(
+        default=False,
+        description="Whether it failed because no acceptable joke was found for this request: "
+        "another prompt may help, a retry will not.",
+    )
     seed: int | None = Field(
         description="With the same request, gives the job's jokes again; null without a job."
     )
@@ -236,6 +241,7 @@ class Task(BaseModel):
             state=job.state,
             result=jokes,
             error=job.error,
+            refused=job.refused,
             seed=job.request.seed,
         )
 
@@ -305,7 +311,10 @@ class WrongParameter(BaseModel):
 class Problem(BaseModel):
     """An error as in RFC 9457 (`application/problem+json`)."""
 
-    type: str = Field(default="about:blank", description="`about:blank`: the status is the type.")
+    type: str = Field(
+        default="about:blank",
+        description="`about:blank`: the status is the type. Others are paths that explain them.",
+    )
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["n: Input should be greater than or equal to 1"])

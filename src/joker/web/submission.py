@@ -13,7 +13,7 @@ from anyio import CancelScope
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from joker.core.errors import InputError, QueueError, QueueFullError
+from joker.core.errors import GenerationError, InputError, QueueError, QueueFullError
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
@@ -127,8 +127,9 @@ class Submission:
         `submit`.
 
         Raises:
-            HTTPException: If the jokes are not told: 502 with the reason, 503 if the job was
-                revoked, 504 if it did not end in time.
+            GenerationError: If no acceptable joke was found for this request.
+            HTTPException: If the jokes are not told for another reason: 502 with the reason, 503
+                if the job was revoked, 504 if it did not end in time.
         """
         job = await self.submit(request, asked, key, charged=charged)
         waiting = asyncio.ensure_future(
@@ -148,6 +149,8 @@ class Submission:
         if job.state is State.SUCCESS:
             await self._archive.link(job, job.jokes)
             return job
+        if job.refused:
+            raise GenerationError(job.error)
         if job.state is State.FAILURE:
             raise HTTPException(502, job.error)
         if job.state is State.REVOKED:

@@ -270,7 +270,7 @@ def test_statuses_have_openais_types_and_codes(make_client: MakeClient) -> None:
     ] == [
         (401, "invalid_request_error", "invalid_api_key"),
         (404, "invalid_request_error", None),
-        (502, "server_error", None),
+        (422, "invalid_request_error", "joke_refused"),
         (429, "rate_limit_error", "rate_limit_exceeded"),
     ]
 

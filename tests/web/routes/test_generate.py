@@ -50,7 +50,7 @@ def test_waiting_answers_with_the_jokes(client: TestClient) -> None:
 
 def test_a_failure_is_a_state_with_its_reason(client: TestClient) -> None:
     task = client.post("/generate", json={"prompt": "fail"}, headers=WAIT).json()
-    assert (task["state"], task["result"]) == ("FAILURE", [])
+    assert (task["state"], task["refused"], task["result"]) == ("FAILURE", True, [])
     assert "5 attempts" in task["error"]
 
 

@@ -46,10 +46,19 @@ def test_a_browser_sees_what_went_wrong(client: TestClient) -> None:
     assert "at most 10" in refused.text
 
 
-def test_an_untold_joke_is_a_bad_gateway_with_its_reason(client: TestClient) -> None:
-    failed = client.get("/joke", params={"prompt": "fail"})
-    assert failed.status_code == 502
-    assert "5 attempts" in failed.json()["detail"]
+def test_a_request_without_an_acceptable_joke_is_a_problem_of_its_own(client: TestClient) -> None:
+    refused = client.get("/joke", params={"prompt": "fail"})
+    assert refused.status_code == 422
+    assert "Retry-After" not in refused.headers
+    problem = refused.json()
+    assert problem["title"] == "Joke Refused"
+    assert "5 attempts" in problem["detail"]
+    assert "Change the prompt" in client.get(problem["type"]).text
+
+
+def test_a_joke_that_is_late_is_not_refused(client: TestClient) -> None:
+    late = client.get("/joke", params={"prompt": "hang", "deadline_seconds": 0.05})
+    assert late.json()["type"] == "about:blank"
 
 
 def test_a_joke_past_its_own_deadline_is_an_error(client: TestClient) -> None:

@@ -22,6 +22,7 @@ from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmiss
 from joker.web.errors import (
     BODY_RESPONSES,
     PROBLEM_RESPONSES,
+    REFUSED_CODE,
     TELLING_RESPONSES,
     describe_for_openai,
     describe_problem,
@@ -104,7 +105,7 @@ class _Answering:
                 elif isinstance(event, StateEvent):
                     state = event.job.state
                     if state.final and state is not State.SUCCESS:
-                        yield _error(event.job.error or "the joke was cancelled; ask again")
+                        yield _describe_failure(event.job)
                     elif state.final and with_usage:
                         yield _event(chunk.of(job, {}, Usage.of(event.job)))
         except QueueError as error:
@@ -158,8 +159,15 @@ def _check_model(name: str) -> None:
         raise HTTPException(404, f"unknown model {name!r}; the only one is {MODEL!r}")
 
 
-def _error(sentence: str) -> bytes:
-    return _event(OpenAIError(error=ErrorDetail(message=sentence)))
+def _describe_failure(job: Job) -> bytes:
+    sentence = job.error or "the joke was cancelled; ask again"
+    if job.refused:
+        return _error(sentence, type="invalid_request_error", code=REFUSED_CODE)
+    return _error(sentence)
+
+
+def _error(sentence: str, **kind: Any) -> bytes:
+    return _event(OpenAIError(error=ErrorDetail(message=sentence, **kind)))
 
 
 def _event(data: BaseModel) -> bytes:

@@ -7,7 +7,7 @@ import time
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -18,7 +18,7 @@ from joker.jobs.job import State
 from joker.jobs.queue import JobQueue, QueueStats
 from joker.version import __version__
 from joker.web.dependencies import TheMetrics, TheQueue, TheSettings, TheStore
-from joker.web.errors import describe_problem, tell_client
+from joker.web.errors import REFUSED_TYPE, describe_problem, tell_client
 from joker.web.schemas import JokeParameters
 
 _FRESH_SECONDS = 60.0
@@ -84,6 +84,16 @@ async def _probe(queue: JobQueue) -> str | None:
         await queue.cancel(job.id)
         return f"no worker told a joke within {_PROBE_SECONDS:g} seconds"
     return job.error or "the joke for this check was cancelled"
+
+
+@router.get(REFUSED_TYPE, include_in_schema=False, response_class=PlainTextResponse)
+async def explain_refusal() -> str:
+    """Explain the problem of this type."""
+    return (
+        "No acceptable joke was found for this request: moderation withheld the drafts or the\n"
+        "prompt itself, or no draft took up the prompt. `detail` says how many drafts failed why.\n"
+        "Change the prompt or the other parameters; the same request will fail again.\n"
+    )
 
 
 class Limits(BaseModel):
