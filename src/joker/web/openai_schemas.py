@@ -73,6 +73,7 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         default=None,
         description="The text ends before the first of these, and generation stops.",
     )
+    stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256, description="Not used.")
     presence_penalty: Any = _neutral(0)

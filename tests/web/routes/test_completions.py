@@ -292,7 +292,7 @@ def test_the_best_of_many_are_candidates() -> None:
     ("body", "named"),
     [
         ({"n": 3, "best_of": 2}, "'best_of' must be at least 'n'"),
-        ({"best_of": 2, "candidates": 2}, "give one"),
+        ({"best_of": 2, "candidates": 2}, "cannot be combined"),
         ({"best_of": 1000}, "candidates"),
         ({"stream_options": {"include_usage": True}}, "'stream_options' needs 'stream'"),
         ({"stream": True, "stream_options": {"include_usages": True}}, "include_usages"),
