@@ -88,7 +88,7 @@ teller = Teller(BatchedEngine(tokenizer, folder.manifest.context_length, InThrea
 
 def ask(body):
     queue = InProcessQueue(teller.tell, workers=1)
-    with TestClient(create_app(queue, Store("sqlite://"), Settings())) as client:
+    with TestClient(create_app(queue, Store("sqlite://"), Settings(pool_size=0))) as client:
         told = client.post("/generate", json=body, headers={"Prefer": "wait=30"}).json()
         if "task_id" not in told:
             sys.exit(told["detail"])

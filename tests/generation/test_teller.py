@@ -77,12 +77,14 @@ def test_the_candidate_whose_answer_fits_best_is_told() -> None:
     assert [t.answer.count("!") for t in told] == [
         max(drawn[start : start + 8]) for start in (0, 8, 16)
     ]
+    assert all(t.score is not None and t.score > 0 for t in told)
 
 
 def test_a_single_candidate_is_not_scored() -> None:
     engine = StubEngine(excited)
-    Teller(engine).tell(ask(count=3, seed=7))
+    told = Teller(engine).tell(ask(count=3, seed=7))
     assert not engine.scored
+    assert [t.score for t in told] == [None] * 3
 
 
 def test_candidates_that_are_all_alike_are_not_scored() -> None:
@@ -94,7 +96,8 @@ def test_candidates_that_are_all_alike_are_not_scored() -> None:
 
 def test_the_first_of_candidates_that_fit_alike_is_told() -> None:
     told = Teller(StubEngine(good)).tell(ask(count=5, seed=7, candidates=8))
-    assert told == Teller(StubEngine(good)).tell(ask(count=5, seed=7))
+    unrated = [replace(t, score=None) for t in told]
+    assert unrated == Teller(StubEngine(good)).tell(ask(count=5, seed=7))
 
 
 def test_candidates_with_a_fault_are_left_out() -> None:

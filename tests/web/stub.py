@@ -32,7 +32,9 @@ def tell(request: GenerationRequest, listener: GenerationListener) -> list[Gener
         seed = request.seed + index
         question = f"{request.prompt or 'Why did the kettle'} number {seed}?"
         answer = HOSTILE if request.prompt == "hostile" else f"It was told with seed {seed}."
-        joke = GeneratedJoke(question, answer, seed, 1, 3, 9, original=index == 0, similarity=0.25)
+        joke = GeneratedJoke(
+            question, answer, seed, 1, 3, 9, original=index == 0, similarity=0.25, score=-0.5
+        )
         listener.on_draft(index, question, answer[:6])
         listener.on_joke(index, joke)
         jokes.append(joke)

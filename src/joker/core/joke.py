@@ -79,6 +79,11 @@ class GeneratedJoke:
         default=None,
         description="Similarity to the closest training joke, from 0 to 1; null if unknown.",
     )
+    score: float | None = Field(
+        default=None,
+        description="How well the model rates it, in nats, higher is better: log-probability per "
+        "token of the answer; null for the only draft.",
+    )
 
     def __str__(self) -> str:
         return f"{self.question}\n{self.answer}"

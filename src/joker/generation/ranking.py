@@ -14,10 +14,11 @@ from joker.core.joke import Joke
 from joker.engines.protocol import Engine
 
 
-def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[list[Joke]]:
-    """Return the distinct jokes of each group, those that the model rates best first.
+def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[dict[Joke, float | None]]:
+    """Return the distinct jokes of each group with the model's ratings, the best first.
 
-    All groups are scored in one batch, each distinct joke once. Groups of one are not scored.
+    All groups are scored in one batch, each distinct joke once. Groups of one are not scored: their
+    rating is None.
 
     Args:
         engine: The model whose probabilities decide; equals keep their order.
@@ -29,7 +30,10 @@ def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[list[Joke]]:
     choices = [list(dict.fromkeys(group)) for group in groups]
     scored = list({joke: None for group in choices if len(group) > 1 for joke in group})
     rating = dict(zip(scored, rate(engine, scored), strict=True))
-    return [sorted(group, key=lambda joke: -rating.get(joke, 0.0)) for group in choices]
+    return [
+        {joke: rating.get(joke) for joke in sorted(group, key=lambda joke: -rating.get(joke, 0.0))}
+        for group in choices
+    ]
 
 
 def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from math import isfinite
 
 from joker.core.errors import GenerationError
 from joker.core.fingerprints import Fingerprints, OriginalityEstimate
@@ -114,7 +115,8 @@ class Teller:
         size = max(1, _MAX_DRAFTS // telling.request.candidates)
         for start in range(0, len(missing), size):
             drafts = telling.draw(missing[start : start + size], attempt)
-            for number, (joke, estimate) in self._pick(drafts, telling.punchlines).items():
+            for number, picked in self._pick(drafts, telling.punchlines).items():
+                joke, score, estimate = picked
                 yield (
                     number,
                     GeneratedJoke(
@@ -126,13 +128,14 @@ class Teller:
                         tokens=drafts[number][joke],
                         original=not estimate.near_duplicate if estimate else None,
                         similarity=estimate.similarity if estimate else None,
+                        score=score,
                     ),
                 )
 
     def _pick(
         self, drafts: Mapping[int, _Drafts], punchlines: set[str]
-    ) -> dict[int, tuple[Joke, OriginalityEstimate | None]]:
-        """Return the best joke of each group, preferring new jokes and real questions.
+    ) -> dict[int, tuple[Joke, float | None, OriginalityEstimate | None]]:
+        """Return the best joke of each group and its rating, preferring new, real questions.
 
         A punchline among those told already is taken only if there is no other; the set grows.
         """
@@ -152,9 +155,11 @@ class Teller:
         picked = {}
         for number, ranked in zip(drafts, rank(self._engine, groups), strict=True):
             fresh = (joke for joke in ranked if punchline_key(joke.answer) not in punchlines)
-            joke = next(fresh, ranked[0])
+            joke = next(fresh, next(iter(ranked)))
+            score = ranked[joke]
             punchlines.add(punchline_key(joke.answer))
-            picked[number] = joke, known[joke]
+            finite = score if score is not None and isfinite(score) else None
+            picked[number] = joke, finite, known[joke]
         return picked
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 from joker.core.joke import GeneratedJoke
@@ -42,7 +43,11 @@ class Archive:
 
     async def link(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
         """Return jokes of a job with their ids, stored; without, if the store is away."""
-        return [LinkedJoke.of(joke, await self._keep(job, joke)) for joke in jokes]
+        return [await self._link(job, joke) for joke in jokes]
+
+    async def _link(self, job: Job, joke: GeneratedJoke) -> LinkedJoke:
+        flags, safe = self._moderator.label(str(joke))
+        return LinkedJoke.of(joke, await self._keep(job, joke), flags, safe=safe)
 
     async def _keep(self, job: Job, joke: GeneratedJoke) -> str | None:
         # A job that is begun again may tell another joke in the same place.
@@ -59,6 +64,7 @@ class Archive:
     async def add_to_pool(self, joke: GeneratedJoke, *, picked: bool = False) -> bool:
         """Put a joke that nobody asked for into the pool; return whether it was taken in."""
         described = self._describe(joke)
+        described["quality"] = -inf if joke.score is None else joke.score
         add = functools.partial(self._store.pool.add, joke, picked=picked, **described)
         return await asyncio.to_thread(add) is not None
 

@@ -34,6 +34,7 @@ from joker.settings import Settings
 
 ErrorKind = Literal["invalid_request_error", "rate_limit_error", "server_error"]
 
+_SCORE = fields_of(GeneratedJoke)["score"].description
 _SAMPLING = fields_of(Sampling)
 _REQUEST = fields_of(GenerationRequest)
 # The operator decides these, or they stand for several parameters.
@@ -178,6 +179,8 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
         return {("prompt" if name == "textprompt" else name): given[name] for name in given}
 
 
+_FLAGS = "Moderation categories that it is flagged for, offensive or not."
+_SAFE = "False if moderation flags it as offensive."
 _PICKED = "True if readers found that this joke works, and picked it for the model's pool."
 
 
@@ -190,11 +193,16 @@ class LinkedJoke(GeneratedJoke):
     )
     link: str | None = Field(description="A path to share; it shows this joke permanently.")
     picked: bool = Field(default=False, description=_PICKED)
+    flags: tuple[str, ...] = Field(description=_FLAGS, examples=[["political"]])
+    safe: bool = Field(description=_SAFE)
 
     @classmethod
-    def of(cls, joke: GeneratedJoke, joke_id: str | None) -> Self:
-        """Return a joke with its id in the store."""
-        return cls(**asdict(joke), id=joke_id, link=joke_id and link_to(joke_id))
+    def of(
+        cls, joke: GeneratedJoke, joke_id: str | None, flags: Collection[str], *, safe: bool
+    ) -> Self:
+        """Return a joke with its id in the store and what moderation says."""
+        link = joke_id and link_to(joke_id)
+        return cls(**asdict(joke), id=joke_id, link=link, flags=tuple(flags), safe=safe)
 
     @classmethod
     def of_pool(cls, joke: store.StoredJoke) -> Self:
@@ -202,7 +210,14 @@ class LinkedJoke(GeneratedJoke):
         known = {field.name for field in fields(GeneratedJoke)}
         details = {name: value for name, value in joke.details.items() if name in known}
         told = GeneratedJoke(question=joke.question, answer=joke.answer, **details)
-        return cls(**asdict(told), id=joke.id, link=link_to(joke.id), picked=joke.picked)
+        return cls(
+            **asdict(told),
+            id=joke.id,
+            link=link_to(joke.id),
+            picked=joke.picked,
+            flags=joke.categories,
+            safe=joke.safe,
+        )
 
 
 def link_to(joke_id: str) -> str:
@@ -270,9 +285,10 @@ class PublishedJoke(BaseModel):
     original: bool | None = Field(
         description="False for a near-duplicate of a training joke; null if unknown."
     )
+    score: float | None = Field(description=_SCORE)
     picked: bool = Field(description=_PICKED)
-    safe: bool = Field(description="False if moderation flags it as offensive.")
-    categories: list[str] = Field(description="Moderation categories that it is flagged for.")
+    flags: tuple[str, ...] = Field(description=_FLAGS)
+    safe: bool = Field(description=_SAFE)
     created_at: datetime = Field(description="When it was told.")
     votes: VoteCounts
 
@@ -286,9 +302,10 @@ class PublishedJoke(BaseModel):
             answer=joke.answer,
             model=joke.model,
             original=joke.details.get("original"),
+            score=joke.details.get("score"),
             picked=joke.picked,
+            flags=joke.categories,
             safe=joke.safe,
-            categories=list(joke.categories),
             created_at=datetime.fromtimestamp(joke.created_at, UTC),
             votes=VoteCounts.of(joke.votes),
         )
