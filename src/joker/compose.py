@@ -7,6 +7,7 @@ same way.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from joker.core.cpus import cpu_quota
@@ -14,7 +15,7 @@ from joker.core.errors import ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
-from joker.engines import choose_kind, open_shared_engine
+from joker.engines import EngineKind, choose_kind, open_shared_engine
 from joker.engines import open_engine as load_engine
 from joker.engines.engine import BatchedEngine
 from joker.engines.protocol import Engine
@@ -152,6 +153,44 @@ def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
     except ModelFolderError as error:
         _log.warning("no picked jokes for the pool: %s", error)
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """The model that tells the jokes, as far as this process knows it.
+
+    Attributes:
+        name: The name under which the store keeps its jokes.
+        engine: What runs it.
+        base_model: What it was fine-tuned from. None, as the next two, if the model runs on
+            another server or its folder is not on this machine.
+        size_bytes: Size of its weights.
+        license: Their license; None also if the model card names none.
+    """
+
+    name: str
+    engine: EngineKind
+    base_model: str | None = None
+    size_bytes: int | None = None
+    license: str | None = None
+
+
+def describe_model(settings: Settings) -> ModelDescription:
+    """Return a description of the model that the settings name."""
+    engine = settings.engine or choose_kind(settings.server)
+    model = ModelDescription(model_name(settings), engine)
+    if engine == "remote":
+        return model
+    try:
+        folder = open_folder(settings)
+    except ModelFolderError:
+        return model  # the workers have it
+    return replace(
+        model,
+        base_model=folder.manifest.base_model,
+        size_bytes=folder.weights_bytes,
+        license=folder.read_license(),
+    )
 
 
 def model_name(settings: Settings) -> str:

@@ -12,6 +12,7 @@ version or a missing file is refused with the reason.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ BUNDLED = Path(__file__).parents[1] / "models" / "bundled"
 _PICKED_JOKE = TypeAdapter(GeneratedJoke)
 _REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json", MANIFEST)
 _OPENVINO_FILES = ("openvino_model.xml", "openvino_model.bin")
+_LICENSE = re.compile(r"---\n(?:(?!---$).*\n)*?license: *(\S+)$", re.MULTILINE)
 
 
 @record(ModelFolderError)
@@ -115,6 +117,22 @@ class ModelFolder:
             return [_PICKED_JOKE.validate_json(line) for line in lines]
         except (OSError, ValueError) as error:
             raise ModelFolderError(f"cannot read {path}: {first_line(error)}") from error
+
+    def read_license(self) -> str | None:
+        """Return the license in the model card's header, such as ``apache-2.0``, if it has one."""
+        try:
+            card = (self.path / CARD).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        found = _LICENSE.match(card)
+        return found[1] if found else None
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the weights in bytes: the OpenVINO graph's, or PyTorch's if there is no graph."""
+        graph = [self.openvino / _OPENVINO_FILES[1]]
+        files = graph if self.has_openvino else self.path.glob("model*.safetensors")
+        return sum(file.stat().st_size for file in files)
 
     @property
     def has_weights(self) -> bool:

@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from joker.core.errors import QueueDownError
+from joker.core.model_folder import BUNDLED
+from joker.generation.moderation import CATEGORIES
 from joker.jobs.job import Job
 from joker.jobs.queue import QueueStats
 from joker.web.routes import operation
@@ -82,6 +84,34 @@ def test_info_tells_limits_and_defaults(make_client: MakeClient) -> None:
     assert info["limits"]["jokes"] == 4
     assert info["defaults"]["candidates"] == 2
     assert info["defaults"]["top_k"] == 50
+
+
+def test_info_names_the_model_and_what_moderation_flags(client: TestClient) -> None:
+    info = client.get("/info").json()
+    assert info["categories"] == list(CATEGORIES)
+    model = info["model"]
+    assert model.pop("size_bytes") == (BUNDLED / "openvino/openvino_model.bin").stat().st_size
+    assert model == {
+        "name": "bundled",
+        "engine": "openvino",
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "license": "apache-2.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine"),
+    [
+        ({"model": "elsewhere", "engine": "stub"}, "stub"),
+        ({"engine_url": "http://localhost:1/v1", "engine_model": "elsewhere"}, "remote"),
+    ],
+)
+def test_a_model_on_another_machine_is_named_only(
+    make_client: MakeClient, settings: dict[str, str], engine: str
+) -> None:
+    with make_client(**settings) as client:
+        model = client.get("/info").json()["model"]
+    assert (model["name"], model["engine"], model["size_bytes"]) == ("elsewhere", engine, None)
 
 
 def read_figures(client: TestClient) -> dict[str, float]:

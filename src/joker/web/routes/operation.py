@@ -1,9 +1,10 @@
-"""``/health``, ``/info`` and ``/metrics``: state, version and limits of this server."""
+"""``/health``, ``/info`` and ``/metrics``: state, version, model and limits of this server."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from joker.compose import describe_model
 from joker.core.errors import QueueError
+from joker.engines import EngineKind
+from joker.generation.moderation import CATEGORIES, Category
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import State
 from joker.jobs.queue import JobQueue, QueueStats
@@ -110,19 +114,35 @@ class Limits(BaseModel):
     result_ttl_seconds: float = Field(description="How long a final job is kept, in seconds.")
 
 
+class ModelInfo(BaseModel):
+    """The model that tells the jokes."""
+
+    name: str = Field(description="Its name, as stored jokes have it in `model`.")
+    engine: EngineKind = Field(description="What runs it.")
+    base_model: str | None = Field(description="What it was fine-tuned from; null if unknown here.")
+    size_bytes: int | None = Field(description="Size of its weights; null if unknown here.")
+    license: str | None = Field(description="License of its weights; null if unknown here.")
+
+
 class Info(BaseModel):
-    """Version, limits and defaults of this server."""
+    """Version, model, limits and defaults of this server."""
 
     name: str = "GPT-2 the Joker"
     version: str = __version__
+    model: ModelInfo
+    categories: tuple[Category, ...] = Field(
+        default=CATEGORIES, description="What moderation may flag a joke for (`flags`)."
+    )
     limits: Limits
     defaults: JokeParameters = Field(description="The defaults of all parameters.")
 
 
-@router.get("/info", summary="Version, limits and defaults")
+@router.get("/info", summary="Version, model, limits and defaults")
 async def info(settings: TheSettings) -> Info:
-    """Return version, limits and defaults."""
+    """Return version, model, limits and defaults."""
+    model = await asyncio.to_thread(describe_model, settings)
     return Info(
+        model=ModelInfo(**asdict(model)),
         limits=Limits(
             jokes=settings.max_count,
             candidates=settings.max_candidates,
