@@ -28,16 +28,25 @@ from joker.web.metrics import JobFollower, Metrics
 from joker.web.middleware import BodyLimit, HeadAsGet, SecurityHeaders
 from joker.web.pool_filler import PoolFiller
 from joker.web.request_log import RequestLog
-from joker.web.routes import completions, generate, joke, jokes, operation, page
-from joker.web.schemas import JokeParameters, OpenAIError, Problem
+from joker.web.routes import (
+    completions,
+    dadjoke,
+    generate,
+    joke,
+    jokeapi,
+    jokes,
+    operation,
+    page,
+)
+from joker.web.schemas import JokeApiError, JokeParameters, OpenAIError, Problem
 from joker.web.security import digest_key
 from joker.web.submission import Submission, limits_of
 
 _DESCRIPTION = """Invents question-and-answer jokes.
 
 `curl HOST/joke` prints one; `POST /generate` starts a job, which returns them later. Every error is
-`application/problem+json` (RFC 9457) and names the parameter, except below `/v1`, where errors have
-the shape of OpenAI's. Generated text can be offensive or wrong.
+`application/problem+json` (RFC 9457) and names the parameter, except below `/v1` and `/joke/`,
+where errors have the shapes of OpenAI's and JokeAPI's. Generated text can be offensive or wrong.
 """
 
 
@@ -95,7 +104,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     app.state.limiter = limiter
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)
-    for module in (page, joke, jokes, generate, completions, operation):
+    for module in (page, joke, jokes, generate, completions, jokeapi, dadjoke, operation):
         app.include_router(module.router)
     app.openapi = cache(lambda: _describe(app, settings))  # type: ignore[method-assign]
     return app
@@ -134,9 +143,9 @@ def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
         routes=app.routes,
     )
     components = document["components"]
-    for error in (Problem, OpenAIError):
+    for error in (Problem, OpenAIError, JokeApiError):
         schema = error.model_json_schema(ref_template="#/components/schemas/{model}")
-        components["schemas"].update(schema.pop("$defs"))
+        components["schemas"].update(schema.pop("$defs", {}))
         components["schemas"][error.__name__] = schema
     _state_limits(document, settings)
     if not settings.api_keys:
@@ -149,8 +158,13 @@ def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 def _state_limits(document: dict[str, Any], settings: Settings) -> None:
     """Write the server's limits into the schemas of the parameters."""
-    query = document["paths"]["/joke"]["get"]["parameters"]
-    places = [({one["name"]: one["schema"] for one in query}, JokeParameters.wire_names)]
+    places = []
+    for path, names in (
+        ("/joke", JokeParameters.wire_names),
+        ("/joke/{category}", {"prompt": "contains"}),
+    ):
+        query = document["paths"][path]["get"]["parameters"]
+        places.append(({one["name"]: one["schema"] for one in query}, names))
     for body in (JokeParameters, openai_schemas.CompletionBody, openai_schemas.ChatBody):
         properties = document["components"]["schemas"][body.__name__]["properties"]
         places.append((properties, body.wire_names))

@@ -1,6 +1,6 @@
 """Errors over HTTP, mapped once: problem+json (RFC 9457) for programs, a page for browsers.
 
-Below ``/v1`` they are OpenAI's error object, with the same statuses.
+Below ``/v1`` they are OpenAI's error object, with the same statuses, below ``/joke/`` JokeAPI's.
 
 Routes raise from the tree of `joker.core.errors`, or Starlette's `HTTPException` where
 the error is about HTTP itself. Middleware responds with `render_problem` too.
@@ -9,6 +9,7 @@ the error is about HTTP itself. Middleware responds with `render_problem` too.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -31,7 +32,14 @@ from joker.core.errors import (
 )
 from joker.web.html import render_page
 from joker.web.negotiation import prefers_html
-from joker.web.schemas import ErrorDetail, ErrorKind, OpenAIError, Problem, WrongParameter
+from joker.web.schemas import (
+    ErrorDetail,
+    ErrorKind,
+    JokeApiError,
+    OpenAIError,
+    Problem,
+    WrongParameter,
+)
 
 _RETRY_AFTER_SECONDS = 5
 _OPENAI_CODES = {
@@ -39,6 +47,11 @@ _OPENAI_CODES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
 }
 REFUSED_CODE = "joke_refused"
+_JOKEAPI_CODES = {
+    HTTPStatus.BAD_REQUEST: (106, "No matching joke found"),
+    HTTPStatus.NOT_FOUND: (102, "Endpoint not found"),
+    HTTPStatus.TOO_MANY_REQUESTS: (101, "Too many requests"),
+}
 REFUSED_TYPE = "/problems/refused"
 """The type of the problem that no acceptable joke was found; a path that explains it."""
 
@@ -87,6 +100,18 @@ def describe_for_openai(
     """Return the same responses in OpenAI's shape, for routes below ``/v1``."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
     return {status: {**response, "content": content} for status, response in responses.items()}
+
+
+JOKEAPI_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JokeApiError"}}},
+    }
+    for status, description in {
+        "4XX": "No joke for these parameters (400), no valid API key (401), too many jokes (429).",
+        "5XX": "No joke for a reason on the server's side.",
+    }.items()
+}
 
 
 # The first class that fits decides.
@@ -143,6 +168,11 @@ def render_problem(
     if request.url.path.startswith("/v1/"):
         content = _shape_for_openai(status, detail, errors, kind).model_dump()
         return JSONResponse(content, status_code=status, headers=headers)
+    if request.url.path.startswith("/joke/"):
+        # JokeAPI has one status for everything that a client may have got wrong.
+        status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
+        content = _shape_for_jokeapi(status, detail).model_dump()
+        return JSONResponse(content, status_code=status, headers=headers)
     problem = Problem(
         type=kind,
         title=_TITLES.get(kind, HTTPStatus(status).phrase),
@@ -175,6 +205,19 @@ def _shape_for_openai(
     param = errors[0].parameter.partition(".")[0] if errors else None
     code = REFUSED_CODE if kind == REFUSED_TYPE else _OPENAI_CODES.get(HTTPStatus(status))
     return OpenAIError(error=ErrorDetail(message=detail, type=type_, param=param, code=code))
+
+
+def _shape_for_jokeapi(status: int, detail: str) -> JokeApiError:
+    phrase = HTTPStatus(status).phrase
+    code, message = _JOKEAPI_CODES.get(HTTPStatus(status), (100, phrase))
+    return JokeApiError(
+        internalError=status >= HTTPStatus.INTERNAL_SERVER_ERROR,
+        code=code,
+        message=message,
+        causedBy=[detail],
+        additionalInfo=detail,
+        timestamp=time.time_ns() // 1_000_000,
+    )
 
 
 async def _handle_joker_error(request: Request, error: Exception) -> Response:

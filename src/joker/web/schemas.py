@@ -351,6 +351,18 @@ class ErrorDetail(BaseModel):
     code: str | None = Field(default=None, examples=["invalid_api_key"])
 
 
+class JokeApiError(BaseModel):
+    """An error in the format of JokeAPI."""
+
+    error: Literal[True] = True
+    internalError: bool = Field(description="Whether the server is at fault.")  # noqa: N815
+    code: int = Field(examples=[106])
+    message: str = Field(examples=["No matching joke found"])
+    causedBy: list[str] = Field(examples=[["amount: Input should be greater than 0"]])  # noqa: N815
+    additionalInfo: str = Field(examples=["amount: Input should be greater than 0"])  # noqa: N815
+    timestamp: int = Field(description="In milliseconds since 1970.")
+
+
 class OpenAIError(BaseModel):
     """An error in the format of OpenAI's API."""
 

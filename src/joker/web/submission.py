@@ -21,7 +21,7 @@ from joker.settings import Settings
 from joker.web.archive import Archive
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower
-from joker.web.schemas import Task
+from joker.web.schemas import JokeParameters, Task
 from joker.web.security import identify_client
 
 _GRACE_SECONDS = 2.0
@@ -96,12 +96,20 @@ class Submission:
         self._follower.follow(job)
         return job
 
-    async def tell_any(self, request: Request, asked: GenerationRequest) -> Task:
-        """Return jokes on anything: jokes of the pool that the client has not had, then new ones.
+    async def answer(self, request: Request, parameters: JokeParameters) -> Task:
+        """Return the jokes that parameters ask for, told and stored.
+
+        Where any jokes will do, those of the pool that the client has not had come first.
 
         Raises:
-            HTTPException: As `tell` does.
+            GenerationError, HTTPException: As `tell` does.
         """
+        asked = parameters.to_request(self._settings)
+        if parameters.asks_for_any:
+            return await self._tell_any(request, asked)
+        return await self._archive.describe(await self.tell(request, asked))
+
+    async def _tell_any(self, request: Request, asked: GenerationRequest) -> Task:
         _check_limits(asked, self._settings)
         await self._charge(request, asked.count)
         ready = []

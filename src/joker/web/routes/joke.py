@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from joker.web.dependencies import TheArchive, TheSettings, TheSubmission
+from joker.web.dependencies import TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
 from joker.web.schemas import JokeParameters
@@ -38,7 +38,6 @@ async def tell(
     request: Request,
     parameters: Annotated[JokeParameters, Query()],
     submission: TheSubmission,
-    archive: TheArchive,
     settings: TheSettings,
 ) -> Response:
     """Tell jokes and wait for them: `curl HOST/joke` prints one.
@@ -46,9 +45,6 @@ async def tell(
     Without a prompt and parameters of sampling, the pool's jokes come first, at once and never the
     same one twice for a client.
     """
+    task = await submission.answer(request, parameters)
     asked = parameters.to_request(settings)
-    if parameters.asks_for_any:
-        task = await submission.tell_any(request, asked)
-    else:
-        task = await archive.describe(await submission.tell(request, asked))
     return render_jokes(request, task.result, task, (TEXT, JSON, HTML), asked=asked)

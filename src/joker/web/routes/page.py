@@ -5,25 +5,41 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, Response
 
+from joker.web.dependencies import TheSubmission
+from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import load_template, render_page
+from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
+from joker.web.routes.dadjoke import DadJoke, tell_dadjoke
 from joker.web.security import require_key
 
-router = APIRouter(include_in_schema=False)
+_OFFERS = (HTML, JSON, TEXT)
+
+router = APIRouter()
 
 
-@router.get("/", dependencies=[Depends(require_key)])
-async def page(request: Request) -> Response:
-    """Show the page."""
+@router.get(
+    "/",
+    summary="Show the page, or tell a joke to a client of icanhazdadjoke",
+    tags=["jokes"],
+    dependencies=[Depends(require_key)],
+    response_model=DadJoke,
+    responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES, 200: {"content": {TEXT: {}, HTML: {}}}},
+)
+async def page(request: Request, submission: TheSubmission) -> Response:
+    """Show the page; with `Accept: application/json` or `text/plain`, tell a joke."""
+    wanted = choose_media_type(request.headers.get("accept", ""), _OFFERS)
+    if wanted != HTML:
+        return await tell_dadjoke(request, submission, wanted)
     return render_page(request)
 
 
-@router.get("/docs")
+@router.get("/docs", include_in_schema=False)
 async def docs() -> Response:
     """Show the API with Swagger UI."""
     return HTMLResponse(load_template("docs.html").render())
 
 
-@router.get("/redoc")
+@router.get("/redoc", include_in_schema=False)
 async def redoc() -> Response:
     """Show the API with ReDoc."""
     return HTMLResponse(load_template("redoc.html").render())
