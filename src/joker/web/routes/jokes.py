@@ -13,14 +13,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import UnknownJokeError
-from joker.store import Period, Vote
+from joker.store import Period, Store, StoredJoke, Vote
 from joker.web.dependencies import TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
 from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
+from joker.web.picture import draw_joke
 from joker.web.schemas import PublishedJoke, PublishedJokes, VoteCounts, link_to
 from joker.web.security import identify_client, require_key
 
 _OFFERS = (JSON, TEXT, HTML)
+_PNG = "image/png"
 _FORM = "application/x-www-form-urlencoded"
 _BEST: dict[Period, str] = {
     "day": "The best jokes of the day.",
@@ -124,11 +126,33 @@ async def take_random(request: Request, store: TheStore, limiter: TheLimiter) ->
 )
 async def show(joke_id: str, request: Request, store: TheStore) -> Response:
     """Return a stored joke, whatever model the server runs now."""
-    found = await asyncio.to_thread(store.get, joke_id)
-    if found.hidden:
-        raise UnknownJokeError("this joke was reported and is hidden")
-    joke = PublishedJoke.of(found)
+    joke = PublishedJoke.of(await _find(store, joke_id))
     return render_jokes(request, [joke], joke, _OFFERS)
+
+
+@router.get(
+    "/{joke_id}/image.png",
+    summary="Draw a joke that was told",
+    response_class=Response,
+    responses={200: {"content": {_PNG: {}}}, 404: _NO_JOKE},
+)
+async def draw(
+    joke_id: str,
+    store: TheStore,
+    punchline: Annotated[bool, Query(description="Show the punchline.")] = True,
+) -> Response:
+    """Return a picture of a stored joke, 1200 by 630 pixels, for link previews and for sharing."""
+    joke = await _find(store, joke_id)
+    picture = await asyncio.to_thread(draw_joke, joke.question, joke.answer if punchline else "...")
+    # A day: the text never changes, but a report may hide it.
+    return Response(picture, media_type=_PNG, headers={"Cache-Control": "max-age=86400"})
+
+
+async def _find(store: Store, joke_id: str) -> StoredJoke:
+    joke = await asyncio.to_thread(store.get, joke_id)
+    if joke.hidden:
+        raise UnknownJokeError("this joke was reported and is hidden")
+    return joke
 
 
 def _media_type(request: Request) -> str:
