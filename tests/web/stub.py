@@ -20,7 +20,10 @@ LEASE_SECONDS = 1
 def tell(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
     """Tell jokes; what the prompt says decides how it goes."""
     if request.prompt == "fail":
-        raise GenerationError("the joke could not be told in 5 attempts; change the prompt")
+        raise GenerationError(
+            "the joke could not be told in 5 attempts: of all drafts 80 were withheld as "
+            "offensive; allow more attempts or more new tokens, or change the prompt"
+        )
     if request.prompt == "hang":
         while not listener.should_stop():
             time.sleep(0.01)

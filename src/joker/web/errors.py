@@ -33,6 +33,7 @@ from joker.core.errors import (
 from joker.web.html import render_page
 from joker.web.negotiation import prefers_html
 from joker.web.schemas import (
+    REFUSED_TYPE,
     ErrorDetail,
     ErrorKind,
     JokeApiError,
@@ -52,9 +53,6 @@ _JOKEAPI_CODES = {
     HTTPStatus.NOT_FOUND: (102, "Endpoint not found"),
     HTTPStatus.TOO_MANY_REQUESTS: (101, "Too many requests"),
 }
-REFUSED_TYPE = "/problems/refused"
-"""The type of the problem that no acceptable joke was found; a path that explains it."""
-
 _TITLES = {REFUSED_TYPE: "Joke Refused"}
 _QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
 _STORE_DOWN = "the store cannot be reached; try again in a few seconds"

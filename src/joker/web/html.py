@@ -1,4 +1,4 @@
-"""Renders the page: empty, with jokes, or with an error.
+"""Renders the page: with a joke that was ready, with those asked for, or with an error.
 
 Templates escape everything, so a model's output is always shown as text.
 """
@@ -6,16 +6,40 @@ Templates escape everything, so a model's output is always shown as text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from functools import cache
+from http import HTTPStatus
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from joker.compose import model_name
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
-from joker.web.schemas import LinkedJoke, Problem, PublishedJoke
+from joker.web.schemas import REFUSED_TYPE, LinkedJoke, Problem, PublishedJoke
 from joker.web.static import locate
+
+_STARTS = ("What do you call", "Why did the")
+_TOPICS = (
+    *("cats", "coffee", "ghosts", "dentists", "penguins", "the moon"),
+    *("robots", "bread", "pirates", "umbrellas", "school", "cows"),
+    *("doctors", "cheese", "snow", "trains", "spiders", "lawyers"),
+    *("fish", "music", "vampires", "gardens", "money", "bees"),
+    *("farmers", "tea", "ducks", "books", "witches", "winter"),
+    *("dogs", "chess", "bananas", "astronauts", "the sea", "hats"),
+    *("computers", "chickens", "painters", "mountains", "pizza", "owls"),
+)
+_TOPICS_A_DAY = 3
+# What the page advises; the details' own advice is for programs.
+_LOST_ADVICE = "try one of the links below, or ask for a joke"
+_REFUSED_ADVICE = "ask again, perhaps with other words"
+
+
+def topics_of(day: date) -> tuple[str, ...]:
+    """Return the topics that the page suggests on a day, other ones than on the day before."""
+    first = day.toordinal() * _TOPICS_A_DAY % len(_TOPICS)
+    return _TOPICS[first : first + _TOPICS_A_DAY]
 
 
 @cache
@@ -48,17 +72,36 @@ def render_page(
         asked: What the form shows as chosen.
         jokes: Jokes that were told.
         message: Shown above them.
-        problem: What went wrong.
+        problem: What went wrong; the page has advice of its own.
         status: The HTTP status.
         headers: Further headers.
     """
     settings: Settings = request.app.state.settings
+    if problem and asked is None:
+        # What was asked for in vain can be asked for again.
+        asked = GenerationRequest(prompt=request.query_params.get("prompt", ""))
+    permanent = len(jokes) == 1 and jokes[0].link == request.url.path
     text = load_template("index.html").render(
         asked=asked or GenerationRequest(),
         jokes=jokes,
-        message=message,
+        message=_say(problem) if problem else message,
         problem=problem,
+        advice=_REFUSED_ADVICE,
+        refused=REFUSED_TYPE,
+        permanent=permanent,
+        site=str(request.base_url).rstrip("/"),
+        starts=_STARTS + topics_of(datetime.now(UTC).date()),
+        model=model_name(settings),
+        drafts=settings.candidates,
         most_jokes=settings.max_count,
         most_characters=settings.max_prompt_characters,
     )
     return HTMLResponse(text, status, headers)
+
+
+def _say(problem: Problem) -> str:
+    detail = problem.detail
+    advice = _REFUSED_ADVICE if problem.type == REFUSED_TYPE else _LOST_ADVICE
+    if problem.type == REFUSED_TYPE or problem.status == HTTPStatus.NOT_FOUND:
+        detail = f"{detail.partition('; ')[0]}; {advice}"
+    return f"{detail[0].upper()}{detail[1:].rstrip('.')}."

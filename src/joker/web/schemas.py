@@ -325,6 +325,10 @@ class WrongParameter(BaseModel):
     detail: str = Field(examples=["Input should be greater than or equal to 1"])
 
 
+REFUSED_TYPE = "/problems/refused"
+"""The type of the problem that no acceptable joke was found; a path that explains it."""
+
+
 class Problem(BaseModel):
     """An error as in RFC 9457 (`application/problem+json`)."""
 

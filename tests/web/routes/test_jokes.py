@@ -194,7 +194,7 @@ def test_votes_are_limited_apart_from_jokes(make_client: MakeClient) -> None:
 def test_a_form_votes_and_leads_back_to_the_joke(client: TestClient) -> None:
     joke = tell(client)
     voted = client.post(f"{joke['link']}/votes", data={"vote": "up"}, follow_redirects=False)
-    assert (voted.status_code, voted.headers["Location"]) == (303, joke["link"])
+    assert (voted.status_code, voted.headers["Location"]) == (303, f"{joke['link']}#punchline")
     assert client.get(joke["link"]).json()["votes"]["up"] == 1
 
 

@@ -220,5 +220,6 @@ async def vote(
         request.state.headers |= await limiter.take(client, 1, of="votes")
     counts = await asyncio.to_thread(store.vote, joke_id, client, given)
     if _media_type(request) == _FORM:
-        return RedirectResponse(link_to(joke_id), 303)
+        # Browsers open what surrounds the target.
+        return RedirectResponse(f"{link_to(joke_id)}#punchline", 303)
     return Response(VoteCounts.of(counts).model_dump_json(), media_type=JSON)

@@ -22,8 +22,8 @@ from joker.jobs.job import State
 from joker.jobs.queue import JobQueue, QueueStats
 from joker.version import __version__
 from joker.web.dependencies import TheMetrics, TheQueue, TheSettings, TheStore
-from joker.web.errors import REFUSED_TYPE, describe_problem, tell_client
-from joker.web.schemas import JokeParameters
+from joker.web.errors import describe_problem, tell_client
+from joker.web.schemas import REFUSED_TYPE, JokeParameters
 
 _FRESH_SECONDS = 60.0
 _QUEUE_SECONDS = 2.0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, Response
 
-from joker.web.dependencies import TheSubmission
+from joker.web.dependencies import TheStore, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import load_template, render_page
 from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
 from joker.web.routes.dadjoke import DadJoke, tell_dadjoke
-from joker.web.security import require_key
+from joker.web.schemas import PublishedJoke
+from joker.web.security import identify_client, require_key
 
 _OFFERS = (HTML, JSON, TEXT)
 
@@ -25,12 +28,16 @@ router = APIRouter()
     response_model=DadJoke,
     responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES, 200: {"content": {TEXT: {}, HTML: {}}}},
 )
-async def page(request: Request, submission: TheSubmission) -> Response:
-    """Show the page; with `Accept: application/json` or `text/plain`, tell a joke."""
+async def page(request: Request, store: TheStore, submission: TheSubmission) -> Response:
+    """Show the page with a joke of the pool that this client has not had, if there is one.
+
+    With `Accept: application/json` or `text/plain`, tell a joke.
+    """
     wanted = choose_media_type(request.headers.get("accept", ""), _OFFERS)
     if wanted != HTML:
         return await tell_dadjoke(request, submission, wanted)
-    return render_page(request)
+    found = await asyncio.to_thread(store.pool.take, identify_client(request))
+    return render_page(request, jokes=[PublishedJoke.of(found)] if found else [])
 
 
 @router.get("/docs", include_in_schema=False)

@@ -2,28 +2,58 @@
 // stream in, and the punchline follows after a pause. Model output is inserted as text only.
 
 const BEAT_MS = 1500;
-const MOST_RECENT = 20;
-const RECENT = "joker.recent";
+const DOUBLE_CLICK_MS = 500;
+const NOTE_MS = 4000;
+const MOST_KEPT = 200;
 const AT_ONCE = "joker.at-once";
+const FAVOURITES = "joker.favourites"; // In this browser, until cleared.
+const VISIT = "joker.visit"; // In this tab: what was told, the latest first.
+const READY = "joker.ready"; // In this tab: jokes that the server sent and nobody has seen yet.
 
 const find = (id) => document.getElementById(id);
 const form = find("ask");
 const list = find("jokes");
+const again = find("again");
+const harder = find("harder");
+const stop = find("stop");
 const atOnce = find("at-once");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let following = null; // The current request: its job, event stream and cards.
+let following = null; // The current request: what was asked, its job, event stream and cards.
+let clicked = -Infinity; // When jokes were last asked for.
+
+// --- what the page says
 
 function say(text, wrong = false) {
   find("status").textContent = text;
   find("status").classList.toggle("wrong", wrong);
 }
 
-// --- local storage; if the browser forbids it, nothing is stored
+// A note is shown wherever the page is scrolled to.
+function note(text, wrong = false) {
+  const element = find("note");
+  element.textContent = text;
+  element.classList.toggle("wrong", wrong);
+  clearTimeout(note.timer);
+  note.timer = setTimeout(() => (element.textContent = ""), NOTE_MS);
+}
+
+function sentenceOf(text) {
+  return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
+}
+
+// --- storage; if the browser forbids it, nothing is stored
+
+const places = () => ({
+  [AT_ONCE]: localStorage,
+  [FAVOURITES]: localStorage,
+  [VISIT]: sessionStorage,
+  [READY]: sessionStorage,
+});
 
 function recall(key, otherwise) {
   try {
-    return JSON.parse(localStorage.getItem(key)) ?? otherwise;
+    return JSON.parse(places()[key].getItem(key)) ?? otherwise;
   } catch {
     return otherwise;
   }
@@ -31,60 +61,144 @@ function recall(key, otherwise) {
 
 function remember(key, value) {
   try {
-    localStorage.setItem(key, JSON.stringify(value));
+    places()[key].setItem(key, JSON.stringify(value));
   } catch {
     // Private windows and full disks: the page works without storage.
   }
 }
 
-// Those that an older version of this page remembered had other links, which lead nowhere now.
-function recallRecent() {
-  return recall(RECENT, []).filter((joke) => "id" in joke);
+const same = (one, other) =>
+  one.id && other.id ? one.id === other.id : one.question === other.question && one.answer === other.answer;
+
+function keep(key, joke) {
+  const others = recall(key, []).filter((other) => !same(other, joke));
+  remember(key, [joke, ...others].slice(0, MOST_KEPT));
 }
 
-function showRecent() {
-  const jokes = recallRecent();
-  find("recent-jokes").replaceChildren(...jokes.map((joke) => fill(makeCard(), joke)));
-  find("recent").hidden = jokes.length === 0;
+function drop(key, joke) {
+  remember(
+    key,
+    recall(key, []).filter((other) => !same(other, joke)),
+  );
 }
 
 // --- cards
 
-function makeCard() {
+function makeCard(joke) {
   const card = find("card").content.firstElementChild.cloneNode(true);
   equip(card);
+  if (joke) {
+    fill(card, joke);
+    reveal(card);
+  }
   return card;
 }
 
 function equip(card) {
-  const copy = card.querySelector(".copy");
-  copy.hidden = false;
-  copy.addEventListener("click", () => offer(textOf(card), "Copied."));
-  card.querySelector(".share").addEventListener("click", () => shareCard(card));
+  card.querySelectorAll(".copy, .favourite").forEach((button) => (button.hidden = false));
+  card.querySelector(".copy").addEventListener("click", () => offer(textOf(card), "Copied."));
+  card.querySelector(".share").addEventListener("click", () => shareLink(card));
+  card.querySelector(".picture").addEventListener("click", (event) => sharePicture(event, card));
+  card.querySelector(".favourite").addEventListener("click", () => favour(card));
   card.querySelector(".votes").addEventListener("submit", (event) => vote(event, card));
-  showStored(card);
+  card.querySelector(".punchline").addEventListener("toggle", () => revealed(card));
+  showParts(card, read(card));
 }
 
-// A joke that could not be stored has no link and takes no votes.
-function showStored(card) {
-  card.querySelectorAll(".stored").forEach((part) => (part.hidden = !card.dataset.link));
+// The joke that a card shows.
+function read(card) {
+  const { id, link, picked, original } = card.dataset;
+  return {
+    id: id || null,
+    link: link || null,
+    question: card.querySelector(".question").textContent,
+    answer: card.querySelector(".answer").textContent,
+    picked: JSON.parse(picked),
+    original: JSON.parse(original),
+    votes: Object.fromEntries(
+      ["up", "down"].map((value) => [value, Number(counter(card, value).textContent)]),
+    ),
+  };
 }
+
+const counter = (card, value) => card.querySelector(`button[value=${value}] .count`);
 
 function fill(card, joke) {
+  card.dataset.id = joke.id ?? "";
   card.dataset.link = joke.link ?? "";
-  card.querySelector(".link").href = card.dataset.link;
-  card.querySelector(".votes").action = `${card.dataset.link}/votes`;
-  showStored(card);
+  card.dataset.picked = joke.picked ?? false;
+  card.dataset.original = joke.original ?? null;
   card.querySelector(".question").textContent = joke.question;
   card.querySelector(".answer").textContent = joke.answer;
-  if (joke.original !== null && joke.original !== undefined) {
-    const badge = document.createElement("span");
-    badge.className = `badge ${joke.original ? "original" : "retold"}`;
-    badge.textContent = joke.original ? "original" : "retold";
-    card.querySelector(".badge")?.remove();
-    card.querySelector(".extras").prepend(badge);
-  }
+  card.querySelector(".link").href = joke.link ?? "";
+  card.querySelector(".picture").href = `${joke.link}/image.png`;
+  card.querySelector(".votes").action = `${joke.link}/votes`;
+  for (const value of ["up", "down"]) counter(card, value).textContent = joke.votes?.[value] || "";
+  showParts(card, joke);
   return card;
+}
+
+function showParts(card, joke) {
+  const parts = {
+    stored: Boolean(joke.link), // A joke that could not be stored takes no votes.
+    picked: Boolean(joke.picked),
+    unpicked: !joke.picked,
+    original: joke.original === true,
+    retold: joke.original === false,
+  };
+  for (const [name, shown] of Object.entries(parts)) {
+    card.querySelectorAll(`.if-${name}`).forEach((part) => (part.hidden = !shown));
+  }
+  const kept = recall(FAVOURITES, []).some((favourite) => same(favourite, joke));
+  card.querySelector(".favourite").setAttribute("aria-pressed", kept);
+}
+
+function reveal(card) {
+  const answer = card.querySelector(".answer");
+  answer.textContent = answer.textContent; // Inserted again, so that it is read out now.
+  card.querySelector(".punchline").open = true;
+  card.classList.remove("waiting");
+  revealed(card);
+}
+
+// Somebody has opened the punchline, or the beat is over.
+function revealed(card) {
+  if (card.classList.contains("waiting") || !card.querySelector(".punchline").open) return;
+  const mine = card.querySelector("summary") === document.activeElement;
+  card.classList.add("told");
+  if (mine) card.querySelector(".answer").focus();
+  if (card.parentElement === list) {
+    keep(VISIT, read(card));
+    showKept();
+  }
+}
+
+function showKept() {
+  const shown = [...list.children].map(read);
+  const told = recall(VISIT, []).filter((joke) => !shown.some((other) => same(other, joke)));
+  for (const [id, jokes] of [
+    ["favourites", recall(FAVOURITES, [])],
+    ["visit", told],
+  ]) {
+    const kept = find(id);
+    kept.hidden = jokes.length === 0;
+    kept.querySelector(".count").textContent = jokes.length;
+    kept.querySelector("ol").replaceChildren(...jokes.map(makeCard));
+  }
+}
+
+// --- favourites, copies, links and pictures
+
+function favour(card) {
+  const joke = read(card);
+  const button = card.querySelector(".favourite");
+  const liked = button.getAttribute("aria-pressed") !== "true";
+  (liked ? keep : drop)(FAVOURITES, joke);
+  note(liked ? "Added to your favourites." : "No longer a favourite.");
+  const inside = find("favourites").contains(card);
+  showKept();
+  list.querySelectorAll(".joke").forEach((other) => showParts(other, read(other)));
+  if (inside) (find("favourites").hidden ? again : find("favourites").firstElementChild).focus();
 }
 
 function textOf(card) {
@@ -94,20 +208,34 @@ function textOf(card) {
 async function offer(text, done) {
   try {
     await navigator.clipboard.writeText(text);
-    say(done);
+    note(done);
   } catch {
     // Browsers hide the clipboard without HTTPS; the text can still be copied from here.
     prompt("Copy this:", text);
   }
 }
 
-async function shareCard(card) {
+async function shareLink(card) {
   const url = new URL(card.dataset.link, location.href).href;
   if (!navigator.share) return offer(url, "Link copied.");
   try {
     await navigator.share({ text: card.querySelector(".question").textContent, url });
   } catch (error) {
     if (error.name !== "AbortError") await offer(url, "Link copied.");
+  }
+}
+
+// Phones hand the picture to another program; otherwise the link opens it.
+async function sharePicture(event, card) {
+  const shell = new File([], "joke.png", { type: "image/png" });
+  if (!navigator.canShare?.({ files: [shell] })) return;
+  event.preventDefault();
+  const link = event.currentTarget.href;
+  try {
+    const picture = await (await fetch(link)).blob();
+    await navigator.share({ files: [new File([picture], "joke.png", { type: "image/png" })] });
+  } catch (error) {
+    if (error.name !== "AbortError") location.assign(link);
   }
 }
 
@@ -129,67 +257,117 @@ async function vote(event, card) {
       body: JSON.stringify({ vote: chosen }),
     });
     const answer = await response.json();
-    if (!response.ok) return say(sentenceOf(answer.detail), true);
+    if (!response.ok) return note(sentenceOf(answer.detail), true);
     for (const button of event.target.elements) {
       button.setAttribute("aria-pressed", button.value === chosen);
-      const counted = button.value !== "report" && answer[button.value];
-      button.querySelector(".count").textContent = counted || "";
+      if (button.value !== "report") counter(card, button.value).textContent = answer[button.value] || "";
     }
     card.classList.toggle("reported", chosen === "report");
-    say(THANKS[chosen]);
+    note(THANKS[chosen]);
   } catch {
-    say("The vote did not arrive. Try again in a moment.", true);
+    note("The vote did not arrive. Try again in a moment.", true);
   }
 }
 
-function sentenceOf(text) {
-  return text[0].toUpperCase() + text.slice(1);
-}
-
-// --- telling
+// --- asking
 
 async function ask(event) {
   event.preventDefault();
-  leave();
-  list.replaceChildren();
-  find("again").hidden = true;
-  list.setAttribute("aria-busy", "true");
-  say("Thinking…");
+  const effort = event.submitter === harder ? Number(harder.value) : undefined;
   const asked = {
     prompt: find("prompt").value,
     n: find("count").valueAsNumber,
     safe: !find("unsafe").checked,
+    effort,
   };
-  const mine = (following = { task: null, source: null, cards: [], told: Promise.resolve() });
+  const twice = performance.now() - clicked < DOUBLE_CLICK_MS;
+  const drafting = following && !following.arrived;
+  if (twice || (drafting && JSON.stringify(following.asked) === JSON.stringify(asked))) return;
+  clicked = performance.now();
+  leave();
+  const mine = (following = {
+    ...{ asked, task: null, source: null, cards: [], ready: false, began: Date.now() },
+    told: Promise.resolve(),
+    before: { heading: find("heading").textContent, cards: [...list.children] },
+    from: event.submitter ?? find("tell"),
+  });
+  document.querySelector(".ways")?.remove();
+  list.replaceChildren();
+  find("heading").textContent = "";
+  cardOf(mine, 0);
+  list.setAttribute("aria-busy", "true");
+  lookUp();
+  const ready = asked.prompt.trim() === "" && asked.n === 1 && asked.safe && !effort;
   try {
-    const response = await fetch("/generate", {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Accept: "application/json" },
-      body: JSON.stringify(asked),
-    });
-    const answer = await response.json();
-    if (!response.ok) return finish(mine, answer.detail);
-    mine.task = answer.task_id;
-    if (following === mine) follow(mine);
-    else cancel(mine);
+    if (!(ready && (await takeReady(mine)))) await draft(mine);
   } catch {
     finish(mine, "The server cannot be reached. Try again in a moment.");
   }
+}
+
+// Shows the stage, which may have been scrolled away or be behind a phone's keyboard.
+function lookUp() {
+  if (matchMedia("(pointer: coarse)").matches) find("prompt").blur();
+  if (find("stage").getBoundingClientRect().top >= 0) return;
+  find("stage").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
+}
+
+// Takes a joke that was ready before anybody asked; returns whether there was one.
+async function takeReady(mine) {
+  const [next, ...others] = recall(READY, []);
+  remember(READY, others);
+  let joke = next;
+  if (!joke) {
+    const response = await fetch("/jokes/random", { headers: { Accept: "application/json" } });
+    if (following !== mine) return true;
+    const answer = await response.json();
+    if (response.status === 429) finish(mine, answer.detail);
+    if (!response.ok) return response.status === 429;
+    joke = answer;
+  }
+  mine.ready = true;
+  await tell(mine, { ...joke, index: 0 });
+  finish(mine);
+  return true;
+}
+
+async function draft(mine) {
+  const { effort, n } = mine.asked;
+  const drafts = effort ? "Trying harder: many more drafts" : `Writing ${form.dataset.drafts} drafts`;
+  mine.doing = n > 1 ? `${drafts} of each joke. The best ones follow.` : `${drafts}. The best one follows.`;
+  say("Asking the model…");
+  stop.hidden = false;
+  mine.clock = setInterval(() => {
+    find("seconds").textContent = `${Math.round((Date.now() - mine.began) / 1000)} s`;
+  }, 1000);
+  const response = await fetch("/generate", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Accept: "application/json" },
+    body: JSON.stringify(mine.asked),
+  });
+  const answer = await response.json();
+  if (!response.ok) return finish(mine, answer.detail);
+  mine.task = answer.task_id;
+  if (following === mine) follow(mine);
+  else cancel(mine);
 }
 
 function follow(mine) {
   mine.source = new EventSource(`/generate/${mine.task}/events`);
   const on = (name, act) =>
     mine.source.addEventListener(name, (event) => act(JSON.parse(event.data)));
-  on("partial", (partial) => draft(mine, partial));
+  on("partial", (partial) => showDraft(mine, partial));
   on("joke", (joke) => {
     mine.told = mine.told.then(() => tell(mine, joke));
   });
   on("state", (task) => {
+    if (task.state === "PENDING") say("Waiting for others to be served…");
+    if (task.state === "STARTED") say(mine.doing);
     if (!["SUCCESS", "FAILURE", "REVOKED"].includes(task.state)) return;
     mine.source.close();
     mine.task = null;
-    const sentence = task.state === "REVOKED" ? "The joke was cancelled." : task.error;
+    const refused = task.error && `${task.error.split("; ")[0]}; ${form.dataset.advice}`;
+    const sentence = task.state === "REVOKED" ? "the joke was cancelled" : refused;
     mine.told.then(() => finish(mine, sentence));
   });
   mine.source.addEventListener("error", () => {
@@ -204,41 +382,78 @@ function cardOf(mine, index) {
   if (!mine.cards[index]) {
     mine.cards[index] = makeCard();
     mine.cards[index].classList.add("waiting");
+    mine.cards[index].querySelector("summary").inert = true;
     list.append(mine.cards[index]);
   }
   return mine.cards[index];
 }
 
-function draft(mine, { index, question, answer }) {
+function showDraft(mine, { index, question, answer }) {
   if (following !== mine) return;
   const card = cardOf(mine, index);
   card.querySelector(".question").textContent = question;
-  if (atOnce.checked) card.querySelector(".answer").textContent = answer;
+  card.querySelector(".answer").textContent = answer;
+  card.querySelector(".punchline").open = atOnce.checked;
+  card.classList.toggle("live", atOnce.checked);
 }
 
 async function tell(mine, joke) {
   if (following !== mine) return;
   const card = cardOf(mine, joke.index);
-  fill(card, { ...joke, answer: "" });
+  fill(card, joke);
+  card.querySelector("summary").inert = false;
+  if (mine.asked.n === 1) {
+    mine.arrived = true;
+    rest(mine);
+  }
   list.setAttribute("aria-busy", "false");
   say("");
-  if (!atOnce.checked && !still.matches) await new Promise((wake) => setTimeout(wake, BEAT_MS));
+  await beat(card);
   if (following !== mine) return;
-  card.querySelector(".answer").textContent = joke.answer;
-  card.classList.replace("waiting", "told");
-  const { id, question, answer, original, link } = joke;
-  const others = recallRecent().filter((other) => !id || other.id !== id);
-  remember(RECENT, [{ id, question, answer, original, link }, ...others].slice(0, MOST_RECENT));
-  showRecent();
+  reveal(card);
+}
+
+// The pause before a punchline; whoever opens it ends the pause. It is there already, unseen, so
+// that nothing moves when it appears.
+async function beat(card) {
+  if (atOnce.checked || still.matches) return;
+  card.classList.add("waiting");
+  card.querySelector(".punchline").open = true;
+  await new Promise((wake) => {
+    setTimeout(wake, BEAT_MS);
+    const early = (event) => {
+      event.preventDefault(); // The browser would close what is about to be opened.
+      wake();
+    };
+    card.querySelector("summary").addEventListener("click", early, { once: true });
+  });
 }
 
 function finish(mine, sentence) {
   if (following !== mine) return;
+  following = null;
   mine.source?.close();
+  rest(mine);
   list.querySelectorAll(".waiting").forEach((card) => card.remove());
-  list.setAttribute("aria-busy", "false");
-  find("again").hidden = list.childElementCount === 0;
+  if (list.childElementCount) {
+    turnPage(mine);
+  } else {
+    find("heading").textContent = mine.before.heading;
+    list.replaceChildren(...mine.before.cards);
+  }
+  again.hidden = list.childElementCount === 0;
+  harder.hidden = mine.ready;
   say(sentence ? sentenceOf(sentence) : "", Boolean(sentence));
+  showKept();
+}
+
+// Takes away what belongs to a job in progress.
+function rest(mine) {
+  clearInterval(mine.clock);
+  find("seconds").textContent = "";
+  list.setAttribute("aria-busy", "false");
+  if (document.activeElement === stop) mine.from.focus();
+  stop.hidden = true;
 }
 
 function cancel({ task }) {
@@ -249,20 +464,97 @@ function leave() {
   if (!following) return;
   following.source?.close();
   cancel(following);
+  rest(following);
   following = null;
+}
+
+function giveUp() {
+  const mine = following;
+  if (!mine) return;
+  cancel(mine);
+  mine.task = null;
+  finish(mine);
+  say("Stopped.");
+}
+
+// --- pages: each joke has its own address, so that back, forward and reload lead to it
+
+function pageOf(prompt, ready) {
+  const heading = find("heading").textContent;
+  return { prompt, heading, jokes: [...list.children].map(read), ready };
+}
+
+function addressOf({ jokes }) {
+  return jokes.length === 1 && jokes[0].link ? jokes[0].link : "/";
+}
+
+function turnPage(mine) {
+  const page = pageOf(mine.asked.prompt, mine.ready);
+  history.pushState(page, "", addressOf(page));
+}
+
+function showPage(page) {
+  find("prompt").value = page.prompt;
+  find("heading").textContent = page.heading;
+  list.replaceChildren(...page.jokes.map(makeCard));
+  again.hidden = list.childElementCount === 0;
+  harder.hidden = page.ready || again.hidden;
+  say("");
+  showKept();
 }
 
 // --- start
 
+function start() {
+  const cards = [...list.querySelectorAll(".joke")];
+  cards.forEach(equip);
+  const { permanent } = document.body.dataset;
+  const fresh = cards.length === 1 && permanent === undefined && location.pathname === "/";
+  if (history.state?.jokes?.length && !find("status").classList.contains("wrong")) {
+    // A reload: what the server has sent instead is for later.
+    if (fresh) remember(READY, [...recall(READY, []), read(cards[0])]);
+    return showPage(history.state);
+  }
+  if (cards.length) {
+    const page = pageOf(find("prompt").value, harder.hidden);
+    const asked = location.pathname === "/joke"; // Loading it again would ask again.
+    history.replaceState(page, "", asked ? addressOf(page) : location.href);
+  }
+  if (cards.length === 1 && (permanent === undefined || atOnce.checked)) {
+    beat(cards[0]).then(() => reveal(cards[0]));
+  }
+  showKept();
+}
+
 document.querySelectorAll(".js-only").forEach((element) => (element.hidden = false));
-list.querySelectorAll(".joke").forEach(equip);
 atOnce.checked = recall(AT_ONCE, false);
 atOnce.addEventListener("change", () => remember(AT_ONCE, atOnce.checked));
-find("forget").addEventListener("click", () => {
-  remember(RECENT, []);
-  showRecent();
-  find("prompt").focus();
+for (const [id, key] of [
+  ["favourites", FAVOURITES],
+  ["visit", VISIT],
+]) {
+  find(id)
+    .querySelector("p button")
+    .addEventListener("click", () => {
+      remember(key, []);
+      showKept();
+      list.querySelectorAll(".joke").forEach((card) => showParts(card, read(card)));
+      find("prompt").focus();
+    });
+}
+document.querySelector(".starts").addEventListener("click", (event) => {
+  const { start } = event.target.dataset;
+  if (!start || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  find("prompt").value = start;
+  form.requestSubmit(find("tell"));
 });
 form.addEventListener("submit", ask);
-addEventListener("pagehide", leave);
-showRecent();
+stop.addEventListener("click", giveUp);
+find("count").addEventListener("invalid", () => (find("options").open = true));
+addEventListener("pagehide", giveUp);
+addEventListener("popstate", (event) => {
+  leave();
+  if (event.state) showPage(event.state);
+});
+start();
