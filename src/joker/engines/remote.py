@@ -209,7 +209,7 @@ class _Client:
                 yield Output([token])
             reason = choice.get("finish_reason") or reason
         if reason is None:
-            raise EngineDownError("the engine's server broke off its answer; try again later")
+            raise EngineDownError("the engine's server ended its answer early; try again later")
         yield Output(self._end(reason, ids), done=True)
 
     async def score(self, joke: EncodedJoke) -> float:
