@@ -30,6 +30,7 @@ NEEDED = (
     "joker/models/bundled/joker.json",
     "joker/models/bundled/fingerprints.npz",
     "joker/models/bundled/NOTICE",
+    "joker/models/bundled/picked_jokes.jsonl",
     "joker/models/bundled/openvino/openvino_model.bin",
 )
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from joker.core.fingerprints import Fingerprints
+from joker.core.joke import Joke, punchline_key
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.generation.moderation import Moderator
 
@@ -48,3 +50,14 @@ def test_its_folder_describes_itself() -> None:
     assert folder.has_openvino
     assert folder.manifest.metrics["bits_per_byte"] < 2.5
     assert all(training["safe"] is True for training in folder.manifest.earlier)
+
+
+def test_its_picked_jokes_are_new_inoffensive_and_different() -> None:
+    folder = ModelFolder.open(bundled_model())
+    picked = folder.read_picked_jokes()
+    fingerprints = Fingerprints.read(folder.path)
+    assert fingerprints is not None
+    assert len({punchline_key(joke.answer) for joke in picked}) == len(picked) >= 150
+    for joke in picked:
+        assert not Moderator.default().check(str(joke))
+        assert not fingerprints.estimate(Joke(joke.question, joke.answer)).near_duplicate
