@@ -16,10 +16,10 @@ run: $(RUN)/.ready  ## Install what serving needs and serve the page and the API
 setup: $(DEV)/.ready  ## Install everything for training, tests and tools
 
 test: system $(DEV)/.ready lint types imports  ## Install everything and run what CI runs
-	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal
 
 check: $(DEV)/.ready lint types imports audit  ## Like test, without the slow tests but with the audit
-	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist loadfile -m "not integration"
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal -m "not integration"
 
 # kubectl comes with Debian's package kubernetes-client.
 system:  ## Install the system packages that tests need (as root on Debian)

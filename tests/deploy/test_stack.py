@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 STACK = Path(__file__).parents[2] / "deploy" / "stack.py"
-JOBS = 24
+JOBS = 12
 
 
 class RunningStack:

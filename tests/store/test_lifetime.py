@@ -108,11 +108,11 @@ def test_jokes_are_told_while_the_store_is_away_and_stored_when_it_is_back(
             assert store.add(Told(), model="tiny") is None
             assert store.pool.add(Told(), model="tiny") is None
             assert store.pool.take("ann") is None
-            with pytest.raises(StoreDownError, match="the store is away"):
+            with pytest.raises(StoreDownError, match="the store is down"):
                 store.vote(joke, "ann", "up")
         assert store.down
         assert store.failures == 4
-        assert [record.message for record in caplog.records if "is away" in record.message] == [
+        assert [record.message for record in caplog.records if "is down" in record.message] == [
             caplog.records[0].message
         ]
         assert "secret-word" not in caplog.text
@@ -120,7 +120,7 @@ def test_jokes_are_told_while_the_store_is_away_and_stored_when_it_is_back(
         backend.restore()
     assert store.vote(joke, "ann", "up") == Votes(up=1)
     assert not store.down
-    assert "is back" in caplog.text
+    assert "is up again" in caplog.text
     assert store.get(add(store, numbered(1))).question == numbered(1).question
 
 

@@ -164,7 +164,7 @@ class Database:
                 self._engine = None
 
     def _open(self) -> Engine:
-        """Return a migrated engine, or fail at once while the database is away."""
+        """Return a migrated engine, or fail at once while the database is down."""
         with self._opening:
             if time.monotonic() < self._retry_at:
                 self.failures += 1
@@ -248,7 +248,7 @@ class Database:
                 _upgrade(connection)
 
     def _failed(self, reason: str) -> StoreDownError:
-        """Note that the database is away; return what to raise."""
+        """Note that the database is down; return what to raise."""
         with self._state:
             self.failures += 1
             self._retry_at = time.monotonic() + self._retry_seconds

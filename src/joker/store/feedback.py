@@ -61,7 +61,7 @@ def read_feedback(store: Store, min_votes: int = DEFAULT_MIN_VOTES) -> Iterator[
     Hidden jokes have score 0, whatever the other votes: training must not learn them.
 
     Raises:
-        StoreDownError: If the store is away.
+        StoreDownError: If the store is down.
     """
     for joke in store.voted():
         score = 0 if joke.hidden else score_votes(joke.votes, min_votes)

@@ -1,6 +1,6 @@
 """The pool: jokes that wait to be told, each to every client once.
 
-Nothing here fails because the database is away: then the pool is empty.
+Nothing here fails because the database is down: then the pool is empty.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Pool:
 
         Returns:
             The joke with its id; None if a joke with the same punchline is there already, if the
-            pool is full of better ones, or if the store is away.
+            pool is full of better ones, or if the store is down.
         """
         row = self._rows.make(joke, model, categories, safe)
         row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
@@ -90,7 +90,7 @@ class Pool:
             exclude_categories: Leave out jokes that moderation flagged for one of these.
 
         Returns:
-            None if the client has had them all, or if the store is away.
+            None if the client has had them all, or if the store is down.
         """
         chosen = [self._rows.shown(safe=safe), jokes.c.pool_key.is_not(None)]
         chosen += [
@@ -115,7 +115,7 @@ class Pool:
         return self._rows.read(row)
 
     def size(self, *, untold: bool = False) -> int:
-        """Return how many jokes of the pool can be told; 0 if the store is away.
+        """Return how many jokes of the pool can be told; 0 if the store is down.
 
         Args:
             untold: Count only those that nobody has had.

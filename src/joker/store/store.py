@@ -6,7 +6,7 @@ since SQLite's driver has no other way, and SQLAlchemy's asynchronous half would
 the same threads.
 
 What telling a joke needs (`Store.add` and all of `Store.pool`) never fails because the database
-is away: the joke is told without it. What people ask of the store itself raises `StoreDownError`
+is down: the joke is told without it. What people ask of the store itself raises `StoreDownError`
 then.
 """
 
@@ -171,7 +171,7 @@ class Store:
                 so it must be hard to guess.
 
         Returns:
-            The joke with its id, or None if the store is away.
+            The joke with its id, or None if the store is down.
         """
         row = self._rows.make(joke, model, categories, safe)
         row["prompt"] = storable(prompt) if prompt and self._keep_prompts else None
@@ -193,7 +193,7 @@ class Store:
 
         Raises:
             UnknownJokeError: If there is none with this id.
-            StoreDownError: If the store is away.
+            StoreDownError: If the store is down.
         """
         with self._database.begin() as connection:
             return self._rows.read(row_of(connection, id))
@@ -207,7 +207,7 @@ class Store:
         and jokes that nobody likes are left out, offensive ones if ``safe``.
 
         Raises:
-            StoreDownError: If the store is away.
+            StoreDownError: If the store is down.
         """
         chosen = and_(self._rows.shown(safe=safe), jokes.c.up > 0)
         if period != "ever":
@@ -231,7 +231,7 @@ class Store:
         another replaces it.
 
         Raises:
-            StoreDownError: If the store is away.
+            StoreDownError: If the store is down.
         """
         day = datetime.now(UTC).date().isoformat()
         shown = self._rows.shown(safe=True)
@@ -285,7 +285,7 @@ class Store:
         Raises:
             InputError: If there is no such vote.
             UnknownJokeError: If there is no such joke.
-            StoreDownError: If the store is away.
+            StoreDownError: If the store is down.
         """
         if vote not in VOTES:
             raise InputError(f"a vote must be {', '.join(VOTES)}, not {str(vote)[:20]!r}")
@@ -315,7 +315,7 @@ class Store:
         """Yield all jokes that have votes, hidden ones too, the oldest first.
 
         Raises:
-            StoreDownError: If the store is away.
+            StoreDownError: If the store is down.
         """
         query = (
             select(jokes)
@@ -339,7 +339,7 @@ class Store:
             The number of jokes deleted.
 
         Raises:
-            StoreDownError: If the store is away.
+            StoreDownError: If the store is down.
         """
         deleted = 0
         while batch := self._prune_batch():

@@ -42,7 +42,7 @@ class Archive:
         return Task.of(job, await self.link(job, job.jokes))
 
     async def link(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
-        """Return jokes of a job with their ids, stored; without, if the store is away."""
+        """Return jokes of a job with their ids, stored; without, if the store is down."""
         return [await self._link(job, joke) for joke in jokes]
 
     async def _link(self, job: Job, joke: GeneratedJoke) -> LinkedJoke:
