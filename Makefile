@@ -7,7 +7,7 @@ RUN := .venv
 DEV := .venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run setup test system check lint types imports docs site audit wheel-check structure constraints bench \
+.PHONY: run setup test test-all system check lint types imports docs site audit wheel-check structure constraints bench \
         secrets stack clean
 
 run: $(RUN)/.ready  ## Install what serving needs and serve the page and the API
@@ -16,6 +16,9 @@ run: $(RUN)/.ready  ## Install what serving needs and serve the page and the API
 setup: $(DEV)/.ready  ## Install everything for training, tests and tools
 
 test: system $(DEV)/.ready lint types imports  ## Install everything and run what CI runs
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal -m "not long"
+
+test-all: system $(DEV)/.ready lint types imports  ## Like test, with the tests that take longest
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal
 
 check: $(DEV)/.ready lint types imports audit  ## Like test, without the slow tests but with the audit

@@ -31,12 +31,16 @@ TEXTS = {
 }
 PAGES = {name: blocks(name, text) for name, text in TEXTS.items()}
 RUN = [name for name, page in PAGES.items() if any(block.runs for block in page)]
+# Their commands train models for minutes; README and tutorial do the same in less.
+LONG = {"docs/how-to/original.md", "docs/how-to/circle-of-laughs.md", "docs/templates.md"}
 EXCUSED = [block for page in PAGES.values() for block in page if block.excuse]
 PROGRAMS = ("curl", "jq", "node", "redis-server")
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in RUN]
+)
 def test_every_command_of_a_page_does_what_it_should(
     name: str, tmp_path: Path, furnish: Callable[[Path, str], None]
 ) -> None:

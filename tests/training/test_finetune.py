@@ -195,6 +195,7 @@ def test_a_full_disk_is_one_sentence(
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_two_processes_train_like_one_with_twice_the_batch(
     prepared: PreparedData, start: Command, tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(
     assert float((two_weights - one_weights).norm() / one_weights.norm()) < 0.01
 
 
+@pytest.mark.long
 def test_the_original_recipe_trains_on_blocks_with_plain_markers(
     prepared: PreparedData, start: Command, tmp_path: Path
 ) -> None:
@@ -256,6 +258,7 @@ def test_a_trained_folder_is_a_base(
     assert ModelFolder.open(tmp_path / "model").manifest.template.name == "separator"
 
 
+@pytest.mark.long
 def test_a_compiled_training_gives_a_working_model(
     prepared: PreparedData, start: Command, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_filler, "read_picked_jokes", lambda _: [])
     monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 0.01)
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -540,7 +541,10 @@ def test_a_picture_is_opened_or_handed_to_the_phone(open_page: Open) -> None:
         " window.shared = [files[0].type, files[0].size]; }; }"
     )
     page.get_by_role("link", name="Picture").click()
-    page.wait_for_function("window.shared")
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while page.evaluate("window.shared") is None:  # waiting in the page would need its eval()
+        assert time.monotonic() < until
+        page.wait_for_timeout(50)
     assert page.evaluate("window.shared") == ["image/png", len(picture)]
 
 
