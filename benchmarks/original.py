@@ -28,7 +28,6 @@ import argparse
 import asyncio
 import csv
 import itertools
-import json
 import math
 import os
 import random
@@ -39,9 +38,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +47,16 @@ import numpy as np
 from openvino import Tensor
 from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
 
+from benchmarks.load import (
+    MAX_NEW_TOKENS,
+    WAIT_SECONDS,
+    Measurement,
+    Times,
+    ask_original,
+    ask_ours,
+    first,
+    load,
+)
 from joker.core.joke import Joke
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.core.template import Template, load_template
@@ -62,9 +70,6 @@ STEPS = 60
 BATCH = 4
 
 PROMPTS = ("Why did", "What do you", "How", "Why", "What did", "What")
-MAX_NEW_TOKENS = 40
-POLL_SECONDS = 0.5
-WAIT_SECONDS = 300
 START_SECONDS = 120.0
 
 SERVER = {
@@ -76,153 +81,13 @@ SERVER = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One measurement.
-
-    Attributes:
-        jokes: Jokes per second.
-        tokens: Tokens of these jokes per second.
-        cpu_seconds: CPU time per joke.
-        drafts: Drafts per joke.
-        failed: Requests that brought no joke.
-    """
-
-    jokes: float
-    tokens: float
-    cpu_seconds: float
-    drafts: float = 1.0
-    failed: int = 0
-
-
-Told = tuple[int, int]
-"""Tokens of a joke, and drafts that it took."""
-
-Ask = Callable[["Client", str], Coroutine[Any, Any, Told | None]]
-Contestant = Callable[[ModelFolder, int, "Times"], Figures]
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """The seconds of each measurement, and those before it that do not count."""
-
-    warm_up: float
-    measured: float
-
-
-class Client:
-    """A minimal HTTP client on one connection, so that clients take little of the machine."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def send(self, method: str, path: str, body: Any = None, *headers: str) -> Any:
-        """Send a request; return the decoded body of the response.
-
-        Raises:
-            RuntimeError: If the status is not 200 or 202.
-        """
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
-        content = b"" if body is None else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
-        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}", "", ""]
-        writer.write("\r\n".join(lines).encode() + content)
-        head = await reader.readuntil(b"\r\n\r\n")
-        fields = head.decode().lower().split("\r\n")
-        size = next(line for line in fields if line.startswith("content-length"))
-        answer = await reader.readexactly(int(size.partition(":")[2]))
-        if fields[0].split()[1] not in ("200", "202"):
-            raise RuntimeError(answer.decode())
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._streams:
-            self._streams[1].close()
-
-
-async def ask_original(client: Client, prompt: str) -> Told | None:
-    """Ask the original's stack for a joke as its page does."""
-    task = await client.send("POST", "/generate", {"prompt": prompt})
-    while True:
-        await asyncio.sleep(POLL_SECONDS)
-        found = await client.send("GET", f"/result/{task['task_id']}")
-        if found["state"] in ("SUCCESS", "FAILURE"):
-            return (int(found["result"]["tokens"]), 1) if found["result"] else None
-
-
-async def ask_ours(client: Client, prompt: str) -> Told | None:
-    """Ask our server for a joke."""
-    body = {"prompt": prompt, "max_new_tokens": MAX_NEW_TOKENS, "temperature": 1.0}
-    task = await client.send("POST", "/generate", body, f"Prefer: wait={WAIT_SECONDS}")
-    if task["state"] != "SUCCESS":
-        return None
-    (joke,) = task["result"]
-    return int(joke["tokens"]), int(joke["attempts"])
-
-
-async def load(
-    port: int,
-    prompts: tuple[str, ...],
-    clients: int,
-    times: Times,
-    ask: Ask,
-    processes: list[int],
-) -> Figures:
-    """Let clients ask for one joke after another; count what arrives after the warm-up."""
-    told: list[Told] = []
-    failed = 0
-    counting = False
-
-    async def run(number: int) -> None:
-        nonlocal failed
-        client = Client(port)
-        try:
-            for prompt in itertools.cycle(prompts[number % len(prompts) :] + prompts):
-                found = await ask(client, prompt)
-                if counting and found:
-                    told.append(found)
-                elif counting:
-                    failed += 1
-        finally:
-            client.close()
-
-    running = [asyncio.ensure_future(run(number)) for number in range(clients)]
-    await asyncio.wait(running, timeout=times.warm_up, return_when=asyncio.FIRST_EXCEPTION)
-    counting, cpu_start = True, cpu_seconds(processes)
-    await asyncio.wait(running, timeout=times.measured, return_when=asyncio.FIRST_EXCEPTION)
-    counting, cpu = False, cpu_seconds(processes) - cpu_start
-    for task in running:
-        if task.done():
-            task.result()
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
-    if not told:
-        return Figures(0.0, 0.0, math.nan, math.nan, failed)
-    tokens, drafts = (sum(column) for column in zip(*told, strict=True))
-    seconds, jokes = times.measured, len(told)
-    return Figures(jokes / seconds, tokens / seconds, cpu / jokes, drafts / jokes, failed)
-
-
-def cpu_seconds(processes: list[int]) -> float:
-    """Return the CPU time of processes that `process` started, and of what these started."""
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            # The name may contain spaces; session, user and system time are fields 6, 14 and 15.
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[3]) in processes:
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+Contestant = Callable[[ModelFolder, int, Times], Measurement]
 
 
 def original(threads: int | None) -> Contestant:
     """Return the original's stack, with so many PyTorch threads in each process."""
 
-    def measure(folder: ModelFolder, clients: int, times: Times) -> Figures:
+    def measure(folder: ModelFolder, clients: int, times: Times) -> Measurement:
         template = folder.manifest.template
         tokenizer = load_tokenizer(folder, folder.path)
         start = tokenizer.decode(tokenizer.encode_prompt("")[:1])
@@ -248,7 +113,7 @@ def original(threads: int | None) -> Contestant:
 def ours(*, over_redis: bool) -> Contestant:
     """Return our server: alone, or with a worker over Redis."""
 
-    def measure(folder: ModelFolder, clients: int, times: Times) -> Figures:
+    def measure(folder: ModelFolder, clients: int, times: Times) -> Measurement:
         with ExitStack() as parts:
             place = parts.enter_context(tempfile.TemporaryDirectory())
             environment = SERVER | {
@@ -270,14 +135,7 @@ def ours(*, over_redis: bool) -> Contestant:
     return measure
 
 
-async def first(port: int, prompt: str, ask: Ask) -> None:
-    """Wait for the first joke, so that no model is loaded while others are counted."""
-    client = Client(port)
-    await ask(client, prompt)
-    client.close()
-
-
-def bare(folder: ModelFolder, clients: int, times: Times) -> Figures:
+def bare(folder: ModelFolder, clients: int, times: Times) -> Measurement:
     """Measure OpenVINO's pipeline with nothing around it, always with as many requests."""
     tokenizer = load_tokenizer(folder, folder.openvino)
     scheduler = SchedulerConfig()
@@ -309,7 +167,7 @@ def bare(folder: ModelFolder, clients: int, times: Times) -> Figures:
                     tokens += sum(len(output.generated_ids) for output in handle.read_all())
                     handles[place] = add()
     cpu = time.process_time() - cpu_start
-    return Figures(jokes / seconds, tokens / seconds, cpu / jokes if jokes else math.nan)
+    return Measurement(jokes / seconds, tokens / seconds, cpu / jokes if jokes else math.nan)
 
 
 @contextmanager
@@ -424,19 +282,19 @@ def main() -> None:
     # What was started ends with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     times = Times(options.warm_up, options.seconds)
-    results: dict[tuple[int, str], list[Figures]] = {}
+    results: dict[tuple[int, str], list[Measurement]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         path = options.model or Path(temporary) / "model"
         folder = ModelFolder.open(path) if path.exists() else make_model(path)
         for _ in range(options.rounds):
             for clients, name in itertools.product(options.clients, options.only):
-                figures = CONTESTANTS[name](folder, clients, times)
-                results.setdefault((clients, name), []).append(figures)
-                print(f"{clients:3} {name:26} {figures}", file=sys.stderr, flush=True)
+                measured = CONTESTANTS[name](folder, clients, times)
+                results.setdefault((clients, name), []).append(measured)
+                print(f"{clients:3} {name:26} {measured}", file=sys.stderr, flush=True)
     print_table(results)
 
 
-def print_table(results: dict[tuple[int, str], list[Figures]]) -> None:
+def print_table(results: dict[tuple[int, str], list[Measurement]]) -> None:
     """Print medians, and ratios to the original as shipped with as many clients."""
     print(
         "| clients | | jokes/s (all rounds) | ratio | tokens/s | CPU s a joke | ratio "
@@ -462,7 +320,7 @@ def ratio(dividend: float, divisor: float) -> str:
     return f"{dividend / divisor:.1f}" if divisor else "-"
 
 
-def median(found: list[Figures], field: str) -> float:
+def median(found: list[Measurement], field: str) -> float:
     """Return the median of a field."""
     return float(statistics.median(getattr(each, field) for each in found))
 

@@ -1,0 +1,91 @@
+"""The page in the system's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from joker.core.joke import GeneratedJoke
+from joker.store import Store
+from tests.conftest import JOKES
+from tests.web.page.browser import EXPECTED, PATIENCE_MS, Open, Serve
+
+
+@pytest.fixture
+def broker() -> str | None:
+    """Return the queue in this process: the page knows no queue."""
+    return None
+
+
+@pytest.fixture(scope="module")
+def address(serve: Serve) -> Iterator[str]:
+    """Return the address of a running server."""
+    with serve() as address:
+        yield address
+
+
+@pytest.fixture
+def pooled(serve: Serve, tmp_path: Path) -> Iterator[str]:
+    """Return the address of a server with ten jokes in its pool, the first nine of them picked."""
+    database = f"sqlite:///{tmp_path / 'jokes.sqlite'}"
+    store = Store(database)
+    for number, (question, answer) in enumerate(JOKES[:10]):
+        joke = GeneratedJoke(question, answer, 1, 1, original=True)
+        store.pool.add(joke, model="bundled", quality=-number, picked=number < 9)
+    store.close()
+    with serve(database=database) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return the system's Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    """Return ``open(path="/", at=address, **options)``, a page in a browser of its own.
+
+    Whatever the browser complains about fails the test: errors, refused scripts and styles.
+    Only ReDoc's logo, which it wants from its makers, may be refused: it is decoration; and the
+    browser reports every response of 4xx or 502, which the page handles.
+    """
+    complaints: list[str] = []
+    contexts = []
+
+    def start(path: str = "/", at: str = address, **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text)
+                if message.type == "error" and not EXPECTED.search(message.text)
+                else None
+            ),
+        )
+        page.goto(at + path)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert complaints == []
