@@ -95,10 +95,10 @@ def main() -> None:
     """Go around the circle."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", type=Path, help="model folder with PyTorch weights")
-    parser.add_argument("--jokes", type=int, default=400, help="jokes that get votes, a round")
-    parser.add_argument("--rounds", type=int, default=1, help="times around the circle")
+    parser.add_argument("--jokes", type=int, default=400, help="jokes voted on per round")
+    parser.add_argument("--rounds", type=int, default=1, help="number of rounds")
     parser.add_argument("--epochs", type=float, default=4.0, help="passes over the liked jokes")
-    parser.add_argument("--work", type=Path, required=True, help="new folder for what is made")
+    parser.add_argument("--work", type=Path, required=True, help="new folder for data and models")
     options = parser.parse_args()
     rng = random.Random(1)
     options.work.mkdir()

@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="made there if the folder does not exist")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=25, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=25, help="seconds per measurement")
     parser.add_argument("--warm-up", type=float, default=5, help="seconds before each measurement")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     options = parser.parse_args()

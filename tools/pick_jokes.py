@@ -109,7 +109,7 @@ def choose(readers: Sequence[dict[int, Verdict]], number: int, least: int) -> bo
 
 
 def draft(args: argparse.Namespace) -> None:
-    """Write the best draft of each punchline, as often as a new one turns up."""
+    """Write the best draft of each punchline that turns up."""
     settings = read_settings(model=args.model)
     engine = open_engine(settings)
     until = time.monotonic() + args.hours * 3600
@@ -120,7 +120,7 @@ def draft(args: argparse.Namespace) -> None:
 
 
 def mix(args: argparse.Namespace) -> None:
-    """Write drafts and people's jokes as numbered lines, and the key of what each line is."""
+    """Write drafts and human jokes as numbered lines, and a key that says what each line is."""
     drafts = json.loads(args.drafts.read_text("utf-8"))[args.skip :][: args.most]
     entries: list[dict[str, Any]] = [{"draft": draft} for draft in drafts]
     rng = random.Random(args.seed)
@@ -174,24 +174,28 @@ def main() -> None:
     steps = parser.add_subparsers(required=True)
     drafting = steps.add_parser("draft", help="draft jokes, one for each punchline")
     drafting.add_argument("model", type=Path, help="model folder")
-    drafting.add_argument("--hours", type=float, default=1.0, help="how long to draft")
-    drafting.add_argument("--seed", type=int, default=1, help="of the first draft")
+    drafting.add_argument("--hours", type=float, default=1.0, help="hours to draft for")
+    drafting.add_argument("--seed", type=int, default=1, help="random seed")
     drafting.add_argument("--out", type=Path, required=True, help="JSON file to write")
     drafting.set_defaults(step=draft)
     mixing = steps.add_parser("mix", help="write the lines for the readers")
     mixing.add_argument("drafts", type=Path, help="the file that 'draft' wrote")
-    mixing.add_argument("--most", type=int, default=500, help="drafts to read, the best rated ones")
-    mixing.add_argument("--skip", type=int, default=0, help="of the best, those read before")
+    mixing.add_argument("--most", type=int, default=500, help="maximum number of drafts")
+    mixing.add_argument(
+        "--skip", type=int, default=0, help="best-rated drafts to skip, as already read"
+    )
     mixing.add_argument("--people", type=Path, help="CSV file with the columns Question and Answer")
-    mixing.add_argument("--share", type=float, default=0.1, help="people's jokes for each draft")
+    mixing.add_argument("--share", type=float, default=0.1, help="human jokes per draft")
     mixing.add_argument("--lines", type=Path, required=True, help="file for the readers")
     mixing.add_argument("--key", type=Path, required=True, help="file that no reader may see")
-    mixing.add_argument("--seed", type=int, default=1, help="of the order and the people's jokes")
+    mixing.add_argument("--seed", type=int, default=1, help="random seed")
     mixing.set_defaults(step=mix)
     picking = steps.add_parser("pick", help="write the picked jokes")
     picking.add_argument("key", type=Path, help="the file that 'mix' wrote")
     picking.add_argument("verdicts", nargs="+", type=Path, help="a file for each reader")
-    picking.add_argument("--least", type=int, default=2, help="least readers of a picked joke")
+    picking.add_argument(
+        "--least", type=int, default=2, help="minimum number of readers of a picked joke"
+    )
     picking.add_argument("--out", type=Path, required=True, help="picked_jokes.jsonl")
     picking.set_defaults(step=pick)
     args = parser.parse_args()

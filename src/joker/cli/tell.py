@@ -101,7 +101,9 @@ def tell(
 
 def _check_terminal(rate: bool, as_json: bool) -> None:
     if rate and (as_json or not sys.stdin.isatty()):
-        raise InputError("--rate asks a person at a terminal; leave out --json and redirections")
+        raise InputError(
+            "--rate needs a terminal; do not combine it with --json or redirected input"
+        )
 
 
 def _with_candidates(options: dict[str, Any], effort: int | None) -> dict[str, Any]:
