@@ -155,6 +155,18 @@ def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
         return []
 
 
+def add_picked_jokes(store: Store, settings: Settings) -> None:
+    """Put the jokes that readers picked into a store's pool; those that are there stay as they are.
+
+    Raises:
+        InputError: If the moderation list cannot be read.
+    """
+    moderator, model = make_moderator(settings), model_name(settings)
+    for joke in read_picked_jokes(settings):
+        flags, safe = moderator.label(str(joke))
+        store.pool.add(joke, model=model, categories=flags, safe=safe, picked=True)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
     """The model that tells the jokes, as far as this process knows it.

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -18,7 +19,7 @@ from joker.cli import app
 from joker.core import model_folder
 from joker.core.errors import GenerationError, InputError, ModelFolderError
 from joker.core.joke import GeneratedJoke, Joke
-from joker.core.model_folder import ModelFolder
+from joker.core.model_folder import PICKED_JOKES, ModelFolder
 from joker.generation import teller
 from joker.store import Store, Votes
 
@@ -191,6 +192,86 @@ def test_a_vote_is_stored_with_its_joke(tiny_folder: ModelFolder, tmp_path: Path
     store.close()
     assert voted.votes == Votes(up=1)
     assert f"Q: {voted.question}\nA: {voted.answer}\n" in done.stdout
+
+
+PICKED = [Joke("Why did the lamp blush?", "It saw the plug."), Joke("Why so?", "Why not?")]
+
+
+@pytest.fixture
+def picked_folder(
+    tiny_folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModelFolder:
+    """Make a model with picked jokes the default, and return it."""
+    shutil.copytree(tiny_folder.path, tmp_path / "model")
+    lines = [
+        json.dumps({"question": joke.question, "answer": joke.answer, "seed": 1, "attempts": 1})
+        for joke in PICKED
+    ]
+    (tmp_path / "model" / PICKED_JOKES).write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(model_folder, "BUNDLED", tmp_path / "model")
+    monkeypatch.setenv("JOKER_DATABASE", f"sqlite:///{tmp_path / 'jokes.db'}")
+    return ModelFolder.open(tmp_path / "model")
+
+
+def tell_any(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["tell", *arguments], catch_exceptions=False)
+
+
+def told_by(result: Result) -> list[Joke]:
+    lines = [line.partition(": ")[2] for line in result.stdout.splitlines()]
+    return [Joke(*pair) for pair in zip(lines[::2], lines[1::2], strict=True)]
+
+
+def no_engine(*_: object) -> None:
+    pytest.fail("the model was loaded")
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_picked_jokes_are_told_first_and_once_each_without_loading_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("joker.compose.open_engine", no_engine)
+    first, second = tell_any(), tell_any("--json")
+    assert "picked by readers; --fresh" in first.stderr
+    (other,) = json.loads(second.stdout)
+    assert {*told_by(first), Joke(other["question"], other["answer"])} == set(PICKED)
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_the_model_invents_what_the_picked_jokes_leave_open() -> None:
+    told = told_by(tell_any("-n", "3"))
+    assert set(told[:2]) == set(PICKED)
+    assert told[2] not in PICKED
+    assert told_by(tell_any())[0] not in PICKED
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--fresh"], ["Why"], ["--seed", "7"], ["--temperature", "1"], ["--effort", "1"]],
+)
+@pytest.mark.usefixtures("picked_folder")
+def test_who_asks_for_something_gets_a_new_joke(arguments: list[str]) -> None:
+    assert told_by(tell_any(*arguments))[0] not in PICKED
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_without_a_pool_the_model_invents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOKER_POOL_SIZE", "0")
+    assert told_by(tell_any())[0] not in PICKED
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_a_vote_on_a_picked_joke_counts_for_that_joke(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.modules["joker.cli.tell"], "_check_terminal", lambda *_: None)
+    told = CliRunner().invoke(app, ["tell", "--rate"], input="d\n", catch_exceptions=False)
+    store = Store(f"sqlite:///{tmp_path / 'jokes.db'}")
+    (voted,) = store.voted()
+    store.close()
+    assert voted.picked
+    assert voted.votes == Votes(down=1)
+    assert f"Q: {voted.question}\nA: {voted.answer}\n" in told.stdout
 
 
 @pytest.mark.integration

@@ -30,7 +30,7 @@ MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_filler, "read_picked_jokes", lambda _: [])
+    monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
     monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 0.01)
 
 
@@ -114,7 +114,7 @@ def test_picked_jokes_come_first_and_need_no_model(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picked = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
-    monkeypatch.setattr(pool_filler, "read_picked_jokes", lambda _: [picked])
+    monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [picked])
     with make_client(pool_size=1, api_keys="one") as client:
         wait_until(lambda: untold(client) == 1)
         monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
@@ -152,7 +152,7 @@ def test_a_draft_gives_way_to_a_request(monkeypatch: pytest.MonkeyPatch) -> None
         return [GeneratedJoke("Why?", "Because.", seed=1, attempts=1)]
 
     async def fill() -> None:
-        monkeypatch.setattr(pool_filler, "read_picked_jokes", lambda _: [])
+        monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
         settings = read_settings(pool_size=1)
         queue, store = InProcessQueue(work, workers=2), Store(KEEP_NOTHING)
         archive = Archive(store, Moderator.default(), "stub")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,11 +21,11 @@ from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
 from joker.generation.moderation import CATEGORIES, read_categories
 from joker.generation.request import EFFORT, GenerationRequest, candidates_of
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import UntoldError
 
 if TYPE_CHECKING:
     from joker.settings import Settings
-    from joker.store import Store, Vote
+    from joker.store import StoredJoke, Vote
 
 _JOKES = TypeAdapter(list[GeneratedJoke])
 _REQUEST = fields_of(GenerationRequest)
@@ -66,6 +66,12 @@ def tell(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the jokes as JSON, with all fields.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Invent new jokes; do not tell any that readers picked beforehand."
+        ),
+    ] = False,
     rate: Annotated[
         bool,
         typer.Option(
@@ -73,7 +79,11 @@ def tell(
         ),
     ] = False,
 ) -> None:
-    """Invent jokes and tell them."""
+    """Tell jokes.
+
+    Without a prompt and options, you hear those that readers picked from the model's drafts first,
+    each once. Otherwise the model invents new ones.
+    """
     _check_terminal(rate, as_json)
     from joker.compose import make_teller, open_engine
     from joker.settings import read_settings
@@ -90,12 +100,28 @@ def tell(
         exclude_categories=read_categories(map(str.strip, named.split(","))) if named else (),
         **({} if seed is None else {"seed": seed}),
     )
-    teller = make_teller(settings, open_engine(settings))
+    any_will_do = not (fresh or request.prompt or given or options or effort) and seed is None
+    ready = _take_from_pool(settings, request) if any_will_do else []
+    printer = _Printer(_Ballot(settings, request.prompt) if rate else None)
+    told = [joke.as_told() for joke in ready]
+    if not as_json:
+        for joke in ready:
+            printer.print(joke.as_told(), joke.id)
+    try:
+        if len(ready) < count:
+            missing = replace(request, count=count - len(ready))
+            listener = GenerationListener() if as_json else printer
+            told += make_teller(settings, open_engine(settings)).tell(missing, listener)
+    except UntoldError as error:
+        if as_json:
+            typer.echo(_JOKES.dump_json([*told, *error.told], indent=2))
+        raise
     if as_json:
-        _print_json(teller, request)
-        return
-    teller.tell(request, _Prints(_ask_for_vote(settings, request.prompt) if rate else None))
-    if seed is None:
+        typer.echo(_JOKES.dump_json(told, indent=2))
+    elif len(ready) == count:
+        who = "picked by readers" if all(joke.picked for joke in ready) else "drafted earlier"
+        typer.secho(f"{who}; --fresh invents a new one", err=True, dim=True)
+    elif seed is None:
         typer.secho(f"told with --seed {request.seed}", err=True, dim=True)
 
 
@@ -119,62 +145,96 @@ def _read_prompt(words: list[str]) -> str:
     return sys.stdin.read().strip() if words == ["-"] else " ".join(words)
 
 
-class _Prints(GenerationListener):
+def _take_from_pool(settings: Settings, request: GenerationRequest) -> list[StoredJoke]:
+    """Return jokes that readers picked and this user has not had; none if the model has none."""
+    from joker.compose import add_picked_jokes, open_store, read_picked_jokes
+
+    if not settings.pool_size or not read_picked_jokes(settings):
+        return []
+    store = open_store(settings)
+    if not store.pool.size():
+        add_picked_jokes(store, settings)
+    return store.pool.take_several(
+        _user(),
+        request.count,
+        safe=request.safe,
+        exclude_categories=request.exclude_categories,
+    )
+
+
+def _user() -> str:
+    """Return the client that the store knows this user as."""
+    return f"terminal of {getpass.getuser()}"
+
+
+class _Printer(GenerationListener):
     """Prints each joke as soon as it is told.
 
     Args:
-        then: Called with each joke that was printed.
+        ballot: Asks for a vote on each joke.
     """
 
-    def __init__(self, then: Callable[[GeneratedJoke], None] | None = None) -> None:
-        self._then = then
+    def __init__(self, ballot: _Ballot | None = None) -> None:
+        self._ballot = ballot
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:  # noqa: ARG002
-        """Print a joke for a person, or for a pipe with each part on a line of its own."""
+        """Print a joke that was generated."""
+        self.print(joke)
+
+    def print(self, joke: GeneratedJoke, joke_id: str | None = None) -> None:
+        """Print a joke for a person, or for a pipe with each part on a line of its own.
+
+        Args:
+            joke: The joke.
+            joke_id: Its id if it is stored.
+        """
         if sys.stdout.isatty():
             text = Text.assemble(joke.question, "\n", (joke.answer, "bold bright_magenta"))
             Console(highlight=False).print(Padding(text, (1, 2)))
         else:
             typer.echo(f"Q: {_one_line(joke.question)}\nA: {_one_line(joke.answer)}")
-        if self._then:
-            self._then(joke)
+        if self._ballot:
+            self._ballot.ask(joke, joke_id)
 
 
-def _ask_for_vote(settings: Settings, prompt: str) -> Callable[[GeneratedJoke], None]:
-    """Return a function that asks the person at the terminal for a vote and stores it.
+class _Ballot:
+    """Asks the person at the terminal for votes and stores them."""
 
-    Raises:
-        StoreDownError: When called, if the vote cannot be stored.
-    """
-    from joker.compose import make_moderator, model_name, open_store
+    def __init__(self, settings: Settings, prompt: str) -> None:
+        from joker.compose import open_store
 
-    store: Store = open_store(settings)
-    moderator = make_moderator(settings)
+        self._settings = settings
+        self._prompt = prompt
+        self._store = open_store(settings)
 
-    def ask(joke: GeneratedJoke) -> None:
+    def ask(self, joke: GeneratedJoke, joke_id: str | None) -> None:
+        """Ask for a vote on a joke, and store both.
+
+        Raises:
+            StoreDownError: If the vote cannot be stored.
+        """
         answer = ""
         while answer not in (*_VOTES, "s"):
             question = "[u]p, [d]own, [r]eport or [s]kip?"
             answer = typer.prompt(question, default="s", show_default=False, err=True)
             answer = answer.strip().lower()[:1]
-        if answer == "s":
-            return
-        labels = moderator.label(str(joke))._asdict()
-        stored = store.add(joke, model=model_name(settings), prompt=prompt, **labels)
+        if answer != "s":
+            self._store.vote(joke_id or self._keep(joke), _user(), _VOTES[answer])
+
+    def _keep(self, joke: GeneratedJoke) -> str:
+        from joker.compose import make_moderator, model_name
+
+        flags, safe = make_moderator(self._settings).label(str(joke))
+        stored = self._store.add(
+            joke,
+            model=model_name(self._settings),
+            prompt=self._prompt,
+            categories=flags,
+            safe=safe,
+        )
         if stored is None:
-            raise StoreDownError(f"the vote was not stored: {store} cannot be reached")
-        store.vote(stored.id, f"terminal of {getpass.getuser()}", _VOTES[answer])
-
-    return ask
-
-
-def _print_json(teller: Teller, request: GenerationRequest) -> None:
-    try:
-        jokes = teller.tell(request)
-    except UntoldError as error:
-        typer.echo(_JOKES.dump_json(error.told, indent=2))
-        raise
-    typer.echo(_JOKES.dump_json(jokes, indent=2))
+            raise StoreDownError(f"the vote was not stored: {self._store} cannot be reached")
+        return stored.id
 
 
 def _one_line(text: str) -> str:

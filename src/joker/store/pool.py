@@ -114,6 +114,23 @@ class Pool:
             return None
         return self._rows.read(row)
 
+    def take_several(
+        self,
+        client: str,
+        count: int,
+        *,
+        safe: bool = True,
+        exclude_categories: Collection[str] = (),
+    ) -> list[StoredJoke]:
+        """Return up to ``count`` jokes, as `take` does."""
+        taken: list[StoredJoke] = []
+        while len(taken) < count:
+            joke = self.take(client, safe=safe, exclude_categories=exclude_categories)
+            if joke is None:
+                break
+            taken.append(joke)
+        return taken
+
     def size(self, *, untold: bool = False) -> int:
         """Return how many jokes of the pool can be told; 0 if the store is down.
 

@@ -8,12 +8,13 @@ import secrets
 import string
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import Field, asdict, dataclass
+from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, select, update
 
 from joker.core.errors import InputError, UnknownJokeError
+from joker.core.joke import GeneratedJoke
 from joker.store.tables import DIGEST_LENGTH, ID_LENGTH, jokes, salt
 from joker.store.votes import Votes
 
@@ -72,6 +73,12 @@ class StoredJoke:
     created_at: float
     votes: Votes
     hidden: bool
+
+    def as_told(self) -> GeneratedJoke:
+        """Return the joke as it was generated, without what another version knew of it."""
+        known = {field.name for field in fields(GeneratedJoke)}
+        details = {name: value for name, value in self.details.items() if name in known}
+        return GeneratedJoke(question=self.question, answer=self.answer, **details)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from joker.core.joke import GeneratedJoke
 from joker.generation.moderation import Moderator
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job
-from joker.store import Store, StoredJoke
+from joker.store import Store
 from joker.web.schemas import LinkedJoke, Task
 
 _REMEMBERED = 10_000
@@ -61,11 +61,11 @@ class Archive:
             self._ids[key] = joke_id
         return joke_id
 
-    async def add_to_pool(self, joke: GeneratedJoke, *, picked: bool = False) -> bool:
+    async def add_to_pool(self, joke: GeneratedJoke) -> bool:
         """Put a joke that nobody asked for into the pool; return whether it was taken in."""
         described = self._describe(joke)
         described["quality"] = -inf if joke.score is None else joke.score
-        add = functools.partial(self._store.pool.add, joke, picked=picked, **described)
+        add = functools.partial(self._store.pool.add, joke, **described)
         return await asyncio.to_thread(add) is not None
 
     async def take_from_pool(self, client: str, asked: GenerationRequest) -> list[LinkedJoke]:
@@ -73,16 +73,14 @@ class Archive:
 
         Prompt and sampling are ignored. The client never gets the same jokes again.
         """
-
-        def take() -> StoredJoke | None:
-            return self._store.pool.take(
-                client, safe=asked.safe, exclude_categories=asked.exclude_categories
-            )
-
-        taken: list[LinkedJoke] = []
-        while len(taken) < asked.count and (joke := await asyncio.to_thread(take)):
-            taken.append(LinkedJoke.of_pool(joke))
-        return taken
+        taken = await asyncio.to_thread(
+            self._store.pool.take_several,
+            client,
+            asked.count,
+            safe=asked.safe,
+            exclude_categories=asked.exclude_categories,
+        )
+        return list(map(LinkedJoke.of_pool, taken))
 
     def _add(self, job: Job, joke: GeneratedJoke, key: str) -> str | None:
         stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))

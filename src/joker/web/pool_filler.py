@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from joker.compose import read_picked_jokes
+from joker.compose import add_picked_jokes
 from joker.core.errors import QueueError
 from joker.generation.request import GenerationRequest
 from joker.jobs.queue import JobQueue
@@ -40,8 +40,7 @@ class PoolFiller:
 
     async def run(self) -> None:
         """Fill the pool for as long as the server lives."""
-        for joke in read_picked_jokes(self._settings):
-            await self._archive.add_to_pool(joke, picked=True)
+        await asyncio.to_thread(add_picked_jokes, self._store, self._settings)
         pause_seconds = _PAUSE_SECONDS
         while True:
             await asyncio.sleep(pause_seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from copy import copy
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
@@ -207,11 +207,8 @@ class LinkedJoke(GeneratedJoke):
     @classmethod
     def of_pool(cls, joke: store.StoredJoke) -> Self:
         """Return a joke of the pool."""
-        known = {field.name for field in fields(GeneratedJoke)}
-        details = {name: value for name, value in joke.details.items() if name in known}
-        told = GeneratedJoke(question=joke.question, answer=joke.answer, **details)
         return cls(
-            **asdict(told),
+            **asdict(joke.as_told()),
             id=joke.id,
             link=link_to(joke.id),
             picked=joke.picked,
