@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from joker.core.errors import GenerationError, QueueDownError
+from joker.core.errors import GenerationError, InputError, QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import AbandonedError, GenerationListener
 from joker.generation.request import GenerationRequest
@@ -47,6 +47,7 @@ def _tell(request: GenerationRequest, listener: GenerationListener) -> list[Gene
         (_tell, True, State.SUCCESS, "cancelled"),
         (_raise(AbandonedError()), True, State.REVOKED, "cancelled"),
         (_raise(GenerationError("no joke")), False, State.FAILURE, "refused"),
+        (_raise(InputError("the prompt is too long")), False, State.FAILURE, "refused"),
         (_raise(RuntimeError("broken")), False, State.PENDING, "fault"),
         (_raise(QueueDownError("away")), False, None, "lost"),
     ],
@@ -66,7 +67,8 @@ def test_an_attempt_is_one_line_that_names_the_request(
             with pytest.raises(QueueDownError):
                 make_attempt(job, work, Leaving(stopped))
         else:
-            assert make_attempt(job, work, Leaving(stopped)).state is state
+            done = make_attempt(job, work, Leaving(stopped))
+            assert (done.state, done.refused) == (state, outcome == "refused")
     (line,) = [record for record in caplog.records if record.message == "attempt"]
     fields = line.__dict__["fields"]
     assert fields.pop("seconds") >= 0

@@ -6,7 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 
-from joker.core.errors import EngineDownError, GenerationError, JokerError, QueueDownError
+from joker.core.errors import (
+    EngineDownError,
+    GenerationError,
+    InputError,
+    JokerError,
+    QueueDownError,
+)
 from joker.core.joke import GeneratedJoke
 from joker.core.tracing import Span, span, traceparent
 from joker.engines.protocol import AbandonedError, GenerationListener
@@ -69,7 +75,7 @@ def _make_attempt(
         return job.moved(State.FAILURE, error=str(error))
     except JokerError as error:
         outcome = "refused"
-        refused = isinstance(error, GenerationError)
+        refused = isinstance(error, GenerationError | InputError)
         return job.moved(State.FAILURE, error=str(error), refused=refused)
     except Exception:
         outcome = "fault"

@@ -15,10 +15,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Swagger UI and ReDoc style their own elements; ReDoc searches in a worker made from a blob.
-_DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'") + (
-    "; worker-src blob:"
-)
+# Swagger UI styles its own elements.
+_DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 _BODY_SECONDS = 10.0
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -41,7 +39,7 @@ class SecurityHeaders:
             return
         collected: dict[str, str] = {}
         scope.setdefault("state", {})["headers"] = collected
-        docs = scope["path"] in ("/docs", "/redoc")
+        docs = scope["path"] == "/docs"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

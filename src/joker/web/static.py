@@ -36,14 +36,14 @@ class Files(StaticFiles):
         return response
 
 
-# Swagger UI and ReDoc come with the package fastapi-offline.
+# Swagger UI comes with the package fastapi-offline.
 _DOCS = Files(packages=[("fastapi_offline", "static")])
 _PAGE = Files(packages=[("joker.web", "page/static")])
 MOUNTS = [Mount("/static/docs", _DOCS), Mount("/static", _PAGE)]
 
 
 def locate(name: str) -> str:
-    """Return the address of a static file, such as ``page.js`` or ``docs/redoc.standalone.js``."""
+    """Return the address of a static file, such as ``page.js`` or ``docs/swagger-ui.css``."""
     files, path = (_DOCS, name[5:]) if name.startswith("docs/") else (_PAGE, name)
     return f"/static/{name}?{_digest(files.lookup_path(path)[0])}"
 

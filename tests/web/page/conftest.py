@@ -62,8 +62,7 @@ def open_page(browser: Browser, address: str) -> Iterator[Open]:
     """Return ``open(path="/", at=address, **options)``, a page in a browser of its own.
 
     Whatever the browser complains about fails the test: errors, refused scripts and styles.
-    Only ReDoc's logo, which it wants from its makers, may be refused: it is decoration; and the
-    browser reports every response of 4xx or 502, which the page handles.
+    Only responses of 4xx or 502, which the browser reports, are expected: the page handles them.
     """
     complaints: list[str] = []
     contexts = []

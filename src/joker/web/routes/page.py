@@ -1,4 +1,4 @@
-"""``/``, ``/docs`` and ``/redoc``: the pages, without files from other servers."""
+"""``/`` and ``/docs``: the pages, without files from other servers."""
 
 from __future__ import annotations
 
@@ -44,9 +44,3 @@ async def page(request: Request, store: TheStore, submission: TheSubmission) -> 
 async def docs() -> Response:
     """Show the API with Swagger UI."""
     return HTMLResponse(load_template("docs.html").render())
-
-
-@router.get("/redoc", include_in_schema=False)
-async def redoc() -> Response:
-    """Show the API with ReDoc."""
-    return HTMLResponse(load_template("redoc.html").render())
