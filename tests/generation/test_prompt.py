@@ -64,6 +64,35 @@ def test_a_hint_is_taken_up_or_not(written: str, taken_up: bool) -> None:
     assert (Prompt.read(written, PUNCHLINE_FIRST).take_up(JOKE) is not None) is taken_up
 
 
+@pytest.mark.parametrize(
+    ("topic", "start"),
+    [
+        ("cats", "Why did the cat"),
+        ("the Moon", "Why did the Moon"),
+        ("the moon", "Why did the moon"),
+        ("black foxes", "Why did the black fox"),
+        ("my boss", "Why did the boss"),
+        ("wolves", "Why did the wolves"),
+        ("physics", "Why did the physics"),
+        ("shoes", "Why did the shoe"),
+        ("potatoes", "Why did the potato"),
+        ("a", "Why did the a"),
+        ("Ada Lovelace", "Why did Ada Lovelace"),
+    ],
+)
+def test_a_topic_becomes_the_start_of_a_question_in_every_other_attempt(
+    topic: str, start: str
+) -> None:
+    prompt = Prompt.read(topic, PUNCHLINE_FIRST)
+    assert [prompt.hint(attempt) for attempt in range(3)] == [start, topic, start]
+
+
+@pytest.mark.parametrize("written", ["", "Why do cats", "What do you call a cat?"])
+def test_a_start_is_given_to_the_model_as_it_is(written: str) -> None:
+    assert Prompt.read(written, PUNCHLINE_FIRST).hint(0) == written
+    assert Prompt.read("cats", QUESTION_FIRST).hint(0) == "cats"
+
+
 def test_the_prompts_own_spelling_is_shown() -> None:
     joke = Prompt.read("why DO two foxes", PUNCHLINE_FIRST).take_up(JOKE)
     assert joke
@@ -85,7 +114,8 @@ def test_a_joke_beside_the_prompt_is_drawn_anew() -> None:
     engine = engine_telling(Joke("What is a dog?", "Man's best fiend."), JOKE)
     (told,) = Teller(engine).tell(ask("Tell me a joke about a fox"))
     assert (told.pair, told.attempts) == (JOKE, 2)
-    assert engine.batches[0][0].prompt_ids == engine.tokenizer.encode_prompt("a fox")
+    given = [batch[0].prompt_ids for batch in engine.batches]
+    assert given == [*map(engine.tokenizer.encode_prompt, ("Why did the fox", "a fox"))]
 
 
 def test_a_prompt_that_no_joke_takes_up_is_said_to_be_so() -> None:

@@ -175,20 +175,26 @@ class _Telling:
     ) -> None:
         self.request = request
         self.prompt = Prompt.read(request.prompt, engine.tokenizer.template)
-        self.prompt_ids = engine.tokenizer.encode_prompt(self.prompt.text)
         self.failures: Counter[str] = Counter()
         self.punchlines: set[str] = set()
         self.tokenizer = engine.tokenizer
         self._engine = engine
         self._moderator = moderator
         self._listener = listener
+        self.start_with(self.prompt.hint(attempt=0))
 
     def seed_of(self, number: int) -> int:
         """Return the seed of one of the jokes."""
         return _derive(self.request.seed, number)
 
+    def start_with(self, hint: str) -> None:
+        """Have the next drafts begin with the prompt or with what stands for it."""
+        self.hint = hint
+        self.prompt_ids = self._engine.tokenizer.encode_prompt(hint)
+
     def draw(self, numbers: Sequence[int], attempt: int) -> dict[int, _Drafts]:
         """Draw all candidates of some jokes; return the valid ones of jokes that have any."""
+        self.start_with(self.prompt.hint(attempt))
         candidates = self.request.candidates
         streamed = self._listener is not None and candidates == 1
         tasks = [
@@ -243,7 +249,7 @@ class _Telling:
             answer = self.request.sampling.cut(joke.answer)
             joke = Joke.from_text(printable(joke.question), printable(answer))
         # Behind a hint and an answer the question may be missing; then the hint looks like one.
-        if joke is None or (self.prompt.is_hint and joke.question == self.prompt.text):
+        if joke is None or (self.prompt.is_hint and joke.question == self.hint):
             return "had no question or no single answer"
         text = joke.question + joke.answer
         if _BROKEN_UTF8 in text and _BROKEN_UTF8 not in self.prompt.text:
