@@ -19,9 +19,8 @@ from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import open_batch
-from joker.engines.process import EngineDiedError, EngineProcess
+from joker.engines.process import EngineDiedError, EngineProcess, Submit, serve
 from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
-from joker.engines.server_process import Submit, serve
 from joker.engines.stub import StubBatch
 from joker.engines.tasks import GenerationTask, Key, Output, ScoringTask
 

@@ -32,6 +32,39 @@ _REQUEST = fields_of(GenerationRequest)
 _VOTES: dict[str, Vote] = {"u": "up", "d": "down", "r": "report"}
 
 
+_Prompt = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help=f"{_REQUEST['prompt'].description} Words are joined; - reads standard input.",
+        show_default=False,
+    ),
+]
+_Count = Annotated[int, typer.Option("--count", "-n", help=_REQUEST["count"].description)]
+_Effort = Annotated[
+    int | None, typer.Option(min=1, max=5, help=EFFORT.description, show_default=False)
+]
+_Categories = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"{_REQUEST['exclude_categories'].description} Any of {', '.join(CATEGORIES)}; "
+        "comma-separated or repeated.",
+        show_default=False,
+    ),
+]
+_Unsafe = Annotated[bool, typer.Option("--unsafe", help="Do not withhold offensive jokes.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the jokes as JSON, with all fields.")]
+_Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Invent new jokes; do not tell any that readers picked."),
+]
+_Rate = Annotated[
+    bool,
+    typer.Option(
+        "--rate", help="Ask for a vote on each joke; 'joker feedback export' has the votes."
+    ),
+]
+
+
 @with_settings(
     *("model", "engine", "engine_url", "engine_api_key", "engine_model", "reproducible"),
     *("max_attempts", "candidates"),
@@ -40,44 +73,15 @@ _VOTES: dict[str, Vote] = {"u": "up", "d": "down", "r": "report"}
 def tell(
     options: dict[str, Any],
     given: dict[str, Any],
-    prompt: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help=f"{_REQUEST['prompt'].description} Words are joined; - reads standard input.",
-            show_default=False,
-        ),
-    ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", help=_REQUEST["count"].description)] = 1,
+    prompt: _Prompt = None,
+    count: _Count = 1,
     seed: Annotated[int | None, typer.Option(help=_REQUEST["seed"].description)] = None,
-    effort: Annotated[
-        int | None, typer.Option(min=1, max=5, help=EFFORT.description, show_default=False)
-    ] = None,
-    exclude_categories: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"{_REQUEST['exclude_categories'].description} Any of {', '.join(CATEGORIES)}; "
-            "comma-separated or repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="Do not withhold offensive jokes.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the jokes as JSON, with all fields.")
-    ] = False,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh", help="Invent new jokes; do not tell any that readers picked beforehand."
-        ),
-    ] = False,
-    rate: Annotated[
-        bool,
-        typer.Option(
-            "--rate", help="Ask for a vote on each joke; 'joker feedback export' has the votes."
-        ),
-    ] = False,
+    effort: _Effort = None,
+    exclude_categories: _Categories = None,
+    unsafe: _Unsafe = False,
+    as_json: _AsJson = False,
+    fresh: _Fresh = False,
+    rate: _Rate = False,
 ) -> None:
     """Tell jokes.
 
@@ -85,7 +89,6 @@ def tell(
     each once. Otherwise the model invents new ones.
     """
     _check_terminal(rate, as_json)
-    from joker.compose import make_teller, open_engine
     from joker.settings import read_settings
 
     settings = read_settings(**_with_candidates(options, effort))
@@ -102,23 +105,14 @@ def tell(
     )
     any_will_do = not (fresh or request.prompt or given or options or effort) and seed is None
     ready = _take_from_pool(settings, request) if any_will_do else []
-    printer = _Printer(_Ballot(settings, request.prompt) if rate else None)
-    told = [joke.as_told() for joke in ready]
-    if not as_json:
-        for joke in ready:
-            printer.print(joke.as_told(), joke.id)
-    try:
-        if len(ready) < count:
-            missing = replace(request, count=count - len(ready))
-            listener = GenerationListener() if as_json else printer
-            told += make_teller(settings, open_engine(settings)).tell(missing, listener)
-    except UntoldError as error:
-        if as_json:
-            typer.echo(_JOKES.dump_json([*told, *error.told], indent=2))
-        raise
     if as_json:
-        typer.echo(_JOKES.dump_json(told, indent=2))
-    elif len(ready) == count:
+        _print_json(settings, request, ready)
+        return
+    printer = _Printer(_Ballot(settings, request.prompt) if rate else None)
+    for joke in ready:
+        printer.print(joke.as_told(), joke.id)
+    _invent_missing(settings, request, len(ready), printer)
+    if len(ready) == count:
         who = "picked by readers" if all(joke.picked for joke in ready) else "drafted earlier"
         typer.secho(f"{who}; --fresh invents a new one", err=True, dim=True)
     elif seed is None:
@@ -165,6 +159,31 @@ def _take_from_pool(settings: Settings, request: GenerationRequest) -> list[Stor
 def _user() -> str:
     """Return the client that the store knows this user as."""
     return f"terminal of {getpass.getuser()}"
+
+
+def _invent_missing(
+    settings: Settings,
+    request: GenerationRequest,
+    ready: int,
+    listener: GenerationListener | None = None,
+) -> list[GeneratedJoke]:
+    """Have the model tell the jokes of a request that are not ready; load it only then."""
+    from joker.compose import make_teller, open_engine
+
+    if ready == request.count:
+        return []
+    missing = replace(request, count=request.count - ready)
+    return make_teller(settings, open_engine(settings)).tell(missing, listener)
+
+
+def _print_json(settings: Settings, request: GenerationRequest, ready: list[StoredJoke]) -> None:
+    told = [joke.as_told() for joke in ready]
+    try:
+        told += _invent_missing(settings, request, len(ready))
+    except UntoldError as error:
+        typer.echo(_JOKES.dump_json([*told, *error.told], indent=2))
+        raise
+    typer.echo(_JOKES.dump_json(told, indent=2))
 
 
 class _Printer(GenerationListener):

@@ -1,36 +1,68 @@
 """The engine's process, separate from the server and shared by many threads.
 
 A model that steps in the server's own process holds Python's lock meanwhile, and takes the server
-with it when it crashes. Here another process steps (`joker.engines.server_process`); this side of
-the pipe sends calls and receives outputs. If the process dies or hangs, its calls raise
-`EngineDiedError` and may be repeated; the next call starts a new process.
+with it when it crashes. So `EngineProcess` starts another one and sends it calls through a pipe;
+`main` is what that process runs: it receives calls, steps, and sends new outputs. If the process
+dies or hangs, its calls raise `EngineDiedError` and may be repeated; the next call starts a new
+one. Closing the pipe ends it, so it never outlives its parent.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import count
-from multiprocessing.connection import Pipe
+from multiprocessing.connection import Connection, Pipe
 from queue import Empty, SimpleQueue
 
-from joker.engines.engine import Outputs
+from joker.core.errors import JokerError
+from joker.engines.engine import Outputs, Scheduler
 from joker.engines.protocol import GenerationListener
-from joker.engines.server_process import Cancel, Drop, News, Submit
-from joker.engines.tasks import Batch, Output, Task
+from joker.engines.tasks import Batch, GenerationTask, Key, Output, Task
 
 # Not with -m, because what goes through the pipe names the module by its own name.
-_MAIN = "import sys; from joker.engines.server_process import main; main(int(sys.argv[1]))"
+_MAIN = "import sys; from joker.engines.process import main; main(int(sys.argv[1]))"
 # How soon a call notices that it is no longer wanted; each of up to 64 threads looks so often.
 _LOOK_SECONDS = 0.25
 _SILENT_SECONDS = 30.0
 
+_SIGN_OF_LIFE_SECONDS = 1.0
+
 _log = logging.getLogger(__name__)
+
+
+News = dict[int, Output]
+"""New outputs of a call's tasks, by their place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Adds tasks; outputs of tasks that are not streamed are sent once they are done."""
+
+    call: int
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ends all tasks of a call."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Ends one streamed task."""
+
+    key: Key
 
 
 class EngineDiedError(Exception):
@@ -191,3 +223,68 @@ class EngineProcess:
         if time.monotonic() - process.heard_at > self._silent_seconds:
             _log.error("the engine did not respond for %g seconds", self._silent_seconds)
             process.end()
+
+
+def main(descriptor: int) -> None:
+    """Open the batch and serve it; the body of the process.
+
+    Args:
+        descriptor: This end of the pipe. The first message is a function that returns the batch;
+            the answer is None, or the `JokerError` it raised.
+    """
+    # Signals are for the parent, which may want running jobs to finish first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
+        try:
+            batch: Batch = connection.recv()()
+        except JokerError as error:
+            connection.send(error)
+            return
+        connection.send(None)
+        serve(connection, batch)
+
+
+def serve(connection: Connection, batch: Batch) -> None:
+    """Step for the other end until it closes.
+
+    Args:
+        connection: Brings `Submit`, `Drop` and `Cancel`; takes a dict from calls to `News`, empty
+            ones as signs of life.
+        batch: Where tasks advance.
+
+    Raises:
+        EOFError: When the other end is closed.
+    """
+    scheduler = Scheduler(batch)
+    unfollowed: dict[Key, list[int]] = {}
+    said_at = time.monotonic()
+    while True:
+        while connection.poll(None if scheduler.idle else 0):
+            message = connection.recv()
+            if isinstance(message, Submit):
+                scheduler.submit(message.call, message.tasks)
+                unfollowed |= {
+                    (message.call, place): []
+                    for place, task in enumerate(message.tasks)
+                    if isinstance(task, GenerationTask) and not task.streamed
+                }
+            elif isinstance(message, Drop):
+                scheduler.drop(message.key)
+            else:
+                scheduler.cancel(message.call)
+                for key in [key for key in unfollowed if key[0] == message.call]:
+                    del unfollowed[key]
+        news: defaultdict[int, News] = defaultdict(dict)
+        for key, output in scheduler.step().items():
+            if key in unfollowed:
+                unfollowed[key] += output.token_ids
+                if not output.done:
+                    continue
+                output = replace(output, token_ids=unfollowed.pop(key))
+            call, place = key
+            news[call][place] = output
+        now = time.monotonic()
+        if news or now - said_at > _SIGN_OF_LIFE_SECONDS:
+            connection.send(dict(news))
+            said_at = now
