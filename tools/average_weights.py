@@ -1,10 +1,10 @@
-"""Average the weights of two model folders, one of which was fine-tuned from the other.
+"""Average the weights of two model folders with the same vocabulary.
 
-    python tools/average_weights.py puns people joker
+    python tools/average_weights.py puns people joker --share 0.7
 
 Models on the line between a model and its fine-tune often keep what both can do
 (Wortsman et al., 2022, "Robust fine-tuning of zero-shot models"). The new folder has the second
-one's tokenizer, fingerprints and record of trainings, and the mean of both weights.
+one's tokenizer, fingerprints and record of trainings, and the weighted mean of both weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ from joker.training.export import write_card
 WEIGHTS = "model.safetensors"
 
 
-def average(first: Path, second: Path, out: Path) -> None:
+def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
     """Write the model folder between two others.
+
+    Args:
+        first: A model folder.
+        second: One with the same vocabulary, fine-tuned from the first or from the same base.
+        out: The folder to write.
+        share: The second one's share in the mean, from 0 to 1.
 
     Raises:
         ModelFolderError: If one of the two is not a model folder with weights in a single file,
@@ -43,11 +49,11 @@ def average(first: Path, second: Path, out: Path) -> None:
             "average a model with its own fine-tune"
         )
     shutil.copytree(second, out, ignore=shutil.ignore_patterns(WEIGHTS, OPENVINO, MANIFEST))
-    mean = {name: torch.lerp(left[name], right[name], 0.5) for name in left}
+    mean = {name: torch.lerp(left[name], right[name], share) for name in left}
     save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
     manifest = replace(
         ModelFolder.open(second).manifest,
-        training={"average_of": [first.name, second.name]},
+        training={"average_of": [first.name, second.name], "share_of_second": share},
         metrics={},
         earlier=earlier_trainings(str(second)),
     )
@@ -67,9 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name in ("first", "second", "out"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--share", type=float, default=0.5, help="share of the second model")
     options = parser.parse_args()
     try:
-        average(options.first, options.second, options.out)
+        average(options.first, options.second, options.out, options.share)
     except JokerError as error:
         sys.exit(f"error: {error}")
 

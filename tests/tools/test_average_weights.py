@@ -37,7 +37,7 @@ def fine_tuned(tiny_folder: ModelFolder, tmp_path: Path) -> ModelFolder:
     return ModelFolder.open(path)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: Path) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: Path | str) -> None:
     monkeypatch.setattr("sys.argv", ["average_weights.py", *map(str, arguments)])
     main()
 
@@ -48,15 +48,18 @@ def test_the_mean_of_two_models_is_a_model_that_claims_nothing_of_either(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(monkeypatch, tiny_folder.path, fine_tuned.path, tmp_path / "mean")
+    run(monkeypatch, tiny_folder.path, fine_tuned.path, tmp_path / "mean", "--share", "0.25")
     folder = ModelFolder.open(tmp_path / "mean")
     first, second, mean = (
         load_file(one.path / WEIGHTS) for one in (tiny_folder, fine_tuned, folder)
     )
     assert mean.keys() == first.keys()
     for name, value in mean.items():
-        torch.testing.assert_close(value, (first[name] + second[name]) / 2)
-    assert folder.manifest.training == {"average_of": [tiny_folder.path.name, "tuned"]}
+        torch.testing.assert_close(value, (3 * first[name] + second[name]) / 4)
+    assert folder.manifest.training == {
+        "average_of": [tiny_folder.path.name, "tuned"],
+        "share_of_second": 0.25,
+    }
     assert folder.manifest.earlier == [{"base": "new:tiny"}, {"base": "tiny"}]
     assert folder.manifest.metrics == {}
     assert "7.5" not in (folder.path / "README.md").read_text(encoding="utf-8")
