@@ -19,12 +19,13 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from openvino import Tensor
 from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
 
@@ -155,14 +156,19 @@ def trials(folder: ModelFolder) -> dict[str, Run]:
     return {name: BarePipeline(folder, each).run for name, each in properties.items()}
 
 
+def joke_bits(engine: Engine, jokes: Sequence[Joke]) -> NDArray[np.float64]:
+    """Return the bits of each joke, markers and end included."""
+    encoded = [EncodedJoke(engine.tokenizer.encode(joke).input_ids, 1) for joke in jokes]
+    return -np.array(engine.score(encoded)) / math.log(2)
+
+
 def compare_likelihood(folder: ModelFolder, jokes: list[Joke]) -> None:
     """Print bits per byte in both modes, and how far jokes' own differ."""
     size = np.array([len((joke.question + joke.answer).encode()) for joke in jokes])
     found = {}
     for reproducible in (True, False):
         engine = open_engine(folder, reproducible=reproducible)
-        encoded = [EncodedJoke(engine.tokenizer.encode(joke).input_ids, 1) for joke in jokes]
-        bits = -np.array(engine.score(encoded)) / math.log(2)
+        bits = joke_bits(engine, jokes)
         found[reproducible] = bits / size
         name = "reproducible" if reproducible else "default"
         print(f"{name:14} {bits.sum() / size.sum():.4f} bits per byte of {len(jokes)} jokes")
