@@ -20,7 +20,7 @@ from joker.settings import Settings
 from joker.web.schemas import REFUSED_TYPE, LinkedJoke, Problem, PublishedJoke
 from joker.web.static import locate
 
-_STARTS = ("What do you call", "Why did the")
+_STARTS = ("Why did the", "Why do")
 _TOPICS = (
     *("cats", "coffee", "ghosts", "dentists", "penguins", "the moon"),
     *("robots", "bread", "pirates", "umbrellas", "school", "cows"),
