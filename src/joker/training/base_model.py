@@ -95,7 +95,7 @@ def open_base(
             raise ConfigError("setting 'vocabulary_size' needs a pretrained base, not new:SIZE")
         tokenizer, model = _make(name.removeprefix("new:"), texts)
     else:
-        tokenizer, model = load_pretrained(name)
+        tokenizer, model = _load(name)
         if vocabulary_size is not None and vocabulary_size < len(tokenizer):
             own = _added_tokens(template, critic)  # a base of ours has learned them
             tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size, keep=own)
@@ -208,15 +208,7 @@ def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, Pre
     return tokenizer, GPT2LMHeadModel(GPT2Config(**shape))  # type: ignore[no-untyped-call]
 
 
-def load_pretrained(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
-    """Return a pretrained causal LM and its tokenizer.
-
-    Args:
-        name: A folder, a GGUF file, or a name on the hub.
-
-    Raises:
-        ModelFolderError: If there is none, or its tokenizer cannot be used.
-    """
+def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     if is_gguf(name):
         return read_gguf_tokenizer(Path(name)), read_causal_lm(name)
     try:

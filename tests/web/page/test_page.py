@@ -77,9 +77,7 @@ def test_whoever_cannot_wait_opens_the_punchline(open_page: Open, pooled: str) -
 def test_a_start_asks_with_and_without_javascript(open_page: Open) -> None:
     for page in (open_page(), open_page(java_script_enabled=False)):
         page.get_by_role("link", name="Why did the…").click()
-        expect(page.locator("#jokes .question")).to_have_text(
-            re.compile("^Why did the number")
-        )
+        expect(page.locator("#jokes .question")).to_have_text(re.compile("^Why did the number"))
         prompt = page.get_by_label("Start a question or name a topic.")
         assert prompt.input_value() == "Why did the"
 
