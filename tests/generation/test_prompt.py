@@ -97,6 +97,9 @@ def test_the_prompts_own_spelling_is_shown() -> None:
     joke = Prompt.read("why DO two foxes", PUNCHLINE_FIRST).take_up(JOKE)
     assert joke
     assert joke.question == "why DO two foxes share a box?"
+    named = Joke("Why did ada lovelace laugh?", "It was Babbage.")
+    taken_up = Prompt.read("a joke about Ada Lovelace", PUNCHLINE_FIRST).take_up(named)
+    assert taken_up == Joke("Why did Ada Lovelace laugh?", "It was Babbage.")
 
 
 def engine_telling(*jokes: Joke) -> StubEngine:

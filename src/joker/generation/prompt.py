@@ -87,16 +87,17 @@ class Prompt:
         if not self.is_hint:
             return joke
         if self.is_start:
-            begins = self._start.match(joke.question)
-            return Joke(self.spell(joke.question), joke.answer) if begins else None
-        told = set(fold_words(f"{joke.question} {joke.answer}"))
-        asked = [word for word in fold_words(self.text) if word not in _LITTLE_WORDS]
-        return joke if all(_occurs(word, told) for word in asked) else None
+            fits = self._start.match(joke.question) is not None
+        else:
+            told = set(fold_words(f"{joke.question} {joke.answer}"))
+            asked = [word for word in fold_words(self.text) if word not in _LITTLE_WORDS]
+            fits = all(_occurs(word, told) for word in asked)
+        return Joke(self.spell(joke.question), joke.answer) if fits else None
 
     def spell(self, question: str) -> str:
         """Return a question with its start spelled as in the prompt, if that is its start."""
-        begins = self._start.match(question) if self.is_hint and self.is_start else None
-        return self.text + question[begins.end() :] if begins else question
+        begins = self._start.match(question) if self.is_hint else None
+        return self.hint(0) + question[begins.end() :] if begins else question
 
     def fits_draft(self, question: str) -> bool:
         """Return whether an unfinished question may still follow the prompt."""
@@ -108,7 +109,7 @@ class Prompt:
 
     @cached_property
     def _start(self) -> re.Pattern[str]:
-        return re.compile(r"\s+".join(map(re.escape, self.text.split())), re.IGNORECASE)
+        return re.compile(r"\s+".join(map(re.escape, self.hint(0).split())), re.IGNORECASE)
 
 
 def _singular(word: str) -> str:
