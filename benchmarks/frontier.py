@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.engine import joke_bits, run_engine
+from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import GenerationTask, open_engine, open_shared_engine
@@ -47,7 +48,11 @@ def main() -> None:
             path = Path(name) / "model"
             shutil.copytree(options.folder, path, ignore=shutil.ignore_patterns("checkpoints"))
             folder = ModelFolder.open(path)
-            check = export_openvino(folder, int4_ratio=ratio, calibration=calibration)
+            try:
+                check = export_openvino(folder, int4_ratio=ratio, calibration=calibration)
+            except ModelFolderError as error:
+                print(f"{ratio:4.0%} in 4 bits  refused: {error}", flush=True)
+                continue
             size = sum(file.stat().st_size for file in folder.openvino.iterdir())
             bits = joke_bits(open_engine(folder, "openvino"), jokes).sum()
             print(
