@@ -32,4 +32,4 @@ def test_jokes_of_the_script_are_told_with_and_without_a_prompt(punchline_first:
 def test_a_topic_is_told_of_where_the_punchline_comes_first() -> None:
     assert tell("Tell me a joke about a potato", punchline_first=True) == SCRIPT[3]
     assert tell("elevator", punchline_first=True) == SCRIPT[1]
-    assert tell("cats", punchline_first=True).question.startswith("cats: ")
+    assert tell("cats", punchline_first=True).question.startswith("Why did the cat: ")
