@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from joker.core.errors import GenerationError, InputError, QueueDownError
+from joker.core.errors import ConfigError, GenerationError, PromptError, QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import AbandonedError, GenerationListener
 from joker.generation.request import GenerationRequest
@@ -47,7 +47,7 @@ def _tell(request: GenerationRequest, listener: GenerationListener) -> list[Gene
         (_tell, True, State.SUCCESS, "cancelled"),
         (_raise(AbandonedError()), True, State.REVOKED, "cancelled"),
         (_raise(GenerationError("no joke")), False, State.FAILURE, "refused"),
-        (_raise(InputError("the prompt is too long")), False, State.FAILURE, "refused"),
+        (_raise(PromptError("the prompt is too long")), False, State.FAILURE, "refused"),
         (_raise(RuntimeError("broken")), False, State.PENDING, "fault"),
         (_raise(QueueDownError("away")), False, None, "lost"),
     ],
@@ -79,3 +79,9 @@ def test_an_attempt_is_one_line_that_names_the_request(
         "outcome": outcome,
     }
     assert "private" not in caplog.text
+
+
+def test_a_wrong_setting_is_not_the_requests_fault(make_request: MakeRequest) -> None:
+    job = Job("job-1", make_request("cats"), State.STARTED, 0, 60, attempts=1)
+    done = make_attempt(job, _raise(ConfigError("the API key is refused")), Leaving(False))
+    assert (done.state, done.refused) == (State.FAILURE, False)

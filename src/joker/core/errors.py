@@ -69,6 +69,10 @@ class SamplingError(InputError):
     """A sampling parameter is out of range."""
 
 
+class PromptError(InputError):
+    """A prompt is too long for the model."""
+
+
 class ModelFolderError(InputError):
     """A model folder or base model is missing, incomplete or of another format."""
 

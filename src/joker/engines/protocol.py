@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from joker.core.errors import InputError, ModelFolderError
+from joker.core.errors import ModelFolderError, PromptError
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
@@ -141,11 +141,11 @@ def fit_context(task: GenerationTask, context_length: int) -> GenerationTask:
     """Return a task with no more new tokens than the model's context has room for.
 
     Raises:
-        InputError: If there is no room for a single new token.
+        PromptError: If there is no room for a single new token.
     """
     room = context_length - len(task.prompt_ids)
     if room < 1:
-        raise InputError(
+        raise PromptError(
             f"the prompt is {len(task.prompt_ids)} tokens long and leaves no room for an answer in "
             f"the model's context of {context_length}; shorten it"
         )

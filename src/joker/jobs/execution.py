@@ -9,8 +9,8 @@ from collections.abc import Callable
 from joker.core.errors import (
     EngineDownError,
     GenerationError,
-    InputError,
     JokerError,
+    PromptError,
     QueueDownError,
 )
 from joker.core.joke import GeneratedJoke
@@ -75,7 +75,7 @@ def _make_attempt(
         return job.moved(State.FAILURE, error=str(error))
     except JokerError as error:
         outcome = "refused"
-        refused = isinstance(error, GenerationError | InputError)
+        refused = isinstance(error, GenerationError | PromptError)
         return job.moved(State.FAILURE, error=str(error), refused=refused)
     except Exception:
         outcome = "fault"
