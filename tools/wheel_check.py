@@ -28,7 +28,7 @@ def check(wheel: Path, constraints: Path) -> None:
         venv.create(programs.parent, with_pip=True)
         flags = ["--quiet", "--disable-pip-version-check", "--constraint", str(constraints)]
         _run([programs / "pip", "install", *flags, wheel], folder)
-        told = json.loads(_run([programs / "joker", "tell", "--json"], folder))
+        told = json.loads(_run([programs / "joker", "tell", "--fresh", "--json"], folder))
         assert told[0]["question"], told
         assert told[0]["answer"], told
         print(f"told:   {told[0]['question']} {told[0]['answer']}")
@@ -51,7 +51,9 @@ def _serve(command: list[str | Path], folder: str) -> str:
             assert server.stderr is not None
             said = server.stderr.readline()
             assert said.startswith("Open "), said
-            with urllib.request.urlopen(f"{said.split()[1]}/joke", timeout=120) as answer:
+            with urllib.request.urlopen(
+                f"{said.split()[1]}/joke?prompt=Why", timeout=120
+            ) as answer:
                 joke: str = answer.read().decode()
         finally:
             server.terminate()
