@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from joker.core.errors import JokerError, ModelFolderError
+from joker.core.errors import InputError, JokerError, ModelFolderError
 from joker.core.model_folder import MANIFEST, OPENVINO, ModelFolder, write_manifest
 from joker.training.base_model import earlier_trainings
 from joker.training.export import write_card
@@ -36,9 +36,12 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
         share: The second one's share in the mean, from 0 to 1.
 
     Raises:
+        InputError: If the share is not from 0 to 1.
         ModelFolderError: If one of the two is not a model folder with weights in a single file,
             their weights differ in name or shape, or ``out`` exists.
     """
+    if not 0 <= share <= 1:
+        raise InputError(f"the share must be from 0 to 1, not {share:g}")
     if out.exists():
         raise ModelFolderError(f"{out} exists; name another folder")
     left, right = _read_weights(first), _read_weights(second)

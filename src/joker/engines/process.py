@@ -33,11 +33,9 @@ _MAIN = "import sys; from joker.engines.process import main; main(int(sys.argv[1
 # How soon a call notices that it is no longer wanted; each of up to 64 threads looks so often.
 _LOOK_SECONDS = 0.25
 _SILENT_SECONDS = 30.0
-
 _SIGN_OF_LIFE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
 
 News = dict[int, Output]
 """New outputs of a call's tasks, by their place."""

@@ -28,7 +28,8 @@ _QUESTION_WORDS = re.compile(
 )
 _LITTLE_WORDS = frozenset({"a", "an", "and", "her", "his", "its", "my", "of", "or", "our", "s"})
 _LITTLE_WORDS |= {"some", "the", "their", "your"}
-# Endings and those of the singular; the first that fits counts, and unsure words stay as they are.
+# Plural endings and what they are in the singular. The first match counts; where English has
+# several singulars, the word stays as it is.
 _PLURALS = {ending: ending for ending in ("ss", "us", "is", "as", "ics", "ies", "ves", "news")}
 _PLURALS |= {"sses": "ss", "shes": "sh", "ches": "ch", "xes": "x", "atoes": "ato", "s": ""}
 
@@ -70,9 +71,9 @@ class Prompt:
     def hint(self, attempt: int) -> str:
         """Return what the model gets at an attempt: the prompt, or a start made from a topic.
 
-        Of jokes on a bare topic none of 48 worked for blind readers, of those with such a start 19%
-        (docs/experiments.md). The start does not suit every topic, so every other attempt gets the
-        topic itself.
+        Readers found that jokes on a bare topic hardly ever work, but 12 to 19% of those with such
+        a start (docs/experiments-log.md, 2026-11-30). It does not suit every topic, so every other
+        attempt gets the topic itself.
         """
         if not self.is_hint or self.is_start or attempt % 2:
             return self.text
@@ -95,7 +96,7 @@ class Prompt:
         return Joke(self.spell(joke.question), joke.answer) if fits else None
 
     def spell(self, question: str) -> str:
-        """Return a question with its start spelled as in the prompt, if that is its start."""
+        """Return a question with its start spelled as in the first hint, if that is its start."""
         begins = self._start.match(question) if self.is_hint else None
         return self.hint(0) + question[begins.end() :] if begins else question
 
@@ -113,7 +114,7 @@ class Prompt:
 
 
 def _singular(word: str) -> str:
-    """Return an English word in the singular; an unsure one as it is."""
+    """Return an English word in the singular where `_PLURALS` knows it."""
     ending, singular = next((pair for pair in _PLURALS.items() if word.endswith(pair[0])), ("", ""))
     return word.removesuffix(ending) + singular
 

@@ -175,26 +175,23 @@ class _Telling:
     ) -> None:
         self.request = request
         self.prompt = Prompt.read(request.prompt, engine.tokenizer.template)
+        self.hint = ""
+        self.prompt_ids: list[int] = []
         self.failures: Counter[str] = Counter()
         self.punchlines: set[str] = set()
         self.tokenizer = engine.tokenizer
         self._engine = engine
         self._moderator = moderator
         self._listener = listener
-        self.start_with(self.prompt.hint(attempt=0))
 
     def seed_of(self, number: int) -> int:
         """Return the seed of one of the jokes."""
         return _derive(self.request.seed, number)
 
-    def start_with(self, hint: str) -> None:
-        """Have the next drafts begin with the prompt or with what stands for it."""
-        self.hint = hint
-        self.prompt_ids = self._engine.tokenizer.encode_prompt(hint)
-
     def draw(self, numbers: Sequence[int], attempt: int) -> dict[int, _Drafts]:
         """Draw all candidates of some jokes; return the valid ones of jokes that have any."""
-        self.start_with(self.prompt.hint(attempt))
+        self.hint = self.prompt.hint(attempt)
+        self.prompt_ids = self.tokenizer.encode_prompt(self.hint)
         candidates = self.request.candidates
         streamed = self._listener is not None and candidates == 1
         tasks = [
