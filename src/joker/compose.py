@@ -156,15 +156,17 @@ def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
 
 
 def add_picked_jokes(store: Store, settings: Settings) -> None:
-    """Put the jokes that readers picked into a store's pool; those that are there stay as they are.
+    """Put the model's picked jokes into a store's pool, unless they are there.
 
     Raises:
         InputError: If the moderation list cannot be read.
     """
-    moderator, model = make_moderator(settings), model_name(settings)
-    for joke in read_picked_jokes(settings):
-        flags, safe = moderator.label(str(joke))
-        store.pool.add(joke, model=model, categories=flags, safe=safe, picked=True)
+    missing = store.pool.missing(read_picked_jokes(settings))
+    if missing:
+        moderator, model = make_moderator(settings), model_name(settings)
+        for joke in missing:
+            labels = moderator.label(str(joke))._asdict()
+            store.pool.add(joke, model=model, picked=True, **labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Jokes from Python: `joker.tell` and `joker.Joker`, for other programs and notebooks.
 
-They work like the command line: settings come from the environment, offensive jokes are
+They work like ``joker tell --fresh``: settings come from the environment, offensive jokes are
 withheld, and new jokes are preferred to those that the model learned from.
 """
 

@@ -8,7 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from joker.core.errors import GenerationError, InputError, ModelFolderError
 from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import PICKED_JOKES, ModelFolder
 from joker.generation import teller
-from joker.store import Store, Votes
+from joker.store import KEEP_NOTHING, Store, Votes
 
 
 def tell(folder: ModelFolder, *arguments: str) -> Result:
@@ -43,7 +43,9 @@ def test_json_is_a_list_of_questions_and_answers(tiny_folder: ModelFolder) -> No
     arguments = ["Why do", "-n", "3", "--seed", "7", "--temperature", "1.2", "--top-k", "50"]
     result = tell(tiny_folder, *arguments, "--top-p", "0.95", "--json")
     jokes = json.loads(result.stdout)
-    assert [set(joke) for joke in jokes] == [{field.name for field in fields(GeneratedJoke)}] * 3
+    names = {field.name for field in fields(GeneratedJoke)} | {"picked"}
+    assert [set(joke) for joke in jokes] == [names] * 3
+    assert not any(joke["picked"] for joke in jokes)
     assert jokes[0]["seed"] == 7
     assert all(joke["question"].startswith("Why do") and joke["answer"] for joke in jokes)
 
@@ -234,6 +236,7 @@ def test_picked_jokes_are_told_first_and_once_each_without_loading_the_model(
     first, second = tell_any(), tell_any("--json")
     assert "picked by readers; --fresh" in first.stderr
     (other,) = json.loads(second.stdout)
+    assert other["picked"]
     assert {*told_by(first), Joke(other["question"], other["answer"])} == set(PICKED)
 
 
@@ -260,6 +263,23 @@ def test_without_a_pool_the_model_invents(monkeypatch: pytest.MonkeyPatch) -> No
     assert told_by(tell_any())[0] not in PICKED
 
 
+def test_jokes_that_were_picked_later_are_told_too(picked_folder: ModelFolder) -> None:
+    assert set(told_by(tell_any("-n", "2"))) == set(PICKED)
+    later = Joke("Why now?", "Readers took their time.")
+    with (picked_folder.path / PICKED_JOKES).open("a") as file:
+        file.write(json.dumps(asdict(later) | {"seed": 1, "attempts": 1}) + "\n")
+    assert told_by(tell_any()) == [later]
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_a_user_id_without_a_name_is_told_picked_jokes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_name() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", no_name)
+    assert told_by(tell_any())[0] in PICKED
+
+
 @pytest.mark.usefixtures("picked_folder")
 def test_a_vote_on_a_picked_joke_counts_for_that_joke(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -272,6 +292,15 @@ def test_a_vote_on_a_picked_joke_counts_for_that_joke(
     assert voted.picked
     assert voted.votes == Votes(down=1)
     assert f"Q: {voted.question}\nA: {voted.answer}\n" in told.stdout
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_a_vote_is_taken_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["joker.cli.tell"], "_check_terminal", lambda *_: None)
+    monkeypatch.setenv("JOKER_DATABASE", KEEP_NOTHING)
+    told = CliRunner().invoke(app, ["tell", "--rate"], input="d\n", catch_exceptions=False)
+    assert told.exit_code == 0
+    assert any(f"Q: {joke.question}\nA: {joke.answer}\n" in told.stdout for joke in PICKED)
 
 
 @pytest.mark.integration

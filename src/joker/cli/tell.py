@@ -1,10 +1,11 @@
-"""``joker tell``: invent a joke, or many."""
+"""``joker tell``: tell a joke, or many."""
 
 from __future__ import annotations
 
 import getpass
 import sys
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,9 +26,9 @@ from joker.generation.teller import UntoldError
 
 if TYPE_CHECKING:
     from joker.settings import Settings
-    from joker.store import StoredJoke, Vote
+    from joker.store import Store, StoredJoke, Vote
 
-_JOKES = TypeAdapter(list[GeneratedJoke])
+_ROWS = TypeAdapter(list[dict[str, Any]])
 _REQUEST = fields_of(GenerationRequest)
 _VOTES: dict[str, Vote] = {"u": "up", "d": "down", "r": "report"}
 
@@ -52,10 +53,15 @@ _Categories = Annotated[
     ),
 ]
 _Unsafe = Annotated[bool, typer.Option("--unsafe", help="Do not withhold offensive jokes.")]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print the jokes as JSON, with all fields.")]
+_AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print the jokes as JSON, with all fields, and whether readers picked them."
+    ),
+]
 _Fresh = Annotated[
     bool,
-    typer.Option("--fresh", help="Invent new jokes; do not tell any that readers picked."),
+    typer.Option("--fresh", help="Invent new jokes instead of telling those that readers picked."),
 ]
 _Rate = Annotated[
     bool,
@@ -85,10 +91,11 @@ def tell(
 ) -> None:
     """Tell jokes.
 
-    Without a prompt and options, you hear those that readers picked from the model's drafts first,
-    each once. Otherwise the model invents new ones.
+    Without a prompt and options, jokes that readers picked from the model's drafts come first, each
+    of them once. Otherwise the model invents new ones.
     """
     _check_terminal(rate, as_json)
+    from joker.compose import open_store
     from joker.settings import read_settings
 
     settings = read_settings(**_with_candidates(options, effort))
@@ -104,17 +111,18 @@ def tell(
         **({} if seed is None else {"seed": seed}),
     )
     any_will_do = not (fresh or request.prompt or given or options or effort) and seed is None
-    ready = _take_from_pool(settings, request) if any_will_do else []
+    store = open_store(settings) if any_will_do or rate else None
+    ready = _take_from_pool(settings, store, request) if store and any_will_do else []
     if as_json:
         _print_json(settings, request, ready)
         return
-    printer = _Printer(_Ballot(settings, request.prompt) if rate else None)
+    printer = _Printer(_Ballot(settings, store, request.prompt) if store and rate else None)
     for joke in ready:
         printer.print(joke.as_told(), joke.id)
     _invent_missing(settings, request, len(ready), printer)
     if len(ready) == count:
         who = "picked by readers" if all(joke.picked for joke in ready) else "drafted earlier"
-        typer.secho(f"{who}; --fresh invents a new one", err=True, dim=True)
+        typer.secho(f"{who}; --fresh invents new jokes", err=True, dim=True)
     elif seed is None:
         typer.secho(f"told with --seed {request.seed}", err=True, dim=True)
 
@@ -139,15 +147,18 @@ def _read_prompt(words: list[str]) -> str:
     return sys.stdin.read().strip() if words == ["-"] else " ".join(words)
 
 
-def _take_from_pool(settings: Settings, request: GenerationRequest) -> list[StoredJoke]:
-    """Return jokes that readers picked and this user has not had; none if the model has none."""
-    from joker.compose import add_picked_jokes, open_store, read_picked_jokes
+def _take_from_pool(
+    settings: Settings, store: Store, request: GenerationRequest
+) -> list[StoredJoke]:
+    """Return jokes of the pool that this user has not had; none if the model has no picked jokes.
+
+    The pool may be another model's.
+    """
+    from joker.compose import add_picked_jokes, read_picked_jokes
 
     if not settings.pool_size or not read_picked_jokes(settings):
         return []
-    store = open_store(settings)
-    if not store.pool.size():
-        add_picked_jokes(store, settings)
+    add_picked_jokes(store, settings)
     return store.pool.take_several(
         _user(),
         request.count,
@@ -158,7 +169,11 @@ def _take_from_pool(settings: Settings, request: GenerationRequest) -> list[Stor
 
 def _user() -> str:
     """Return the client that the store knows this user as."""
-    return f"terminal of {getpass.getuser()}"
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user id without a name
+        name = "nobody"
+    return f"terminal of {name}"
 
 
 def _invent_missing(
@@ -177,13 +192,18 @@ def _invent_missing(
 
 
 def _print_json(settings: Settings, request: GenerationRequest, ready: list[StoredJoke]) -> None:
-    told = [joke.as_told() for joke in ready]
+    told = [asdict(joke.as_told()) | {"picked": joke.picked} for joke in ready]
+
+    def dump(invented: Iterable[GeneratedJoke]) -> bytes:
+        new = [asdict(joke) | {"picked": False} for joke in invented]
+        return _ROWS.dump_json([*told, *new], indent=2)
+
     try:
-        told += _invent_missing(settings, request, len(ready))
+        invented = _invent_missing(settings, request, len(ready))
     except UntoldError as error:
-        typer.echo(_JOKES.dump_json([*told, *error.told], indent=2))
+        typer.echo(dump(error.told))
         raise
-    typer.echo(_JOKES.dump_json(told, indent=2))
+    typer.echo(dump(invented))
 
 
 class _Printer(GenerationListener):
@@ -219,12 +239,10 @@ class _Printer(GenerationListener):
 class _Ballot:
     """Asks the person at the terminal for votes and stores them."""
 
-    def __init__(self, settings: Settings, prompt: str) -> None:
-        from joker.compose import open_store
-
+    def __init__(self, settings: Settings, store: Store, prompt: str) -> None:
         self._settings = settings
+        self._store = store
         self._prompt = prompt
-        self._store = open_store(settings)
 
     def ask(self, joke: GeneratedJoke, joke_id: str | None) -> None:
         """Ask for a vote on a joke, and store both.
@@ -243,14 +261,9 @@ class _Ballot:
     def _keep(self, joke: GeneratedJoke) -> str:
         from joker.compose import make_moderator, model_name
 
-        flags, safe = make_moderator(self._settings).label(str(joke))
-        stored = self._store.add(
-            joke,
-            model=model_name(self._settings),
-            prompt=self._prompt,
-            categories=flags,
-            safe=safe,
-        )
+        labels = make_moderator(self._settings).label(str(joke))._asdict()
+        model = model_name(self._settings)
+        stored = self._store.add(joke, model=model, prompt=self._prompt, **labels)
         if stored is None:
             raise StoreDownError(f"the vote was not stored: {self._store} cannot be reached")
         return stored.id

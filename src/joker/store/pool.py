@@ -6,13 +6,13 @@ Nothing here fails because the database is down: then the pool is empty.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, exists, func, insert, not_, select, update
 
 from joker.core.errors import StoreDownError
-from joker.core.joke import punchline_key
+from joker.core.joke import GeneratedJoke, punchline_key
 from joker.store.database import Database
 from joker.store.rows import JokeRows, StoredJoke, Told, hash_client, mark_told, word_of
 from joker.store.tables import DIGEST_LENGTH, heard, jokes
@@ -113,6 +113,17 @@ class Pool:
         except StoreDownError:
             return None
         return self._rows.read(row)
+
+    def missing(self, picked: Iterable[GeneratedJoke]) -> list[GeneratedJoke]:
+        """Return those jokes whose punchline is not in the pool; none if the store is down."""
+        by_key = {_digest(joke): joke for joke in picked}
+        known = select(jokes.c.pool_key).where(jokes.c.pool_key.in_(by_key))
+        try:
+            with self._database.begin() as connection:
+                there = set(connection.execute(known).scalars())
+        except StoreDownError:
+            return []
+        return [joke for key, joke in by_key.items() if key not in there]
 
     def take_several(
         self,
