@@ -115,9 +115,8 @@ def test_picked_jokes_come_first_and_need_no_model(
 ) -> None:
     picked = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
     monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [picked])
+    monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
     with make_client(pool_size=1, api_keys="one") as client:
-        wait_until(lambda: untold(client) == 1)
-        monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
         headers = {"Authorization": "Bearer one", "Accept": "application/json"}
         first = client.get("/joke?n=2", headers=headers).json()
         assert [joke["picked"] for joke in first["result"]] == [True, False]
@@ -137,7 +136,7 @@ def test_what_the_pool_has_needs_no_job(make_client: MakeClient) -> None:
         assert drafted["seed"] == 1
 
 
-def test_a_draft_gives_way_to_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_gives_way_to_a_request() -> None:
     abandoned = threading.Event()
 
     def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
@@ -152,7 +151,6 @@ def test_a_draft_gives_way_to_a_request(monkeypatch: pytest.MonkeyPatch) -> None
         return [GeneratedJoke("Why?", "Because.", seed=1, attempts=1)]
 
     async def fill() -> None:
-        monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
         settings = read_settings(pool_size=1)
         queue, store = InProcessQueue(work, workers=2), Store(KEEP_NOTHING)
         archive = Archive(store, Moderator.default(), "stub")

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from joker.compose import make_moderator, model_name
+from joker.compose import add_picked_jokes, make_moderator, model_name
 from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
@@ -70,7 +70,10 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        filling = asyncio.create_task(filler.run()) if settings.pool_size else None
+        filling = None
+        if settings.pool_size:
+            await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
+            filling = asyncio.create_task(filler.run())
         yield
         if filling:
             filling.cancel()

@@ -1,11 +1,10 @@
-"""The pool filler: jokes that readers picked, and those drafted while nobody waits for one."""
+"""The pool filler: jokes drafted while nobody waits for one."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from joker.compose import add_picked_jokes
 from joker.core.errors import QueueError
 from joker.generation.request import GenerationRequest
 from joker.jobs.queue import JobQueue
@@ -20,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class PoolFiller:
-    """Fills the pool: with the model's picked jokes at first, then with new ones, one at a time.
+    """Fills the pool with new jokes, one at a time.
 
     A new joke is the best of as many drafts as a request may ask for. Jokes that the model learned
     from are left out.
@@ -40,7 +39,6 @@ class PoolFiller:
 
     async def run(self) -> None:
         """Fill the pool for as long as the server lives."""
-        await asyncio.to_thread(add_picked_jokes, self._store, self._settings)
         pause_seconds = _PAUSE_SECONDS
         while True:
             await asyncio.sleep(pause_seconds)
