@@ -12,8 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openvino
 import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
 from huggingface_hub import ModelCard, metadata_load
+from openvino import opset13 as ops
 from safetensors.torch import load_file, save_file
 
 from joker.core.errors import MissingPartError, ModelFolderError
@@ -55,6 +60,34 @@ def test_export_adds_an_int8_graph_and_its_tokenizer(
     assert check.agreement > 0.9
     assert check.positions > 100
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.integration
+def test_weights_that_a_base_had_in_4_bits_stay_exactly_so(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    even = random.normal(size=(64, 96)).astype(np.float32)
+    kept = dequantize(quantize(even, GGMLQuantizationType.Q4_1), GGMLQuantizationType.Q4_1)
+    entry = ops.parameter([-1, 96], np.float32)
+    inner = ops.matmul(entry, ops.constant(kept), False, True, name="kept")
+    outer = ops.matmul(inner, ops.constant(even), False, False, name="other")
+    model = openvino.Model([outer], [entry])
+    inputs = random.normal(size=(3, 96)).astype(np.float32)
+    expected = inputs @ kept.T @ even
+
+    assert export._keep_4_bits(model) == ["kept"]
+
+    openvino.save_model(model, tmp_path / "model.xml")
+    compiled = openvino.Core().compile_model(
+        tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    assert np.abs(compiled(inputs)[0] - expected).max() < 0.002 * np.abs(expected).max()
+    assert [str(one.get_element_type()) for one in constants(model) if one.shape[-1] == 32] == [
+        "<Type: 'uint4_t'>"
+    ]
+
+
+def constants(model: Any) -> list[Any]:
+    return [one for one in model.get_ordered_ops() if one.get_type_name() == "Constant"]
 
 
 @pytest.mark.integration
