@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from joker.core.errors import InputError, JokerError, ModelFolderError
 from joker.core.model_folder import MANIFEST, OPENVINO, ModelFolder, write_manifest
@@ -38,7 +39,7 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
     Raises:
         InputError: If the share is not from 0 to 1.
         ModelFolderError: If one of the two is not a model folder with weights in a single file,
-            their weights differ in name or shape, or ``out`` exists.
+            their weights differ in name or shape, their vocabularies differ, or ``out`` exists.
     """
     if not 0 <= share <= 1:
         raise InputError(f"the share must be from 0 to 1, not {share:g}")
@@ -51,6 +52,11 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
             f"the weights of {first} and {second} differ in name or shape; "
             "average a model with its own fine-tune"
         )
+    if _read_vocabulary(first) != _read_vocabulary(second):
+        raise ModelFolderError(
+            f"the vocabularies of {first} and {second} differ, so their rows belong to different "
+            "tokens; average a model with its own fine-tune"
+        )
     shutil.copytree(second, out, ignore=shutil.ignore_patterns(WEIGHTS, OPENVINO, MANIFEST))
     mean = {name: torch.lerp(left[name], right[name], share) for name in left}
     save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
@@ -62,6 +68,11 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
     )
     write_card(out, manifest)
     write_manifest(out, manifest)
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    vocabulary: dict[str, int] = Tokenizer.from_file(str(path / "tokenizer.json")).get_vocab()
+    return vocabulary
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

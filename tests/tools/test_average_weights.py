@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,6 +80,22 @@ def test_models_of_different_shapes_are_refused_in_one_sentence(
         f"error: the weights of {special.path} and {plain.path} differ in name or shape; "
         "average a model with its own fine-tune"
     )
+    assert not (tmp_path / "mean").exists()
+
+
+def test_models_whose_rows_belong_to_different_tokens_are_refused(
+    tiny_folder: ModelFolder,
+    fine_tuned: ModelFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = fine_tuned.path / "tokenizer.json"
+    state = json.loads(tokenizer.read_text(encoding="utf-8"))
+    vocabulary = state["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    tokenizer.write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"vocabularies of .* differ"):
+        run(monkeypatch, tiny_folder.path, fine_tuned.path, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
