@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from joker.compose import open_store
+from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
@@ -79,6 +80,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"JOKER_{name.upper()}", raising=False)
     # A pool that is filled while a server idles would disturb what tests count.
     monkeypatch.setenv("JOKER_POOL_SIZE", "0")
+
+
+@pytest.fixture
+def picked(monkeypatch: pytest.MonkeyPatch) -> GeneratedJoke:
+    """Return the only joke that a pool has, if it is switched on; no others are drafted."""
+    joke = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
+    monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [joke])
+    monkeypatch.setattr("joker.web.pool_filler._PAUSE_SECONDS", 60.0)
+    return joke
 
 
 @pytest.fixture

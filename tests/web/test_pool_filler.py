@@ -111,11 +111,8 @@ def test_random_jokes_count_against_the_rate_limit(make_client: MakeClient) -> N
 
 
 def test_picked_jokes_come_first_and_need_no_model(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, picked: GeneratedJoke
 ) -> None:
-    picked = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
-    monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [picked])
-    monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
     with make_client(pool_size=1, api_keys="one") as client:
         headers = {"Authorization": "Bearer one", "Accept": "application/json"}
         first = client.get("/joke?n=2", headers=headers).json()

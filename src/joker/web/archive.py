@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -37,9 +37,11 @@ class Archive:
         self._model = model
         self._ids: dict[str, str] = {}
 
-    async def describe(self, job: Job) -> Task:
-        """Return a job as its client sees it, with its jokes stored."""
-        return Task.of(job, await self.link(job, job.jokes))
+    async def describe(self, job: Job | None, ready: Sequence[LinkedJoke] = ()) -> Task:
+        """Return a job as its client sees it, with its jokes stored, behind those of the pool."""
+        if job is None:
+            return Task.of_pool(list(ready))
+        return Task.of(job, [*ready, *await self.link(job, job.jokes)])
 
     async def link(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
         """Return jokes of a job with their ids, stored; without, if the store is down."""

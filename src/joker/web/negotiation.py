@@ -15,6 +15,7 @@ from joker.web.schemas import LinkedJoke, PublishedJoke
 TEXT = "text/plain"
 JSON = "application/json"
 HTML = "text/html"
+EVENTS = "text/event-stream"
 
 
 def choose_media_type(accept: str, offers: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 from anyio import CancelScope
 from fastapi import Request
@@ -21,7 +22,7 @@ from joker.settings import Settings
 from joker.web.archive import Archive
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower
-from joker.web.schemas import JokeParameters, Task
+from joker.web.schemas import JokeParameters, LinkedJoke, Task
 from joker.web.security import identify_client
 
 _GRACE_SECONDS = 2.0
@@ -36,6 +37,18 @@ def limits_of(settings: Settings) -> dict[str, float]:
         "max_new_tokens": settings.max_new_tokens,
         "deadline_seconds": settings.deadline_seconds,
     }
+
+
+class Telling(NamedTuple):
+    """Jokes that a client has asked for.
+
+    Attributes:
+        ready: Those that were in the pool.
+        job: Tells the others; None if there are none.
+    """
+
+    ready: list[LinkedJoke]
+    job: Job | None
 
 
 class Submission:
@@ -64,12 +77,7 @@ class Submission:
         self._settings = settings
 
     async def submit(
-        self,
-        request: Request,
-        asked: GenerationRequest,
-        key: str | None = None,
-        *,
-        charged: bool = False,
+        self, request: Request, asked: GenerationRequest, key: str | None = None
     ) -> Job:
         """Submit a request for jokes.
 
@@ -77,7 +85,6 @@ class Submission:
             request: The HTTP request.
             asked: The request for jokes.
             key: The same key and request again give the same job.
-            charged: Whether the jokes already count towards the client's rate limit.
 
         Raises:
             InputError: If more is asked for than the settings allow.
@@ -85,16 +92,31 @@ class Submission:
             QueueError: If the queue refuses it.
         """
         _check_limits(asked, self._settings)
-        if not charged:
-            await self._charge(request, asked.count)
-        try:
-            job = await self._queue.submit(asked, key=key, request_id=request.state.request_id)
-        except QueueFullError:
-            self._follower.count_refusal("queue_full")
-            raise
-        request.state.task_id = job.id
-        self._follower.follow(job)
-        return job
+        await self._charge(request, asked.count)
+        return await self._enqueue(request, asked, key)
+
+    async def begin(
+        self, request: Request, asked: GenerationRequest, *, from_pool: bool
+    ) -> Telling:
+        """Take jokes from the pool, and submit a request for those that it lacks.
+
+        Args:
+            request: The HTTP request.
+            asked: The request for jokes.
+            from_pool: Whether any jokes will do: the best that the client has not had.
+
+        Raises:
+            InputError, HTTPException, QueueError: As `submit` does.
+        """
+        _check_limits(asked, self._settings)
+        await self._charge(request, asked.count)
+        ready: list[LinkedJoke] = []
+        if from_pool and self._settings.pool_size:
+            ready = await self._archive.take_from_pool(identify_client(request), asked)
+        if len(ready) == asked.count:
+            return Telling(ready, None)
+        missing = replace(asked, count=asked.count - len(ready))
+        return Telling(ready, await self._enqueue(request, missing))
 
     async def answer(self, request: Request, parameters: JokeParameters) -> Task:
         """Return the jokes that parameters ask for, told and stored.
@@ -105,41 +127,27 @@ class Submission:
             GenerationError, HTTPException: As `tell` does.
         """
         asked = parameters.to_request(self._settings)
-        if parameters.asks_for_any:
-            return await self._tell_any(request, asked)
-        return await self._archive.describe(await self.tell(request, asked))
-
-    async def _tell_any(self, request: Request, asked: GenerationRequest) -> Task:
-        _check_limits(asked, self._settings)
-        await self._charge(request, asked.count)
-        ready = []
-        if self._settings.pool_size:
-            ready = await self._archive.take_from_pool(identify_client(request), asked)
-        if len(ready) == asked.count:
-            return Task.of_pool(ready)
-        missing = replace(asked, count=asked.count - len(ready))
-        task = await self._archive.describe(await self.tell(request, missing, charged=True))
-        return task.model_copy(update={"result": [*ready, *task.result]})
+        telling = await self.tell(request, asked, from_pool=parameters.asks_for_any)
+        return await self._archive.describe(telling.job, telling.ready)
 
     async def tell(
-        self,
-        request: Request,
-        asked: GenerationRequest,
-        key: str | None = None,
-        *,
-        charged: bool = False,
-    ) -> Job:
-        """Submit a request for jokes and wait until they are told and stored.
+        self, request: Request, asked: GenerationRequest, *, from_pool: bool = False
+    ) -> Telling:
+        """Begin as `begin` does, and wait until all jokes are told and stored.
 
-        If the client disconnects, a job without a key is cancelled. The arguments are those of
-        `submit`.
+        If the client disconnects, the job is cancelled.
 
         Raises:
             GenerationError: If no acceptable joke was found for this request.
             HTTPException: If the jokes are not told for another reason: 502 with the reason, 503
                 if the job was revoked, 504 if it did not end in time.
         """
-        job = await self.submit(request, asked, key, charged=charged)
+        telling = await self.begin(request, asked, from_pool=from_pool)
+        if telling.job is None:
+            return telling
+        return telling._replace(job=await self._finish(request, telling.job))
+
+    async def _finish(self, request: Request, job: Job) -> Job:
         waiting = asyncio.ensure_future(
             self._queue.wait(job.id, self._settings.deadline_seconds + _GRACE_SECONDS)
         )
@@ -152,7 +160,7 @@ class Submission:
         finally:
             waiting.cancel()
             gone.cancel()
-            if not job.state.final and key is None:
+            if not job.state.final:
                 await self.abandon(job)
         if job.state is State.SUCCESS:
             await self._archive.link(job, job.jokes)
@@ -164,6 +172,18 @@ class Submission:
         if job.state is State.REVOKED:
             raise HTTPException(503, "the joke was cancelled; ask again")
         raise HTTPException(504, "no joke in time; try again later, or ask for fewer")
+
+    async def _enqueue(
+        self, request: Request, asked: GenerationRequest, key: str | None = None
+    ) -> Job:
+        try:
+            job = await self._queue.submit(asked, key=key, request_id=request.state.request_id)
+        except QueueFullError:
+            self._follower.count_refusal("queue_full")
+            raise
+        request.state.task_id = job.id
+        self._follower.follow(job)
+        return job
 
     async def _charge(self, request: Request, jokes: int) -> None:
         """Count jokes towards the client's rate limit."""

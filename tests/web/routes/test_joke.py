@@ -1,9 +1,14 @@
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any
 
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
+
+from joker.core.joke import GeneratedJoke
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
@@ -24,6 +29,51 @@ def test_programs_get_json(client: TestClient) -> None:
     told = client.get("/joke", headers={"Accept": "application/json"})
     assert told.json()["state"] == "SUCCESS"
     assert told.headers["Vary"] == "Accept"
+
+
+def events_of(text: str) -> list[tuple[str, Any]]:
+    lines = [part.splitlines() for part in text.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data[6:])) for name, data in lines]
+
+
+def test_a_stream_has_the_jokes_as_they_are_told(client: TestClient) -> None:
+    asked = {"prompt": "Why do cats", "seed": 3, "n": 2, "candidates": 1}
+    streamed = client.get("/joke", params=asked, headers={"Accept": "text/event-stream"})
+    assert streamed.headers["Content-Type"].startswith("text/event-stream")
+    assert streamed.headers["Vary"] == "Accept"
+    events = events_of(streamed.text)
+    jokes = [data for name, data in events if name == "joke"]
+    assert [(joke["index"], joke["question"]) for joke in jokes] == [
+        (0, "Why do cats number 3?"),
+        (1, "Why do cats number 4?"),
+    ]
+    name, last = events[-1]
+    assert (name, last["state"]) == ("state", "SUCCESS")
+    assert [joke["answer"] for joke in last["result"]] == [joke["answer"] for joke in jokes]
+
+
+def test_a_stream_begins_with_the_jokes_of_the_pool(
+    make_client: MakeClient, picked: GeneratedJoke
+) -> None:
+    headers = {"Accept": "text/event-stream"}
+    with make_client(pool_size=1, api_keys="one,two") as client:
+        one, two = ({**headers, "Authorization": f"Bearer {key}"} for key in ("one", "two"))
+        alone = events_of(client.get("/joke", headers=one).text)
+        both = events_of(client.get("/joke?n=2", headers=two).text)
+    (_, joke), (_, task) = alone
+    assert joke | asdict(picked) == joke
+    assert (task["state"], task["task_id"]) == ("SUCCESS", None)
+    assert task["result"] == [{name: joke[name] for name in joke if name != "index"}]
+    assert [data["index"] for name, data in both if name == "joke"] == [0, 1]
+    last = both[-1][1]
+    assert last["task_id"] is not None
+    assert [joke["picked"] for joke in last["result"]] == [True, False]
+
+
+def test_a_stream_that_cannot_begin_is_an_error(client: TestClient) -> None:
+    refused = client.get("/joke?n=99", headers={"Accept": "text/event-stream"})
+    assert refused.status_code == 422
+    assert refused.headers["Content-Type"] == "application/problem+json"
 
 
 def test_browsers_get_the_page_with_the_joke_as_text(client: TestClient) -> None:

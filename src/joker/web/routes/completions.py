@@ -89,7 +89,8 @@ class _Answering:
             options = body.stream_options or StreamOptions()
             events = self._stream(job, chunk, with_usage=options.include_usage)
             return StreamingResponse(events, media_type="text/event-stream")
-        job = await self._submission.tell(self._request, asked)
+        _, job = await self._submission.tell(self._request, asked)
+        assert job is not None
         return whole.of(job, dict(enumerate(job.jokes)), Usage.of(job))
 
     async def _stream(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from joker.jobs.job import Event, Job, JokeEvent, StateEvent
 from joker.web.archive import Archive
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
-from joker.web.schemas import JokeParameters, Task
+from joker.web.schemas import JokeParameters, LinkedJoke, Task
 from joker.web.security import identify_client, require_key
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
@@ -117,20 +117,25 @@ async def stream(
     """
     try:
         async for event in queue.events(job.id, last_event_id):
-            yield await _describe(event, job, archive)
+            yield await describe_event(event, job, archive)
     except QueueError:
         # The response has begun: ending it makes the client reconnect with its last event's id.
         return
 
 
-async def _describe(event: Event, job: Job, archive: Archive) -> ServerSentEvent:
+async def describe_event(
+    event: Event, job: Job, archive: Archive, ready: Sequence[LinkedJoke] = ()
+) -> ServerSentEvent:
+    """Return an event of a job for its client, who has had jokes of the pool before."""
     data: dict[str, Any]
     if isinstance(event, StateEvent):
-        task = await archive.describe(event.job)
+        task = await archive.describe(event.job, ready)
         data = task.model_dump(mode="json")
-    elif isinstance(event, JokeEvent):
-        (joke,) = await archive.link(job, [event.joke])
-        data = {"index": event.index, **asdict(joke)}
     else:
-        data = {"index": event.index, "question": event.question, "answer": event.answer}
+        data = {"index": event.index + len(ready)}
+        if isinstance(event, JokeEvent):
+            (joke,) = await archive.link(job, [event.joke])
+            data |= asdict(joke)
+        else:
+            data |= {"question": event.question, "answer": event.answer}
     return ServerSentEvent(id=event.id, event=event.name, data=data)

@@ -1,18 +1,27 @@
-"""``/joke``: jokes at once, as text, JSON or a page."""
+"""``/joke``: jokes at once, as text, JSON, a page or a stream of events."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.sse import format_sse_event
 
-from joker.web.dependencies import TheSettings, TheSubmission
+from joker.core.errors import QueueError
+from joker.jobs.job import StateEvent
+from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
-from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
+from joker.web.negotiation import EVENTS, HTML, JSON, TEXT, choose_media_type, render_jokes
+from joker.web.routes.generate import describe_event
 from joker.web.schemas import JokeParameters
 from joker.web.security import require_key
+from joker.web.submission import Telling
 
+_OFFERS = (TEXT, JSON, HTML, EVENTS)
 _EXAMPLE = "Why did the kettle blush?\nIt saw the teapot's bare spout.\n"
 
 router = APIRouter(
@@ -27,10 +36,47 @@ router = APIRouter(
                 TEXT: {"example": _EXAMPLE},
                 JSON: {"schema": {"$ref": "#/components/schemas/Task"}},
                 HTML: {},
+                EVENTS: {},
             },
         },
     },
 )
+
+
+class _Streaming:
+    """Streams the events of a telling; if the client disconnects, its job is cancelled."""
+
+    def __init__(self, submission: TheSubmission, queue: TheQueue, archive: TheArchive) -> None:
+        self._submission = submission
+        self._queue = queue
+        self._archive = archive
+
+    async def events(self, telling: Telling) -> AsyncIterator[bytes]:
+        """Yield the jokes that were ready, then what happens to the job, or its final state."""
+        ready, job = telling
+        for index, joke in enumerate(ready):
+            yield _encode("joke", {"index": index, **asdict(joke)})
+        if job is None:
+            task = await self._archive.describe(None, ready)
+            yield _encode("state", task.model_dump(mode="json"))
+            return
+        state = job.state
+        try:
+            async for event in self._queue.events(job.id):
+                if isinstance(event, StateEvent):
+                    state = event.job.state
+                described = await describe_event(event, job, self._archive, ready)
+                yield _encode(event.name, described.data)
+        except QueueError:
+            return  # a stream without a final state has failed
+        finally:
+            if not state.final:
+                await self._submission.abandon(job)
+
+
+def _encode(name: str, data: Any) -> bytes:
+    # Without ids: a client that reconnects asks anew.
+    return format_sse_event(event=name, data_str=json.dumps(data))
 
 
 @router.get("/joke", summary="Tell a joke now", response_class=PlainTextResponse)
@@ -38,13 +84,19 @@ async def tell(
     request: Request,
     parameters: Annotated[JokeParameters, Query()],
     submission: TheSubmission,
+    streaming: Annotated[_Streaming, Depends()],
     settings: TheSettings,
 ) -> Response:
     """Tell jokes and wait for them: `curl HOST/joke` prints one.
 
     Without a prompt and parameters of sampling, the pool's jokes come first, at once and never the
-    same one twice for a client.
+    same one twice for a client. With `Accept: text/event-stream`, jokes arrive as they are told,
+    in the events of `/generate/{task_id}/events`.
     """
-    task = await submission.answer(request, parameters)
     asked = parameters.to_request(settings)
-    return render_jokes(request, task.result, task, (TEXT, JSON, HTML), asked=asked)
+    if choose_media_type(request.headers.get("accept", ""), _OFFERS) == EVENTS:
+        telling = await submission.begin(request, asked, from_pool=parameters.asks_for_any)
+        headers = {"Vary": "Accept"}
+        return StreamingResponse(streaming.events(telling), media_type=EVENTS, headers=headers)
+    task = await submission.answer(request, parameters)
+    return render_jokes(request, task.result, task, _OFFERS, asked=asked)
