@@ -48,6 +48,8 @@ _OPENAI_CODES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
 }
 REFUSED_CODE = "joke_refused"
+_UNKNOWN_MODEL = "model_not_found"
+_KIND_CODES = {REFUSED_TYPE: REFUSED_CODE, _UNKNOWN_MODEL: _UNKNOWN_MODEL}
 _JOKEAPI_CODES = {
     HTTPStatus.BAD_REQUEST: (106, "No matching joke found"),
     HTTPStatus.NOT_FOUND: (102, "Endpoint not found"),
@@ -112,9 +114,14 @@ JOKEAPI_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+class UnknownModelError(InputError):
+    """A client of OpenAI's API names a model that is not there."""
+
+
 # The first class that fits decides.
 _STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
     (UnknownJobError, HTTPStatus.NOT_FOUND),
+    (UnknownModelError, HTTPStatus.NOT_FOUND),
     (KeyConflictError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (UnknownJokeError, HTTPStatus.NOT_FOUND),
     (StoreDownError, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -201,7 +208,7 @@ def _shape_for_openai(
     else:
         type_ = "invalid_request_error"
     param = errors[0].parameter.partition(".")[0] if errors else None
-    code = REFUSED_CODE if kind == REFUSED_TYPE else _OPENAI_CODES.get(HTTPStatus(status))
+    code = _KIND_CODES.get(kind) or _OPENAI_CODES.get(HTTPStatus(status))
     return OpenAIError(error=ErrorDetail(message=detail, type=type_, param=param, code=code))
 
 
@@ -221,7 +228,8 @@ def _shape_for_jokeapi(status: int, detail: str) -> JokeApiError:
 async def _handle_joker_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, JokerError)
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    kind = REFUSED_TYPE if isinstance(error, GenerationError) else "about:blank"
+    kinds = ((GenerationError, REFUSED_TYPE), (UnknownModelError, _UNKNOWN_MODEL))
+    kind = next((name for class_, name in kinds if isinstance(error, class_)), "about:blank")
     return render_problem(request, status, tell_client(error), kind=kind)
 
 

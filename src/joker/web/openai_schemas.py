@@ -41,16 +41,6 @@ _ASKS_FOR_ANY = re.compile(
 )
 
 
-class StreamOptions(BaseModel):
-    """Options of a stream."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    include_usage: bool = Field(
-        default=False, description="End the stream with a chunk that counts the tokens."
-    )
-
-
 def _neutral(*values: Any) -> Any:
     """Return a field for an unsupported parameter, and its values that have no effect anyway."""
     return Field(
@@ -58,6 +48,32 @@ def _neutral(*values: Any) -> Any:
         description="Has no effect; only neutral values are accepted.",
         json_schema_extra={"enum": [*values, None]},
     )
+
+
+def _check_neutral(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Refuse what would have an effect on a `_neutral` field."""
+    declared = cls.model_fields[info.field_name or ""].json_schema_extra
+    if not isinstance(declared, dict) or "enum" not in declared:
+        return value
+    neutral: Any = declared["enum"]
+    # In Python, 0 is False, but not in JSON.
+    if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral):
+        return value
+    raise ValueError("not supported; leave it out")
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    include_usage: bool | None = Field(
+        default=None, description="End the stream with a chunk that counts the tokens."
+    )
+    include_obfuscation: Any = _neutral(False)
+    continuous_usage_stats: Any = _neutral(False)
+
+    _is_neutral = field_validator("*")(classmethod(_check_neutral))
 
 
 _Parameters: Any = flat_request(
@@ -79,24 +95,20 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     presence_penalty: Any = _neutral(0)
     frequency_penalty: Any = _neutral(0)
     logprobs: Any = _neutral(False)
+    top_logprobs: Any = _neutral(0)
     logit_bias: Any = _neutral({})
     echo: Any = _neutral(False)
+    suffix: Any = _neutral("")
     response_format: Any = _neutral({"type": "text"})
+    tools: Any = _neutral([])
+    tool_choice: Any = _neutral("none", "auto")
+    parallel_tool_calls: Any = _neutral()
+    store: Any = _neutral(False)
+    metadata: Any = _neutral({})
+    service_tier: Any = _neutral("auto", "default")
+    reasoning_effort: Any = _neutral()
 
-    @field_validator(
-        *("presence_penalty", "frequency_penalty", "logprobs", "logit_bias", "echo"),
-        "response_format",
-    )
-    @classmethod
-    def _is_neutral(cls, value: Any, info: ValidationInfo) -> Any:
-        declared: Any = cls.model_fields[info.field_name or ""].json_schema_extra
-        # In Python, 0 is False, but not in JSON.
-        if any(
-            value == one and isinstance(value, bool) == isinstance(one, bool)
-            for one in declared["enum"]
-        ):
-            return value
-        raise ValueError("not supported; leave it out")
+    _is_neutral = field_validator("*")(classmethod(_check_neutral))
 
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:

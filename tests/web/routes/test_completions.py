@@ -110,6 +110,14 @@ NEUTRAL = {
     "logit_bias": {},
     "user": "somebody",
     "response_format": {"type": "text"},
+    "top_logprobs": 0,
+    "suffix": None,
+    "store": False,
+    "metadata": None,
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": None,
+    "service_tier": "auto",
     "stream_options": None,
     "stop": None,
     "n": None,
@@ -214,6 +222,9 @@ def test_values_that_ask_for_nothing_are_accepted(
     client: TestClient, path: str, asked: dict[str, object]
 ) -> None:
     assert client.post(path, json={**asked, **NEUTRAL}).status_code == 200
+    options = {"include_usage": None, "include_obfuscation": False, "continuous_usage_stats": None}
+    streamed = client.post(path, json={**asked, "stream": True, "stream_options": options})
+    assert streamed.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
@@ -228,6 +239,12 @@ def test_values_that_ask_for_nothing_are_accepted(
         ("logit_bias", {"50256": -100}),
         ("echo", True),
         ("response_format", {"type": "json_object"}),
+        ("top_logprobs", 2),
+        ("suffix", " The end."),
+        ("store", True),
+        ("metadata", {"topic": "cats"}),
+        ("tools", [{"type": "function", "function": {"name": "laugh"}}]),
+        ("parallel_tool_calls", False),
     ],
 )
 def test_what_is_not_supported_is_refused_in_openais_words(
@@ -260,6 +277,7 @@ def test_statuses_have_openais_types_and_codes(make_client: MakeClient) -> None:
         answers = [
             keyless,
             client.get("/v1/models/gpt-9"),
+            client.get("/v1/nowhere"),
             client.post("/v1/completions", json={"prompt": "fail"}),
             client.post("/v1/completions", json={}),
         ]
@@ -269,6 +287,7 @@ def test_statuses_have_openais_types_and_codes(make_client: MakeClient) -> None:
         for answer, error in zip(answers, errors, strict=True)
     ] == [
         (401, "invalid_request_error", "invalid_api_key"),
+        (404, "invalid_request_error", "model_not_found"),
         (404, "invalid_request_error", None),
         (422, "invalid_request_error", "joke_refused"),
         (429, "rate_limit_error", "rate_limit_exceeded"),
@@ -296,6 +315,7 @@ def test_the_best_of_many_are_candidates() -> None:
         ({"best_of": 1000}, "candidates"),
         ({"stream_options": {"include_usage": True}}, "'stream_options' needs 'stream'"),
         ({"stream": True, "stream_options": {"include_usages": True}}, "include_usages"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "not supported"),
     ],
 )
 def test_what_does_not_fit_together_is_named(

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
 from joker.core.errors import QueueError
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
@@ -24,6 +23,7 @@ from joker.web.errors import (
     PROBLEM_RESPONSES,
     REFUSED_CODE,
     TELLING_RESPONSES,
+    UnknownModelError,
     describe_for_openai,
     describe_problem,
     tell_client,
@@ -87,7 +87,7 @@ class _Answering:
         if body.stream:
             job = await self._submission.submit(self._request, asked)
             options = body.stream_options or StreamOptions()
-            events = self._stream(job, chunk, with_usage=options.include_usage)
+            events = self._stream(job, chunk, with_usage=bool(options.include_usage))
             return StreamingResponse(events, media_type="text/event-stream")
         _, job = await self._submission.tell(self._request, asked)
         assert job is not None
@@ -157,7 +157,7 @@ async def read_model(model: str) -> Model:
 
 def _check_model(name: str) -> None:
     if name != MODEL:
-        raise HTTPException(404, f"unknown model {name!r}; the only one is {MODEL!r}")
+        raise UnknownModelError(f"unknown model {name!r}; the only one is {MODEL!r}")
 
 
 def _describe_failure(job: Job) -> bytes:
