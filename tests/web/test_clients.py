@@ -39,7 +39,8 @@ def test_langchain_chats(address: str) -> None:
 def test_langchain_completes(address: str) -> None:
     model = OpenAI(model="joker", base_url=address, api_key=SecretStr("sesame"), max_retries=0)
     assert model.invoke("Why do cats").startswith("Why do cats number")
-    assert len(model.generate(["Why do cats"], n=1).generations) == 1
+    told = model.generate(["Why do cats", "Why do dogs"], n=1).generations
+    assert [one.text.partition(" number")[0] for (one,) in told] == ["Why do cats", "Why do dogs"]
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",)])

@@ -7,9 +7,9 @@ A choice's text is the whole joke, question and answer on lines of their own, th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,9 +22,8 @@ from pydantic import (
 )
 
 from joker.core.joke import GeneratedJoke
-from joker.core.sampling import MOST_STOPS, StopText
+from joker.core.sampling import MOST_STOPS, Sampling, StopText
 from joker.generation.request import GenerationRequest
-from joker.jobs.job import Job
 from joker.settings import Settings
 from joker.web.schemas import flat_request, require_unicode
 
@@ -129,6 +128,17 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         most = min(asked.sampling.max_new_tokens, settings.max_new_tokens)
         return replace(asked, sampling=replace(asked.sampling, max_new_tokens=most))
 
+    def to_requests(self, settings: Settings) -> list[GenerationRequest]:
+        """Return a request for each prompt."""
+        return [self.to_request(settings)]
+
+    def cut(self, joke: GeneratedJoke) -> str:
+        """Return the text of a joke up to the first stop.
+
+        The engine stops in answers only; for OpenAI's clients, the question is text as well.
+        """
+        return Sampling(stop=tuple(self.values()["stop"])).cut(str(joke))
+
 
 class CompletionBody(OpenAIBody):
     """A completion request of OpenAI's API, with some parameters of our own such as `safe`."""
@@ -144,10 +154,10 @@ class CompletionBody(OpenAIBody):
     )
     wire_names: ClassVar[dict[str, str]] = {**OpenAIBody.wire_names, "prompt": "prompt"}
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] | None = Field(
+    prompt: str | Annotated[list[_Text], Field(min_length=1)] | None = Field(
         default=None,
         description="The start of a question, a whole question ending in '?', or a topic; "
-        "a list may contain one prompt.",
+        "or a list of them, each of which gets `n` jokes.",
     )
     best_of: int | None = Field(
         default=None,
@@ -167,10 +177,16 @@ class CompletionBody(OpenAIBody):
         """Return what was given, by the names of our own request."""
         values = super().values()
         if isinstance(self.prompt, list):
-            (values["prompt"],) = self.prompt
+            values["prompt"] = self.prompt[0]
         if self.best_of is not None:
             values["candidates"] = self.best_of // (self.n or 1)
         return values
+
+    def to_requests(self, settings: Settings) -> list[GenerationRequest]:
+        """Return a request for each prompt."""
+        (asked,) = super().to_requests(settings)
+        prompts = self.prompt if isinstance(self.prompt, list) else [asked.prompt]
+        return [replace(asked, prompt=prompt) for prompt in prompts]
 
 
 class TextPart(BaseModel):
@@ -269,10 +285,18 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        """Count a job's tokens; all of its jokes have one prompt."""
-        prompt, drawn = job.jokes[0].prompt_tokens, sum(joke.tokens for joke in job.jokes)
-        return cls(prompt_tokens=prompt, completion_tokens=drawn, total_tokens=prompt + drawn)
+    def of(cls, told: Collection[Sequence[GeneratedJoke]]) -> Self:
+        """Count the tokens of each prompt, and of its jokes."""
+        prompts = sum(jokes[0].prompt_tokens for jokes in told)
+        drawn = sum(joke.tokens for jokes in told for joke in jokes)
+        return cls(prompt_tokens=prompts, completion_tokens=drawn, total_tokens=prompts + drawn)
+
+
+class Head(NamedTuple):
+    """What all chunks of an answer share: its key, of which its id is made, and its time."""
+
+    key: str
+    created: int
 
 
 class OpenAIAnswer(BaseModel):
@@ -292,17 +316,21 @@ class OpenAIAnswer(BaseModel):
     usage: Usage | None = None
 
     @classmethod
-    def of(cls, job: Job, jokes: Mapping[int, GeneratedJoke], usage: Usage | None = None) -> Self:
-        """Return some of a job's jokes, by their index."""
-        # The engine stops in answers only; for OpenAI's clients, the question is text as well.
-        cut = job.request.sampling.cut
+    def of(
+        cls,
+        head: Head,
+        body: OpenAIBody,
+        jokes: Mapping[int, GeneratedJoke],
+        usage: Usage | None = None,
+    ) -> Self:
+        """Return some of the jokes that a body asks for, by their index."""
         choices = [
-            {"index": index, **_nest(cls.text_at, cut(str(joke)))} for index, joke in jokes.items()
+            {"index": index, **_nest(cls.text_at, body.cut(joke))} for index, joke in jokes.items()
         ]
         return cls.model_validate(
             {
-                "id": f"{cls.id_prefix}-{job.id}",
-                "created": int(job.created_at),
+                "id": f"{cls.id_prefix}-{head.key}",
+                "created": head.created,
                 "choices": choices,
                 "usage": usage,
             }

@@ -6,6 +6,7 @@ Checks, in this order: the limits of a request, the client's rate limit, a free 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import GenerationError, InputError, QueueError, QueueFullError
+from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
@@ -49,6 +51,34 @@ class Telling(NamedTuple):
 
     ready: list[LinkedJoke]
     job: Job | None
+
+    @property
+    def jokes(self) -> list[GeneratedJoke]:
+        """All jokes that have been told."""
+        return [*self.ready, *(self.job.jokes if self.job else ())]
+
+
+def check_told(job: Job) -> None:
+    """Check that a job has told its jokes.
+
+    Raises:
+        GenerationError: If no acceptable joke was found for this request.
+        HTTPException: If the jokes are not told for another reason: 502 with the reason, 503
+            if the job was revoked, 504 if it did not end in time.
+    """
+    if job.refused:
+        raise GenerationError(job.error)
+    if job.state is State.FAILURE:
+        raise HTTPException(502, job.error)
+    if job.state is State.REVOKED:
+        raise HTTPException(503, "the joke was cancelled; ask again")
+    if job.state is not State.SUCCESS:
+        raise HTTPException(504, "no joke in time; try again later, or ask for fewer")
+
+
+def jobs_of(tellings: Iterable[Telling]) -> list[Job]:
+    """Return the jobs of those that have one."""
+    return [telling.job for telling in tellings if telling.job]
 
 
 class Submission:
@@ -96,20 +126,37 @@ class Submission:
         return await self._enqueue(request, asked, key)
 
     async def begin(
-        self, request: Request, asked: GenerationRequest, *, from_pool: bool
-    ) -> Telling:
-        """Take jokes from the pool, and submit a request for those that it lacks.
+        self, request: Request, wanted: Sequence[GenerationRequest], *, from_pool: bool
+    ) -> list[Telling]:
+        """Take jokes from the pool, and submit requests for those that it lacks.
 
         Args:
             request: The HTTP request.
-            asked: The request for jokes.
+            wanted: The requests for jokes, which share the limit of one.
             from_pool: Whether any jokes will do: the best that the client has not had.
 
         Raises:
             InputError, HTTPException, QueueError: As `submit` does.
         """
-        _check_limits(asked, self._settings)
-        await self._charge(request, asked.count)
+        for asked in wanted:
+            _check_limits(asked, self._settings)
+        jokes, most = sum(asked.count for asked in wanted), self._settings.max_count
+        if jokes > most:
+            raise InputError(f"prompts times jokes (n): at most {most}; ask for less")
+        await self._charge(request, jokes)
+        begun: list[Telling] = []
+        try:
+            for asked in wanted:
+                one = await self._begin(request, asked, from_pool=from_pool)
+                begun.append(one)  # if the next one fails, this one is known
+        except BaseException:
+            await self.abandon(*jobs_of(begun))
+            raise
+        return begun
+
+    async def _begin(
+        self, request: Request, asked: GenerationRequest, *, from_pool: bool
+    ) -> Telling:
         ready: list[LinkedJoke] = []
         if from_pool and self._settings.pool_size:
             ready = await self._archive.take_from_pool(identify_client(request), asked)
@@ -127,31 +174,38 @@ class Submission:
             GenerationError, HTTPException: As `tell` does.
         """
         asked = parameters.to_request(self._settings)
-        telling = await self.tell(request, asked, from_pool=parameters.asks_for_any)
+        (telling,) = await self.tell(request, [asked], from_pool=parameters.asks_for_any)
         return await self._archive.describe(telling.job, telling.ready)
 
     async def tell(
-        self, request: Request, asked: GenerationRequest, *, from_pool: bool = False
-    ) -> Telling:
+        self, request: Request, wanted: Sequence[GenerationRequest], *, from_pool: bool
+    ) -> list[Telling]:
         """Begin as `begin` does, and wait until all jokes are told and stored.
 
-        If the client disconnects, the job is cancelled.
+        If the client disconnects, or one of several jobs fails, the others are cancelled.
 
         Raises:
-            GenerationError: If no acceptable joke was found for this request.
-            HTTPException: If the jokes are not told for another reason: 502 with the reason, 503
-                if the job was revoked, 504 if it did not end in time.
+            GenerationError, HTTPException: As `check_told` does.
         """
-        telling = await self.begin(request, asked, from_pool=from_pool)
-        if telling.job is None:
-            return telling
-        return telling._replace(job=await self._finish(request, telling.job))
+        tellings = await self.begin(request, wanted, from_pool=from_pool)
+        unfinished = jobs_of(tellings)
+        gone = asyncio.ensure_future(_until_gone(request))
+        try:
+            for number, telling in enumerate(tellings):
+                if telling.job:
+                    job = await self._finish(telling.job, gone)
+                    unfinished.remove(telling.job)
+                    tellings[number] = telling._replace(job=job)
+        finally:
+            gone.cancel()
+            await self.abandon(*unfinished)
+        return tellings
 
-    async def _finish(self, request: Request, job: Job) -> Job:
+    async def _finish(self, job: Job, gone: asyncio.Future[None]) -> Job:
+        """Return a job once its jokes are told and stored."""
         waiting = asyncio.ensure_future(
             self._queue.wait(job.id, self._settings.deadline_seconds + _GRACE_SECONDS)
         )
-        gone = asyncio.ensure_future(_until_gone(request))
         try:
             await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
@@ -159,19 +213,9 @@ class Submission:
             job = await waiting
         finally:
             waiting.cancel()
-            gone.cancel()
-            if not job.state.final:
-                await self.abandon(job)
-        if job.state is State.SUCCESS:
-            await self._archive.link(job, job.jokes)
-            return job
-        if job.refused:
-            raise GenerationError(job.error)
-        if job.state is State.FAILURE:
-            raise HTTPException(502, job.error)
-        if job.state is State.REVOKED:
-            raise HTTPException(503, "the joke was cancelled; ask again")
-        raise HTTPException(504, "no joke in time; try again later, or ask for fewer")
+        check_told(job)
+        await self._archive.link(job, job.jokes)
+        return job
 
     async def _enqueue(
         self, request: Request, asked: GenerationRequest, key: str | None = None
@@ -195,13 +239,15 @@ class Submission:
                 self._follower.count_refusal("rate_limited")
                 raise
 
-    async def abandon(self, job: Job) -> None:
-        """Cancel the job of a client that has disconnected, even while its request is cancelled.
+    async def abandon(self, *jobs: Job) -> None:
+        """Cancel jobs that nobody waits for any more, even while their request is cancelled.
 
         A job that cannot be cancelled now ends at its deadline.
         """
-        with CancelScope(shield=True), suppress(QueueError):
-            await self._queue.cancel(job.id)
+        with CancelScope(shield=True):
+            for job in jobs:
+                with suppress(QueueError):
+                    await self._queue.cancel(job.id)
 
 
 def _check_limits(asked: GenerationRequest, settings: Settings) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -94,6 +95,49 @@ def test_leaving_a_stream_cancels_its_job(serve: Serve, broker: str | None) -> N
             assert response.status_code == 200
         while 'outcome_total{reason="revoked"} 1.0' not in client.get("/metrics").text:
             pass
+
+
+SEVERAL = {"prompt": ["Why", "How"], "n": 2, "seed": 3, "stop": ["\n"]}
+FOUR = [(0, "Why number 3?"), (1, "Why number 4?"), (2, "How number 3?"), (3, "How number 4?")]
+
+
+def test_each_prompt_of_a_list_gets_its_own_jokes(client: TestClient) -> None:
+    told = client.post("/v1/completions", json=SEVERAL).json()
+    assert [(choice["index"], choice["text"]) for choice in told["choices"]] == FOUR
+    assert told["usage"] == {"prompt_tokens": 6, "completion_tokens": 36, "total_tokens": 42}
+
+
+def test_each_prompt_of_a_list_has_its_own_jokes_in_a_stream(client: TestClient) -> None:
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    streamed = client.post("/v1/completions", json=SEVERAL | options).text
+    *events, done = [part.removeprefix("data: ") for part in streamed.strip().split("\n\n")]
+    *chunks, last = map(json.loads, events)
+    told = [(choice["index"], choice["text"]) for one in chunks for choice in one["choices"]]
+    assert told == FOUR
+    assert last["usage"]["total_tokens"] == 42
+    assert {chunk["id"] for chunk in chunks} == {last["id"]}
+    assert done == "[DONE]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_one_of_several_prompts_fails_the_others_are_not_told(
+    client: TestClient, *, stream: bool
+) -> None:
+    body = {"prompt": ["fail", "hang"], "stream": stream}
+    assert "5 attempts" in client.post("/v1/completions", json=body).text
+    while 'outcome_total{reason="revoked"} 1.0' not in client.get("/metrics").text:
+        pass
+
+
+def test_prompts_and_their_jokes_are_together_no_more_than_a_request_may_have(
+    make_client: MakeClient,
+) -> None:
+    with make_client(rate_limit="4/hour", max_count=4) as client:
+        refused = client.post("/v1/completions", json={"prompt": ["Why"] * 3, "n": 2})
+        assert refused.status_code == 422
+        assert "at most 4" in refused.json()["error"]["message"]
+        assert client.post("/v1/completions", json=SEVERAL).status_code == 200
+        assert client.post("/v1/completions", json={"prompt": "Why"}).status_code == 429
 
 
 CHAT: list[Any] = [

@@ -7,16 +7,21 @@ and `finish_reason` is always `stop`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
-from joker.core.errors import QueueError
-from joker.jobs.job import Job, JokeEvent, State, StateEvent
+from joker.core.errors import GenerationError, QueueError
+from joker.core.joke import GeneratedJoke
+from joker.jobs.job import JokeEvent, StateEvent
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import (
     BODY_RESPONSES,
@@ -35,15 +40,16 @@ from joker.web.openai_schemas import (
     ChatResponse,
     CompletionBody,
     CompletionResponse,
+    Head,
     Model,
     Models,
     OpenAIAnswer,
     OpenAIBody,
-    StreamOptions,
     Usage,
 )
 from joker.web.schemas import ErrorDetail, OpenAIError
 from joker.web.security import require_key
+from joker.web.submission import Telling, check_told, jobs_of
 
 _NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.")})
 _TELLING: dict[int | str, dict[str, Any]] = {
@@ -77,44 +83,65 @@ class _Answering:
         self._queue = queue
         self._archive = archive
         self._settings = settings
+        self._head = Head(secrets.token_hex(12), int(time.time()))
 
     async def answer(
         self, body: OpenAIBody, whole: type[OpenAIAnswer], chunk: type[OpenAIAnswer]
     ) -> OpenAIAnswer | Response:
         """Return the jokes as a whole answer, or as a stream of chunks if the body asks for one."""
         _check_model(body.model)
-        asked = body.to_request(self._settings)
+        wanted = body.to_requests(self._settings)
         if body.stream:
-            job = await self._submission.submit(self._request, asked)
-            options = body.stream_options or StreamOptions()
-            events = self._stream(job, chunk, with_usage=bool(options.include_usage))
+            tellings = await self._submission.begin(self._request, wanted, from_pool=False)
+            events = self._stream(body, tellings, chunk)
             return StreamingResponse(events, media_type="text/event-stream")
-        _, job = await self._submission.tell(self._request, asked)
-        assert job is not None
-        return whole.of(job, dict(enumerate(job.jokes)), Usage.of(job))
+        tellings = await self._submission.tell(self._request, wanted, from_pool=False)
+        told = [telling.jokes for telling in tellings]
+        jokes = dict(enumerate(chain.from_iterable(told)))
+        return whole.of(self._head, body, jokes, Usage.of(told))
 
     async def _stream(
-        self, job: Job, chunk: type[OpenAIAnswer], *, with_usage: bool
+        self, body: OpenAIBody, tellings: Sequence[Telling], chunk: type[OpenAIAnswer]
     ) -> AsyncIterator[bytes]:
-        """Yield server-sent events in OpenAI's format; cancel the job if the client disconnects."""
-        state = job.state
+        """Yield server-sent events in OpenAI's format; cancel the jobs of a client that leaves."""
+        unfinished = jobs_of(tellings)
+        told = []
+        first = 0
         try:
-            async for event in self._queue.events(job.id):
-                if isinstance(event, JokeEvent):
-                    await self._archive.link(job, [event.joke])
-                    yield _event(chunk.of(job, {event.index: event.joke}))
-                elif isinstance(event, StateEvent):
-                    state = event.job.state
-                    if state.final and state is not State.SUCCESS:
-                        yield _describe_failure(event.job)
-                    elif state.final and with_usage:
-                        yield _event(chunk.of(job, {}, Usage.of(event.job)))
+            for telling in tellings:
+                jokes: dict[int, GeneratedJoke] = {}
+                async for index, joke in self._jokes_of(telling):
+                    jokes[index] = joke
+                    yield _event(chunk.of(self._head, body, {first + index: joke}))
+                if telling.job:
+                    unfinished.remove(telling.job)
+                told.append(list(jokes.values()))
+                first += len(jokes)
+            if body.stream_options and body.stream_options.include_usage:
+                yield _event(chunk.of(self._head, body, {}, Usage.of(told)))
+        except GenerationError as error:
+            yield _error(str(error), type="invalid_request_error", code=REFUSED_CODE)
+        except HTTPException as error:
+            yield _error(error.detail)
         except QueueError as error:
             yield _error(tell_client(error))
         finally:
-            if not state.final:
-                await self._submission.abandon(job)
+            await self._submission.abandon(*unfinished)
         yield format_sse_event(data_str="[DONE]")
+
+    async def _jokes_of(self, telling: Telling) -> AsyncIterator[tuple[int, GeneratedJoke]]:
+        """Yield the jokes of a telling by their place in it, stored."""
+        ready, job = telling
+        for place in enumerate(ready):
+            yield place
+        if job is None:
+            return
+        async for event in self._queue.events(job.id):
+            if isinstance(event, JokeEvent):
+                await self._archive.link(job, [event.joke])
+                yield len(ready) + event.index, event.joke
+            elif isinstance(event, StateEvent) and event.job.state.final:
+                check_told(event.job)
 
 
 _TheAnswering = Annotated[_Answering, Depends()]
@@ -158,13 +185,6 @@ async def read_model(model: str) -> Model:
 def _check_model(name: str) -> None:
     if name != MODEL:
         raise UnknownModelError(f"unknown model {name!r}; the only one is {MODEL!r}")
-
-
-def _describe_failure(job: Job) -> bytes:
-    sentence = job.error or "the joke was cancelled; ask again"
-    if job.refused:
-        return _error(sentence, type="invalid_request_error", code=REFUSED_CODE)
-    return _error(sentence)
 
 
 def _error(sentence: str, **kind: Any) -> bytes:
