@@ -29,6 +29,8 @@ from joker.web.schemas import flat_request, require_unicode
 
 MODEL = "joker"
 
+FinishReason = Literal["stop", "length"]
+
 _Text = Annotated[str, AfterValidator(require_unicode)]
 _Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
 _GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
@@ -75,15 +77,18 @@ class StreamOptions(BaseModel):
     _is_neutral = field_validator("*")(classmethod(_check_neutral))
 
 
-_Parameters: Any = flat_request(
-    {"count": "n", "max_new_tokens": "max_tokens"}, without={"prompt"}, nullable=True
-)
+_Parameters: Any = flat_request({"count": "n"}, without={"prompt", "max_new_tokens"}, nullable=True)
 
 
 class OpenAIBody(_Parameters):  # type: ignore[misc]
     """Parameters of completions and chats, with some of our own such as `safe`."""
 
     model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="A joke with more tokens is cut off, and its `finish_reason` is `length`.",
+    )
     stop: StopText | Literal[""] | _Stops | None = Field(
         default=None,
         description="The text ends before the first of these, and generation stops.",
@@ -122,22 +127,38 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         values["stop"] = [text for text in values["stop"] if text]
         return values
 
+    @property
+    def most_tokens(self) -> int | None:
+        """With how many tokens a joke is cut off."""
+        return self.max_tokens
+
     def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
-        """Return the request, with at most as many tokens as the server allows."""
+        """Return the request; a draft may have more tokens than its client wants to read.
+
+        A joke is checked as a whole, and a model with the punchline first writes it from the end.
+        """
         asked: GenerationRequest = super().to_request(settings, key)
-        most = min(asked.sampling.max_new_tokens, settings.max_new_tokens)
+        usual = asked.sampling.max_new_tokens
+        most = min(max(usual, self.most_tokens or 0), settings.max_new_tokens)
         return replace(asked, sampling=replace(asked.sampling, max_new_tokens=most))
 
     def to_requests(self, settings: Settings) -> list[GenerationRequest]:
         """Return a request for each prompt."""
         return [self.to_request(settings)]
 
-    def cut(self, joke: GeneratedJoke) -> str:
-        """Return the text of a joke up to the first stop.
+    def cut(self, joke: GeneratedJoke) -> tuple[str, FinishReason]:
+        """Return the text of a joke up to the first stop or the last token, and which it was.
 
-        The engine stops in answers only; for OpenAI's clients, the question is text as well.
+        The engine stops in answers only; for OpenAI's clients, the question is text as well. This
+        process has no tokenizer, so the tokens of a text count as equally long.
         """
-        return Sampling(stop=tuple(self.values()["stop"])).cut(str(joke))
+        whole = str(joke)
+        text = Sampling(stop=tuple(self.values()["stop"])).cut(whole)
+        most = self.most_tokens
+        if most is None or joke.tokens <= most:
+            return text, "stop"
+        kept = len(whole) * most // joke.tokens
+        return text[:kept], "length" if kept < len(text) else "stop"
 
 
 class CompletionBody(OpenAIBody):
@@ -234,9 +255,12 @@ class ChatBody(OpenAIBody):
         values = super().values()
         said = [message.text for message in self.messages if message.role == "user"]
         values["prompt"] = _read_message(said[-1]) if said else ""
-        if self.max_completion_tokens is not None:
-            values["max_new_tokens"] = self.max_completion_tokens
         return values
+
+    @property
+    def most_tokens(self) -> int | None:
+        """With how many tokens a joke is cut off."""
+        return self.max_completion_tokens or self.max_tokens
 
 
 def _read_message(text: str) -> str:
@@ -247,7 +271,7 @@ def _read_message(text: str) -> str:
 
 class _Choice(BaseModel):
     index: int
-    finish_reason: Literal["stop"] = "stop"
+    finish_reason: FinishReason
     logprobs: None = None
 
 
@@ -285,10 +309,10 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, told: Collection[Sequence[GeneratedJoke]]) -> Self:
-        """Count the tokens of each prompt, and of its jokes."""
+    def of(cls, told: Collection[Sequence[GeneratedJoke]], most: int | None) -> Self:
+        """Count the tokens of each prompt, and of its jokes, each of which may be cut off."""
         prompts = sum(jokes[0].prompt_tokens for jokes in told)
-        drawn = sum(joke.tokens for jokes in told for joke in jokes)
+        drawn = sum(min(joke.tokens, most or joke.tokens) for jokes in told for joke in jokes)
         return cls(prompt_tokens=prompts, completion_tokens=drawn, total_tokens=prompts + drawn)
 
 
@@ -324,9 +348,11 @@ class OpenAIAnswer(BaseModel):
         usage: Usage | None = None,
     ) -> Self:
         """Return some of the jokes that a body asks for, by their index."""
-        choices = [
-            {"index": index, **_nest(cls.text_at, body.cut(joke))} for index, joke in jokes.items()
-        ]
+        choices = []
+        for index, joke in jokes.items():
+            text, reason = body.cut(joke)
+            choice = {"index": index, "finish_reason": reason, **_nest(cls.text_at, text)}
+            choices.append(choice)
         return cls.model_validate(
             {
                 "id": f"{cls.id_prefix}-{head.key}",

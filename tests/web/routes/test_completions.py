@@ -338,11 +338,39 @@ def test_statuses_have_openais_types_and_codes(make_client: MakeClient) -> None:
     ]
 
 
-def test_more_tokens_than_allowed_are_as_many_as_allowed() -> None:
-    settings = read_settings(max_new_tokens=50)
-    body = ChatBody(messages=[Message(role="user", content="Why")], max_completion_tokens=9000)
-    assert body.to_request(settings).sampling.max_new_tokens == 50
-    assert CompletionBody(max_tokens=20).to_request(settings).sampling.max_new_tokens == 20
+def test_a_limit_of_tokens_leaves_drafts_room_for_a_joke() -> None:
+    settings = read_settings(max_new_tokens=150)
+
+    def drafted(**limit: int) -> int:
+        messages = [Message(role="user", content="Why")]
+        body = ChatBody(messages=messages, **limit)  # type: ignore[arg-type]
+        return body.to_request(settings).sampling.max_new_tokens
+
+    assert drafted(max_completion_tokens=9000) == 150
+    assert drafted(max_completion_tokens=120, max_tokens=10) == 120
+    assert drafted(max_tokens=1) == drafted()
+
+
+@pytest.mark.parametrize(
+    ("most", "stop", "text", "reason"),
+    [
+        (1, None, "Why ", "length"),  # of 38 characters, in 9 tokens
+        (3, None, "Why number 1", "length"),
+        (3, "number", "Why ", "stop"),
+        (9, None, "Why number 1?\nIt was told with seed 1.", "stop"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_joke_with_more_tokens_than_wanted_is_cut_off(
+    client: TestClient, most: int, stop: str | None, text: str, reason: str, *, stream: bool
+) -> None:
+    body = {"prompt": "Why", "seed": 1, "max_tokens": most, "stop": stop, "stream": stream}
+    told = client.post("/v1/completions", json=body)
+    answer = json.loads(told.text.partition("\n")[0].removeprefix("data: "))
+    (choice,) = answer["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (text, reason)
+    if not stream:
+        assert answer["usage"]["completion_tokens"] == most
 
 
 def test_the_best_of_many_are_candidates() -> None:

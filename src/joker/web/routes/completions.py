@@ -1,8 +1,8 @@
 """``/v1``: jokes for OpenAI clients, as completions and in chats.
 
 A stream has one chunk for each joke, because a joke is checked as a whole before it is told.
-For the same reason no text ever ends at the limit of tokens: a draft that reaches it is discarded,
-and `finish_reason` is always `stop`.
+For the same reason a draft that reaches the server's limit of tokens is discarded; the client's own
+limit only cuts the joke that is told.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class _Answering:
         tellings = await self._submission.tell(self._request, wanted, from_pool=False)
         told = [telling.jokes for telling in tellings]
         jokes = dict(enumerate(chain.from_iterable(told)))
-        return whole.of(self._head, body, jokes, Usage.of(told))
+        return whole.of(self._head, body, jokes, Usage.of(told, body.most_tokens))
 
     async def _stream(
         self, body: OpenAIBody, tellings: Sequence[Telling], chunk: type[OpenAIAnswer]
@@ -118,7 +118,7 @@ class _Answering:
                 told.append(list(jokes.values()))
                 first += len(jokes)
             if body.stream_options and body.stream_options.include_usage:
-                yield _event(chunk.of(self._head, body, {}, Usage.of(told)))
+                yield _event(chunk.of(self._head, body, {}, Usage.of(told, body.most_tokens)))
         except GenerationError as error:
             yield _error(str(error), type="invalid_request_error", code=REFUSED_CODE)
         except HTTPException as error:
