@@ -7,7 +7,7 @@ import pytest
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES
 from joker.engines import GenerationTask
-from joker.generation.prompt import Prompt
+from joker.generation.prompt import Prompt, asks_for_any
 from joker.generation.teller import Teller, UntoldError
 from tests.generation.stub import END, StubEngine, ask
 from tests.generation.test_listener import Audience
@@ -34,7 +34,29 @@ def test_a_wish_for_a_topic_is_reduced_to_it(written: str, topic: str) -> None:
     assert Prompt.read(written, PUNCHLINE_FIRST).text == topic
 
 
-@pytest.mark.parametrize("written", ["tell me a joke about cats", "cats", "Why do cats..."])
+@pytest.mark.parametrize(
+    ("written", "any_will_do"),
+    [
+        ("", True),
+        (" ", True),
+        ("Tell me  a joke", True),
+        ("can you tell me another funny joke, please?", True),
+        ("one more", True),
+        ("more jokes!", True),
+        ("Another planet", False),
+        ("tell me a joke about jokes", False),
+        ("more jokes about cats", False),
+        ("Why tell a joke", False),
+    ],
+)
+def test_a_wish_for_any_joke_is_no_prompt(written: str, *, any_will_do: bool) -> None:
+    assert asks_for_any(written) is any_will_do
+    assert (Prompt.read(written, PUNCHLINE_FIRST) == Prompt("", is_hint=False)) is any_will_do
+
+
+@pytest.mark.parametrize(
+    "written", ["tell me a joke about cats", "tell me a joke", "cats", "Why do cats..."]
+)
 def test_where_the_question_comes_first_a_prompt_is_its_start(written: str) -> None:
     prompt = Prompt.read(written, QUESTION_FIRST)
     assert (prompt.text, prompt.is_hint) == (written, False)

@@ -16,11 +16,16 @@ from joker.core.template import Template
 from joker.generation.moderation import fold_words, spell_numbers
 
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
-_ASKS_FOR_A_TOPIC = re.compile(
+_ASKS = (
     r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) (?:me |us )?)?"
-    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|new|short|silly) )*"
-    r"jokes? (?:about|on) (?P<topic>.+?)(?:,? please)?[ .!?]*",
-    re.IGNORECASE,
+    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|more|new|short|silly) )*"
+)
+_PLEASE = r"(?:,? please)?[ .!?]*"
+_ASKS_FOR_A_TOPIC = re.compile(
+    rf"{_ASKS}jokes? (?:about|on) (?P<topic>.+?){_PLEASE}", re.IGNORECASE
+)
+_ASKS_FOR_ANY = re.compile(
+    rf"(?:{_ASKS}(?:jokes?|another|one|one more|again|more){_PLEASE})?", re.IGNORECASE
 )
 _QUESTION_WORDS = re.compile(
     "(?:what|why|how|who|whom|whose|where|when|which|did|do|does|is|are|am|was|were|can|could|have"
@@ -39,13 +44,18 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(" ", text)
 
 
+def asks_for_any(text: str) -> bool:
+    """Return whether a prompt is empty or asks for any joke, such as "tell me a joke"."""
+    return _ASKS_FOR_ANY.fullmatch(" ".join(text.split())) is not None
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as a model gets it.
 
     Attributes:
         text: Without control characters, and with single spaces; reduced to the topic where
-            the user asked for "a joke about" one.
+            the user asked for "a joke about" one, and to nothing where any joke will do.
         is_hint: Whether the model may ignore it.
     """
 
@@ -56,7 +66,9 @@ class Prompt:
     def read(cls, text: str, template: Template) -> Prompt:
         """Read a user's prompt for a model with this template."""
         text = " ".join(printable(text).split())
-        if template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
+        if template.punchline_first and asks_for_any(text):
+            text = ""
+        elif template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
             text = asked["topic"]
         if not template.is_hint(text):
             return cls(text, is_hint=False)

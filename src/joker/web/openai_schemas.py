@@ -23,6 +23,7 @@ from pydantic import (
 
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import MOST_STOPS, Sampling, StopText
+from joker.generation.prompt import asks_for_any
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
 from joker.web.schemas import flat_request, require_unicode
@@ -34,12 +35,6 @@ FinishReason = Literal["stop", "length"]
 _Text = Annotated[str, AfterValidator(require_unicode)]
 _Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
 _GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
-_ASKS_FOR_ANY = re.compile(
-    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) (?:me |us )?)?"
-    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|more|new|short|silly) )*"
-    r"(?:jokes?|another|one|one more|again|more)(?:,? please)?[ .!?]*",
-    re.IGNORECASE,
-)
 
 
 def _neutral(*values: Any) -> Any:
@@ -78,6 +73,9 @@ class StreamOptions(BaseModel):
 
 
 _Parameters: Any = flat_request({"count": "n"}, without={"prompt", "max_new_tokens"}, nullable=True)
+
+
+_HOW = {*_Parameters.wire_names.values(), "best_of"} - {"n", "safe", "exclude_categories"}
 
 
 class OpenAIBody(_Parameters):  # type: ignore[misc]
@@ -126,6 +124,14 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         values["stop"] = ([self.stop] if isinstance(self.stop, str) else self.stop) or []
         values["stop"] = [text for text in values["stop"] if text]
         return values
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing says how jokes are to be made; null and an empty stop do not."""
+        given = {
+            name for name in self.model_fields_set if getattr(self, name) not in (None, "", [])
+        }
+        return given.isdisjoint(_HOW)
 
     @property
     def most_tokens(self) -> int | None:
@@ -266,7 +272,7 @@ class ChatBody(OpenAIBody):
 def _read_message(text: str) -> str:
     """Return the prompt in a message: nothing if it only greets or asks for any joke."""
     text = _GREETING.sub("", text.strip())
-    return "" if _ASKS_FOR_ANY.fullmatch(text) else text
+    return "" if asks_for_any(text) else text
 
 
 class _Choice(BaseModel):

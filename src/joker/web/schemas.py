@@ -141,7 +141,7 @@ def _describe_parameters(schema: dict[str, Any]) -> None:
 
 
 _JokeParameters: Any = flat_request({"count": "n"})
-_FOR_ANY = {"prompt", "n", "safe", "exclude_categories"}
+_PLAIN = {"prompt", "n", "safe", "exclude_categories"}
 
 
 class JokeParameters(_JokeParameters):  # type: ignore[misc]
@@ -152,9 +152,9 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
     effort: Effort | None = None
 
     @property
-    def asks_for_any(self) -> bool:
-        """Whether any good joke will do: nothing says what it is about or how it is made."""
-        return not self.prompt and self.model_fields_set <= _FOR_ANY
+    def is_plain(self) -> bool:
+        """Whether nothing says how jokes are to be made."""
+        return self.model_fields_set <= _PLAIN
 
     def values(self) -> dict[str, Any]:
         """Return what was given, by the names of our own request."""

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from joker.core.errors import GenerationError, InputError, QueueError, QueueFullError
 from joker.core.joke import GeneratedJoke
+from joker.generation.prompt import asks_for_any
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
@@ -126,14 +127,15 @@ class Submission:
         return await self._enqueue(request, asked, key)
 
     async def begin(
-        self, request: Request, wanted: Sequence[GenerationRequest], *, from_pool: bool
+        self, request: Request, wanted: Sequence[GenerationRequest], *, plain: bool
     ) -> list[Telling]:
         """Take jokes from the pool, and submit requests for those that it lacks.
 
         Args:
             request: The HTTP request.
             wanted: The requests for jokes, which share the limit of one.
-            from_pool: Whether any jokes will do: the best that the client has not had.
+            plain: Whether nothing says how jokes are to be made. Then a prompt that asks for any
+                joke gets the best of the pool that the client has not had.
 
         Raises:
             InputError, HTTPException, QueueError: As `submit` does.
@@ -147,18 +149,16 @@ class Submission:
         begun: list[Telling] = []
         try:
             for asked in wanted:
-                one = await self._begin(request, asked, from_pool=from_pool)
+                one = await self._begin(request, asked, plain=plain)
                 begun.append(one)  # if the next one fails, this one is known
         except BaseException:
             await self.abandon(*jobs_of(begun))
             raise
         return begun
 
-    async def _begin(
-        self, request: Request, asked: GenerationRequest, *, from_pool: bool
-    ) -> Telling:
+    async def _begin(self, request: Request, asked: GenerationRequest, *, plain: bool) -> Telling:
         ready: list[LinkedJoke] = []
-        if from_pool and self._settings.pool_size:
+        if plain and self._settings.pool_size and asks_for_any(asked.prompt):
             ready = await self._archive.take_from_pool(identify_client(request), asked)
         if len(ready) == asked.count:
             return Telling(ready, None)
@@ -174,11 +174,11 @@ class Submission:
             GenerationError, HTTPException: As `tell` does.
         """
         asked = parameters.to_request(self._settings)
-        (telling,) = await self.tell(request, [asked], from_pool=parameters.asks_for_any)
+        (telling,) = await self.tell(request, [asked], plain=parameters.is_plain)
         return await self._archive.describe(telling.job, telling.ready)
 
     async def tell(
-        self, request: Request, wanted: Sequence[GenerationRequest], *, from_pool: bool
+        self, request: Request, wanted: Sequence[GenerationRequest], *, plain: bool
     ) -> list[Telling]:
         """Begin as `begin` does, and wait until all jokes are told and stored.
 
@@ -187,7 +187,7 @@ class Submission:
         Raises:
             GenerationError, HTTPException: As `check_told` does.
         """
-        tellings = await self.begin(request, wanted, from_pool=from_pool)
+        tellings = await self.begin(request, wanted, plain=plain)
         unfinished = jobs_of(tellings)
         gone = asyncio.ensure_future(_until_gone(request))
         try:

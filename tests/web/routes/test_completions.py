@@ -7,6 +7,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
+from joker.core.joke import GeneratedJoke
 from joker.settings import read_settings
 from joker.web.openai_schemas import ChatBody, CompletionBody, Message
 
@@ -247,6 +248,28 @@ def test_a_chats_last_message_is_the_prompt(
     messages = [*CHAT[:3], {"role": "user", "content": content}]
     told = client.post("/v1/chat/completions", json={"messages": messages}).json()
     assert told["choices"][0]["message"]["content"].startswith(begins)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_asks_for_any_joke_gets_the_best_of_the_pool(
+    make_client: MakeClient, picked: GeneratedJoke, *, stream: bool
+) -> None:
+    body = {"messages": CHAT[:2], "n": 2, "user": "me", "stop": None, "stream": stream}
+    with make_client(pool_size=1) as client:
+        told = client.post("/v1/chat/completions", json=body).text
+    assert json.dumps(str(picked)) in told
+    assert "Why did the kettle number" in told
+
+
+@pytest.mark.parametrize(
+    "wish", [{"seed": 1}, {"temperature": 0.7}, {"stop": "!"}, {"candidates": 1}, {"best_of": 2}]
+)
+def test_who_says_how_a_joke_is_made_has_it_drafted(
+    make_client: MakeClient, picked: GeneratedJoke, wish: dict[str, object]
+) -> None:
+    with make_client(pool_size=1) as client:
+        told = client.post("/v1/completions", json={"prompt": "", **wish}).json()
+    assert told["choices"][0]["text"] != str(picked)
 
 
 def test_a_chat_without_a_users_message_gets_any_joke(client: TestClient) -> None:

@@ -70,6 +70,13 @@ def test_a_stream_begins_with_the_jokes_of_the_pool(
     assert [joke["picked"] for joke in last["result"]] == [True, False]
 
 
+def test_who_asks_for_any_joke_in_words_gets_one_of_the_pool(
+    make_client: MakeClient, picked: GeneratedJoke
+) -> None:
+    with make_client(pool_size=1) as client:
+        assert client.get("/joke?prompt=tell+me+a+joke").text == f"{picked}\n"
+
+
 def test_a_stream_that_cannot_begin_is_an_error(client: TestClient) -> None:
     refused = client.get("/joke?n=99", headers={"Accept": "text/event-stream"})
     assert refused.status_code == 422

@@ -92,10 +92,10 @@ class _Answering:
         _check_model(body.model)
         wanted = body.to_requests(self._settings)
         if body.stream:
-            tellings = await self._submission.begin(self._request, wanted, from_pool=False)
+            tellings = await self._submission.begin(self._request, wanted, plain=body.is_plain)
             events = self._stream(body, tellings, chunk)
             return StreamingResponse(events, media_type="text/event-stream")
-        tellings = await self._submission.tell(self._request, wanted, from_pool=False)
+        tellings = await self._submission.tell(self._request, wanted, plain=body.is_plain)
         told = [telling.jokes for telling in tellings]
         jokes = dict(enumerate(chain.from_iterable(told)))
         return whole.of(self._head, body, jokes, Usage.of(told, body.most_tokens))

@@ -95,7 +95,7 @@ async def tell(
     """
     asked = parameters.to_request(settings)
     if choose_media_type(request.headers.get("accept", ""), _OFFERS) == EVENTS:
-        (telling,) = await submission.begin(request, [asked], from_pool=parameters.asks_for_any)
+        (telling,) = await submission.begin(request, [asked], plain=parameters.is_plain)
         headers = {"Vary": "Accept"}
         return StreamingResponse(streaming.events(telling), media_type=EVENTS, headers=headers)
     task = await submission.answer(request, parameters)
