@@ -19,6 +19,8 @@ from joker.web.schemas import JokeParameters, LinkedJoke
 from joker.web.security import require_key
 from joker.web.submission import Submission
 
+VARY = "Accept, User-Agent"
+
 router = APIRouter(
     tags=["jokes"],
     dependencies=[Depends(require_key)],
@@ -65,8 +67,8 @@ async def tell_dadjoke(request: Request, submission: Submission, media_type: str
     line = _line_of(joke)
     if media_type == JSON:
         body = DadJoke(id=joke.id, joke=line).model_dump_json()
-        return Response(body, media_type=JSON, headers={"Vary": "Accept"})
-    return PlainTextResponse(line, headers={"Vary": "Accept"})
+        return Response(body, media_type=JSON, headers={"Vary": VARY})
+    return PlainTextResponse(line, headers={"Vary": VARY})
 
 
 async def _tell(request: Request, submission: Submission) -> LinkedJoke:

@@ -11,11 +11,12 @@ from joker.web.dependencies import TheStore, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import load_template, render_page
 from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
-from joker.web.routes.dadjoke import DadJoke, tell_dadjoke
+from joker.web.routes.dadjoke import VARY, DadJoke, tell_dadjoke
 from joker.web.schemas import PublishedJoke
 from joker.web.security import identify_client, require_key
 
 _OFFERS = (HTML, JSON, TEXT)
+_TERMINAL_OFFERS = (TEXT, HTML, JSON)
 
 router = APIRouter()
 
@@ -31,13 +32,17 @@ router = APIRouter()
 async def page(request: Request, store: TheStore, submission: TheSubmission) -> Response:
     """Show the page with a joke of the pool that this client has not had, if there is one.
 
-    With `Accept: application/json` or `text/plain`, tell a joke.
+    With `Accept: application/json` or `text/plain`, tell a joke, and to curl in any case, unless
+    it asks for something else.
     """
-    wanted = choose_media_type(request.headers.get("accept", ""), _OFFERS)
+    in_terminal = request.headers.get("user-agent", "").startswith("curl/")
+    offers = _TERMINAL_OFFERS if in_terminal else _OFFERS
+    wanted = choose_media_type(request.headers.get("accept", ""), offers)
     if wanted != HTML:
         return await tell_dadjoke(request, submission, wanted)
     found = await asyncio.to_thread(store.pool.take, identify_client(request))
-    return render_page(request, jokes=[PublishedJoke.of(found)] if found else [])
+    jokes = [PublishedJoke.of(found)] if found else []
+    return render_page(request, jokes=jokes, headers={"Vary": VARY})
 
 
 @router.get("/docs", include_in_schema=False)
