@@ -83,7 +83,7 @@ class JokeApiParameters(BaseModel):
         description=f"Flags to withhold, separated by commas: {', '.join(_FLAGS)}.",
         json_schema_extra={"pattern": _list_of(_FLAGS) + "|^$"},
     )
-    format: Literal["json", "txt"] = "json"
+    format: Literal["json", "xml", "yaml", "txt"] = "json"
     lang: Literal["en"] = Field(default="en", description="The language; the model speaks one.")
 
     @field_validator("blacklist_flags")

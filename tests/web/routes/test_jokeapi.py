@@ -6,10 +6,13 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
+from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
 from joker.settings import read_settings
 from joker.web.jokeapi_schemas import JokeApiParameters, choose_category
@@ -72,6 +75,32 @@ def test_text_is_for_people(client: TestClient) -> None:
     assert first.count("\n\n") == second.count("\n\n") == 1
 
 
+def test_yaml_and_xml_say_what_json_does(make_client: MakeClient, picked: GeneratedJoke) -> None:
+    def get(client: TestClient, format_: str, query: str = "") -> Any:
+        headers = {"Authorization": f"Bearer {format_}"}  # each takes the pool's joke
+        return client.get(f"/joke/Any?format={format_}{query}", headers=headers)
+
+    with make_client(pool_size=1, api_keys="json,yaml,xml") as client:
+        told = get(client, "json").json()
+        as_yaml, as_xml = get(client, "yaml"), get(client, "xml")
+        two = ElementTree.fromstring(get(client, "xml", "&amount=2").content)
+        hostile = get(client, "xml", "&contains=Why%01%EF%BF%BF%3Cb%3E").content
+    assert told["setup"] == picked.question
+    assert as_yaml.headers["Content-Type"] == "application/yaml"
+    assert yaml.safe_load(as_yaml.text) == told
+    assert as_xml.headers["Content-Type"] == "application/xml"
+    root = ElementTree.fromstring(as_xml.content)
+    assert (root.tag, root.findtext("error"), root.findtext("flags/nsfw")) == (
+        "data",
+        "false",
+        "false",
+    )
+    assert [child.tag for child in root] == list(told)
+    assert root.findtext("setup") == told["setup"]
+    assert (two.findtext("amount"), len(two.findall("jokes/setup"))) == ("2", 2)
+    assert "<b>" in (ElementTree.fromstring(hostile).findtext("setup") or "")
+
+
 def test_a_category_with_topics_asks_for_one_of_them() -> None:
     prompts = {request_of("Spooky").prompt for _ in range(60)}
     assert {"ghost", "vampire"} < prompts
@@ -122,7 +151,7 @@ def test_a_flagged_joke_says_so(client: TestClient) -> None:
         ("/joke/Pun,Knock", "there is no category"),
         ("/joke/,", "there is no category"),
         ("/joke/Any?amount=0", "amount"),
-        ("/joke/Any?format=xml", "format"),
+        ("/joke/Any?format=csv", "format"),
         ("/joke/Any?lang=de", "lang"),
         ("/joke/Any?blacklistFlags=nsfw,rude", "there is no flag 'rude'"),
         ("/joke/Any?idRange=1-5", "ids are not numbers"),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from xml.etree import ElementTree  # it only writes here
 
+import yaml
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
@@ -21,6 +26,9 @@ from joker.web.jokeapi_schemas import (
 from joker.web.negotiation import JSON, TEXT
 from joker.web.security import require_key
 
+_XML = "application/xml"
+_YAML = "application/yaml"
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BETWEEN_TEXTS = f"\n\n{46 * '-'}\n\n"
 
 router = APIRouter(tags=["jokes"], dependencies=[Depends(require_key)], responses=JOKEAPI_RESPONSES)
@@ -30,7 +38,7 @@ router = APIRouter(tags=["jokes"], dependencies=[Depends(require_key)], response
     "/joke/{category}",
     summary="Tell a joke to a client of JokeAPI",
     response_model=JokeApiAnswer | JokeApiAnswers,
-    responses={200: {"content": {TEXT: {}}}},
+    responses={200: {"content": {TEXT: {}, _XML: {}, _YAML: {}}}},
 )
 async def tell(
     category: Annotated[
@@ -59,4 +67,25 @@ async def tell(
         answer = JokeApiAnswer(**jokes[0].model_dump())
     else:
         answer = JokeApiAnswers(amount=len(jokes), jokes=jokes)
-    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+    if asked.format == "json":
+        return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+    values = answer.model_dump(exclude_none=True)
+    if asked.format == "yaml":
+        text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+        return Response(text, media_type=_YAML)
+    root = ElementTree.Element("data")
+    _add_children(root, values)
+    ElementTree.indent(root, "    ")
+    return Response(ElementTree.tostring(root, "utf-8", xml_declaration=True), media_type=_XML)
+
+
+def _add_children(parent: ElementTree.Element, values: Mapping[str, Any]) -> None:
+    """Add an element for each value, and for each item of a list."""
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            child = ElementTree.SubElement(parent, name)
+            if isinstance(item, dict):
+                _add_children(child, item)
+            else:
+                text = item if isinstance(item, str) else json.dumps(item)
+                child.text = _NOT_IN_XML.sub("\ufffd", text)
