@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,20 @@ def test_a_server_without_a_pool_drafts_nothing(make_client: MakeClient) -> None
         assert untold(client) == 0
         assert client.get("/jokes/random").status_code == 404
         assert "joker:num_requests_running 0.0" in client.get("/metrics").text
+
+
+def test_a_server_whose_pool_is_switched_off_takes_nothing_from_it(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'jokes.sqlite'}"
+    left = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
+    store = Store(database)
+    store.pool.add(left, model="bundled", picked=True)
+    store.close()
+    with make_client(database=database) as client:
+        assert client.get("/jokes/random").status_code == 404
+        for path in ("/", "/joke"):
+            assert left.question not in client.get(path).text
 
 
 def test_nothing_is_drafted_while_a_job_is_under_way(make_client: MakeClient) -> None:

@@ -71,7 +71,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         filling = None
-        if settings.pool_size:
+        if has_pool:
             await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
             filling = asyncio.create_task(filler.run())
         yield
@@ -85,7 +85,8 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         store.close()
         stop_tracing()
 
-    archive = Archive(store, make_moderator(settings), model_name(settings))
+    has_pool = settings.pool_size > 0
+    archive = Archive(store, make_moderator(settings), model_name(settings), has_pool=has_pool)
     filler = PoolFiller(queue, store, archive, settings)
     app = FastAPI(
         title="GPT-2 the Joker",

@@ -16,7 +16,7 @@ from joker.core.joke import GeneratedJoke
 from joker.generation.moderation import Moderator
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job
-from joker.store import Store
+from joker.store import Store, StoredJoke
 from joker.web.schemas import LinkedJoke, Task
 
 _REMEMBERED = 10_000
@@ -29,10 +29,14 @@ class Archive:
         store: Where they are stored.
         moderator: Flags offensive jokes, which lists leave out.
         model: Name of the model that tells them.
+        has_pool: Whether jokes are taken from the store's pool.
     """
 
-    def __init__(self, store: Store, moderator: Moderator, model: str) -> None:
+    def __init__(
+        self, store: Store, moderator: Moderator, model: str, *, has_pool: bool = True
+    ) -> None:
         self._store = store
+        self._has_pool = has_pool
         self._moderator = moderator
         self._model = model
         self._ids: dict[str, str] = {}
@@ -70,19 +74,24 @@ class Archive:
         add = functools.partial(self._store.pool.add, joke, **described)
         return await asyncio.to_thread(add) is not None
 
-    async def take_from_pool(self, client: str, asked: GenerationRequest) -> list[LinkedJoke]:
+    async def take_from_pool(
+        self, client: str, asked: GenerationRequest | None = None
+    ) -> list[StoredJoke]:
         """Return the best jokes of the pool that a client has not had, up to the number asked for.
 
-        Prompt and sampling are ignored. The client never gets the same jokes again.
+        Prompt and sampling are ignored. The client never gets the same jokes again. Without a
+        request, it is one joke.
         """
-        taken = await asyncio.to_thread(
+        asked = asked or GenerationRequest()
+        if not self._has_pool:
+            return []
+        return await asyncio.to_thread(
             self._store.pool.take_several,
             client,
             asked.count,
             safe=asked.safe,
             exclude_categories=asked.exclude_categories,
         )
-        return list(map(LinkedJoke.of_pool, taken))
 
     def _add(self, job: Job, joke: GeneratedJoke, key: str) -> str | None:
         stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))

@@ -158,8 +158,9 @@ class Submission:
 
     async def _begin(self, request: Request, asked: GenerationRequest, *, plain: bool) -> Telling:
         ready: list[LinkedJoke] = []
-        if plain and self._settings.pool_size and asks_for_any(asked.prompt):
-            ready = await self._archive.take_from_pool(identify_client(request), asked)
+        if plain and asks_for_any(asked.prompt):
+            taken = await self._archive.take_from_pool(identify_client(request), asked)
+            ready = list(map(LinkedJoke.of_pool, taken))
         if len(ready) == asked.count:
             return Telling(ready, None)
         missing = replace(asked, count=asked.count - len(ready))

@@ -31,15 +31,17 @@ def address(serve: Serve) -> Iterator[str]:
 
 
 @pytest.fixture
-def pooled(serve: Serve, tmp_path: Path) -> Iterator[str]:
+def pooled(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the address of a server with ten jokes in its pool, the first nine of them picked."""
+    monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
+    monkeypatch.setattr("joker.web.pool_filler._PAUSE_SECONDS", 600.0)  # drafts no others
     database = f"sqlite:///{tmp_path / 'jokes.sqlite'}"
     store = Store(database)
     for number, (question, answer) in enumerate(JOKES[:10]):
         joke = GeneratedJoke(question, answer, 1, 1, original=True)
         store.pool.add(joke, model="bundled", quality=-number, picked=number < 9)
     store.close()
-    with serve(database=database) as address:
+    with serve(database=database, pool_size=1) as address:
         yield address
 
 

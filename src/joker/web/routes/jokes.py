@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from joker.core.errors import UnknownJokeError
 from joker.store import Period, Store, StoredJoke, Vote
-from joker.web.dependencies import TheLimiter, TheStore
+from joker.web.dependencies import TheArchive, TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
 from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
 from joker.web.picture import draw_joke
@@ -99,11 +99,11 @@ async def show_today(request: Request, store: TheStore) -> Response:
     response_model=PublishedJoke,
     responses={
         200: {"content": {TEXT: {}, HTML: {}}},
-        404: describe_problem("You have had all of them; `GET /joke` generates one."),
+        404: describe_problem("You have heard all of them; `GET /joke` generates one."),
         429: PROBLEM_RESPONSES[429],
     },
 )
-async def take_random(request: Request, store: TheStore, limiter: TheLimiter) -> Response:
+async def take_random(request: Request, archive: TheArchive, limiter: TheLimiter) -> Response:
     """Return the best joke of the pool that this client has not had, at once.
 
     An idle server fills the pool (`JOKER_POOL_SIZE`). Offensive jokes are left out.
@@ -111,10 +111,10 @@ async def take_random(request: Request, store: TheStore, limiter: TheLimiter) ->
     client = identify_client(request)
     if limiter:
         request.state.headers |= await limiter.take(client, 1)
-    found = await asyncio.to_thread(store.pool.take, client)
-    if found is None:
-        raise HTTPException(404, "you have had all jokes of the pool; GET /joke generates one")
-    joke = PublishedJoke.of(found)
+    found = await archive.take_from_pool(client)
+    if not found:
+        raise HTTPException(404, "you have heard every joke in the pool; GET /joke generates one")
+    joke = PublishedJoke.of(found[0])
     return render_jokes(request, [joke], joke, _OFFERS)
 
 

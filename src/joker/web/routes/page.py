@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, Response
 
-from joker.web.dependencies import TheStore, TheSubmission
+from joker.web.dependencies import TheArchive, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import load_template, render_page
 from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
@@ -29,7 +27,7 @@ router = APIRouter()
     response_model=DadJoke,
     responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES, 200: {"content": {TEXT: {}, HTML: {}}}},
 )
-async def page(request: Request, store: TheStore, submission: TheSubmission) -> Response:
+async def page(request: Request, archive: TheArchive, submission: TheSubmission) -> Response:
     """Show the page with a joke of the pool that this client has not had, if there is one.
 
     With `Accept: application/json` or `text/plain`, tell a joke, and to curl in any case, unless
@@ -40,8 +38,8 @@ async def page(request: Request, store: TheStore, submission: TheSubmission) -> 
     wanted = choose_media_type(request.headers.get("accept", ""), offers)
     if wanted != HTML:
         return await tell_dadjoke(request, submission, wanted)
-    found = await asyncio.to_thread(store.pool.take, identify_client(request))
-    jokes = [PublishedJoke.of(found)] if found else []
+    found = await archive.take_from_pool(identify_client(request))
+    jokes = list(map(PublishedJoke.of, found))
     return render_page(request, jokes=jokes, headers={"Vary": VARY})
 
 
