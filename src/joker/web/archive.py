@@ -53,7 +53,8 @@ class Archive:
 
     async def _link(self, job: Job, joke: GeneratedJoke) -> LinkedJoke:
         flags, safe = self._moderator.label(str(joke))
-        return LinkedJoke.of(joke, await self._keep(job, joke), flags, safe=safe)
+        joke_id = await self._keep(job, joke)
+        return LinkedJoke.of(joke, joke_id, self._model, flags, safe=safe)
 
     async def _keep(self, job: Job, joke: GeneratedJoke) -> str | None:
         # A job that is begun again may tell another joke in the same place.

@@ -181,6 +181,7 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
 
 _FLAGS = "Moderation categories that it is flagged for, offensive or not."
 _SAFE = "False if moderation flags it as offensive."
+_MODEL = "The model that told it."
 _PICKED = "True if readers found that this joke works, and picked it for the model's pool."
 
 
@@ -192,17 +193,25 @@ class LinkedJoke(GeneratedJoke):
         description="The joke's id at `/jokes/{id}`; null while jokes cannot be stored."
     )
     link: str | None = Field(description="A path to share; it shows this joke permanently.")
+    model: str = Field(description=_MODEL)
     picked: bool = Field(default=False, description=_PICKED)
     flags: tuple[str, ...] = Field(description=_FLAGS, examples=[["political"]])
     safe: bool = Field(description=_SAFE)
 
     @classmethod
     def of(
-        cls, joke: GeneratedJoke, joke_id: str | None, flags: Collection[str], *, safe: bool
+        cls,
+        joke: GeneratedJoke,
+        joke_id: str | None,
+        model: str,
+        flags: Collection[str],
+        *,
+        safe: bool,
     ) -> Self:
-        """Return a joke with its id in the store and what moderation says."""
+        """Return a joke with its id in the store, its model and what moderation says."""
         link = joke_id and link_to(joke_id)
-        return cls(**asdict(joke), id=joke_id, link=link, flags=tuple(flags), safe=safe)
+        known = asdict(joke)
+        return cls(**known, id=joke_id, link=link, model=model, flags=tuple(flags), safe=safe)
 
     @classmethod
     def of_pool(cls, joke: store.StoredJoke) -> Self:
@@ -211,6 +220,7 @@ class LinkedJoke(GeneratedJoke):
             **asdict(joke.as_told()),
             id=joke.id,
             link=link_to(joke.id),
+            model=joke.model,
             picked=joke.picked,
             flags=joke.categories,
             safe=joke.safe,
@@ -278,7 +288,7 @@ class PublishedJoke(BaseModel):
     link: str = Field(description="A path to share; it shows this joke permanently.")
     question: str = Field(examples=["Why did the kettle blush?"])
     answer: str = Field(examples=["It saw the teapot's bare spout."])
-    model: str = Field(description="The model that told it.")
+    model: str = Field(description=_MODEL)
     original: bool | None = Field(
         description="False for a near-duplicate of a training joke; null if unknown."
     )

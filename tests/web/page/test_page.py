@@ -109,6 +109,7 @@ def test_a_joke_by_mouse(open_page: Open) -> None:
     expect(page.locator("#jokes .badge:visible")).to_have_text(
         ["Straight from the model", "original"]
     )
+    expect(page.locator("#jokes .model")).to_have_text("bundled")
     check_accessibility(page)
     first = page.locator("#jokes .question").inner_text()
     page.get_by_role("button", name="Another one").click()

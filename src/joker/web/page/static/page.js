@@ -107,10 +107,11 @@ function equip(card) {
 
 // The joke that a card shows.
 function read(card) {
-  const { id, link, picked, original } = card.dataset;
+  const { id, link, model, picked, original } = card.dataset;
   return {
     id: id || null,
     link: link || null,
+    model,
     question: card.querySelector(".question").textContent,
     answer: card.querySelector(".answer").textContent,
     picked: JSON.parse(picked),
@@ -126,10 +127,12 @@ const counter = (card, value) => card.querySelector(`button[value=${value}] .cou
 function fill(card, joke) {
   card.dataset.id = joke.id ?? "";
   card.dataset.link = joke.link ?? "";
+  card.dataset.model = joke.model ?? "";
   card.dataset.picked = joke.picked ?? false;
   card.dataset.original = joke.original ?? null;
   card.querySelector(".question").textContent = joke.question;
   card.querySelector(".answer").textContent = joke.answer;
+  card.querySelector(".model").textContent = joke.model ?? "";
   card.querySelector(".link").href = joke.link ?? "";
   card.querySelector(".picture").href = `${joke.link}/image.png`;
   card.querySelector(".votes").action = `${joke.link}/votes`;
