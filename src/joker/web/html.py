@@ -31,6 +31,7 @@ _TOPICS = (
     *("computers", "chickens", "painters", "mountains", "pizza", "owls"),
 )
 _TOPICS_A_DAY = 3
+_PAGES_OF_ONE = ("/jokes/today", "/jokes/random")
 # What the page advises; the details' own advice is for programs.
 _LOST_ADVICE = "try one of the links below, or ask for a joke"
 _REFUSED_ADVICE = "ask again, perhaps with other words"
@@ -80,7 +81,8 @@ def render_page(
     if problem and asked is None:
         # What was asked for in vain can be asked for again.
         asked = GenerationRequest(prompt=request.query_params.get("prompt", ""))
-    permanent = len(jokes) == 1 and jokes[0].link == request.url.path
+    path = request.url.path
+    permanent = len(jokes) == 1 and jokes[0].link == path
     text = load_template("index.html").render(
         asked=asked or GenerationRequest(),
         jokes=jokes,
@@ -88,6 +90,7 @@ def render_page(
         problem=problem,
         advice=_REFUSED_ADVICE,
         refused=REFUSED_TYPE,
+        linked=permanent or (jokes and path in _PAGES_OF_ONE),
         permanent=permanent,
         site=str(request.base_url).rstrip("/"),
         starts=_STARTS + topics_of(datetime.now(UTC).date()),

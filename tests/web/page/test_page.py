@@ -317,7 +317,7 @@ def test_a_page_that_is_not_there_leads_back(open_page: Open, pooled: str) -> No
         expect(page.get_by_role("status").first).not_to_have_text("")
         expect(page.get_by_role("status").first).not_to_have_text(re.compile("/docs|GET "))
         check_accessibility(page)
-        page.get_by_role("link", name="To the start").click()
+        page.get_by_role("link", name="Home").click()
         expect(page.locator("#jokes .question")).to_have_count(1)
 
 
@@ -357,7 +357,10 @@ def test_the_page_of_a_joke_describes_itself_to_link_previews(client: TestClient
         int(tags["og:image:width"]),
         int(tags["og:image:height"]),
     )
-    assert "og:image" not in client.get("/").text
+    client.post(f"{joke['link']}/votes", json={"vote": "up"})
+    for path, tagged in (("/jokes/today", True), ("/jokes/top", False), ("/", False)):
+        shown = client.get(path, headers={"Accept": "text/html"}).text
+        assert (tags["og:image"].removeprefix("http://testserver") in shown) is tagged, path
 
 
 def test_the_page_asks_nobody_else_for_anything(client: TestClient) -> None:

@@ -228,7 +228,7 @@ def test_the_best_jokes_come_first(keyed: tuple[TestClient, list[dict[str, str]]
 def test_an_empty_list_says_so_to_people(client: TestClient) -> None:
     page = client.get("/jokes/top", headers=BROWSER)
     assert page.status_code == 200
-    assert "Nobody has liked a joke in this time yet." in page.text
+    assert "No liked jokes in this period yet." in page.text
 
 
 @pytest.mark.parametrize("query", ["period=year", "limit=0", "limit=101"])

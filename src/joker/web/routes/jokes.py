@@ -71,7 +71,7 @@ async def list_top(
     """Return the best jokes that received a vote in a period, without offensive ones."""
     found = await asyncio.to_thread(store.top, period, limit)
     jokes = [PublishedJoke.of(joke) for joke in found]
-    message = _BEST[period] if jokes else "Nobody has liked a joke in this time yet."
+    message = _BEST[period] if jokes else "No liked jokes in this period yet."
     return render_jokes(request, jokes, PublishedJokes(jokes=jokes), _OFFERS, message=message)
 
 
@@ -81,14 +81,14 @@ async def list_top(
     response_model=PublishedJoke,
     responses={
         200: {"content": {TEXT: {}, HTML: {}}},
-        404: describe_problem("There is no joke of the day yet."),
+        404: describe_problem("No joke is in the pool, and none is liked."),
     },
 )
 async def show_today(request: Request, store: TheStore) -> Response:
     """Return the joke of the day (UTC), the same for everyone."""
     found = await asyncio.to_thread(store.today)
     if found is None:
-        raise HTTPException(404, "there is no joke of the day yet; vote for one")
+        raise HTTPException(404, "there is no joke of the day yet; GET /joke generates one")
     joke = PublishedJoke.of(found)
     return render_jokes(request, [joke], joke, _OFFERS, message="The joke of the day.")
 

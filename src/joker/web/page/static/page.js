@@ -245,9 +245,9 @@ async function sharePicture(event, card) {
 // --- votes
 
 const THANKS = {
-  up: "Thanks: you find it funny.",
-  down: "Thanks: you do not find it funny.",
-  report: "Reported. Nobody is shown this joke any more; another vote takes the report back.",
+  up: "Thanks, glad you liked it.",
+  down: "Thanks, noted.",
+  report: "Reported and hidden. Vote again to undo.",
 };
 
 async function vote(event, card) {
