@@ -87,7 +87,7 @@ def picked(monkeypatch: pytest.MonkeyPatch) -> GeneratedJoke:
     """Return the only joke that a pool has, if it is switched on; no others are drafted."""
     joke = GeneratedJoke("Why did the lamp retire?", "It was burnt out.", seed=3, attempts=1)
     monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [joke])
-    monkeypatch.setattr("joker.web.pool_filler._PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr("joker.web.archive._PAUSE_SECONDS", 60.0)
     return joke
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from joker.web.html import topics_of
+import pytest
+
+from joker.web.html import HTML, JSON, TEXT, choose_media_type, topics_of
 
 
 def test_topics_change_every_day_until_all_had_their_turn() -> None:
@@ -10,3 +12,22 @@ def test_topics_change_every_day_until_all_had_their_turn() -> None:
     topics = [topic for day in days for topic in day]
     assert len(topics) == len({*topics}) == 42
     assert topics_of(date(2026, 12, 25) + timedelta(14)) == days[0]
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        ("application/json", JSON),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", HTML),
+        ("text/*;q=0.5, application/json;q=0.7", JSON),
+        ("text/plain;q=0, */*", JSON),
+        ("TEXT/HTML ; q=1", HTML),
+        ("image/png", TEXT),
+        ("application/json;q=what, text/html;q=0.1", HTML),
+        (",;,", TEXT),
+    ],
+)
+def test_the_highest_rated_offer_is_chosen(accept: str, chosen: str) -> None:
+    assert choose_media_type(accept, (TEXT, JSON, HTML)) == chosen

@@ -21,16 +21,13 @@ from joker.settings import Settings
 from joker.store import Store
 from joker.version import __version__
 from joker.web import openai_schemas, static
-from joker.web.archive import Archive
+from joker.web.archive import Archive, PoolFiller
 from joker.web.errors import install_error_handlers
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower, Metrics
-from joker.web.middleware import BodyLimit, HeadAsGet, SecurityHeaders
-from joker.web.pool_filler import PoolFiller
-from joker.web.request_log import RequestLog
+from joker.web.middleware import BodyLimit, HeadAsGet, RequestLog, SecurityHeaders
 from joker.web.routes import (
     completions,
-    dadjoke,
     generate,
     joke,
     jokeapi,
@@ -70,14 +67,11 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        filling = None
         if has_pool:
             await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
-            filling = asyncio.create_task(filler.run())
+            filler.start()
         yield
-        if filling:
-            filling.cancel()
-            await asyncio.gather(filling, return_exceptions=True)
+        await filler.stop()
         await follower.close()
         if limiter:
             await limiter.close()
@@ -108,7 +102,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     app.state.limiter = limiter
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)
-    for module in (page, joke, jokes, generate, completions, jokeapi, dadjoke, operation):
+    for module in (page, joke, jokes, generate, completions, jokeapi, operation):
         app.include_router(module.router)
     app.openapi = cache(lambda: _describe(app, settings))  # type: ignore[method-assign]
     return app

@@ -30,8 +30,7 @@ from joker.core.errors import (
     UnknownJobError,
     UnknownJokeError,
 )
-from joker.web.html import render_page
-from joker.web.negotiation import prefers_html
+from joker.web.html import prefers_html, render_page
 from joker.web.schemas import (
     REFUSED_TYPE,
     ErrorDetail,

@@ -1,4 +1,4 @@
-"""Renders the page: with a joke that was ready, with those asked for, or with an error.
+"""Renders jokes as ``Accept`` asks (RFC 9110, section 12.5.1), and the page, also for errors.
 
 Templates escape everything, so a model's output is always shown as text.
 """
@@ -11,14 +11,20 @@ from functools import cache
 from http import HTTPStatus
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from pydantic import BaseModel
 
 from joker.compose import model_name
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
 from joker.web.schemas import REFUSED_TYPE, LinkedJoke, Problem, PublishedJoke
 from joker.web.static import locate
+
+TEXT = "text/plain"
+JSON = "application/json"
+HTML = "text/html"
+EVENTS = "text/event-stream"
 
 _STARTS = ("Why did the", "Why do")
 _TOPICS = (
@@ -102,9 +108,75 @@ def render_page(
     return HTMLResponse(text, status, headers)
 
 
+def choose_media_type(accept: str, offers: Sequence[str]) -> str:
+    """Return the offer that an ``Accept`` header rates highest; the first where several tie.
+
+    A header that accepts none of them is ignored, as the standard allows.
+    """
+    ranges = [_read_range(part) for part in accept.split(",") if part.strip()]
+    return max(offers, key=lambda offer: _quality(offer, ranges))
+
+
+def prefers_html(request: Request) -> bool:
+    """Return whether the client prefers HTML to JSON, as browsers do."""
+    return choose_media_type(request.headers.get("accept", ""), (JSON, HTML)) == HTML
+
+
+def render_jokes(
+    request: Request,
+    jokes: Sequence[LinkedJoke | PublishedJoke],
+    body: BaseModel,
+    offers: Sequence[str],
+    *,
+    asked: GenerationRequest | None = None,
+    message: str = "",
+) -> Response:
+    """Return jokes as text, JSON or the page, whichever ``Accept`` asks for.
+
+    Args:
+        request: The request.
+        jokes: The jokes.
+        body: The JSON response.
+        offers: The media types, the default first.
+        asked: What the page's form shows as chosen.
+        message: Shown above them on the page.
+    """
+    wanted = choose_media_type(request.headers.get("accept", ""), offers)
+    response: Response
+    if wanted == HTML:
+        response = render_page(request, asked, jokes, message)
+    elif wanted == JSON:
+        response = Response(body.model_dump_json(), media_type=JSON)
+    else:
+        texts = (f"{joke.question}\n{joke.answer}\n" for joke in jokes)
+        response = PlainTextResponse("\n".join(texts))
+    response.headers["Vary"] = "Accept"
+    return response
+
+
 def _say(problem: Problem) -> str:
     detail = problem.detail
     advice = _REFUSED_ADVICE if problem.type == REFUSED_TYPE else _LOST_ADVICE
     if problem.type == REFUSED_TYPE or problem.status == HTTPStatus.NOT_FOUND:
         detail = f"{detail.partition('; ')[0]}; {advice}"
     return f"{detail[0].upper()}{detail[1:].rstrip('.')}."
+
+
+def _read_range(part: str) -> tuple[str, float]:
+    media_range, *parameters = (item.strip().lower() for item in part.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return media_range, float(parameter[2:])
+            except ValueError:
+                return media_range, 0.0
+    return media_range, 1.0
+
+
+def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """Return the quality value of the most specific range that matches."""
+    wanted = dict(ranges)
+    for media_range in (offer, offer.partition("/")[0] + "/*", "*/*"):
+        if media_range in wanted:
+            return wanted[media_range]
+    return 0.0

@@ -34,7 +34,7 @@ def address(serve: Serve) -> Iterator[str]:
 def pooled(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the address of a server with ten jokes in its pool, the first nine of them picked."""
     monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
-    monkeypatch.setattr("joker.web.pool_filler._PAUSE_SECONDS", 600.0)  # drafts no others
+    monkeypatch.setattr("joker.web.archive._PAUSE_SECONDS", 600.0)  # drafts no others
     database = f"sqlite:///{tmp_path / 'jokes.sqlite'}"
     store = Store(database)
     for number, (question, answer) in enumerate(JOKES[:10]):

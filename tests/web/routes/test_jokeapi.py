@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
 from joker.settings import read_settings
-from joker.web.jokeapi_schemas import JokeApiParameters, choose_category
+from joker.web.routes.jokeapi import JokeApiParameters, choose_category
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 

@@ -15,7 +15,7 @@ from joker.core.errors import QueueError
 from joker.jobs.job import StateEvent
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
-from joker.web.negotiation import EVENTS, HTML, JSON, TEXT, choose_media_type, render_jokes
+from joker.web.html import EVENTS, HTML, JSON, TEXT, choose_media_type, render_jokes
 from joker.web.routes.generate import describe_event
 from joker.web.schemas import JokeParameters
 from joker.web.security import require_key

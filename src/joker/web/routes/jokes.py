@@ -16,7 +16,7 @@ from joker.core.errors import UnknownJokeError
 from joker.store import Period, Store, StoredJoke, Vote
 from joker.web.dependencies import TheArchive, TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
-from joker.web.negotiation import HTML, JSON, TEXT, render_jokes
+from joker.web.html import HTML, JSON, TEXT, render_jokes
 from joker.web.picture import draw_joke
 from joker.web.schemas import PublishedJoke, PublishedJokes, VoteCounts, link_to
 from joker.web.security import identify_client, require_key

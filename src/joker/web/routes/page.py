@@ -1,22 +1,53 @@
-"""``/`` and ``/docs``: the pages, without files from other servers."""
+"""``/`` and ``/docs``: the pages, without files from other servers.
+
+Clients of icanhazdadjoke get a joke in its shapes, at ``/`` and at ``/slack``.
+"""
 
 from __future__ import annotations
 
+import html
+from typing import Literal
+
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from pydantic import BaseModel, Field
 
 from joker.web.dependencies import TheArchive, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
-from joker.web.html import load_template, render_page
-from joker.web.negotiation import HTML, JSON, TEXT, choose_media_type
-from joker.web.routes.dadjoke import VARY, DadJoke, tell_dadjoke
-from joker.web.schemas import PublishedJoke
+from joker.web.html import HTML, JSON, TEXT, choose_media_type, load_template, render_page
+from joker.web.schemas import JokeParameters, LinkedJoke, PublishedJoke
 from joker.web.security import identify_client, require_key
+from joker.web.submission import Submission
 
 _OFFERS = (HTML, JSON, TEXT)
 _TERMINAL_OFFERS = (TEXT, HTML, JSON)
+_VARY = "Accept, User-Agent"
 
 router = APIRouter()
+
+
+class DadJoke(BaseModel):
+    """A joke in icanhazdadjoke's shape."""
+
+    id: str | None = Field(description="The joke's id at `/jokes/{id}`.")
+    joke: str = Field(examples=["Why did the kettle blush? It saw the teapot's bare spout."])
+    status: Literal[200] = 200
+
+
+class SlackAttachment(BaseModel):
+    """A joke as an attachment of a message in Slack."""
+
+    fallback: str
+    footer: str
+    text: str
+
+
+class SlackMessage(BaseModel):
+    """A joke as Slack shows it."""
+
+    response_type: Literal["in_channel"] = "in_channel"
+    username: str = "joker"
+    attachments: list[SlackAttachment]
 
 
 @router.get(
@@ -37,13 +68,48 @@ async def page(request: Request, archive: TheArchive, submission: TheSubmission)
     offers = _TERMINAL_OFFERS if in_terminal else _OFFERS
     wanted = choose_media_type(request.headers.get("accept", ""), offers)
     if wanted != HTML:
-        return await tell_dadjoke(request, submission, wanted)
+        return await _tell_dadjoke(request, submission, wanted)
     found = await archive.take_from_pool(identify_client(request))
     jokes = list(map(PublishedJoke.of, found))
-    return render_page(request, jokes=jokes, headers={"Vary": VARY})
+    return render_page(request, jokes=jokes, headers={"Vary": _VARY})
+
+
+@router.get(
+    "/slack",
+    summary="Tell a joke to Slack",
+    tags=["jokes"],
+    dependencies=[Depends(require_key)],
+    responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES},
+)
+async def tell_slack(request: Request, submission: TheSubmission) -> SlackMessage:
+    """Tell a joke as a message for Slack, with a permanent link."""
+    joke = await _tell(request, submission)
+    text = html.escape(_line_of(joke), quote=False)  # as Slack asks
+    link = f"<{request.base_url}{(joke.link or '/')[1:]}|permalink>"
+    return SlackMessage(attachments=[SlackAttachment(fallback=text, footer=link, text=text)])
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs() -> Response:
     """Show the API with Swagger UI."""
     return HTMLResponse(load_template("docs.html").render())
+
+
+async def _tell_dadjoke(request: Request, submission: Submission, media_type: str) -> Response:
+    """Return a joke in icanhazdadjoke's shape, as JSON or as text."""
+    joke = await _tell(request, submission)
+    line = _line_of(joke)
+    if media_type == JSON:
+        body = DadJoke(id=joke.id, joke=line).model_dump_json()
+        return Response(body, media_type=JSON, headers={"Vary": _VARY})
+    return PlainTextResponse(line, headers={"Vary": _VARY})
+
+
+async def _tell(request: Request, submission: Submission) -> LinkedJoke:
+    task = await submission.answer(request, JokeParameters())
+    return task.result[0]
+
+
+def _line_of(joke: LinkedJoke) -> str:
+    """Return a joke in one line, as the jokes of icanhazdadjoke are."""
+    return " ".join(f"{joke.question} {joke.answer}".split())

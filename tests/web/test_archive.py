@@ -22,9 +22,8 @@ from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
 from joker.settings import read_settings
 from joker.store import KEEP_NOTHING, Store
-from joker.web import pool_filler
-from joker.web.archive import Archive
-from joker.web.pool_filler import PoolFiller
+from joker.web import archive
+from joker.web.archive import Archive, PoolFiller
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 
@@ -32,7 +31,7 @@ MakeClient = Callable[..., AbstractContextManager[TestClient]]
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
-    monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(archive, "_PAUSE_SECONDS", 0.01)
 
 
 def untold(client: TestClient) -> float:
@@ -68,7 +67,7 @@ def test_nobody_gets_a_joke_twice_and_everybody_gets_each(
 ) -> None:
     with make_client(pool_size=3, api_keys="one,two") as client:
         wait_until(lambda: untold(client) == 3)
-        monkeypatch.setattr(pool_filler, "_PAUSE_SECONDS", 60.0)
+        monkeypatch.setattr(archive, "_PAUSE_SECONDS", 60.0)
         time.sleep(0.2)  # a draft that was under way is done
         had: dict[str, set[str]] = {"one": set(), "two": set()}
         for key, ids in had.items():
@@ -106,7 +105,7 @@ def test_a_server_whose_pool_is_switched_off_takes_nothing_from_it(
 def test_nothing_is_drafted_while_a_job_is_under_way(make_client: MakeClient) -> None:
     with make_client() as client:
         task = client.post("/generate", json={"prompt": "hang"}).json()
-        filler = pool_filler.PoolFiller(
+        filler = archive.PoolFiller(
             client.app.state.queue,  # type: ignore[attr-defined]
             client.app.state.store,  # type: ignore[attr-defined]
             client.app.state.archive,  # type: ignore[attr-defined]
