@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from joker.core.cpus import cpu_quota
 from joker.core.errors import ModelFolderError
@@ -171,22 +173,19 @@ def add_picked_jokes(store: Store, settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """The model that tells the jokes, as far as this process knows it.
+    """The model that tells the jokes, as far as this process knows it."""
 
-    Attributes:
-        name: The name under which the store keeps its jokes.
-        engine: What runs it.
-        base_model: What it was fine-tuned from. None, as the next two, if the model runs on
-            another server or its folder is not on this machine.
-        size_bytes: Size of its weights.
-        license: Their license; None also if the model card names none.
-    """
-
-    name: str
-    engine: EngineKind
-    base_model: str | None = None
-    size_bytes: int | None = None
-    license: str | None = None
+    name: Annotated[str, Field(description="Its name, as stored jokes have it in `model`.")]
+    engine: Annotated[EngineKind, Field(description="What runs it.")]
+    base_model: Annotated[
+        str | None, Field(description="What it was fine-tuned from; null if unknown here.")
+    ] = None
+    size_bytes: Annotated[
+        int | None, Field(description="Size of its weights; null if unknown here.")
+    ] = None
+    license: Annotated[
+        str | None, Field(description="License of its weights; null if unknown here.")
+    ] = None
 
 
 def describe_model(settings: Settings) -> ModelDescription:

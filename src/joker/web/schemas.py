@@ -268,19 +268,6 @@ class Task(BaseModel):
         )
 
 
-class VoteCounts(BaseModel):
-    """The votes on a joke, one for each client."""
-
-    up: int = Field(description="Number of clients that like it.")
-    down: int = Field(description="Number of clients that do not.")
-    report: int = Field(description="Number of clients that reported it.")
-
-    @classmethod
-    def of(cls, votes: store.Votes) -> Self:
-        """Return the counts of the store."""
-        return cls(up=votes.up, down=votes.down, report=votes.report)
-
-
 class PublishedJoke(BaseModel):
     """A stored joke, without its prompt."""
 
@@ -297,7 +284,7 @@ class PublishedJoke(BaseModel):
     flags: tuple[str, ...] = Field(description=_FLAGS)
     safe: bool = Field(description=_SAFE)
     created_at: datetime = Field(description="When it was told.")
-    votes: VoteCounts
+    votes: store.Votes = Field(description="Clients that like it, do not, or reported it.")
 
     @classmethod
     def of(cls, joke: store.StoredJoke) -> Self:
@@ -314,7 +301,7 @@ class PublishedJoke(BaseModel):
             flags=joke.categories,
             safe=joke.safe,
             created_at=datetime.fromtimestamp(joke.created_at, UTC),
-            votes=VoteCounts.of(joke.votes),
+            votes=joke.votes,
         )
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import UnknownJokeError
-from joker.store import Period, Store, StoredJoke, Vote
+from joker.store import Period, Store, StoredJoke, Vote, Votes
 from joker.web.dependencies import TheArchive, TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
 from joker.web.html import HTML, JSON, TEXT, render_jokes
 from joker.web.picture import draw_joke
-from joker.web.schemas import PublishedJoke, PublishedJokes, VoteCounts, link_to
+from joker.web.schemas import PublishedJoke, PublishedJokes, link_to
 from joker.web.security import identify_client, require_key
 
 _OFFERS = (JSON, TEXT, HTML)
@@ -187,7 +188,7 @@ async def _read_vote(request: Request) -> Vote:
 @router.post(
     "/{joke_id}/votes",
     summary="Vote on a joke",
-    response_model=VoteCounts,
+    response_model=Votes,
     responses={
         **BODY_RESPONSES,
         303: {"description": "A form's vote was counted; the joke's page shows it."},
@@ -222,4 +223,4 @@ async def vote(
     if _media_type(request) == _FORM:
         # Browsers open what surrounds the target.
         return RedirectResponse(f"{link_to(joke_id)}#punchline", 303)
-    return Response(VoteCounts.of(counts).model_dump_json(), media_type=JSON)
+    return JSONResponse(asdict(counts))

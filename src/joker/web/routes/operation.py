@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -13,9 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from joker.compose import describe_model
+from joker.compose import ModelDescription, describe_model
 from joker.core.errors import QueueError
-from joker.engines import EngineKind
 from joker.generation.moderation import CATEGORIES, Category
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import State
@@ -114,22 +112,12 @@ class Limits(BaseModel):
     result_ttl_seconds: float = Field(description="How long a final job is kept, in seconds.")
 
 
-class ModelInfo(BaseModel):
-    """The model that tells the jokes."""
-
-    name: str = Field(description="Its name, as stored jokes have it in `model`.")
-    engine: EngineKind = Field(description="What runs it.")
-    base_model: str | None = Field(description="What it was fine-tuned from; null if unknown here.")
-    size_bytes: int | None = Field(description="Size of its weights; null if unknown here.")
-    license: str | None = Field(description="License of its weights; null if unknown here.")
-
-
 class Info(BaseModel):
     """Version, model, limits and defaults of this server."""
 
     name: str = "GPT-2 the Joker"
     version: str = __version__
-    model: ModelInfo
+    model: ModelDescription
     categories: tuple[Category, ...] = Field(
         default=CATEGORIES, description="What moderation may flag a joke for (`flags`)."
     )
@@ -142,7 +130,7 @@ async def info(settings: TheSettings) -> Info:
     """Return version, model, limits and defaults."""
     model = await asyncio.to_thread(describe_model, settings)
     return Info(
-        model=ModelInfo(**asdict(model)),
+        model=model,
         limits=Limits(
             jokes=settings.max_count,
             candidates=settings.max_candidates,
