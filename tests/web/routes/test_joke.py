@@ -37,8 +37,8 @@ def events_of(text: str) -> list[tuple[str, Any]]:
 
 
 def test_a_stream_has_the_jokes_as_they_are_told(client: TestClient) -> None:
-    asked = {"prompt": "Why do cats", "seed": 3, "n": 2, "candidates": 1}
-    streamed = client.get("/joke", params=asked, headers={"Accept": "text/event-stream"})
+    asked = "/joke?prompt=Why+do+cats&seed=3&n=2&candidates=1"
+    streamed = client.get(asked, headers={"Accept": "text/event-stream"})
     assert streamed.headers["Content-Type"].startswith("text/event-stream")
     assert streamed.headers["Vary"] == "Accept"
     events = events_of(streamed.text)
