@@ -154,7 +154,8 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
     @property
     def is_plain(self) -> bool:
         """Whether nothing says how jokes are to be made."""
-        return self.model_fields_set <= _PLAIN
+        given: set[str] = self.model_fields_set
+        return given <= _PLAIN
 
     def values(self) -> dict[str, Any]:
         """Return what was given, by the names of our own request."""

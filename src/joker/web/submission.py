@@ -202,7 +202,7 @@ class Submission:
             await self.abandon(*unfinished)
         return tellings
 
-    async def _finish(self, job: Job, gone: asyncio.Future[None]) -> Job:
+    async def _finish(self, job: Job, gone: asyncio.Task[None]) -> Job:
         """Return a job once its jokes are told and stored."""
         waiting = asyncio.ensure_future(
             self._queue.wait(job.id, self._settings.deadline_seconds + _GRACE_SECONDS)

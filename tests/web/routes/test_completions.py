@@ -147,7 +147,7 @@ CHAT: list[Any] = [
     {"role": "assistant", "content": "Why?\nBecause."},
     {"role": "user", "content": "Why do cats"},
 ]
-NEUTRAL = {
+NEUTRAL: dict[str, Any] = {
     "presence_penalty": 0,
     "frequency_penalty": 0.0,
     "logprobs": None,
@@ -366,7 +366,7 @@ def test_a_limit_of_tokens_leaves_drafts_room_for_a_joke() -> None:
 
     def drafted(**limit: int) -> int:
         messages = [Message(role="user", content="Why")]
-        body = ChatBody(messages=messages, **limit)  # type: ignore[arg-type]
+        body = ChatBody(messages=messages, **limit)
         return body.to_request(settings).sampling.max_new_tokens
 
     assert drafted(max_completion_tokens=9000) == 150
