@@ -131,8 +131,12 @@ def test_the_example_uses_components_that_exist(example: dict[str, Resource]) ->
     listed = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text(encoding="utf-8"))
     named = {Path(os.path.normpath(EXAMPLE / path)) for path in listed["components"]}
     assert named <= set(COMPONENTS)
-    # Two ways in, and two Redis: an overlay takes one of each.
-    assert {path.name for path in set(COMPONENTS) - named} == {"ingress", "managed-redis"}
+    # Two ways in, two Redis, two PostgreSQL: an overlay takes one of each.
+    assert {path.name for path in set(COMPONENTS) - named} == {
+        "ingress",
+        "managed-postgres",
+        "managed-redis",
+    }
     assert example["Deployment/web"]["spec"]["template"]["spec"]["containers"][0]["image"] == (
         "registry.example.com/joker-web-maintained:1"
     )
@@ -221,17 +225,27 @@ def test_a_managed_redis_replaces_the_one_here(component: dict[str, Resource]) -
         assert trigger["metadata"].get("enableTLS") == ("true" if managed else None)
 
 
-def test_the_database_is_reached_by_the_address_in_its_secret(
-    example: dict[str, Resource],
-) -> None:
-    volumes = {volume["name"]: volume for volume in pods(example)["web"]["volumes"]}
-    files = [
-        item["path"]
-        for source in volumes["secrets"]["projected"]["sources"]
-        for item in source["secret"]["items"]
-    ]
-    assert files == ["joker_broker_password", "joker_database"]
-    assert "StatefulSet/database" in example
+def secret_files(volume: Resource) -> list[str]:
+    """Return the files of a volume of secrets."""
+    sources = volume["projected"]["sources"] if "projected" in volume else [volume]
+    return [item["path"] for source in sources for item in source["secret"]["items"]]
+
+
+def test_web_servers_have_a_store_that_they_can_write(component: dict[str, Resource]) -> None:
+    """Their file systems are read-only and not shared, so it is a database."""
+    pod = pods(component)["web"]
+    (container,) = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    secrets = mounted[find_settings(component)["JOKER_SECRETS_DIR"]]
+    assert "joker_database" in secret_files(secrets)
+
+
+def test_a_managed_postgres_replaces_the_one_here(component: dict[str, Resource]) -> None:
+    managed = "NetworkPolicy/to-managed-postgres" in component
+    for name in ("StatefulSet/database", "Service/database", "NetworkPolicy/to-database"):
+        assert (name in component) is not managed
 
 
 def test_a_model_of_ones_own_is_where_the_setting_says(example: dict[str, Resource]) -> None:
@@ -272,16 +286,17 @@ def test_images_are_targets_of_the_dockerfile_or_of_one_version(
         for container in pod["containers"]:
             name, _, tag = container["image"].partition(":")
             assert re.match(r"\d", tag)
-            assert name == "redis" or name.removeprefix("joker-") in STAGES
+            assert name in ("redis", "postgres") or name.removeprefix("joker-") in STAGES
 
 
 def test_secrets_are_mounted_where_the_application_looks_and_nowhere_written(
     resources: dict[str, Resource],
 ) -> None:
     settings = find_settings(resources)
-    for pod in pods(resources).values():
-        mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
-        assert settings["JOKER_SECRETS_DIR"] in [mount["mountPath"] for mount in mounts]
+    for name in ("web", "worker"):
+        (container,) = pods(resources)[name]["containers"]
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert settings["JOKER_SECRETS_DIR"] in mounts
     assert of_kind(resources, "Secret") == []
     assert "@" not in settings["JOKER_BROKER"]
 
@@ -292,7 +307,7 @@ def test_names_inside_refer_to_what_is_there(resources: dict[str, Resource]) -> 
             if "configMap" in volume:
                 assert f"ConfigMap/{volume['configMap']['name']}" in resources
             if "secret" in volume:
-                assert volume["secret"]["secretName"] == "redis"
+                assert volume["secret"]["secretName"] in ("redis", "database")
     for scaler in of_kind(resources, "HorizontalPodAutoscaler", "ScaledObject"):
         assert f"Deployment/{scaler['spec']['scaleTargetRef']['name']}" in resources
     for service in of_kind(resources, "Service"):
