@@ -105,7 +105,7 @@ def test_what_is_referred_to_exists() -> None:
         assert set(service.get("depends_on", {})) <= set(SERVICES)
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert source in VOLUMES or (DEPLOY / source).is_file()
+            assert source in VOLUMES or source.startswith("${") or (DEPLOY / source).is_file()
 
 
 def test_old_engines_can_run_it() -> None:
@@ -176,6 +176,15 @@ def test_what_nginx_unit_cannot_end_is_short() -> None:
     for name, seconds in maintained.items():
         assert seconds == Settings.model_fields[name.removeprefix("JOKER_").lower()].default
         assert under_unit[name] < seconds
+
+
+def test_a_model_of_ones_own_is_the_workers_and_the_web_servers() -> None:
+    """Web servers tell its picked jokes and describe it."""
+    services = FILES["docker-compose.own-model.yml"]["services"]
+    assert set(services) == {"web", "worker"}
+    for service in services.values():
+        (volume,) = service["volumes"]
+        assert volume.endswith(f":{service['environment']['JOKER_MODEL']}:ro")
 
 
 def test_redis_is_published_only_where_workers_of_other_machines_need_it() -> None:

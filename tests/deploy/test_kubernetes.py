@@ -248,8 +248,11 @@ def test_a_managed_postgres_replaces_the_one_here(component: dict[str, Resource]
         assert (name in component) is not managed
 
 
-def test_a_model_of_ones_own_is_where_the_setting_says(example: dict[str, Resource]) -> None:
-    pod = pods(example)["worker"]
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_a_model_of_ones_own_is_where_the_setting_says(
+    name: str, example: dict[str, Resource]
+) -> None:
+    pod = pods(example)[name]
     (container,) = pod["containers"]
     path = next(v["value"] for v in container["env"] if v["name"] == "JOKER_MODEL")
     (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == path]
