@@ -133,7 +133,8 @@ def test_secrets_are_drawn_by_make_once(tmp_path: Path) -> None:
     run = ["make", "--silent", f"--file={REPOSITORY / 'Makefile'}", "secrets"]
     subprocess.run(run, cwd=tmp_path, check=True)
     made = {path.name: path.read_text() for path in (tmp_path / "deploy" / "secrets").iterdir()}
-    assert set(made) == set(SECRETS)
+    # The key of a remote engine is not ours to draw.
+    assert set(made) == set(SECRETS) - {"joker_engine_api_key"}
     drawn = {name: secret for name, secret in made.items() if name != "joker_database"}
     assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in drawn.values())
     assert len(set(drawn.values())) == len(drawn)
@@ -185,6 +186,16 @@ def test_a_model_of_ones_own_is_the_workers_and_the_web_servers() -> None:
     for service in services.values():
         (volume,) = service["volumes"]
         assert volume.endswith(f":{service['environment']['JOKER_MODEL']}:ro")
+
+
+def test_workers_get_out_to_a_remote_engine_and_have_its_key() -> None:
+    remote = FILES["docker-compose.remote-engine.yml"]
+    settings = [remote["services"][name]["environment"] for name in ("web", "worker")]
+    assert settings[0] == settings[1]
+    assert settings[0].keys() == {"JOKER_ENGINE_URL", "JOKER_ENGINE_MODEL"}
+    worker = remote["services"]["worker"]
+    assert [n for n in worker["networks"] if remote["networks"].get(n, {}) is None] == ["engine"]
+    assert worker["secrets"] == ["joker_engine_api_key"]
 
 
 def test_redis_is_published_only_where_workers_of_other_machines_need_it() -> None:

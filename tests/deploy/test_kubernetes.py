@@ -14,6 +14,7 @@ import subprocess
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -131,11 +132,12 @@ def test_the_example_uses_components_that_exist(example: dict[str, Resource]) ->
     listed = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text(encoding="utf-8"))
     named = {Path(os.path.normpath(EXAMPLE / path)) for path in listed["components"]}
     assert named <= set(COMPONENTS)
-    # Two ways in, two Redis, two PostgreSQL: an overlay takes one of each.
+    # Two ways in, two Redis, two PostgreSQL, two engines: an overlay takes one of each.
     assert {path.name for path in set(COMPONENTS) - named} == {
         "ingress",
         "managed-postgres",
         "managed-redis",
+        "remote-engine",
     }
     assert example["Deployment/web"]["spec"]["template"]["spec"]["containers"][0]["image"] == (
         "registry.example.com/joker-web-maintained:1"
@@ -246,6 +248,17 @@ def test_a_managed_postgres_replaces_the_one_here(component: dict[str, Resource]
     managed = "NetworkPolicy/to-managed-postgres" in component
     for name in ("StatefulSet/database", "Service/database", "NetworkPolicy/to-database"):
         assert (name in component) is not managed
+
+
+def test_workers_reach_a_remote_engine_and_have_its_key(component: dict[str, Resource]) -> None:
+    url = find_settings(component).get("JOKER_ENGINE_URL")
+    assert ("NetworkPolicy/to-engine" in component) is bool(url)
+    if url:
+        policy = component["NetworkPolicy/to-engine"]["spec"]
+        assert policy["podSelector"] == {"matchLabels": {"app": "worker"}}
+        assert policy["egress"][0]["ports"] == [{"port": urlsplit(url).port}]
+        (volume,) = [v for v in pods(component)["worker"]["volumes"] if v["name"] == "secrets"]
+        assert secret_files(volume) == ["joker_broker_password", "joker_engine_api_key"]
 
 
 @pytest.mark.parametrize("name", ["web", "worker"])
