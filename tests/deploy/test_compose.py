@@ -243,6 +243,14 @@ def test_a_stop_outlasts_the_deadline_of_a_job() -> None:
     assert deadline < int(seconds) < int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
 
+def test_workers_run_as_many_jobs_at_a_time_as_the_setting_says() -> None:
+    """Few jobs would leave most of the engine's batch empty."""
+    jobs = Settings.model_fields["concurrency"].default
+    assert (
+        SERVICES["worker"]["environment"]["JOKER_CONCURRENCY"] == f"${{JOKER_CONCURRENCY-{jobs}}}"
+    )
+
+
 def test_the_worker_beats_where_its_probe_looks() -> None:
     worker = SERVICES["worker"]
     heartbeat = worker["environment"]["JOKER_HEARTBEAT"]
