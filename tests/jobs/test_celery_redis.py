@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from joker.core.errors import QueueDownError, QueueFullError
+from joker.core.errors import MemoryFullError, QueueDownError
 from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State, StateEvent
@@ -211,7 +211,7 @@ async def test_a_full_redis_takes_no_job_in_and_loses_none(
             fill(client, size)
             await asyncio.sleep(1.1)
         await asyncio.sleep(1.1)
-        with pytest.raises(QueueFullError, match="memory"):
+        with pytest.raises(MemoryFullError, match="memory"):
             await queue.submit(make_request())
         stats = await queue.stats()
         assert (stats.memory_bytes or 0) > (stats.memory_limit_bytes or 0) - 2**19 > 0

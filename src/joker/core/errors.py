@@ -18,6 +18,7 @@ status codes. A traceback therefore always means a defect of ours.
     ├── EngineDownError        7   a remote engine cannot be reached, or failed
     ├── QueueError             6   a queue cannot do what was asked
     │   ├── QueueFullError         too many jobs are waiting
+    │   │   └── MemoryFullError        its Redis has no memory for another job
     │   ├── QueueDownError         it cannot be reached
     │   ├── UnknownJobError        the job does not exist, or no longer
     │   └── KeyConflictError       an idempotency key was used for another request
@@ -109,6 +110,10 @@ class QueueError(JokerError):
 
 class QueueFullError(QueueError):
     """Too many jobs are waiting already."""
+
+
+class MemoryFullError(QueueFullError):
+    """The queue's Redis has no memory left for another job."""
 
 
 class QueueDownError(QueueError):

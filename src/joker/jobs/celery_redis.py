@@ -24,7 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
+from joker.core.errors import KeyConflictError, MemoryFullError, QueueFullError, UnknownJobError
 from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
 from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, make_celery, publish, reaching
@@ -89,7 +89,7 @@ class CeleryRedisQueue:
     ) -> Job:
         """Accept a job; see `JobQueue.submit`."""
         if not await self._has_room():
-            raise QueueFullError(MEMORY_FULL)
+            raise MemoryFullError(MEMORY_FULL)
         text = to_json(request).decode()
         arguments = (
             "submit",
@@ -108,7 +108,7 @@ class CeleryRedisQueue:
             try:
                 what, record = await self._submit(KEYS, arguments)
             except OutOfMemoryError as error:
-                raise QueueFullError(MEMORY_FULL) from error
+                raise MemoryFullError(MEMORY_FULL) from error
         if what == "full":
             raise QueueFullError(full(self._max_queue_size))
         if what == "conflict":

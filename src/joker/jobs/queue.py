@@ -61,7 +61,8 @@ class JobQueue(Protocol):
             request_id: Id of the first request with this key, for the workers' logs.
 
         Raises:
-            QueueFullError: If too many jobs wait; nothing was accepted.
+            QueueFullError: If too many jobs wait, or as `MemoryFullError` if its Redis has no
+                memory left; nothing was accepted.
             KeyConflictError: If the key stands for another request.
             QueueDownError: If the queue cannot be reached.
         """

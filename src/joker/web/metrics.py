@@ -32,7 +32,10 @@ from joker.store import Store
 
 _log = logging.getLogger(__name__)
 
-_REASONS = ("success", "failure", "revoked", "lost", "rate_limited", "queue_full")
+_REASONS = (
+    *("success", "failure", "revoked", "lost"),
+    *("rate_limited", "queue_full", "memory_full"),
+)
 _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
 
 

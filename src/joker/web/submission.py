@@ -15,7 +15,13 @@ from anyio import CancelScope
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from joker.core.errors import GenerationError, InputError, QueueError, QueueFullError
+from joker.core.errors import (
+    GenerationError,
+    InputError,
+    MemoryFullError,
+    QueueError,
+    QueueFullError,
+)
 from joker.core.joke import GeneratedJoke
 from joker.generation.prompt import asks_for_any
 from joker.generation.request import GenerationRequest
@@ -223,8 +229,9 @@ class Submission:
     ) -> Job:
         try:
             job = await self._queue.submit(asked, key=key, request_id=request.state.request_id)
-        except QueueFullError:
-            self._follower.count_refusal("queue_full")
+        except QueueFullError as error:
+            memory_full = isinstance(error, MemoryFullError)
+            self._follower.count_refusal("memory_full" if memory_full else "queue_full")
             raise
         request.state.task_id = job.id
         self._follower.follow(job)

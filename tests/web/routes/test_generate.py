@@ -5,7 +5,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+
+from joker.core.errors import MemoryFullError
+from joker.jobs.queue import MEMORY_FULL
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
@@ -163,6 +167,24 @@ def test_a_full_queue_sends_away(make_client: MakeClient) -> None:
         away = client.post("/generate", json={"prompt": "hang"})
         assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
         assert 'outcome_total{reason="queue_full"} 1.0' in client.get("/metrics").text
+
+
+def test_a_refusal_for_want_of_memory_is_counted_as_such(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More workers would not help, so the alert that asks for them must not see it."""
+    app = client.app
+    assert isinstance(app, FastAPI)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise MemoryFullError(MEMORY_FULL)
+
+    monkeypatch.setattr(app.state.queue, "submit", refuse)
+    away = client.post("/generate", json={})
+    assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
+    figures = client.get("/metrics").text
+    assert 'outcome_total{reason="memory_full"} 1.0' in figures
+    assert 'outcome_total{reason="queue_full"} 0.0' in figures
 
 
 @pytest.mark.integration
