@@ -27,7 +27,7 @@ from tests.deploy.dockerfile import STAGES
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 FOLDER = DEPLOY / "kubernetes"
-EXAMPLE = DEPLOY / "kubernetes-example"
+EXAMPLES = [DEPLOY / "kubernetes-example", DEPLOY / "kubernetes-example-managed"]
 COMPONENTS = sorted(path.parent for path in FOLDER.glob("*/kustomization.yaml"))
 KUBERNETES = "1.34"
 Resource = dict[str, Any]
@@ -54,24 +54,29 @@ def resources() -> dict[str, Resource]:
     return build_resources(FOLDER)
 
 
-@pytest.fixture(scope="module")
-def example() -> dict[str, Resource]:
+@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: str(path.name))
+def example(request: pytest.FixtureRequest) -> dict[str, Resource]:
     """Return what would be applied with most components, in a namespace of its own."""
-    return build_resources(EXAMPLE)
+    return build_resources(request.param)
 
 
-@pytest.fixture(params=COMPONENTS, ids=lambda path: str(path.name))
-def component(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Resource]:
-    """Return what would be applied with one component."""
-    overlay = tmp_path / "overlay"
-    overlay.mkdir()
+def build_overlay(overlay: Path, *components: Path) -> dict[str, Resource]:
+    """Return what would be applied with components, in a namespace of its own."""
     text = {
         "namespace": "elsewhere",
         "resources": [os.path.relpath(FOLDER, overlay)],
-        "components": [os.path.relpath(request.param, overlay)],
+        "components": [os.path.relpath(path, overlay) for path in components],
     }
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
     return build_resources(overlay)
+
+
+@pytest.fixture(scope="module", params=COMPONENTS, ids=lambda path: str(path.name))
+def component(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Resource]:
+    """Return what would be applied with one component."""
+    return build_overlay(tmp_path_factory.mktemp("overlay"), request.param)
 
 
 def find_settings(resources: dict[str, Resource]) -> dict[str, str]:
@@ -128,20 +133,26 @@ def test_an_overlay_stays_in_its_namespace(component: dict[str, Resource]) -> No
     assert not any("address" in trigger["metadata"] for trigger in triggers)
 
 
-def test_the_example_uses_components_that_exist(example: dict[str, Resource]) -> None:
-    listed = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text(encoding="utf-8"))
-    named = {Path(os.path.normpath(EXAMPLE / path)) for path in listed["components"]}
-    assert named <= set(COMPONENTS)
-    # Two ways in, two Redis, two PostgreSQL, two engines: an overlay takes one of each.
-    assert {path.name for path in set(COMPONENTS) - named} == {
-        "ingress",
-        "managed-postgres",
-        "managed-redis",
-        "remote-engine",
-    }
+def test_the_examples_use_every_component(example: dict[str, Resource]) -> None:
+    named = set()
+    for folder in EXAMPLES:
+        listed = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+        named |= {Path(os.path.normpath(folder / path)) for path in listed["components"]}
+    assert named == set(COMPONENTS)
     assert example["Deployment/web"]["spec"]["template"]["spec"]["containers"][0]["image"] == (
         "registry.example.com/joker-web-maintained:1"
     )
+
+
+def test_components_may_be_listed_in_any_order(tmp_path: Path) -> None:
+    """What one deletes, another must not change or refer to."""
+    together = [path for path in COMPONENTS if path.name not in ("gateway", "redis-exporter")]
+    first, second = (build_overlay(tmp_path, *paths) for paths in (together, together[::-1]))
+    assert first.keys() == second.keys()
+    for policy in of_kind(first, "NetworkPolicy", "PodMonitor"):
+        selector = policy["spec"].get("podSelector") or policy["spec"].get("selector")
+        if selector and "matchLabels" in selector:
+            assert selector["matchLabels"]["app"] in {"web", "worker"}
 
 
 def test_an_edited_setting_rolls_out(
