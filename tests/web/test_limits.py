@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
+from redis import Redis
+from redis.crc import key_slot
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import ConfigError
+from joker.jobs.broker import KEYS
 from joker.web.limits import RateLimiter
 
 if TYPE_CHECKING:
@@ -68,6 +71,23 @@ def test_processes_count_together_in_redis(redis_server: RedisServer) -> None:
         await other.close()
 
     asyncio.run(take())
+
+
+@pytest.mark.integration
+def test_rates_are_on_the_queues_node_of_a_cluster(redis_server: RedisServer) -> None:
+    """Counters in another slot would be refused by that node, and nobody's rate limited."""
+
+    async def take() -> None:
+        limiter = RateLimiter("3/hour", redis_server.url)
+        await limiter.take("somebody {else}", 1)
+        await limiter.close()
+
+    with Redis.from_url(redis_server.url) as client:
+        before = set(client.keys())
+        asyncio.run(take())
+        made = set(client.keys()) - before
+    assert made
+    assert {key_slot(key) for key in made} == {key_slot(KEYS[0].encode())}
 
 
 def test_without_redis_nothing_is_counted_and_nobody_refused() -> None:

@@ -51,7 +51,8 @@ class RateLimiter:
                 "async+redis://",
                 wrap_exceptions=True,
                 implementation="redispy",
-                key_prefix="joker:rates",
+                # With the queue's hash tag: on a cluster, its node has these keys too.
+                key_prefix="{joker}:rates",
                 connection_pool=self._connections,  # type: ignore[arg-type]
             )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
