@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from joker.core.errors import KeyConflictError, QueueFullError, UnknownJobError
+from joker.core.errors import KeyConflictError, QueueFullError, QueueStoppedError, UnknownJobError
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
 from joker.jobs.queue import JobQueue
 from tests.jobs.events import all_events, last_job, until_told
@@ -126,6 +126,22 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room(
     assert (await queue.stats()).waiting == 0
     again = await queue.submit(make_request(), key="refused")
     assert (await queue.wait(again.id, LONG)).state is State.SUCCESS
+
+
+async def test_a_stop_ends_every_wait(
+    make_queue: MakeQueue, make_request: MakeRequest, gate: Path
+) -> None:
+    queue = make_queue()
+    job = await queue.submit(make_request(f"after {gate}"))
+    waits = [asyncio.create_task(queue.wait(job.id, LONG)) for _ in range(2)]
+    events = asyncio.create_task(all_events(queue, job))
+    await until_started(queue, job)
+    async with asyncio.timeout(LONG / 2):
+        await queue.stop()
+        ends = await asyncio.gather(*waits, events, return_exceptions=True)
+    goes_on = (await queue.get(job.id)).state is not State.REVOKED
+    assert {isinstance(end, QueueStoppedError) for end in ends} == {goes_on}
+    gate.touch()
 
 
 async def test_cancelling_stops_work_and_revokes_for_good(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from joker.core.errors import QueueDownError
+from joker.core.errors import QueueStoppedError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
@@ -40,7 +40,7 @@ async def test_closing_revokes_what_is_not_told_and_ends_its_events(
         revoked = await queue.get(job.id)
         assert (revoked.state, revoked.error) == (State.REVOKED, "the server was stopped")
     assert await queue.get(told.id) == told
-    with pytest.raises(QueueDownError, match="stopping"):
+    with pytest.raises(QueueStoppedError, match="stopping"):
         await queue.submit(make_request())
 
 

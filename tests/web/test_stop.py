@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+from redis import Redis
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -88,6 +91,45 @@ def test_a_stopped_server_and_worker_finish_the_job_in_hand(redis_server: RedisS
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_a_stopped_server_says_where_a_job_goes_on_and_what_to_ask_again(
+    redis_server: RedisServer,
+) -> None:
+    url = redis_server.url.removesuffix("0") + "11"
+    command = [sys.executable, "-m", "joker", "serve", "--port=0", f"--broker={url}"]
+    with (
+        subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process,
+        httpx2.Client(timeout=60) as client,
+    ):
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[1]
+        # Without a worker, all three would wait for a minute.
+        with ThreadPoolExecutor() as pool:
+            job = client.post(f"{address}/generate", json={}).headers["Location"]
+            waiting = pool.submit(
+                client.post, f"{address}/generate", json={}, headers={"Prefer": "wait=30"}
+            )
+            telling = pool.submit(client.get, f"{address}/joke?prompt=cats")
+            stream = pool.submit(client.get, f"{address}{job}/events")
+            wait_until(
+                lambda: "joker:num_requests_waiting 3.0" in client.get(f"{address}/metrics").text
+            )
+            process.terminate()
+            log = process.stderr.read()
+        assert waiting.result().status_code == 202
+        assert waiting.result().json()["state"] == "PENDING"
+        assert waiting.result().headers["Location"].startswith("/generate/")
+        assert telling.result().status_code == 503
+        assert telling.result().headers["Content-Type"] == "application/problem+json"
+        assert telling.result().headers["Retry-After"]
+        assert "stopping" in telling.result().json()["detail"]
+        assert [line for line in stream.result().text.splitlines() if "PENDING" in line]
+    assert process.returncode == -signal.SIGTERM
+    assert "Traceback" not in log
+    assert {json.loads(line)["level"] for line in log.splitlines()} <= {"info"}
+    with Redis.from_url(url) as redis:
+        assert redis.zcard("{joker}:waiting") == 2, "nobody could fetch the third"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -20,6 +20,7 @@ status codes. A traceback therefore always means a defect of ours.
     │   ├── QueueFullError         too many jobs are waiting
     │   │   └── MemoryFullError        its Redis has no memory for another job
     │   ├── QueueDownError         it cannot be reached
+    │   ├── QueueStoppedError      this process is stopping
     │   ├── UnknownJobError        the job does not exist, or no longer
     │   └── KeyConflictError       an idempotency key was used for another request
     ├── StoreError             7   the store cannot do what was asked
@@ -118,6 +119,13 @@ class MemoryFullError(QueueFullError):
 
 class QueueDownError(QueueError):
     """The queue cannot be reached."""
+
+
+class QueueStoppedError(QueueError):
+    """The process is stopping: it takes no jobs any more, and nobody may wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; try again in a few seconds")
 
 
 class UnknownJobError(QueueError):

@@ -178,8 +178,13 @@ class CeleryRedisQueue:
             limit_bytes,
         )
 
+    async def stop(self) -> None:
+        """End all waits; workers go on with the jobs."""
+        self._watching.stop()
+
     async def close(self) -> None:
-        """Close the connections; workers go on with the jobs."""
+        """Stop, and close the connections."""
+        await self.stop()
         await self._watching.close()
         await self._redis.aclose()
         self._celery.close()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
-from joker.core.errors import KeyConflictError, QueueDownError, QueueFullError, UnknownJobError
+from joker.core.errors import KeyConflictError, QueueFullError, QueueStoppedError, UnknownJobError
 from joker.core.joke import GeneratedJoke
 from joker.core.tracing import traceparent
 from joker.engines.protocol import GenerationListener
@@ -120,7 +120,7 @@ class InProcessQueue:
         self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told_at: float | None = None
-        self._closed = False
+        self._stopped = False
         # Daemon threads, because work that hangs must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._run, name=f"joke-{number}", daemon=True)
@@ -133,8 +133,8 @@ class InProcessQueue:
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
         """Accept a job; see `JobQueue.submit`."""
-        if self._closed:
-            raise QueueDownError("the server is stopping; try again later")
+        if self._stopped:
+            raise QueueStoppedError
         if key is not None and key in self._keys:
             known = self._entries[self._keys[key]].job
             if known.request != request:
@@ -212,11 +212,16 @@ class InProcessQueue:
             told_seconds_ago=None if told_at is None else time.monotonic() - told_at,
         )
 
-    async def close(self) -> None:
-        """Revoke what is not final, and let the threads end."""
-        self._closed = True
+    async def stop(self) -> None:
+        """Revoke what is not final, which ends all waits."""
+        self._stopped = True
         for entry in list(self._entries.values()):
             self._finish(entry, entry.job.moved(State.REVOKED, error="the server was stopped"))
+
+    async def close(self) -> None:
+        """Stop, and let the threads end."""
+        await self.stop()
+        for entry in self._entries.values():
             if entry.timer:
                 entry.timer.cancel()
         for _ in self._threads:

@@ -81,7 +81,11 @@ class JobQueue(Protocol):
         ...
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
-        """Return a job once it is final, or as it is after the timeout."""
+        """Return a job once it is final, or as it is after the timeout.
+
+        Raises:
+            QueueStoppedError: If `stop` is called meanwhile, and the job goes on elsewhere.
+        """
         ...
 
     def events(
@@ -93,6 +97,9 @@ class JobQueue(Protocol):
             job_id: The job.
             after: Id of an event; None yields all.
             drafts: Yield partial text as well. It is made only while somebody asks for it.
+
+        Raises:
+            QueueStoppedError: As `wait` does.
         """
         ...
 
@@ -100,8 +107,12 @@ class JobQueue(Protocol):
         """Return the load and the number of workers."""
         ...
 
+    async def stop(self) -> None:
+        """Let nobody wait any longer; jobs in this process are revoked, others go on."""
+        ...
+
     async def close(self) -> None:
-        """Release all resources; jobs in this process are revoked."""
+        """Stop, and release all resources."""
         ...
 
 

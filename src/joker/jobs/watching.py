@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from joker.core.errors import QueueStoppedError
 from joker.jobs.broker import server_channel
 from joker.jobs.job import PartialEvent
 from joker.jobs.record import RECORD, Record
@@ -82,6 +83,7 @@ class Watching:
         self._read = read
         self._jobs: dict[str, Watched] = {}
         self._listening = asyncio.Event()
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self, job_id: str, *, drafts: bool = False) -> AsyncIterator[Watched]:
@@ -92,6 +94,7 @@ class Watching:
             drafts: Have its workers send partial text.
 
         Raises:
+            QueueStoppedError: After `stop`.
             QueueError: What reading the job raises.
         """
         if self._task is None:
@@ -113,10 +116,18 @@ class Watching:
                 if shown and shown.state.final:
                     return
                 await self._wait(job, changed)
+                if self._stopped:
+                    raise QueueStoppedError
         finally:
             job.watchers -= 1
             if not job.watchers:
                 del self._jobs[job_id]
+
+    def stop(self) -> None:
+        """End all following, now and later."""
+        self._stopped = True
+        for job in self._jobs.values():
+            job.wake()
 
     async def close(self) -> None:
         """Stop listening."""
@@ -141,6 +152,8 @@ class Watching:
 
     async def _wait(self, job: Watched, changed: asyncio.Event) -> None:
         """Return after a change, at the job's deadline, or soon if there is no connection."""
+        if self._stopped:
+            return
         seconds = max(0.0, job.due - asyncio.get_running_loop().time())
         if not self._listening.is_set():
             seconds = min(seconds, _PAUSE_SECONDS)

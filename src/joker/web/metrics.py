@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from joker.core.errors import ConfigError, QueueError
+from joker.core.errors import ConfigError, QueueError, QueueStoppedError
 from joker.jobs.execution import TELLING_BUCKETS
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
 from joker.jobs.queue import JobQueue, QueueStats
@@ -220,10 +220,11 @@ class JobFollower:
                     metrics.jokes.inc(len(job.jokes))
                     metrics.prompt_tokens.inc(sum(joke.prompt_tokens for joke in job.jokes))
                     metrics.generation_tokens.inc(sum(joke.tokens for joke in job.jokes))
+        except QueueStoppedError:
+            return  # the job goes on
         except QueueError as error:
             _log.warning("cannot follow a job: %s", error, extra={"fields": {"task_id": job_id}})
-        finally:
-            metrics.outcomes.labels(reason).inc()
+        metrics.outcomes.labels(reason).inc()
 
 
 def _find_merged() -> CollectorRegistry | None:

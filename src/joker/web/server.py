@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,9 @@ from joker.store import Store
 from joker.web.app import create_app
 from joker.web.connection import Connection
 
-_GRACE_SECONDS = 5
+# Together less than the 10 seconds after which Docker kills a container.
+_FINISH_SECONDS = 5
+_ANSWER_SECONDS = 3
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,7 +52,8 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves the application until it is stopped.
 
-    The queue is closed before connections are, which ends streams, so the stop does not wait.
+    A stop lets open requests finish for some seconds. What still waits is then told to ask again,
+    or where its job goes on.
 
     Args:
         queue: Where jobs wait; closed in the end.
@@ -75,7 +79,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_graceful_shutdown=_FINISH_SECONDS + _ANSWER_SECONDS,
             )
         )
         self._queue = queue
@@ -89,9 +93,14 @@ class Server(uvicorn.Server):
             self._announce(_address_of(self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Revoke the jobs that wait in this process, then finish requests."""
-        await self._queue.close()
+        """Finish requests, and close the application."""
+        ending = asyncio.create_task(self._end_waits())
         await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_waits(self) -> None:
+        await asyncio.sleep(_FINISH_SECONDS)
+        await self._queue.stop()
 
     def run_until_stopped(self) -> None:
         """Log JSON lines and serve until a signal such as Ctrl-C."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from joker.core.errors import QueueError
+from joker.core.errors import QueueError, QueueStoppedError
 from joker.jobs.job import Event, Job, JokeEvent, StateEvent
 from joker.web.archive import Archive
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
@@ -69,7 +70,9 @@ async def create(
     if asked:
         seconds = min(int(asked[1]), settings.max_wait_seconds)
         response.headers["Preference-Applied"] = f"wait={seconds}"
-        job = await queue.wait(job.id, seconds)
+        # While the server stops, the job goes on elsewhere.
+        with suppress(QueueStoppedError):
+            job = await queue.wait(job.id, seconds)
         if job.state.final:
             response.status_code = 200
     return await archive.describe(job)
