@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import sys
 from joker.web.metrics import Metrics
@@ -39,6 +41,27 @@ def test_processes_that_share_a_folder_answer_for_all(tmp_path: Path) -> None:
         "joker:num_requests_waiting 3.0",
         "joker:max_queue_size 64.0",
     } <= set(figures)
+
+
+def read(figures: str, name: str) -> float:
+    (line,) = [line for line in figures.splitlines() if line.startswith(f"{name} ")]
+    return float(line.partition(" ")[2])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="has no /proc")
+def test_memory_and_cpu_time_are_those_of_all_processes(tmp_path: Path) -> None:
+    alone = run(tmp_path, 0).stdout
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", f"{CODE}\nsys.stdout.flush()\ninput()", "0"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as other:  # type: ignore[call-overload]
+        other.stdout.readline()
+        together = run(tmp_path, 0).stdout
+        other.communicate("\n")
+    after = run(tmp_path, 0).stdout
+    for name in ("joker:web_memory_bytes", "joker:web_cpu_seconds_total"):
+        assert read(together, name) > 1.5 * read(alone, name) > 0
+        assert read(together, name) > 1.5 * read(after, name) > 0
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

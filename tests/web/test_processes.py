@@ -164,14 +164,16 @@ def test_a_request_is_found_by_its_id_in_the_workers_log(
 
 
 def test_dashboard_and_alerts_use_only_figures_that_exist(
-    clients: Clients, worker_log: Path
+    redis: RedisServer, worker_log: Path, tmp_path: Path
 ) -> None:
-    one, _ = clients("three")
-    # A histogram has its labels once something was observed.
-    one.post("/generate", json={}, headers=WAIT)
+    # As in the containers, whose processes share their metrics.
+    with server(redis.url, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as address:
+        # A histogram has its labels once something was observed.
+        httpx2.post(f"{address}/generate", json={}, headers=WAIT, timeout=60)
+        shown = httpx2.get(f"{address}/metrics").text
     lines = map(json.loads, worker_log.read_text().splitlines())
     port = next(line["metrics_port"] for line in lines if line["message"] == "ready")
-    shown = one.get("/metrics").text + httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    shown += httpx2.get(f"http://127.0.0.1:{port}/metrics").text
     there: dict[str, dict[str, set[str]]] = {"up": {}}
     for family in text_string_to_metric_families(shown):
         for sample in family.samples:

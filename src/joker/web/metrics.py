@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,6 +26,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from joker.core.errors import ConfigError, QueueError, QueueStoppedError
+from joker.core.processes import ProcessMetrics
 from joker.jobs.execution import TELLING_BUCKETS
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
 from joker.jobs.queue import JobQueue, QueueStats
@@ -36,6 +39,7 @@ _REASONS = (
     *("success", "failure", "revoked", "lost"),
     *("rate_limited", "queue_full", "memory_full"),
 )
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
 
 
@@ -66,6 +70,8 @@ class Metrics:
         if self._merged is None:
             ProcessCollector(registry=self._registry)
             PlatformCollector(registry=self._registry)
+        self._shown = self._merged or self._registry
+        self._shown.register(ProcessMetrics("web", _find_processes))
         self._queue_up = self._gauge("joker:queue_up", "1 if the queue responds.")
         self._waiting = self._gauge("joker:num_requests_waiting", "Jobs waiting for a worker.")
         self._running = self._gauge("joker:num_requests_running", "Jobs that a worker runs.")
@@ -135,7 +141,7 @@ class Metrics:
         limit_bytes = stats.memory_limit_bytes if stats else None
         self._memory.set(math.nan if memory_bytes is None else memory_bytes)
         self._memory_limit.set(math.nan if limit_bytes is None else limit_bytes)
-        return generate_latest(self._merged or self._registry)
+        return generate_latest(self._shown)
 
     def observe_store(self, store: Store) -> None:
         """Record whether this process's store answers, its failures and its pool; may block."""
@@ -153,7 +159,7 @@ class Metrics:
             )
         except OSError as error:
             raise ConfigError(
-                f"PROMETHEUS_MULTIPROC_DIR cannot be used: {error}; name an existing folder"
+                f"{_FOLDER} cannot be used: {error}; name an existing folder"
             ) from error
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
@@ -225,6 +231,15 @@ class JobFollower:
         except QueueError as error:
             _log.warning("cannot follow a job: %s", error, extra={"fields": {"task_id": job_id}})
         metrics.outcomes.labels(reason).inc()
+
+
+def _find_processes() -> set[int]:
+    """Return this process, or all that share a folder, each of which has files there."""
+    folder = os.environ.get(_FOLDER)
+    if folder is None:
+        return {os.getpid()}
+    numbers = (path.stem.rpartition("_")[2] for path in Path(folder).glob("*.db"))
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _find_merged() -> CollectorRegistry | None:

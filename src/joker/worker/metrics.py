@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +18,7 @@ from prometheus_client import (
 
 from joker.core.errors import ConfigError
 from joker.core.joke import GeneratedJoke
+from joker.core.processes import ProcessMetrics
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.execution import OUTCOMES, TELLING_BUCKETS
@@ -40,11 +39,7 @@ class WorkerMetrics:
         Gauge("joker:worker_threads", "Jobs that may run at the same time.", registry=registry).set(
             threads
         )
-        Gauge(
-            "joker:worker_memory_bytes",
-            "Resident memory of this process and of its engine's.",
-            registry=registry,
-        ).set_function(_measure_memory)
+        registry.register(ProcessMetrics("worker", lambda: [os.getpid()]))
         self._busy = Gauge("joker:worker_busy_threads", "Running jobs.", registry=registry)
         self._drafts = Gauge("joker:worker_drafts", "Drafts of running jobs.", registry=registry)
         Gauge(
@@ -105,14 +100,3 @@ class WorkerMetrics:
             server.shutdown()
             server.server_close()
             thread.join()
-
-
-def _measure_memory() -> float:
-    """Return the memory of this process and its children; NaN if there is no ``/proc``."""
-    try:
-        lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-        processes = ["self", *(pid for pids in lists for pid in pids.split())]
-        pages = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in processes]
-    except OSError:
-        return math.nan
-    return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")

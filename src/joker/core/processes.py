@@ -1,0 +1,77 @@
+"""Memory and CPU time of a program's processes, as metrics for Prometheus.
+
+`prometheus_client` measures only the process that is asked, and nothing where processes share their
+metrics. These metrics are of all processes together, engines included.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_PROC = Path("/proc")
+
+
+class ProcessMetrics(Collector):
+    """The metrics ``joker:NAME_memory_bytes`` and ``joker:NAME_cpu_seconds_total``.
+
+    Args:
+        name: What the processes are, such as ``worker``.
+        find: Returns the ids of the processes; their children count as well.
+    """
+
+    def __init__(self, name: str, find: Callable[[], Iterable[int]]) -> None:
+        self._name = name
+        self._find = find
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Measure; the values are NaN if there is no ``/proc``."""
+        measured = [use for pid in _with_children(self._find()) if (use := _measure(pid))]
+        memory_bytes = sum(each[0] for each in measured) if measured else math.nan
+        cpu_seconds = sum(each[1] for each in measured) if measured else math.nan
+        yield GaugeMetricFamily(
+            f"joker:{self._name}_memory_bytes",
+            "Resident memory of all its processes.",
+            value=memory_bytes,
+        )
+        yield CounterMetricFamily(
+            f"joker:{self._name}_cpu_seconds",
+            "CPU time of all its processes.",
+            value=cpu_seconds,
+        )
+
+
+def _with_children(pids: Iterable[int]) -> set[int]:
+    """Return processes and all that descend from them."""
+    found: set[int] = set()
+    unseen = list(pids)
+    while unseen:
+        pid = unseen.pop()
+        if pid not in found:
+            found.add(pid)
+            for file in (_PROC / str(pid) / "task").glob("*/children"):
+                unseen += [int(child) for child in _read(file).split()]
+    return found
+
+
+def _measure(pid: int) -> tuple[float, float] | None:
+    """Return a process's memory and CPU time; None if it has ended."""
+    fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    if not fields:
+        return None
+    # See proc_pid_stat(5). Children that have ended count towards their parent.
+    own_and_ended = sum(map(int, fields[11:15]))
+    seconds = own_and_ended / os.sysconf("SC_CLK_TCK")
+    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), seconds
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
