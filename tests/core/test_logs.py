@@ -36,3 +36,17 @@ def test_a_terminal_gets_plain_lines_and_a_file_gets_json() -> None:
     os.close(reader)
     written = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stderr
     assert json.loads(written)["message"] == "ready"
+
+
+def test_lines_of_uvicorns_command_line_are_json_too() -> None:
+    script = (
+        "import logging, logging.config, uvicorn.config\n"
+        "from joker.core.logs import log_as_json_lines\n"
+        "logging.config.dictConfig(uvicorn.config.LOGGING_CONFIG)\n"
+        "log_as_json_lines()\n"
+        "logging.getLogger('uvicorn.error').info('started')\n"
+        "logging.getLogger('uvicorn.access').info('a request, which has a line of its own')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout == b""
+    assert json.loads(done.stderr)["message"] == "started"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -166,6 +167,31 @@ def test_no_image_holds_a_secret() -> None:
     assert not [text for text in kept if re.search("password|secret|key", text)]
 
 
+def command_here(target: str) -> list[str]:
+    """Return an image's command with the files of this repository."""
+    return [
+        str(DEPLOY / Path(word).name) if word.startswith("/etc/joker/") else word
+        for word in STAGES[target].command
+    ]
+
+
+@pytest.mark.integration
+def test_all_that_the_web_server_logs_is_json() -> None:
+    """Its processes as well as the one that starts them."""
+    program, *arguments = command_here("web-maintained")
+    arguments[arguments.index("--port") + 1] = "0"
+    command = [sys.executable, "-m", program, *arguments]
+    environment = os.environ | {"JOKER_BROKER": "redis://127.0.0.1:1/0", "JOKER_POOL_SIZE": "0"}
+    messages = []
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            messages.append(json.loads(line)["message"])
+            if messages.count("Application startup complete.") == 2:
+                process.terminate()
+    assert any("parent process" in message for message in messages)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("target", ["web-maintained", "worker"])
 def test_a_stop_in_the_first_second_ends_process_1(target: str) -> None:
@@ -176,7 +202,7 @@ def test_a_stop_in_the_first_second_ends_process_1(target: str) -> None:
     programs = shutil.which("tini"), shutil.which("unshare")
     if not all(programs) or subprocess.run([*isolate, "true"], check=False).returncode:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs tini and process namespaces")
-    program, *arguments = STAGES[target].command
+    program, *arguments = command_here(target)
     command = [*isolate, "tini", "--", sys.executable, "-m", program, *arguments]
     environment = os.environ | {"JOKER_BROKER": "redis://127.0.0.1:1/0"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:

@@ -49,12 +49,23 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return fields if trace is None else {**fields, "trace_id": trace}
 
 
+def choose_formatter() -> logging.Formatter:
+    """Return the formatter for standard error: plain lines on a terminal, JSON elsewhere."""
+    return PlainLines() if sys.stderr.isatty() else JsonLines()
+
+
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": JsonLines}, "plain": {"()": PlainLines}},
+    "formatters": {"chosen": {"()": choose_formatter}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"joker": {"level": "INFO"}},
+    "loggers": {
+        "joker": {"level": "INFO"},
+        # uvicorn's command line gives these handlers of their own; requests are logged here anyway.
+        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn.access": {"handlers": [], "propagate": False},
+    },
 }
 
 
@@ -63,7 +74,5 @@ def log_as_json_lines() -> None:
 
     Lines are JSON, unless standard error is a terminal.
     """
-    formatter = "plain" if sys.stderr.isatty() else "json"
-    stderr = {"class": "logging.StreamHandler", "formatter": formatter}
-    logging.config.dictConfig({**_LOGGING, "handlers": {"stderr": stderr}})
+    logging.config.dictConfig(_LOGGING)
     logging.captureWarnings(True)
