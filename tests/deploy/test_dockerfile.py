@@ -167,18 +167,36 @@ def test_no_image_holds_a_secret() -> None:
     assert not [text for text in kept if re.search("password|secret|key", text)]
 
 
-def command_here(target: str) -> list[str]:
-    """Return an image's command with the files of this repository."""
-    return [
-        str(DEPLOY / Path(word).name) if word.startswith("/etc/joker/") else word
-        for word in STAGES[target].command
-    ]
+def here(words: list[str]) -> list[str]:
+    """Return a command of an image with the files and the Python of this repository."""
+    files = {word: str(DEPLOY / Path(word).name) for word in words if "/etc/joker/" in word}
+    return [files.get(word, word) for word in words]
+
+
+def start_of(target: str) -> list[str]:
+    """Return what starts an image's command after process 1."""
+    (entry, *_) = [e for name in lineage(target) for e in STAGES[name].arguments("ENTRYPOINT")]
+    first, dashes, *words = json.loads(entry)
+    assert (first, dashes) == ("tini", "--")
+    return here(words)
+
+
+@pytest.mark.integration
+def test_metrics_of_an_earlier_start_are_deleted(tmp_path: Path) -> None:
+    for name in ("counter_7.db", "kept"):
+        (tmp_path / name).touch()
+    command = [*start_of("web-maintained"), "echo", "started with", "its  arguments"]
+    for folder in (str(tmp_path), ""):
+        environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder}
+        started = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert started.stdout == b"started with its  arguments\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 @pytest.mark.integration
 def test_all_that_the_web_server_logs_is_json() -> None:
     """Its processes as well as the one that starts them."""
-    program, *arguments = command_here("web-maintained")
+    program, *arguments = here(STAGES["web-maintained"].command)
     arguments[arguments.index("--port") + 1] = "0"
     command = [sys.executable, "-m", program, *arguments]
     environment = os.environ | {"JOKER_BROKER": "redis://127.0.0.1:1/0", "JOKER_POOL_SIZE": "0"}
@@ -196,14 +214,13 @@ def test_all_that_the_web_server_logs_is_json() -> None:
 @pytest.mark.parametrize("target", ["web-maintained", "worker"])
 def test_a_stop_in_the_first_second_ends_process_1(target: str) -> None:
     """In a process namespace of its own, as in a container: the first process ignores signals."""
-    (entry,) = STAGES["runtime"].arguments("ENTRYPOINT")
-    assert entry == '["tini", "--"]'
     isolate = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
     programs = shutil.which("tini"), shutil.which("unshare")
     if not all(programs) or subprocess.run([*isolate, "true"], check=False).returncode:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs tini and process namespaces")
-    program, *arguments = command_here(target)
-    command = [*isolate, "tini", "--", sys.executable, "-m", program, *arguments]
+    program, *arguments = here(STAGES[target].command)
+    start = ["tini", "--", *start_of(target)]
+    command = [*isolate, *start, sys.executable, "-m", program, *arguments]
     environment = os.environ | {"JOKER_BROKER": "redis://127.0.0.1:1/0"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         time.sleep(0.2)
