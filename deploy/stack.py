@@ -29,7 +29,11 @@ HERE = Path(__file__).resolve().parent
 READY_SECONDS = 120
 # A running job has 60 seconds; Compose waits as long.
 STOP_SECONDS = 75
-WEB_PROCESSES = 2
+# As the image has them.
+UVICORN = ["--factory", "joker.web.asgi:open_app", "--http", "joker.web.connection:Connection"]
+UVICORN += ["--workers", "2", "--no-access-log", "--no-server-header"]
+UVICORN += ["--log-config", str(HERE / "uvicorn-logging.json")]
+UVICORN += ["--timeout-worker-healthcheck", "30", "--timeout-graceful-shutdown", "65"]
 
 
 class Stack:
@@ -139,10 +143,7 @@ def _wait_for(port: int) -> None:
 def _start_others(stack: Stack, port: int, workers: int) -> None:
     for number in range(1, workers + 1):
         stack.start(f"worker-{number}", [sys.executable, "-m", "joker", "worker"])
-    uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "joker.web.asgi:open_app"]
-    uvicorn += ["--port", str(port), "--workers", str(WEB_PROCESSES), "--no-access-log"]
-    uvicorn += ["--http", "joker.web.connection:Connection"]
-    stack.start("web", uvicorn)
+    stack.start("web", [sys.executable, "-m", "uvicorn", "--port", str(port), *UVICORN])
 
 
 def _watch(stack: Stack, address: str) -> int:

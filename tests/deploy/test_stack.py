@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 
 import httpx2
 import pytest
+
+from tests.deploy.dockerfile import STAGES
 
 STACK = Path(__file__).parents[2] / "deploy" / "stack.py"
 JOBS = 12
@@ -82,6 +85,18 @@ def ask(client: httpx2.Client, **given: Any) -> str:
 
 
 pytestmark = pytest.mark.integration
+
+
+def test_the_web_server_has_the_images_options() -> None:
+    own = runpy.run_path(str(STACK))["UVICORN"]
+    _, *words = STAGES["web-maintained"].command
+    image = [
+        str(STACK.parent / Path(word).name) if word.startswith("/etc/") else word for word in words
+    ]
+    for option in ("--host", "--port"):
+        at = image.index(option)
+        del image[at : at + 2]
+    assert own == image
 
 
 def test_the_page_the_api_and_its_documentation_answer(client: httpx2.Client) -> None:
