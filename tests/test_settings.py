@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from typer.main import get_command
 from joker.cli import app
 from joker.core.errors import ConfigError
 from joker.engines import RemoteServer
+from joker.jobs.celery_redis import CeleryRedisQueue
+from joker.jobs.in_process import InProcessQueue
 from joker.settings import OPTIONS, Settings, read_settings
 
 
@@ -188,3 +191,12 @@ def test_unknown_variables_are_warned_of_once_with_the_closest_name(
         "JOKER_SECRET_DIR is not a setting; did you mean JOKER_SECRETS_DIR?",
     ]
     assert not [line for line in caplog.messages if line.startswith(("JOKER_CANDIDATES", "JOKE "))]
+
+
+def test_finished_jobs_are_kept_for_the_minutes_that_the_documentation_says() -> None:
+    seconds = Settings.model_fields["result_ttl_seconds"].default
+    for queue in (InProcessQueue, CeleryRedisQueue):
+        assert inspect.signature(queue).parameters["result_ttl_seconds"].default == seconds
+    kept = f"{seconds / 60:g} minutes"
+    for path in ("docs/api.md", "docs/queue.md", "docs/explanation/sizing.md", "deploy/README.md"):
+        assert kept in (Path(__file__).parents[1] / path).read_text(encoding="utf-8")

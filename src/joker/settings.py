@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         60, description="Time limit of a job in seconds, including the time it waits."
     )
     result_ttl_seconds: Seconds = Field(
-        3600, description="How long a finished job is kept, in seconds."
+        900, description="How long a finished job is kept, in seconds."
     )
     lease_seconds: Seconds = Field(
         10, description="Seconds without a sign of life after which a worker's jobs are requeued."

@@ -61,7 +61,7 @@ class CeleryRedisQueue:
         *,
         max_queue_size: int = 64,
         deadline_seconds: float = 60.0,
-        result_ttl_seconds: float = 3600.0,
+        result_ttl_seconds: float = 900.0,
     ) -> None:
         self._url = url
         self._max_queue_size = max_queue_size

@@ -106,7 +106,7 @@ class InProcessQueue:
         workers: int = 64,
         max_queue_size: int = 64,
         deadline_seconds: float = 60.0,
-        result_ttl_seconds: float = 3600.0,
+        result_ttl_seconds: float = 900.0,
     ) -> None:
         self._work = work
         self._idle = workers
