@@ -23,7 +23,7 @@ from joker.jobs.broker import TASK, make_celery, publish
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings
-from joker.worker.heartbeat import beating
+from joker.worker.heartbeat import Pulse, beating
 from joker.worker.metrics import WorkerMetrics
 
 _log = logging.getLogger(__name__)
@@ -75,12 +75,13 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             leases.work_on(job_id, work)
 
         app.task(tell, name=TASK)
-        app.steps["consumer"].add(_fetches_with_room(lambda: leases.has_room))
+        pulse = Pulse()
+        app.steps["consumer"].add(_fetches_with_room(lambda: leases.has_room, pulse))
         worker = _make_worker(app, settings.concurrency)
         fields = {"threads": settings.concurrency, "metrics_port": port}
         _log.info("ready", extra={"fields": fields})
         if settings.heartbeat:
-            parts.enter_context(beating(settings.heartbeat))
+            parts.enter_context(beating(settings.heartbeat, pulse.is_there))
         worker.start()
     # Celery calls Ctrl-C a failure although the running jobs have finished.
     if state.should_stop is not None and state.should_terminate is None:
@@ -100,8 +101,13 @@ def _make_worker(app: Celery, threads: int) -> Any:
     )
 
 
-def _fetches_with_room(has_room: Callable[[], bool]) -> type[bootsteps.StartStopStep]:
-    """Return a part of Celery's consumer that fetches messages only while there is room."""
+def _fetches_with_room(has_room: Callable[[], bool], pulse: Pulse) -> type[bootsteps.StartStopStep]:
+    """Return a part of Celery's consumer that fetches messages only while there is room.
+
+    Args:
+        has_room: Whether there is.
+        pulse: Beats whenever the consumer looks for messages, unless it has no connection.
+    """
 
     class FetchesWithRoom(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = (Tasks,)
@@ -110,7 +116,15 @@ def _fetches_with_room(has_room: Callable[[], bool]) -> type[bootsteps.StartStop
             # Each connection has a new channel, and Celery asks it before it fetches.
             limits = consumer.task_consumer.channel.qos
             below_concurrency = limits.can_consume
-            limits.can_consume = lambda: has_room() and below_concurrency()
+
+            def can_consume() -> bool:
+                pulse.beat()
+                return has_room() and bool(below_concurrency())
+
+            limits.can_consume = can_consume
+
+        def stop(self, _consumer: Any) -> None:
+            pulse.pause()
 
     return FetchesWithRoom
 
