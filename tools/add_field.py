@@ -72,8 +72,7 @@ from joker.engines.openvino import OpenVinoBatch
 from joker.engines.protocol import load_tokenizer
 from joker.generation.teller import Teller
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import JokeEvent
-from joker.jobs.record import RECORD, Record
+from joker.jobs.broker import read_record
 from joker.settings import Settings
 from joker.store import Store
 from joker.web import create_app
@@ -94,12 +93,8 @@ def ask(body):
             sys.exit(told["detail"])
         events = client.get(f"/generate/{told['task_id']}/events").text
         (job,) = [entry.job for entry in queue._entries.values()]
-        record = Record(
-            job.id, job.request, None, job.created_at, job.deadline_at, job.state, 1, None,
-            told=(JokeEvent(0, job.jokes[0]),),
-        )
         schemas = client.get("/openapi.json").json()
-    return told, events, RECORD.validate_json(to_json(record)).job, schemas
+    return told, events, read_record(to_json(job).decode()), schemas
 
 def names(schemas, model):
     return schemas["components"]["schemas"][model]["properties"]

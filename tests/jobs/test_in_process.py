@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,8 +17,9 @@ from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.job import State, StateEvent
+from joker.jobs.job import PartialEvent, State, StateEvent
 from joker.jobs.queue import DRAFTS_AT_ONCE, Work
+from tests.jobs.events import until_told
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import MakeRequest
@@ -94,6 +96,33 @@ async def test_drafts_are_asked_for_only_while_somebody_reads_them(
     await reading.aclose()  # type: ignore[attr-defined]
     assert not listener.wants_drafts()
     done.set()
+    await queue.close()
+
+
+async def test_who_comes_late_gets_the_newest_draft_of_every_joke_that_is_not_told_yet(
+    make_request: MakeRequest, gate: Path
+) -> None:
+    jokes = [GeneratedJoke(f"Number {number}?", "Told.", 7 + number, 1) for number in range(3)]
+
+    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
+        for number, draft in [(0, "Num"), (1, "Num"), (1, "Number"), (2, "Nu")]:
+            listener.on_draft(number, draft, "")
+        listener.on_joke(0, jokes[0])
+        while not gate.exists():
+            time.sleep(0.01)
+        return jokes
+
+    queue = InProcessQueue(work, workers=1)
+    job = await queue.submit(make_request(count=3))
+    await until_told(queue, job)
+    events = queue.events(job.id)
+    early = [await anext(events) for _ in range(5)]
+    gate.touch()
+    late = [event async for event in events]
+    assert [event.name for event in early] == ["state", "state", "joke", "partial", "partial"]
+    assert [e.question for e in early if isinstance(e, PartialEvent)] == ["Number", "Nu"]
+    assert {event.id for event in early[2:]} == {early[2].id}
+    assert [event.name for event in late] == ["joke", "joke", "state"]
     await queue.close()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import resources
 from ssl import CERT_REQUIRED
 from typing import Any
@@ -17,11 +18,13 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.entity import Queue
+from pydantic import TypeAdapter
 from redis.exceptions import RedisError
 
 from joker.core.errors import QueueDownError
 from joker.jobs.connection import TIMEOUTS, address_of, celery_address
-from joker.jobs.queue import MOST_ATTEMPTS
+from joker.jobs.job import Job
+from joker.jobs.queue import LOST, MOST_ATTEMPTS, late
 
 TASK = "joker.tell"
 
@@ -45,7 +48,17 @@ SCRIPT = f"#!lua flags=allow-oom\n{_DEFINITIONS}{_RECORDS}"
 KEYS = ("{joker}:waiting",)
 """Tells a cluster which node holds all records."""
 
+_JOB: TypeAdapter[Job] = TypeAdapter(Job)
+
 CONNECTION: dict[str, Any] = {**TIMEOUTS, "decode_responses": True, "health_check_interval": 30}
+
+
+def read_record(text: str) -> Job:
+    """Return the job of a record; fields that this version does not know are left out."""
+    job = _JOB.validate_json(text, extra="ignore")
+    if job.error == "late":
+        return replace(job, error=late(round(job.deadline_at - job.created_at, 3)))
+    return replace(job, error=LOST) if job.error == "lost" else job
 
 
 def server_channel(name: str) -> str:

@@ -27,12 +27,20 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from joker.core.errors import KeyConflictError, MemoryFullError, QueueFullError, UnknownJobError
 from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
-from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, make_celery, publish, reaching
+from joker.jobs.broker import (
+    CONNECTION,
+    KEYS,
+    SCRIPT,
+    SUBMIT,
+    make_celery,
+    publish,
+    reaching,
+    read_record,
+)
 from joker.jobs.connection import open_pool
-from joker.jobs.job import Event, Job
+from joker.jobs.job import Event, Job, event_id, read_event_id
 from joker.jobs.queue import CONFLICT, MEMORY_FULL, QueueStats, full, unknown
-from joker.jobs.record import RECORD, Record, event_id, read_event_id
-from joker.jobs.watching import Watching
+from joker.jobs.watcher import JobWatcher
 
 _CONNECTIONS = 32
 _TURN_SECONDS = 20.0
@@ -79,7 +87,7 @@ class CeleryRedisQueue:
         options = CONNECTION | {"health_check_interval": 0, "protocol": 2}
         once = Retry(NoBackoff(), 0)
         channel = open_pool(url, max_connections=1, timeout=_TURN_SECONDS, retry=once, **options)
-        self._watching = Watching(Redis.from_pool(channel), self._name, self._watch)
+        self._watcher = JobWatcher(Redis.from_pool(channel), self._name, self._watch)
         self._memory: tuple[int, int | None] = (0, None)
         self._memory_at = -_MEMORY_SECONDS
         self._celery = make_celery(url)
@@ -113,7 +121,7 @@ class CeleryRedisQueue:
             raise QueueFullError(full(self._max_queue_size))
         if what == "conflict":
             raise KeyConflictError(CONFLICT)
-        job = RECORD.validate_json(record, extra="ignore").job
+        job = read_record(record)
         if what == "new":
             await asyncio.to_thread(self._publish, job.id)
         return job
@@ -132,11 +140,11 @@ class CeleryRedisQueue:
             with suppress(TimeoutError):
                 async with (
                     asyncio.timeout(timeout_seconds),
-                    aclosing(self._watching.follow(job_id)) as changes,  # type: ignore[type-var]
+                    aclosing(self._watcher.follow(job_id)) as changes,  # type: ignore[type-var]
                 ):
-                    async for known in changes:
-                        if known.record and known.record.state.final:
-                            return known.record.job
+                    async for watched in changes:
+                        if watched.job and watched.job.state.final:
+                            return watched.job
         return await self.get(job_id)
 
     async def events(
@@ -149,20 +157,20 @@ class CeleryRedisQueue:
         """
         seen = read_event_id(after)
         shown = None
-        following = self._watching.follow(job_id, drafts=drafts)
+        following = self._watcher.follow(job_id, drafts=drafts)
         async with aclosing(following) as changes:  # type: ignore[type-var]
-            async for known in changes:
-                record = known.record
-                assert record is not None
-                for event in record.events(seen):
+            async for watched in changes:
+                job = watched.job
+                assert job is not None
+                for event in job.events(seen):
                     yield event
-                seen = max(seen, record.position)
-                if drafts and known.draft and known.draft is not shown:
-                    attempt, part = known.draft
+                seen = max(seen, job.position)
+                if drafts and watched.draft and watched.draft is not shown:
+                    attempt, part = watched.draft
                     # The joke may have been told while the client was busy with other events.
-                    newest = known.record or record
+                    newest = watched.job or job
                     if newest.awaits(attempt, part.index):
-                        shown = known.draft
+                        shown = watched.draft
                         yield replace(part, id=event_id(seen))
 
     async def stats(self) -> QueueStats:
@@ -180,21 +188,21 @@ class CeleryRedisQueue:
 
     async def stop(self) -> None:
         """End all waits; workers go on with the jobs."""
-        self._watching.stop()
+        self._watcher.stop()
 
     async def close(self) -> None:
         """Stop, and close the connections."""
         await self.stop()
-        await self._watching.close()
+        await self._watcher.close()
         await self._redis.aclose()
         self._celery.close()
 
-    async def _watch(self, job_id: str, drafts: bool) -> tuple[Record, float]:
+    async def _watch(self, job_id: str, drafts: bool) -> tuple[Job, float]:
         found = await self._call("watch", job_id, self._name, int(drafts))
         if found is None:
             raise UnknownJobError(unknown(job_id))
         record, left_seconds = found
-        return RECORD.validate_json(record, extra="ignore"), float(left_seconds)
+        return read_record(record), float(left_seconds)
 
     async def _measure_memory(self) -> tuple[int, int | None]:
         """Return how many bytes Redis uses and may use; at most a second old."""
@@ -231,4 +239,4 @@ def _digest(text: str) -> str:
 def _known(job_id: str, record: str | None) -> Job:
     if record is None:
         raise UnknownJobError(unknown(job_id))
-    return RECORD.validate_json(record, extra="ignore").job
+    return read_record(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from itertools import count
 
 from joker.core.errors import (
     EngineDownError,
@@ -16,7 +17,7 @@ from joker.core.errors import (
 from joker.core.joke import GeneratedJoke
 from joker.core.tracing import Span, span, traceparent
 from joker.engines.protocol import AbandonedError, GenerationListener
-from joker.jobs.job import Job, State
+from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import MOST_ATTEMPTS, Work
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def _make_attempt(
     try:
         jokes = work(job.request, listener)
         outcome = "cancelled" if listener.should_stop() else "told"
-        return job.moved(State.SUCCESS, jokes=tuple(jokes))
+        return job.moved(State.SUCCESS, told=tuple(map(JokeEvent, count(), jokes)))
     except AbandonedError:
         outcome = "cancelled"
         return job.moved(State.REVOKED)

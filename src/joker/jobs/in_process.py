@@ -7,7 +7,6 @@ and report back through the loop. Jobs end with the process.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import threading
 import time
@@ -23,7 +22,15 @@ from joker.core.tracing import traceparent
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.execution import make_attempt
-from joker.jobs.job import Event, Job, JokeEvent, PartialEvent, State, StateEvent
+from joker.jobs.job import (
+    Event,
+    Job,
+    JokeEvent,
+    PartialEvent,
+    State,
+    event_id,
+    read_event_id,
+)
 from joker.jobs.queue import (
     CONFLICT,
     DRAFTS_AT_ONCE,
@@ -37,34 +44,43 @@ from joker.jobs.queue import (
 )
 
 _JOIN_SECONDS = 5.0
-_EVENT_ID = re.compile("[0-9]{1,18}")
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A job and its events."""
+    """A job, the newest draft of each joke that is not told yet, and who waits for them."""
 
     job: Job
     key: str | None
-    events: list[Event] = field(default_factory=list)
-    happened: int = 0
+    drafts: dict[int, PartialEvent] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: threading.Event = field(default_factory=threading.Event)
-    told: dict[int, GeneratedJoke] = field(default_factory=dict)
     readers: int = 0
     timer: asyncio.TimerHandle | None = None
 
-    def note(self, event: Event) -> None:
-        """Add an event and wake its waiters."""
-        self.happened += 1
-        self.events.append(replace(event, id=str(self.happened)))
+    def move(self, state: State, **changes: Any) -> None:
+        """Change the job and wake all who wait for that; drafts of another state are gone."""
+        self.job = self.job.moved(state, **changes)
+        self.drafts.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake all who wait for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def move(self, state: State, **changes: Any) -> None:
-        """Change the job's state and add the event."""
-        self.job = self.job.moved(state, **changes)
-        self.note(StateEvent(self.job))
+    def add_draft(self, draft: PartialEvent) -> None:
+        """Keep a draft, unless the job is final."""
+        if not self.job.state.final:
+            self.drafts[draft.index] = draft
+            self.wake()
+
+    def add_joke(self, joke: JokeEvent) -> None:
+        """Add a joke, unless the job is final."""
+        if not self.job.state.final:
+            self.job = replace(self.job, told=(*self.job.told, joke))
+            self.drafts.pop(joke.index, None)
+            self.wake()
 
 
 class _Attempt(GenerationListener):
@@ -78,10 +94,10 @@ class _Attempt(GenerationListener):
         return self._entry.readers > 0
 
     def on_draft(self, index: int, question: str, answer: str) -> None:
-        self._post(_note_partial, self._entry, PartialEvent(index, question, answer))
+        self._post(self._entry.add_draft, PartialEvent(index, question, answer))
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
-        self._post(_note_joke, self._entry, JokeEvent(index, joke))
+        self._post(self._entry.add_joke, JokeEvent(index, joke))
 
     def should_stop(self) -> bool:
         return self._entry.stop.is_set()
@@ -157,7 +173,6 @@ class InProcessQueue:
         entry = self._entries[job.id] = self._pending[job.id] = _Entry(job, key)
         if key is not None:
             self._keys[key] = job.id
-        entry.note(StateEvent(job))
         entry.timer = self._loop.call_later(deadline_seconds, self._expire, entry)
         self._hand_out()
         return job
@@ -186,19 +201,23 @@ class InProcessQueue:
     ) -> AsyncIterator[Event]:
         """Yield a job's events after the given one; see `JobQueue.events`."""
         entry = self._find(job_id)
-        seen = int(after) if after and _EVENT_ID.fullmatch(after) else 0
+        seen = read_event_id(after)
+        shown: dict[int, PartialEvent] = {}
         entry.readers += drafts
         try:
             while True:
-                changed = entry.changed
-                for event in [event for event in entry.events if int(event.id) > seen]:
-                    seen = int(event.id)
-                    if drafts or event.name != "partial":
-                        yield event
-                if seen >= entry.happened:
-                    if entry.job.state.final:
-                        return
-                    await changed.wait()
+                changed, job = entry.changed, entry.job
+                newest = dict(entry.drafts) if drafts else {}
+                for event in job.events(seen):
+                    yield event
+                seen = max(seen, job.position)
+                for index, draft in newest.items():
+                    if draft is not shown.get(index):
+                        yield replace(draft, id=event_id(seen))
+                shown = newest
+                if job.state.final:
+                    return
+                await changed.wait()
         finally:
             entry.readers -= drafts
 
@@ -260,8 +279,7 @@ class InProcessQueue:
             elif outcome.attempts >= MOST_ATTEMPTS:
                 self._finish(entry, outcome.moved(State.FAILURE, error=LOST))
             else:
-                entry.told.clear()
-                entry.move(State.PENDING, jokes=())
+                entry.move(State.PENDING, told=())
                 self._pending[entry.job.id] = entry
         self._hand_out()
 
@@ -272,10 +290,17 @@ class InProcessQueue:
             return
         self._pending.pop(job.id, None)
         entry.stop.set()
-        # The job has the jokes, so their partial text is no longer needed.
-        entry.events = [event for event in entry.events if event.name != "partial"]
-        jokes = outcome.jokes if outcome.state is State.SUCCESS else job.jokes
-        entry.move(outcome.state, jokes=jokes, error=outcome.error, refused=outcome.refused)
+        told = job.told
+        if outcome.state is State.SUCCESS:
+            known = {event.index for event in told}
+            told += tuple(event for event in outcome.told if event.index not in known)
+        entry.move(
+            outcome.state,
+            told=told,
+            error=outcome.error,
+            refused=outcome.refused,
+            ended=job.state.value,
+        )
         if entry.timer and self._loop:
             entry.timer.cancel()
             entry.timer = self._loop.call_later(self._result_ttl_seconds, self._forget, entry)
@@ -301,16 +326,3 @@ class InProcessQueue:
         with suppress(RuntimeError):
             if self._loop:
                 self._loop.call_soon_threadsafe(function, *arguments)
-
-
-def _note_partial(entry: _Entry, event: PartialEvent) -> None:
-    if not entry.job.state.final:
-        entry.note(event)
-
-
-def _note_joke(entry: _Entry, event: JokeEvent) -> None:
-    if not entry.job.state.final:
-        entry.told[event.index] = event.joke
-        jokes = tuple(entry.told[number] for number in sorted(entry.told))
-        entry.job = replace(entry.job, jokes=jokes)
-        entry.note(event)

@@ -27,12 +27,11 @@ from redis.retry import Retry
 from joker.core.errors import QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
-from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching
+from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching, read_record
 from joker.jobs.connection import connect
 from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import DRAFTS_AT_ONCE, Work
-from joker.jobs.record import RECORD
 
 # How often a call is retried, a second apart, while Redis restarts or is full: finished jokes must
 # not be lost.
@@ -72,7 +71,7 @@ class _Lease(GenerationListener):
         record = self._call("claim", self.job_id, self.token, lease_seconds)
         if record is None:
             return None
-        job = RECORD.validate_json(record, extra="ignore").job
+        job = read_record(record)
         self._count = job.request.count
         self.drafts = job.request.drafts
         return job
@@ -109,13 +108,9 @@ class _Lease(GenerationListener):
     def should_stop(self) -> bool:
         return self._ended.is_set()
 
-    def succeed(self, jokes: tuple[GeneratedJoke, ...]) -> None:
+    def succeed(self, told: tuple[JokeEvent, ...]) -> None:
         """Finish the job with its jokes."""
-        unheard = [
-            to_json(JokeEvent(index, joke))
-            for index, joke in enumerate(jokes)
-            if index not in self._heard
-        ]
+        unheard = [to_json(event) for event in told if event.index not in self._heard]
         self.change("succeed", *self._untold, *unheard)
 
     def fail(self, error: str | None, refused: bool) -> None:
@@ -203,7 +198,7 @@ class Leases:
 
     def _settle(self, lease: _Lease, outcome: Job) -> None:
         if outcome.state is State.SUCCESS:
-            lease.succeed(outcome.jokes)
+            lease.succeed(outcome.told)
         elif outcome.state is State.FAILURE:
             lease.fail(outcome.error, outcome.refused)
         elif lease.change("give_back"):

@@ -42,7 +42,7 @@ end
 local function is_final(record) return record.state ~= 'PENDING' and record.state ~= 'STARTED' end
 local function is_ours(record) return record.v <= VERSION end
 
--- Return a job as the JSON of `joker.jobs.record.Record`.
+-- Return a job as the JSON of `joker.jobs.job.Job`.
 local function snapshot(id, record)
   return '{"id":"' .. id .. '","request":' .. record.request .. ',"request_id":' .. record.request_id
     .. ',"created_at":' .. seconds(record.created_at) .. ',"deadline_at":'

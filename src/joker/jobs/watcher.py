@@ -18,9 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from joker.core.errors import QueueStoppedError
-from joker.jobs.broker import server_channel
-from joker.jobs.job import PartialEvent
-from joker.jobs.record import RECORD, Record
+from joker.jobs.broker import read_record, server_channel
+from joker.jobs.job import Job, PartialEvent
 
 # A connection that is silent for this long gets a ping, and is closed if it stays silent.
 _SILENT_SECONDS = 5.0
@@ -31,36 +30,36 @@ _SLACK_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
 
-Read = Callable[[str, bool], Awaitable[tuple[Record, float]]]
+Read = Callable[[str, bool], Awaitable[tuple[Job, float]]]
 """Reads a job, registers this server for its changes, and for its drafts if the second argument is
 true; returns the job and the seconds to its deadline."""
 
 
 @dataclass(slots=True, eq=False)
-class Watched:
+class WatchedJob:
     """A job that is watched.
 
     Attributes:
-        record: The newest known record.
+        job: The job as last read or received.
         draft: The last partial text, with its attempt.
         drafts: Whether a follower reads partial text.
-        stale: Whether the record must be read again.
+        stale: Whether the job must be read again.
         due: When the job's deadline has passed, in the event loop's time.
     """
 
-    record: Record | None = None
+    job: Job | None = None
     draft: tuple[int, PartialEvent] | None = None
     drafts: bool = False
     stale: bool = True
     due: float = 0.0
-    watchers: int = 0
+    followers: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def take(self, record: Record) -> None:
-        """Keep a record, unless a newer one is known."""
-        if self.record is None or record.position >= self.record.position:
-            self.record = record
+    def update(self, job: Job) -> None:
+        """Keep the job's new state, unless a newer one is known."""
+        if self.job is None or job.position >= self.job.position:
+            self.job = job
 
     def wake(self) -> None:
         """Wake all followers."""
@@ -68,7 +67,7 @@ class Watched:
         self.changed = asyncio.Event()
 
 
-class Watching:
+class JobWatcher:
     """Watches jobs for one server.
 
     Args:
@@ -81,12 +80,12 @@ class Watching:
         self._redis = redis
         self._channel = server_channel(name)
         self._read = read
-        self._jobs: dict[str, Watched] = {}
+        self._jobs: dict[str, WatchedJob] = {}
         self._listening = asyncio.Event()
         self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
-    async def follow(self, job_id: str, *, drafts: bool = False) -> AsyncIterator[Watched]:
+    async def follow(self, job_id: str, *, drafts: bool = False) -> AsyncIterator[WatchedJob]:
         """Yield a job, at first and after every change, until it is final.
 
         Args:
@@ -102,32 +101,32 @@ class Watching:
         if not self._listening.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._listening.wait(), _PAUSE_SECONDS)
-        job = self._jobs.setdefault(job_id, Watched())
-        job.watchers += 1
-        if drafts and not job.drafts:
-            job.drafts = job.stale = True
+        watched = self._jobs.setdefault(job_id, WatchedJob())
+        watched.followers += 1
+        if drafts and not watched.drafts:
+            watched.drafts = watched.stale = True
         try:
             while True:
-                changed = job.changed
-                await self._refresh(job_id, job)
-                # The final record may arrive while the follower is busy with this one.
-                shown = job.record
-                yield job
+                changed = watched.changed
+                await self._refresh(job_id, watched)
+                # The final state may arrive while the follower is busy with this one.
+                shown = watched.job
+                yield watched
                 if shown and shown.state.final:
                     return
-                await self._wait(job, changed)
+                await self._wait(watched, changed)
                 if self._stopped:
                     raise QueueStoppedError
         finally:
-            job.watchers -= 1
-            if not job.watchers:
+            watched.followers -= 1
+            if not watched.followers:
                 del self._jobs[job_id]
 
     def stop(self) -> None:
         """End all following, now and later."""
         self._stopped = True
-        for job in self._jobs.values():
-            job.wake()
+        for watched in self._jobs.values():
+            watched.wake()
 
     async def close(self) -> None:
         """Stop listening."""
@@ -136,41 +135,41 @@ class Watching:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._redis.aclose()
 
-    async def _refresh(self, job_id: str, job: Watched) -> None:
+    async def _refresh(self, job_id: str, watched: WatchedJob) -> None:
         """Read a stale job; only one of several followers does."""
-        async with job.reading:
-            if job.stale:
+        async with watched.reading:
+            if watched.stale:
                 # A lost connection during the read makes it stale again.
-                job.stale = False
+                watched.stale = False
                 try:
-                    record, left_seconds = await self._read(job_id, job.drafts)
+                    job, left_seconds = await self._read(job_id, watched.drafts)
                 except BaseException:
-                    job.stale = True
+                    watched.stale = True
                     raise
-                job.due = asyncio.get_running_loop().time() + left_seconds + _SLACK_SECONDS
-                job.take(record)
+                watched.due = asyncio.get_running_loop().time() + left_seconds + _SLACK_SECONDS
+                watched.update(job)
 
-    async def _wait(self, job: Watched, changed: asyncio.Event) -> None:
+    async def _wait(self, watched: WatchedJob, changed: asyncio.Event) -> None:
         """Return after a change, at the job's deadline, or soon if there is no connection."""
         if self._stopped:
             return
-        seconds = max(0.0, job.due - asyncio.get_running_loop().time())
+        seconds = max(0.0, watched.due - asyncio.get_running_loop().time())
         if not self._listening.is_set():
             seconds = min(seconds, _PAUSE_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 await changed.wait()
         except TimeoutError:
-            job.stale = True
+            watched.stale = True
 
     async def _listen(self) -> None:
         while True:
             try:
                 await self._listen_once()
-            except Exception as error:  # Without a listener nobody here hears of any job.
+            except Exception as error:  # Without this task, followers would get no more changes.
                 _log.warning("lost the channel of the jobs that are watched: %s", error)
             self._listening.clear()
-            self._look_again()
+            self._mark_stale()
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _listen_once(self) -> None:
@@ -191,24 +190,24 @@ class Watching:
                     await channel.ping()
                 elif message["type"] == "subscribe":
                     self._listening.set()
-                    self._look_again()
+                    self._mark_stale()
                 elif message["type"] == "message":
-                    self._hear(message["data"])
+                    self._receive(message["data"])
                 silent = message is None
 
-    def _look_again(self) -> None:
-        for job in self._jobs.values():
-            job.stale = True
-            job.wake()
+    def _mark_stale(self) -> None:
+        for watched in self._jobs.values():
+            watched.stale = True
+            watched.wake()
 
-    def _hear(self, message: str) -> None:
+    def _receive(self, message: str) -> None:
         job_id, kind, data = message.split(" ", 2)
-        job = self._jobs.get(job_id)
-        if job is None:
+        watched = self._jobs.get(job_id)
+        if watched is None:
             return
         if kind == "record":
-            job.take(RECORD.validate_json(data, extra="ignore"))
+            watched.update(read_record(data))
         elif kind == "partial":
             part = json.loads(data)
-            job.draft = part["attempt"], PartialEvent(**part["event"])
-        job.wake()
+            watched.draft = part["attempt"], PartialEvent(**part["event"])
+        watched.wake()
