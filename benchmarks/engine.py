@@ -33,7 +33,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
-from joker.engines import Engine, GenerationTask, open_engine, open_shared_engine
+from joker.engines import Engine, GenerationTask, open_engine
 from joker.engines.openvino import REPRODUCIBLE, TOKENS_PER_STEP
 from joker.engines.protocol import load_tokenizer
 
@@ -203,7 +203,7 @@ def main() -> None:
         compare(candidates, prompt_ids, [CANDIDATES, 4 * CANDIDATES], options.rounds)
         return
     engines = [
-        open_shared_engine(folder, "openvino", reproducible=reproducible)
+        open_engine(folder, "openvino", reproducible=reproducible, shared=True)
         for reproducible in (True, False)
     ]
     contestants: dict[str, Run] = {

@@ -20,7 +20,7 @@ from benchmarks.engine import joke_bits, run_engine
 from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.engines import GenerationTask, open_engine, open_shared_engine
+from joker.engines import GenerationTask, open_engine
 from joker.evaluation.held_out import HeldOut
 from joker.training.export import export_openvino
 from joker.training.filtering import read_jokes
@@ -65,7 +65,7 @@ def main() -> None:
 
 def tokens_per_second(folder: ModelFolder) -> float:
     """Return the median rate of three rounds of requests, after one that warms up."""
-    engine = open_shared_engine(folder, "openvino")
+    engine = open_engine(folder, "openvino", shared=True)
     run = run_engine(engine)
     prompt_ids = engine.tokenizer.encode_prompt()
     rates = []

@@ -92,12 +92,10 @@ def test_new_jokes_are_told_apart_from_those_of_the_training() -> None:
 @pytest.mark.parametrize(
     ("set_to", "quota", "threads"), [(3, 2, 3), (None, 2, 2), (None, None, None)]
 )
-@pytest.mark.parametrize("shared", [True, False])
 def test_the_engine_gets_the_threads_that_are_set_or_the_quota(
     set_to: int | None,
     quota: int | None,
     threads: int | None,
-    shared: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[int | None] = []
@@ -108,8 +106,8 @@ def test_the_engine_gets_the_threads_that_are_set_or_the_quota(
         given.append(num_threads)
 
     monkeypatch.setattr(compose, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(compose, "open_shared_engine" if shared else "load_engine", load)
-    open_engine(read_settings(num_threads=set_to), shared=shared)
+    monkeypatch.setattr(compose, "load_engine", load)
+    open_engine(read_settings(num_threads=set_to))
     assert given == [threads]
 
 

@@ -17,7 +17,7 @@ from joker.core.errors import ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
-from joker.engines import EngineKind, choose_kind, open_shared_engine
+from joker.engines import EngineKind, choose_kind
 from joker.engines import open_engine as load_engine
 from joker.engines.engine import BatchedEngine
 from joker.engines.protocol import Engine
@@ -44,16 +44,16 @@ def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
         ModelFolderError: If the model folder cannot be used.
         MissingPartError: If the engine's library is not installed.
     """
-    load = open_shared_engine if shared else load_engine
     folder = open_folder(settings)
     if (settings.engine or choose_kind(settings.server)) == "openvino":
         folder = ensure_graph(folder)
-    return load(
+    return load_engine(
         folder,
         settings.engine,
         num_threads=settings.num_threads or cpu_quota(),
         reproducible=settings.reproducible,
         server=settings.server,
+        shared=shared,
     )
 
 

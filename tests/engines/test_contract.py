@@ -27,7 +27,6 @@ from joker.engines import (
     GenerationTask,
     RemoteServer,
     open_engine,
-    open_shared_engine,
 )
 from joker.engines.protocol import AbandonedError
 from joker.engines.stub import SCRIPT
@@ -121,8 +120,9 @@ def server(
 
 @pytest.fixture(scope="module")
 def engine(kind: Kind, folder: ModelFolder, server: RemoteServer | None) -> Iterator[Engine]:
-    opened = open_shared_engine if kind.shared else open_engine
-    engine = opened(folder, kind.name, reproducible=kind.reproducible, server=server)
+    engine = open_engine(
+        folder, kind.name, reproducible=kind.reproducible, server=server, shared=kind.shared
+    )
     yield engine
     engine.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from joker.core.errors import ConfigError, ModelFolderError, TokenizerError
 from joker.core.model_folder import ModelFolder
-from joker.engines import RemoteServer, choose_kind, open_engine, open_shared_engine
+from joker.engines import RemoteServer, choose_kind, open_engine
 
 
 def test_serving_parts_load_no_training_library() -> None:
@@ -33,7 +33,7 @@ def test_a_folder_without_a_graph_is_refused(tiny_folder: ModelFolder) -> None:
 
 def test_a_remote_engine_without_a_url_is_refused(tiny_folder: ModelFolder) -> None:
     with pytest.raises(ConfigError, match="engine_url"):
-        open_shared_engine(tiny_folder, "remote")
+        open_engine(tiny_folder, "remote", shared=True)
 
 
 def _copy(folder: ModelFolder, tmp_path: Path) -> ModelFolder:

@@ -14,7 +14,7 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.engines import Engine, open_batch, open_engine, open_shared_engine
+from joker.engines import Engine, open_batch, open_engine
 from joker.engines.engine import BatchedEngine
 from joker.engines.process import EngineProcess
 from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
@@ -138,7 +138,7 @@ def test_jokes_told_before_the_attempts_ran_out_are_reported(engine: Engine) -> 
 def test_threads_share_an_engine_and_get_what_each_would_get_alone(
     served_folder: ModelFolder,
 ) -> None:
-    engine = open_shared_engine(served_folder, reproducible=True)
+    engine = open_engine(served_folder, reproducible=True, shared=True)
     work = make_work(engine)
     seeds = [7, 7, 8, 9, 7, 10]
     with ThreadPoolExecutor(len(seeds)) as pool:

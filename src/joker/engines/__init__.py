@@ -1,7 +1,7 @@
 """Engines: prompts in, token ids out, many at once.
 
-Other packages get one from `open_engine` or `open_shared_engine`; the protocol is in
-`joker.engines.protocol`. Importing this package loads neither PyTorch nor OpenVINO.
+Other packages get one from `open_engine`; the protocol is in `joker.engines.protocol`. Importing
+this package loads neither PyTorch nor OpenVINO.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ __all__ = [
     "choose_kind",
     "open_batch",
     "open_engine",
-    "open_shared_engine",
 ]
 
 EngineKind = Literal["openvino", "remote", "stub"]
@@ -56,8 +55,9 @@ def open_engine(
     num_threads: int | None = None,
     reproducible: bool = False,
     server: RemoteServer | None = None,
+    shared: bool = False,
 ) -> BatchedEngine:
-    """Load a model folder into an engine for one thread.
+    """Load a model folder into an engine.
 
     Args:
         folder: The model.
@@ -66,6 +66,9 @@ def open_engine(
         reproducible: Make a seed's tokens independent of the rest of the batch, at up to half the
             speed; a remote server has its own rules.
         server: The server of the remote engine.
+        shared: Run the model in a separate process, where the calls of any number of threads share
+            one batch and may raise `joker.engines.process.EngineDiedError`; otherwise the engine is
+            for one thread. A remote engine always serves any number.
 
     Raises:
         ModelFolderError: If files that the engine needs are missing or damaged.
@@ -73,29 +76,14 @@ def open_engine(
         ConfigError: If the remote engine has no server, or its URL cannot be used.
     """
     kind = kind or choose_kind(server)
+    runner: Runner
     if kind == "remote":
-        return _make_engine(folder, kind, _open_remote(folder, server))
-    return _make_engine(folder, kind, InThread(open_batch(folder, kind, num_threads, reproducible)))
-
-
-def open_shared_engine(
-    folder: ModelFolder,
-    kind: EngineKind | None = None,
-    *,
-    num_threads: int | None = None,
-    reproducible: bool = False,
-    server: RemoteServer | None = None,
-) -> BatchedEngine:
-    """Load a model folder into an engine for any number of threads.
-
-    Concurrent calls share one batch, in a separate process or at the remote server. Arguments and
-    errors are those of `open_engine`; calls may also raise `joker.engines.process.EngineDiedError`.
-    """
-    kind = kind or choose_kind(server)
-    if kind == "remote":
-        return _make_engine(folder, kind, _open_remote(folder, server))
-    opened = partial(open_batch, folder, kind, num_threads, reproducible)
-    return _make_engine(folder, kind, EngineProcess(opened))
+        runner = _open_remote(folder, server)
+    else:
+        opened = partial(open_batch, folder, kind, num_threads, reproducible)
+        runner = EngineProcess(opened) if shared else InThread(opened())
+    path = folder.openvino if kind == "openvino" else folder.path
+    return BatchedEngine(load_tokenizer(folder, path), folder.manifest.context_length, runner)
 
 
 def open_batch(
@@ -125,9 +113,3 @@ def _open_remote(folder: ModelFolder, server: RemoteServer | None) -> Runner:
     from joker.engines.remote import RemoteRunner
 
     return RemoteRunner(folder, server)
-
-
-def _make_engine(folder: ModelFolder, kind: EngineKind, runner: Runner) -> BatchedEngine:
-    path = folder.openvino if kind == "openvino" else folder.path
-    tokenizer = load_tokenizer(folder, path)
-    return BatchedEngine(tokenizer, folder.manifest.context_length, runner)
