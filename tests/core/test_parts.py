@@ -14,3 +14,8 @@ def test_a_missing_module_is_named_with_what_needs_it_and_how_to_install_it() ->
     assert str(missing.value) == (
         "teapots is not installed; pouring needs pip install 'gpt2-the-joker[train]'"
     )
+
+
+def test_an_extra_of_its_own_is_named() -> None:
+    with pytest.raises(MissingPartError, match=r"pouring needs pip install '.*\[tea\]'"):
+        import_part("teapots", "pouring needs", extra="tea")

@@ -8,12 +8,13 @@ from typing import Any
 from joker.core.errors import MissingPartError
 
 
-def import_part(module: str, need: str) -> Any:
-    """Import a module that the extra ``train`` installs.
+def import_part(module: str, need: str, *, extra: str = "train") -> Any:
+    """Import a module that an extra installs.
 
     Args:
         module: Its full name.
         need: The start of the sentence that ends in "pip install …", such as ``plots need``.
+        extra: The extra.
 
     Raises:
         MissingPartError: If it is not installed.
@@ -21,7 +22,7 @@ def import_part(module: str, need: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        missing = (error.name or module).partition(".")[0]
         raise MissingPartError(
-            f"{module.partition('.')[0]} is not installed; {need} "
-            "pip install 'gpt2-the-joker[train]'"
+            f"{missing} is not installed; {need} pip install 'gpt2-the-joker[{extra}]'"
         ) from error

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from joker.core.errors import ConfigError, MissingPartError
+from joker.core.errors import ConfigError
+from joker.core.parts import import_part
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -55,16 +56,13 @@ def start_tracing(service: str) -> None:
         or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
     ):
         return
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise MissingPartError(
-            f"OpenTelemetry is not installed; traces need pip install 'gpt2-the-joker[tracing]', "
-            f"or unset {endpoint}"
-        ) from error
+    need = f"traces, which {endpoint} turns on, need"
+    import_part("opentelemetry.exporter.otlp.proto.http.trace_exporter", need, extra="tracing")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     given = OTELResourceDetector().detect().attributes
     try:
         provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service, **given}))

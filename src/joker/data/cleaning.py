@@ -17,14 +17,9 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import NamedTuple
 
-from joker.core.errors import MissingPartError
+from joker.core.parts import import_part
 
-try:
-    import ftfy
-except ModuleNotFoundError as error:
-    raise MissingPartError(
-        "ftfy is not installed; cleaning jokes needs pip install 'gpt2-the-joker[train]'"
-    ) from error
+ftfy = import_part("ftfy", "cleaning jokes needs")
 
 
 class Cleaned(NamedTuple):
@@ -72,7 +67,7 @@ def _fix_encoding(text: str) -> str:
     # Only ftfy's repair of mojibake and C1 controls: the rules below normalise quotes, widths,
     # entities and line breaks in their own way.
     if not text.isascii():
-        text = ftfy.fix_encoding(text)
+        text = str(ftfy.fix_encoding(text))
     return text if text.replace("\n", "").isprintable() else _UNPRINTABLE.sub("", text)
 
 
