@@ -3,31 +3,6 @@
 The command line prints one line and exits with ``exit_code``; the HTTP API maps the tree to
 status codes. A traceback therefore always means a defect of ours.
 
-    JokerError                 1   anything below
-    ├── InputError             2   an input cannot be used
-    │   ├── DataError              a joke file or a prepared folder
-    │   ├── ConfigError            a setting or a configuration file
-    │   ├── TemplateError          a template
-    │   ├── TokenizerError         a tokenizer that cannot hold a template
-    │   ├── SamplingError          a sampling parameter out of range
-    │   └── ModelFolderError       a model folder, or a base model
-    ├── MissingPartError       3   an optional part is not installed
-    ├── ResourceError          4   out of memory or disk
-    ├── GenerationError        5   no acceptable joke for this request
-    │   └── UntoldError            (generation.teller) some jokes are missing; holds the others
-    ├── EngineDownError        7   a remote engine cannot be reached, or failed
-    ├── QueueError             6   a queue cannot do what was asked
-    │   ├── QueueFullError         too many jobs are waiting
-    │   │   └── MemoryFullError        its Redis has no memory for another job
-    │   ├── QueueDownError         it cannot be reached
-    │   ├── QueueStoppedError      this process is stopping
-    │   ├── UnknownJobError        the job does not exist, or no longer
-    │   └── KeyConflictError       an idempotency key was used for another request
-    ├── StoreError             7   the store cannot do what was asked
-    │   ├── StoreDownError         it cannot be reached or used
-    │   └── UnknownJokeError       the joke does not exist, or no longer
-    └── StoppedError         130   a signal ended the work early; progress is kept
-
 Messages are one sentence that says what is wrong and what to do about it.
 """
 
