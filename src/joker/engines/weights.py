@@ -6,6 +6,7 @@ for, and their errors become ours here. Turning weights into an OpenVINO graph i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,14 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from joker.core.errors import (
-    InputError,
-    MissingPartError,
-    ModelFolderError,
-    ResourceError,
-    first_line,
-)
+from joker.core.errors import InputError, ModelFolderError, ResourceError, first_line
 from joker.core.model_folder import ModelFolder
+from joker.core.parts import import_part
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +27,11 @@ if TYPE_CHECKING:
 
 _LOGITS_AT_ONCE = 2**24
 """Logits of one forward pass, 64 MiB in 32-bit floats; the softmax holds as much again."""
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|Cannot allocate memory|can't allocate memory|bad_alloc"
+)
 
 
 def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrainedModel:
@@ -71,14 +72,8 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
         MissingPartError: If PyTorch or Transformers is not installed.
         ResourceError: If the model does not fit into memory.
     """
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM
-    except ModuleNotFoundError as error:
-        raise MissingPartError(
-            f"reading PyTorch weights needs {error.name}: pip install 'gpt2-the-joker[train]'"
-        ) from error
-    loader: Any = AutoModelForCausalLM  # typed without output_loading_info
+    torch = import_part("torch", "reading PyTorch weights needs")
+    loader = import_part("transformers", "reading PyTorch weights needs").AutoModelForCausalLM
     place = source
     if is_gguf(source):
         place, options = str(Path(source).parent), {**options, "gguf_file": Path(source).name}
@@ -89,7 +84,7 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
                     place, dtype=torch.float32, output_loading_info=True, **options
                 )
         except Exception as error:  # safetensors raises plain Exception, Transformers many kinds
-            if is_out_of_memory(error):
+            if _is_out_of_memory(error):
                 raise
             raise ModelFolderError(
                 f"cannot load the model {source}: {first_line(error)}"
@@ -108,29 +103,27 @@ def is_gguf(source: str) -> bool:
 
 
 @contextmanager
-def out_of_memory_as_resource_error(doing: str) -> Iterator[None]:
-    """Turn PyTorch's and Python's out-of-memory errors into `ResourceError`.
+def out_of_memory_as_resource_error(
+    doing: str, advice: str = "use a smaller model or batch, or free memory"
+) -> Iterator[None]:
+    """Turn a library's out-of-memory errors into `ResourceError`.
 
     Args:
         doing: What is being done, as it stands in "out of memory while …".
+        advice: What to do about it.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        if not _is_out_of_memory(error):
             raise
-        raise ResourceError(
-            f"out of memory while {doing}; use a smaller model or batch, or free memory"
-        ) from error
+        raise ResourceError(f"out of memory while {doing}; {advice}") from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error of Python or PyTorch means that memory ran out."""
-    import torch
-
-    # On a CPU, PyTorch has no error class of its own for this, only a message.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+def _is_out_of_memory(error: Exception) -> bool:
+    # Outside of CUDA, PyTorch has no error class of its own for this, only messages.
+    return isinstance(error, MemoryError) or bool(
+        _NO_MEMORY.search(f"{type(error).__name__}: {error}")
     )
 
 
@@ -138,7 +131,7 @@ def _to_device(model: Any, device: str) -> PreTrainedModel:
     try:
         return cast("PreTrainedModel", model.to(device).eval())
     except (RuntimeError, AssertionError) as error:
-        if is_out_of_memory(error):
+        if _is_out_of_memory(error):
             raise
         raise InputError(f"cannot use the device {device!r}: {first_line(error)}") from error
 

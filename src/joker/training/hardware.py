@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from joker.core.errors import ResourceError
-from joker.engines.weights import is_out_of_memory
+from joker.engines.weights import out_of_memory_as_resource_error
 from joker.training.config import Compile, Precision
 
 _COMPILE_PAYS_STEPS = 300
@@ -32,7 +32,6 @@ _LARGE_BLOCK = 2**25
 _MATRIX_PRODUCTS = 5
 """Products timed for the rate, of which the fastest counts."""
 
-_NO_MEMORY = re.compile(r"out of memory|Cannot allocate memory|bad_alloc")
 _NO_DISK = re.compile(
     r"No space left|File too large|quota exceeded|PytorchStreamWriter failed"
     r"|disk is full|disk I/O error"  # SQLite's words
@@ -88,31 +87,27 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 @contextmanager
 def translate_resource_errors(out: Path) -> Iterator[None]:
-    """Turn running out of memory or disk into one sentence.
+    """Raise `ResourceError`, with advice, where training runs out of memory or disk space.
 
-    The libraries in between report it in many ways: PyTorch's allocators as RuntimeError,
-    safetensors and PyTorch's file writer as errors of their own with the system's words.
+    Libraries report a full disk as an OSError, or with its message in an error of their own.
 
     Args:
-        out: The folder being written, named in the sentence.
-
-    Raises:
-        ResourceError: In place of whatever was raised for want of memory or disk.
+        out: The folder being written, named in the message.
     """
-    try:
-        yield
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error) or _NO_MEMORY.search(said):
-            raise ResourceError(
-                "out of memory: lower --batch-size (raise --gradient-accumulation-steps to make up "
-                "for it) or choose a smaller base; --resume continues from the last checkpoint"
-            ) from error
-        if getattr(error, "errno", None) in _NO_DISK_NUMBERS or _NO_DISK.search(said):
-            raise ResourceError(
-                f"the disk of {out} is full: free some space, then continue with --resume"
-            ) from error
-        raise
+    advice = (
+        "lower --batch-size (raise --gradient-accumulation-steps to make up for it) or choose a "
+        "smaller base; --resume continues from the last checkpoint"
+    )
+    with out_of_memory_as_resource_error("training", advice):
+        try:
+            yield
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if getattr(error, "errno", None) in _NO_DISK_NUMBERS or _NO_DISK.search(said):
+                raise ResourceError(
+                    f"the disk of {out} is full: free some space, then continue with --resume"
+                ) from error
+            raise
 
 
 def quiet_libraries() -> None:
