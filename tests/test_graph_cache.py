@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from joker.compose import ensure_graph
 from joker.core.errors import MissingPartError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import GenerationTask, open_engine
-from joker.graph_cache import ensure_graph
 
 
 @pytest.fixture

@@ -6,8 +6,14 @@ same way.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import shutil
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -17,13 +23,13 @@ from joker.core.errors import ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
+from joker.core.parts import import_part
 from joker.engines import EngineKind, choose_kind
 from joker.engines import open_engine as load_engine
 from joker.engines.engine import BatchedEngine
 from joker.engines.protocol import Engine
 from joker.generation.moderation import Moderator
 from joker.generation.teller import Teller
-from joker.graph_cache import ensure_graph
 from joker.jobs.queue import JobQueue, Work
 from joker.settings import Settings
 
@@ -64,6 +70,59 @@ def open_folder(settings: Settings) -> ModelFolder:
         ModelFolderError: If it cannot be used.
     """
     return ModelFolder.open(settings.model or bundled_model())
+
+
+def ensure_graph(folder: ModelFolder) -> ModelFolder:
+    """Return a folder of the same model with an OpenVINO graph, which may be the folder itself.
+
+    A folder without a graph stays as it is: the graph goes into a copy of the folder without its
+    weights, in ``$XDG_CACHE_HOME/gpt2-the-joker`` or ``~/.cache/gpt2-the-joker``. The copy is used
+    again until a file of the folder changes. An export takes from seconds to a minute.
+
+    Raises:
+        ModelFolderError: If the weights cannot be exported or the cache cannot be written.
+        MissingPartError: If the extra ``train`` is not installed.
+    """
+    if folder.has_openvino:
+        return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpt2-the-joker"
+    cached = cache / _cache_key(folder.path)
+    if not cached.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", dir=cache) as name:
+                copy = Path(name) / "model"
+                _copy_with_graph(folder, copy)
+                with suppress(OSError):  # Another process may have been faster.
+                    copy.rename(cached)
+        except OSError as error:
+            raise ModelFolderError(f"cannot write to {cache}: {error.strerror}") from error
+    return ModelFolder.open(cached)
+
+
+def _copy_with_graph(folder: ModelFolder, copy: Path) -> None:
+    """Make a copy of a folder with a graph in place of the weights."""
+    need = f"{folder.path} has no OpenVINO graph, and exporting one needs"
+    export_openvino = import_part("joker.training.export", need).export_openvino
+    copy.mkdir()
+    for file in _files_of(folder.path):
+        if file.suffix == ".safetensors":
+            (copy / file.name).symlink_to(file.resolve())
+        else:
+            shutil.copyfile(file, copy / file.name)
+    export_openvino(ModelFolder.open(copy))
+    for weights in copy.glob("*.safetensors"):
+        weights.unlink()
+
+
+def _cache_key(path: Path) -> str:
+    """Return a name that changes with the folder's place and its files' sizes and times."""
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files_of(path)]
+    return hashlib.blake2b(repr((path.resolve(), states)).encode(), digest_size=16).hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.is_file())
 
 
 def make_teller(settings: Settings, engine: Engine) -> Teller:

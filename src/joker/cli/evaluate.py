@@ -35,9 +35,9 @@ def evaluate(
     require_training()
     config = EvaluationConfig(**given)
     folder = ModelFolder.open(model)
+    from joker.compose import ensure_graph
     from joker.evaluation.evaluate import evaluate as measure
     from joker.evaluation.held_out import HeldOut
-    from joker.graph_cache import ensure_graph
 
     held_out = HeldOut.open(data)
     with Console(stderr=True).status(f"Evaluating {model} on {held_out.facts['name']}"):
