@@ -31,7 +31,7 @@ from joker.core.similarity import normalise
 from joker.engines import Engine, open_engine
 from joker.evaluation.bootstrap import bootstrap_ratio
 from joker.evaluation.held_out import HeldOut
-from joker.evaluation.retrieval import CHOICES, hits
+from joker.evaluation.likelihood_metrics import CHOICES, hits
 from joker.evaluation.text_metrics import TrainingIndex, distinct, frequent_share
 from joker.generation.moderation import Moderator
 from joker.generation.request import GenerationRequest

@@ -7,7 +7,7 @@ import pytest
 
 from joker.core.errors import DataError
 from joker.core.record import read_json
-from joker.data.manifest import FORMAT_VERSION, DataManifest, Leak, Overlap, SourceCounts
+from joker.data.prepared import FORMAT_VERSION, DataManifest, Leak, Overlap, SourceCounts
 
 MANIFEST = DataManifest(
     fingerprint="ab12",

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from joker.core.errors import DataError
-from joker.data.manifest import SplitKind
 from joker.data.preparation import DUPLICATE, prepare, split_by_cluster, split_by_joke
-from joker.data.prepared import DROPPED, PLAIN, PreparedData
+from joker.data.prepared import DROPPED, PLAIN, PreparedData, SplitKind
 from joker.data.sources import Source
 
 WriteCsv = Callable[..., Path]

@@ -10,14 +10,16 @@ import pytest
 
 from joker.core.errors import DataError, MissingPartError
 from joker.core.joke import Joke
-from joker.data.manifest import DataManifest, Leak, SourceCounts
 from joker.data.prepared import (
     DROPPED,
     JOKES,
     MANIFEST,
     PLAIN,
+    DataManifest,
+    Leak,
     PreparedData,
     PreparedJoke,
+    SourceCounts,
     fingerprint,
     write_prepared,
 )

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from joker.evaluation.bootstrap import Estimate
+from joker.evaluation.evaluate import Report
 from joker.evaluation.likelihood_metrics import LikelihoodMetrics, PartMetrics
-from joker.evaluation.report import Report
 from joker.evaluation.text_metrics import TextMetrics
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from joker.core.joke import Joke
-from joker.evaluation.retrieval import draw_choices, hits
+from joker.evaluation.likelihood_metrics import draw_choices, hits
 
 JOKES = [Joke(f"Question {n}?", f"Answer {'x' * (n // 2)} {n}.") for n in range(120)]
 APART = list(range(len(JOKES)))

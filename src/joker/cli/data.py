@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from joker.data.manifest import DataManifest, SplitKind
-from joker.data.prepared import PreparedData
+from joker.data.prepared import DataManifest, PreparedData, SplitKind
 
 if TYPE_CHECKING:
     from joker.data.statistics import Statistics

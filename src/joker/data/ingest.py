@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from joker.core.errors import ResourceError
 from joker.core.joke import Joke
-from joker.data.manifest import SourceCounts
 from joker.data.parsing import Parsed, parse_pair, parse_post
+from joker.data.prepared import SourceCounts
 from joker.data.sources import Kind, Row, Source, read_rows
 
 _BATCH_ROWS = 4_000

@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 
 from joker.core.errors import DataError
 from joker.data.ingest import Ingestion, Origin
-from joker.data.manifest import DataManifest, Leak, Overlap, SplitKind
 from joker.data.near_duplicates import NearDuplicates, find_near_duplicates
 from joker.data.prepared import (
     DROPPED,
     JOKES,
     PLAIN,
+    DataManifest,
+    Leak,
+    Overlap,
     Rows,
+    SplitKind,
     check_target,
     fingerprint,
     write_prepared,

@@ -12,8 +12,7 @@ import numpy as np
 
 from joker.core.joke import Joke
 from joker.core.parts import import_part
-from joker.data.manifest import DataManifest
-from joker.data.prepared import PreparedData, PreparedJoke, writing
+from joker.data.prepared import DataManifest, PreparedData, PreparedJoke, writing
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 LARGEST_CLUSTERS = 8

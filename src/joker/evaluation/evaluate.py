@@ -1,11 +1,19 @@
-"""Evaluate a model folder: all metrics in one report."""
+"""Evaluate a model folder: all metrics in one report, as a flat JSON object and as tables.
+
+``docs/metrics.md`` has the formulas.
+"""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
@@ -13,14 +21,167 @@ from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines import open_engine
 from joker.engines.weights import load_causal_lm
-from joker.evaluation.bootstrap import bootstrap_ratio
+from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
 from joker.evaluation.config import EvaluationConfig
 from joker.evaluation.held_out import HeldOut
-from joker.evaluation.likelihood_metrics import LikelihoodMetrics, likelihood_metrics
-from joker.evaluation.report import Report
-from joker.evaluation.text_metrics import TrainingIndex, first_tries, text_metrics
+from joker.evaluation.likelihood_metrics import (
+    CHANCE,
+    ORIGINAL_PERPLEXITY,
+    LikelihoodMetrics,
+    likelihood_metrics,
+)
+from joker.evaluation.text_metrics import TextMetrics, TrainingIndex, first_tries, text_metrics
 
 _PACKAGES = ("gpt2-the-joker", "torch", "transformers", "tokenizers", "numpy", "openvino-genai")
+
+_LEGACY = "legacy, not comparable across templates"
+
+_TEXT_ROWS = (
+    ("copied from training", "copied", "{:.1%}"),
+    ("  exactly", "copied_exactly", "{:.1%}"),
+    ("  nearly", "copied_nearly", "{:.1%}"),
+    ("  the answer", "copied_answer", "{:.1%}"),
+    ("near-duplicates by fingerprint", "near_duplicate", "{:.1%}"),
+    ("different questions", "distinct_questions", "{:.1%}"),
+    ("distinct-1", "distinct_1", "{:.3f}"),
+    ("distinct-2", "distinct_2", "{:.3f}"),
+    ("distinct-3", "distinct_3", "{:.3f}"),
+    ("25 most frequent answers", "frequent_answers", "{:.1%}"),
+    ("25 most frequent questions", "frequent_questions", "{:.1%}"),
+    ("flagged as offensive", "flagged", "{:.1%}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        model: The model folder.
+        template: Its template's label.
+        data: Where the held-out jokes come from.
+        settings: How much was measured, and the seed.
+        likelihood: How well the model predicts people's jokes.
+        tries: Texts generated.
+        validity: Share of them that tell a joke; None, like ``generated`` and ``human``, if there
+            are none.
+        generated: Metrics of the generated jokes.
+        human: Metrics of equally many held-out jokes by people.
+        notes: What could not be measured, and why.
+        versions: Versions of the packages that measured.
+    """
+
+    model: str
+    template: str
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    likelihood: LikelihoodMetrics
+    tries: int
+    validity: Estimate | None
+    generated: TextMetrics | None
+    human: TextMetrics | None
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return one JSON object: metrics by name, their intervals under ``intervals``."""
+        metrics = dict(self._metrics())
+        estimates = {name: each for name, each in metrics.items() if isinstance(each, Estimate)}
+        return {
+            "model": self.model,
+            "template": self.template,
+            "data": self.data,
+            "settings": self.settings,
+            **{
+                name: each.value if isinstance(each, Estimate) else each
+                for name, each in metrics.items()
+            },
+            "original_legacy_perplexity": ORIGINAL_PERPLEXITY,
+            "punchline_retrieval_chance": CHANCE,
+            "intervals": {
+                name: {
+                    "standard_error": each.standard_error,
+                    "low": each.low,
+                    "high": each.high,
+                }
+                for name, each in estimates.items()
+            },
+            "notes": list(self.notes),
+            "versions": self.versions,
+        }
+
+    def _metrics(self) -> Iterator[tuple[str, Estimate | int | None]]:
+        yield from self.likelihood.items()
+        yield "tries", self.tries
+        yield "validity", self.validity
+        for prefix, metrics in (("generated", self.generated), ("human", self.human)):
+            for field in fields(TextMetrics):
+                yield f"{prefix}_{field.name}", getattr(metrics, field.name) if metrics else None
+
+    def render(self) -> RenderableType:
+        """Return the report for a terminal."""
+        parts: list[RenderableType] = [Text(self._heading()), self._likelihood_table()]
+        if self.generated and self.human:
+            parts.append(self._text_table(self.generated, self.human))
+        parts += [Text(f"Note: {note}") for note in self.notes]
+        return Group(*parts)
+
+    def _heading(self) -> str:
+        left_out = self.likelihood.jokes_too_long
+        return (
+            f"{self.model}, template {self.template}, on {self.likelihood.jokes:,} jokes "
+            f"of {self.data['name']}" + (f" ({left_out:,} too long for it)" if left_out else "")
+        )
+
+    def _likelihood_table(self) -> Table:
+        metrics = self.likelihood
+        table = _table("How well it predicts human jokes", "metric", "value", "95% interval")
+        table.add_column("how to read it")
+        parts = (("new", metrics.new), ("known", metrics.known))
+        rows = (
+            ("bits per byte", metrics.bits_per_byte, "{:.3f}", "compare by this; lower is better"),
+            *(
+                (f"  of {name} jokes", part.bits_per_byte, "{:.3f}", f"{part.jokes:,} jokes")
+                for name, part in parts
+                if part
+            ),
+            ("answer bits per byte", metrics.answer_bits_per_byte, "{:.3f}", "given the question"),
+            (
+                "punchline retrieval",
+                metrics.punchline_retrieval_accuracy,
+                "{:.1%}",
+                f"{metrics.retrieval_jokes:,} asked; chance is {CHANCE:.0%}",
+            ),
+            *(
+                (
+                    f"  of {name} jokes",
+                    part.punchline_retrieval_accuracy,
+                    "{:.1%}",
+                    f"{part.retrieval_jokes:,} asked",
+                )
+                for name, part in parts
+                if part
+            ),
+            ("perplexity per token", metrics.perplexity, "{:.2f}", "one joke per context"),
+            ("legacy perplexity", metrics.legacy_perplexity, "{:.2f}", _LEGACY),
+        )
+        for name, estimate, style, hint in rows:
+            table.add_row(name, *_cells(estimate, style), hint)
+        table.add_row("  of the original", f"{ORIGINAL_PERPLEXITY}", "", "as it reports it")
+        return table
+
+    def _text_table(self, generated: TextMetrics, human: TextMetrics) -> Table:
+        validity = _with_interval(self.validity, "{:.1%}")
+        table = _table(
+            f"Its own jokes ({self.tries:,} first tries, valid {validity})",
+            "metric",
+            f"{generated.jokes:,} generated",
+            f"{human.jokes:,} held-out human",
+        )
+        for name, field, style in _TEXT_ROWS:
+            pair = (getattr(generated, field), getattr(human, field))
+            table.add_row(name, *(_with_interval(each, style) for each in pair))
+        return table
 
 
 def evaluate(
@@ -110,3 +271,23 @@ def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None])
         )
     if tries and not any(tries):
         yield f"none of {len(tries)} first tries is a joke"
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cells(estimate: Estimate | None, style: str) -> tuple[str, str]:
+    if estimate is None:
+        return "–", ""
+    low, high = style.format(estimate.low), style.format(estimate.high)
+    return style.format(estimate.value), f"{low}–{high}"
+
+
+def _with_interval(estimate: Estimate | None, style: str) -> str:
+    value, interval = _cells(estimate, style)
+    return f"{value} ({interval})" if interval else value

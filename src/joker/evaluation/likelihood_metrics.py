@@ -13,17 +13,20 @@ from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedModel
 
 from joker.core.errors import DataError, ModelFolderError
 from joker.core.joke import Joke
+from joker.core.similarity import normalise
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.weights import token_log_probabilities
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
-from joker.evaluation.retrieval import CHOICES, draw_choices, hits
 
-RETRIEVAL_LIMIT = 1000
+CHOICES = 10
+CHANCE = 1 / CHOICES
+_NEIGHBOURS = 50
+"""Wrong answers are drawn from this many that are nearest in length."""
 BLOCK_TOKENS = 128
 ORIGINAL_PERPLEXITY = 13.64
 """What the original reports for its best template on its own test split. It is not comparable: its
@@ -110,8 +113,7 @@ def likelihood_metrics(
     clusters: Sequence[int] | None = None,
     *,
     seed: int,
-    retrieval_limit: int = RETRIEVAL_LIMIT,
-    bfloat16: bool = False,
+    retrieval_limit: int = 1000,
     known: Sequence[bool] | None = None,
 ) -> LikelihoodMetrics:
     """Measure a model on held-out jokes.
@@ -123,7 +125,6 @@ def likelihood_metrics(
         clusters: Each joke's cluster of near-duplicates; by default each its own.
         seed: Decides what is drawn for retrieval and resampling.
         retrieval_limit: Maximum number of questions for punchline retrieval; 0 asks none.
-        bfloat16: Multiply in 16-bit floats: faster and less exact.
         known: Which jokes the model knows; known and new ones are then also measured separately.
 
     Raises:
@@ -132,7 +133,7 @@ def likelihood_metrics(
             model's probabilities are NaN.
         ResourceError: If memory runs out.
     """
-    scorer = _Scorer(model, tokenizer, bfloat16)
+    scorer = _Scorer(model, tokenizer)
     encoded = [tokenizer.encode(joke) for joke in jokes]
     kept = [index for index, joke in enumerate(encoded) if scorer.fits(joke)]
     if not kept:
@@ -202,7 +203,7 @@ def _mean(values: NDArray[np.float64], seed: int) -> Estimate | None:
 class _Scorer:
     """Scores jokes with a model, within its context."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: JokeTokenizer, bfloat16: bool) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: JokeTokenizer) -> None:
         entries = len(cast(torch.Tensor, model.get_input_embeddings().weight))
         if tokenizer.vocabulary_size > entries:
             raise ModelFolderError(
@@ -212,14 +213,13 @@ class _Scorer:
         self.tokenizer = tokenizer
         self.positions = getattr(model.config, "max_position_embeddings", None) or math.inf
         self._model = model
-        self._bfloat16 = bfloat16
 
     def fits(self, joke: EncodedJoke) -> bool:
         return len(joke) <= self.positions
 
     def token_scores(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float64]]:
         """Return the natural log-probability of every token but the first, refusing NaN."""
-        scores = token_log_probabilities(self._model, sequences, bfloat16=self._bfloat16)
+        scores = token_log_probabilities(self._model, sequences)
         if not all(np.isfinite(each).all() for each in scores):
             raise ModelFolderError(
                 "the model's probabilities are not numbers (NaN): its training diverged; "
@@ -264,6 +264,60 @@ def _retrieval_hits(
     alone = scorer.score([encode_alone(jokes[index]) for index in answers])[1]
     given = scorer.score(pairs)[1].reshape(-1, CHOICES)
     return choices[:, 0], hits(given - alone[places].reshape(-1, CHOICES))
+
+
+def draw_choices(
+    jokes: Sequence[Joke], clusters: Sequence[int], *, limit: int, seed: int
+) -> NDArray[np.intp]:
+    """Draw nine other answers to choose from for each of some jokes.
+
+    They are drawn from the 50 answers nearest in length that differ from one another and
+    from those of the joke's own cluster of near-duplicates.
+
+    Args:
+        jokes: Where questions and answers come from.
+        clusters: Each joke's cluster.
+        limit: Maximum number of questions, chosen at random.
+        seed: Seed of all draws.
+
+    Returns:
+        Indices into ``jokes``, a row of ten for each question that begins with the joke's
+        own; no rows if there are too few different answers.
+    """
+    rng = np.random.default_rng(seed)
+    cluster_of = np.asarray(clusters)
+    _, answer_of = np.unique(
+        [normalise(joke.answer) or joke.answer for joke in jokes], return_inverse=True
+    )
+    order = rng.permutation(len(jokes))
+    _, first = np.unique(answer_of[order], return_index=True)
+    pool = order[np.sort(first)]  # one joke for each answer, in random order
+    lengths = np.array([len(joke.answer.encode()) for joke in jokes])
+    rows = []
+    for joke in np.sort(rng.permutation(len(jokes))[:limit]):
+        own_answers = answer_of[cluster_of == cluster_of[joke]]
+        others = pool[~np.isin(answer_of[pool], own_answers)]
+        if len(others) < CHOICES - 1:
+            continue
+        distance = np.abs(lengths[others] - lengths[joke])
+        nearest = others[np.argsort(distance, kind="stable")[:_NEIGHBOURS]]
+        rows.append([joke, *rng.choice(nearest, CHOICES - 1, replace=False)])
+    return np.array(rows, dtype=np.intp).reshape(-1, CHOICES)
+
+
+def hits(scores: ArrayLike) -> NDArray[np.float64]:
+    """Return for each question whether its own answer, the first, has the highest score.
+
+    Args:
+        scores: log p(answer | question) - log p(answer), of shape (questions, choices).
+
+    Returns:
+        1 for a hit, 0 for a miss, 1 / k for a tie of k answers.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    best = table == table.max(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = best[:, 0] / best.sum(axis=1)
+    return shares
 
 
 def cut_blocks(jokes: Iterable[Sequence[T]], block_tokens: int = BLOCK_TOKENS) -> list[list[T]]:
