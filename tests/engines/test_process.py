@@ -49,6 +49,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def pid_of(engine: EngineProcess) -> int:
+    return engine._process.popen.pid
+
+
 @pytest.fixture
 def engine(tiny_folder: ModelFolder) -> Iterator[EngineProcess]:
     engine = EngineProcess(partial(open_batch, tiny_folder, "stub"))
@@ -59,15 +63,15 @@ def engine(tiny_folder: ModelFolder) -> Iterator[EngineProcess]:
 @pytest.fixture
 def frozen(engine: EngineProcess) -> Iterator[int]:
     """Return the id of the engine's process, which was stopped and will not answer."""
-    os.kill(engine.pid, signal.SIGSTOP)
-    pid = engine.pid
+    os.kill(pid_of(engine), signal.SIGSTOP)
+    pid = pid_of(engine)
     yield pid
     if is_alive(pid):
         os.kill(pid, signal.SIGKILL)
 
 
 def test_the_model_is_in_another_process(engine: EngineProcess) -> None:
-    assert engine.pid != os.getpid()
+    assert pid_of(engine) != os.getpid()
     (output,) = engine.run([TASK])
     assert len(output.token_ids) == 20
     assert output.done
@@ -84,11 +88,11 @@ def test_calls_of_a_process_that_dies_raise_and_the_next_gets_another(
             with pytest.raises(EngineDiedError):
                 call.result(60)
     assert engine.run([TASK])[0].done
-    assert engine.pid != frozen
+    assert pid_of(engine) != frozen
 
 
 def test_a_process_killed_at_rest_is_started_again(engine: EngineProcess) -> None:
-    dead = engine.pid
+    dead = pid_of(engine)
     os.kill(dead, signal.SIGKILL)
     until(lambda: not is_alive(dead))
     for _ in range(2):
@@ -96,12 +100,12 @@ def test_a_process_killed_at_rest_is_started_again(engine: EngineProcess) -> Non
             assert engine.run([TASK])[0].done
         except EngineDiedError:  # its death is not known at once
             continue
-    assert engine.pid != dead
+    assert pid_of(engine) != dead
 
 
 def test_a_silent_process_is_ended(tiny_folder: ModelFolder) -> None:
     engine = EngineProcess(partial(open_batch, tiny_folder, "stub"), silent_seconds=0.5)
-    os.kill(engine.pid, signal.SIGSTOP)
+    os.kill(pid_of(engine), signal.SIGSTOP)
     with pytest.raises(EngineDiedError):
         engine.run([TASK])
     assert engine.run([TASK])[0].done
@@ -119,7 +123,7 @@ def test_a_call_that_nobody_waits_for_returns_though_the_process_hangs(
 
 def test_signals_to_the_whole_group_leave_it_at_work(engine: EngineProcess) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(engine.pid, number)
+        os.kill(pid_of(engine), number)
     assert engine.run([TASK])[0].done
 
 
@@ -142,7 +146,7 @@ def test_it_does_not_outlive_whom_it_works_for(tiny_folder: ModelFolder) -> None
         "from joker.engines.process import EngineProcess\n"
         "from functools import partial\n"
         "folder = ModelFolder.open(Path(sys.argv[1]))\n"
-        "print(EngineProcess(partial(open_batch, folder, 'stub')).pid, flush=True)\n"
+        "print(EngineProcess(partial(open_batch, folder, 'stub'))._process.popen.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
@@ -199,8 +203,8 @@ def test_a_call_joins_a_running_batch_and_leaves_before_its_end(tiny_folder: Mod
 
 
 def test_a_step_that_breaks_down_ends_the_process(engine: EngineProcess) -> None:
-    dead = engine.pid
+    dead = pid_of(engine)
     with pytest.raises(EngineDiedError):
         engine.run([ScoringTask(None)])  # type: ignore[arg-type]
     assert engine.run([TASK])[0].done
-    assert engine.pid != dead
+    assert pid_of(engine) != dead

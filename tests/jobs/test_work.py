@@ -155,11 +155,11 @@ def test_jobs_are_told_though_their_engine_dies(tiny_folder: ModelFolder) -> Non
 
     async def scenario() -> None:
         queue = InProcessQueue(work, workers=3)
-        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(process._process.popen.pid, signal.SIGSTOP)
         jobs = [await queue.submit(request(seed)) for seed in range(3)]
         await asyncio.sleep(0.3)
         assert {(await queue.get(job.id)).state for job in jobs} == {State.STARTED}
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process._process.popen.pid, signal.SIGKILL)
         told = [await queue.wait(job.id, 50) for job in jobs]
         assert {job.state for job in told} == {State.SUCCESS}
         assert {job.attempts for job in told} == {2}

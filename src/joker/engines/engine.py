@@ -64,7 +64,6 @@ class BatchedEngine:
     def generate(
         self, tasks: Sequence[GenerationTask], listener: GenerationListener | None = None
     ) -> list[Completion]:
-        """Continue every prompt; see `Engine.generate`."""
         tasks = [fit_context(task, self._context_length) for task in tasks]
         stopping = _StopsAtTexts(tasks, self.tokenizer, listener or GenerationListener())
         # A stop is found in the text, so tokens must be seen as they come.
@@ -82,7 +81,6 @@ class BatchedEngine:
         ]
 
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        """Return how likely every answer is; see `Engine.score`."""
         scores = [-math.inf] * len(jokes)
         kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
         if not kept:
@@ -139,7 +137,6 @@ class InThread:
     def run(
         self, tasks: Sequence[Task], listener: GenerationListener | None = None
     ) -> list[Output]:
-        """Step until all tasks are done; see `Runner.run`."""
         call = next(self._calls)
         outputs = Outputs(tasks, listener)
         self._scheduler.submit(call, tasks)
@@ -167,7 +164,7 @@ class Outputs:
 
     def __init__(self, tasks: Sequence[Task], listener: GenerationListener | None) -> None:
         self.whole = [Output() for _ in tasks]
-        self._streamed = [isinstance(task, GenerationTask) and task.streamed for task in tasks]
+        self._streamed = [task.streamed for task in tasks]
         self._open = len(tasks)
         self._listener = listener or GenerationListener()
 
@@ -195,8 +192,8 @@ class Outputs:
                 raise ResourceError(output.error)
             token_ids = self.whole[place].token_ids + output.token_ids
             done = output.done
-            heard = self._streamed[place] and output.token_ids
-            if heard and self._listener.on_tokens(place, token_ids) and not done:
+            is_new = self._streamed[place] and output.token_ids
+            if is_new and self._listener.on_tokens(place, token_ids) and not done:
                 enough.append(place)
                 done = True
             self.whole[place] = Output(token_ids, done, output.log_probability)

@@ -46,7 +46,6 @@ class _Running:
 
     task: Task
     handle: Any
-    followed: bool
 
     def read(self, status: GenerationStatus) -> Output:
         """Return what is new."""
@@ -55,7 +54,7 @@ class _Running:
             return Output(done=True, error=reason)
         token_ids: list[int] = []
         log_probabilities: list[float] = []
-        # What takes several steps comes back in as many parts, a long prompt's echo too.
+        # Each step's tokens are a part of their own, also those of a long prompt's echo.
         while self.handle.can_read():
             for part in self.handle.read().values():
                 token_ids += part.generated_ids
@@ -63,7 +62,7 @@ class _Running:
         done = status != GenerationStatus.RUNNING
         if isinstance(self.task, GenerationTask):
             return Output(token_ids, done)
-        # With echo the prompt's own log-probabilities come back, one for each of its tokens.
+        # With echo, the log-probabilities are those of the prompt's tokens, one for each.
         return Output(
             done=done,
             log_probability=math.fsum(log_probabilities[self.task.joke.answer_start :]),
@@ -115,30 +114,25 @@ class OpenVinoBatch:
             ) from error
 
     def add(self, key: Key, task: Task) -> None:
-        """Let a task join; see `Batch.add`."""
         if isinstance(task, GenerationTask):
             ids, config = task.prompt_ids, self._sampling_config(task)
-            followed = task.streamed
         else:
             ids, config = task.joke.input_ids, _scoring_config()
-            followed = False
         tensor = Tensor(np.array([ids], dtype=np.int64))
         handle = self._pipeline.add_request(next(self._numbers), tensor, config)
-        self._running[key] = _Running(task, handle, followed)
+        self._running[key] = _Running(task, handle)
 
     def remove(self, key: Key) -> None:
-        """Let a task leave unfinished; see `Batch.remove`."""
         self._running.pop(key).handle.cancel()
 
     def step(self) -> dict[Key, Output]:
-        """Advance every task; see `Batch.step`."""
         self._pipeline.step()
         outputs = {}
         for key, running in list(self._running.items()):
             status = running.handle.get_status()
             if status != GenerationStatus.RUNNING:
                 del self._running[key]
-            elif not running.followed:
+            elif not running.task.streamed:
                 continue
             outputs[key] = running.read(status)
         return outputs

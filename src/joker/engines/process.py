@@ -26,18 +26,18 @@ from queue import Empty, SimpleQueue
 from joker.core.errors import JokerError
 from joker.engines.engine import Outputs, Scheduler
 from joker.engines.protocol import GenerationListener
-from joker.engines.tasks import Batch, GenerationTask, Key, Output, Task
+from joker.engines.tasks import Batch, Key, Output, Task
 
 # Not with -m, because what goes through the pipe names the module by its own name.
 _MAIN = "import sys; from joker.engines.process import main; main(int(sys.argv[1]))"
-# How soon a call notices that it is no longer wanted; each of up to 64 threads looks so often.
-_LOOK_SECONDS = 0.25
+# How often each waiting thread, of which there may be 64, checks that its call is still wanted.
+_POLL_SECONDS = 0.25
 _SILENT_SECONDS = 30.0
-_SIGN_OF_LIFE_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
-News = dict[int, Output]
+Updates = dict[int, Output]
 """New outputs of a call's tasks, by their place."""
 
 
@@ -79,8 +79,8 @@ class _Process:
     """
 
     def __init__(self, open_batch: Callable[[], Batch]) -> None:
-        self.calls: dict[int, SimpleQueue[News | None]] = {}
-        self.heard_at = time.monotonic()
+        self.calls: dict[int, SimpleQueue[Updates | None]] = {}
+        self.last_received_at = time.monotonic()
         self.dead = False
         self._lock = threading.Lock()
         self._connection, theirs = Pipe()
@@ -100,46 +100,46 @@ class _Process:
             raise error
         threading.Thread(target=self._read, name="engine", daemon=True).start()
 
-    def submit(self, call: int, tasks: Sequence[Task]) -> SimpleQueue[News | None]:
-        """Send a call; return the queue of its news, or None once the process has died."""
-        news: SimpleQueue[News | None] = SimpleQueue()
+    def submit(self, call: int, tasks: Sequence[Task]) -> SimpleQueue[Updates | None]:
+        """Send a call; return the queue of its updates, which ends in None if the process dies."""
+        updates: SimpleQueue[Updates | None] = SimpleQueue()
         with self._lock:
             if not self.calls:
-                self.heard_at = time.monotonic()
-            self.calls[call] = news
+                self.last_received_at = time.monotonic()
+            self.calls[call] = updates
             if self.dead:
-                news.put(None)
+                updates.put(None)
         self._send(Submit(call, tasks))
-        return news
+        return updates
 
     def drop(self, call: int, place: int) -> None:
         """End one task."""
         self._send(Drop((call, place)))
 
     def forget(self, call: int, *, cancel: bool) -> None:
-        """Drop all further news of a call; end its tasks too if it is to be cancelled."""
+        """Discard further updates of a call; also end its tasks if ``cancel`` is set."""
         with self._lock:
             self.calls.pop(call, None)
         if cancel:
             self._send(Cancel(call))
 
     def end(self) -> None:
-        """Kill the process; pending calls are told that it died."""
+        """Kill the process; calls under way raise `EngineDiedError`."""
         self.popen.kill()
         self.popen.wait()
 
     def _send(self, message: Submit | Drop | Cancel) -> None:
-        # Whoever waits hears from the reader that the process is gone.
+        # If the process is gone, the reading thread wakes all waiting calls.
         with suppress(OSError), self._lock:
             self._connection.send(message)
 
     def _read(self) -> None:
-        """Pass news on until the pipe closes; the reading thread's body."""
+        """Pass updates on until the pipe closes; the body of the reading thread."""
         with suppress(EOFError, OSError):
             while True:
-                news: dict[int, News] = self._connection.recv()
-                self.heard_at = time.monotonic()
-                for call, outputs in news.items():
+                updates: dict[int, Updates] = self._connection.recv()
+                self.last_received_at = time.monotonic()
+                for call, outputs in updates.items():
                     if waiting := self.calls.get(call):
                         waiting.put(outputs)
         with self._lock:
@@ -173,11 +173,6 @@ class EngineProcess:
         self._starting = threading.Lock()
         self._process = _Process(open_batch)
 
-    @property
-    def pid(self) -> int:
-        """The process's id; a new one after a restart."""
-        return self._process.popen.pid
-
     def run(
         self, tasks: Sequence[Task], listener: GenerationListener | None = None
     ) -> list[Output]:
@@ -188,19 +183,19 @@ class EngineProcess:
         """
         call = next(self._numbers)
         outputs = Outputs(tasks, listener)
-        process = self._living()
+        process = self._ensure_running()
         waiting = process.submit(call, tasks)
         try:
             while not outputs.complete:
                 outputs.check_wanted()
                 try:
-                    news = waiting.get(timeout=_LOOK_SECONDS)
+                    updates = waiting.get(timeout=_POLL_SECONDS)
                 except Empty:
                     self._end_if_silent(process)
                     continue
-                if news is None:
+                if updates is None:
                     raise EngineDiedError("the engine died and is being restarted")
-                for place in outputs.take(news):
+                for place in outputs.take(updates):
                     process.drop(call, place)
         finally:
             process.forget(call, cancel=not outputs.complete)
@@ -210,7 +205,7 @@ class EngineProcess:
         """Kill the process; pending calls raise `EngineDiedError`."""
         self._process.end()
 
-    def _living(self) -> _Process:
+    def _ensure_running(self) -> _Process:
         """Return the process, or a new one if it has died."""
         with self._starting:
             if self._process.dead:
@@ -218,7 +213,7 @@ class EngineProcess:
             return self._process
 
     def _end_if_silent(self, process: _Process) -> None:
-        if time.monotonic() - process.heard_at > self._silent_seconds:
+        if time.monotonic() - process.last_received_at > self._silent_seconds:
             _log.error("the engine did not respond for %g seconds", self._silent_seconds)
             process.end()
 
@@ -247,42 +242,42 @@ def serve(connection: Connection, batch: Batch) -> None:
     """Step for the other end until it closes.
 
     Args:
-        connection: Brings `Submit`, `Drop` and `Cancel`; takes a dict from calls to `News`, empty
-            ones as signs of life.
+        connection: Receives `Submit`, `Drop` and `Cancel`; sends a dict from calls to `Updates`,
+            which is empty if it is only a heartbeat.
         batch: Where tasks advance.
 
     Raises:
         EOFError: When the other end is closed.
     """
     scheduler = Scheduler(batch)
-    unfollowed: dict[Key, list[int]] = {}
-    said_at = time.monotonic()
+    unstreamed: dict[Key, list[int]] = {}
+    last_sent_at = time.monotonic()
     while True:
         while connection.poll(None if scheduler.idle else 0):
             message = connection.recv()
             if isinstance(message, Submit):
                 scheduler.submit(message.call, message.tasks)
-                unfollowed |= {
+                unstreamed |= {
                     (message.call, place): []
                     for place, task in enumerate(message.tasks)
-                    if isinstance(task, GenerationTask) and not task.streamed
+                    if not task.streamed
                 }
             elif isinstance(message, Drop):
                 scheduler.drop(message.key)
             else:
                 scheduler.cancel(message.call)
-                for key in [key for key in unfollowed if key[0] == message.call]:
-                    del unfollowed[key]
-        news: defaultdict[int, News] = defaultdict(dict)
+                for key in [key for key in unstreamed if key[0] == message.call]:
+                    del unstreamed[key]
+        updates: defaultdict[int, Updates] = defaultdict(dict)
         for key, output in scheduler.step().items():
-            if key in unfollowed:
-                unfollowed[key] += output.token_ids
+            if key in unstreamed:
+                unstreamed[key] += output.token_ids
                 if not output.done:
                     continue
-                output = replace(output, token_ids=unfollowed.pop(key))
+                output = replace(output, token_ids=unstreamed.pop(key))
             call, place = key
-            news[call][place] = output
+            updates[call][place] = output
         now = time.monotonic()
-        if news or now - said_at > _SIGN_OF_LIFE_SECONDS:
-            connection.send(dict(news))
-            said_at = now
+        if updates or now - last_sent_at > _HEARTBEAT_SECONDS:
+            connection.send(dict(updates))
+            last_sent_at = now

@@ -97,9 +97,9 @@ class Engine(Protocol):
         ...
 
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        """Return for every joke log p(its answer and end | what stands before), in nats, in order.
+        """Return log p(answer, end | preceding tokens) of every joke, in nats, in order.
 
-        Sampling parameters do not matter. A joke longer than the model's context has minus
+        Sampling parameters do not matter. A joke longer than the model's context gets minus
         infinity.
 
         Raises:

@@ -42,7 +42,7 @@ _CONNECT_RETRIES = 3
 _BROKEN_RETRIES = 2
 _SILENT_SECONDS = 30.0
 _REQUESTS_AT_ONCE = 128
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _STREAM_END = "[DONE]"
 # The largest 32-bit seed means "random" to llama.cpp.
 _SEEDS = 2**31 - 1
@@ -87,23 +87,23 @@ class RemoteRunner:
             InputError: If it rejects a request.
         """
         outputs = Outputs(tasks, listener)
-        news: SimpleQueue[tuple[int, Output | Exception]] = SimpleQueue()
+        updates: SimpleQueue[tuple[int, Output | Exception]] = SimpleQueue()
         requests = [
-            asyncio.run_coroutine_threadsafe(self._send(place, task, news), self._loop)
+            asyncio.run_coroutine_threadsafe(self._send(place, task, updates), self._loop)
             for place, task in enumerate(tasks)
         ]
         try:
             while not outputs.complete:
                 outputs.check_wanted()
                 try:
-                    place, new = news.get(timeout=_LOOK_SECONDS)
+                    place, update = updates.get(timeout=_POLL_SECONDS)
                 except Empty:
                     if self._closed:
                         raise EngineDownError("the remote engine was closed") from None
                     continue
-                if isinstance(new, Exception):
-                    raise new
-                for enough in outputs.take({place: new}):
+                if isinstance(update, Exception):
+                    raise update
+                for enough in outputs.take({place: update}):
                     requests[enough].cancel()
         finally:
             for request in requests:  # A closed connection makes the server stop generating.
@@ -119,17 +119,17 @@ class RemoteRunner:
         self._loop.close()
 
     async def _send(
-        self, place: int, task: Task, news: SimpleQueue[tuple[int, Output | Exception]]
+        self, place: int, task: Task, updates: SimpleQueue[tuple[int, Output | Exception]]
     ) -> None:
         try:
             if isinstance(task, ScoringTask):
                 found = await self._client.score(task.joke)
-                news.put((place, Output(done=True, log_probability=found)))
+                updates.put((place, Output(done=True, log_probability=found)))
             else:
                 async for output in self._client.generate(task):
-                    news.put((place, output))
+                    updates.put((place, output))
         except Exception as error:  # It is raised in the calling thread.
-            news.put((place, error))
+            updates.put((place, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class _Client:
         yield Output(self._end(reason, ids), done=True)
 
     async def score(self, joke: EncodedJoke) -> float:
-        """Return log p(answer and end | what stands before), in nats."""
+        """Return log p(answer, end | preceding tokens), in nats."""
         abilities = await self._examine()
         if abilities.echoes:
             return await self._score_echoed(abilities, joke)
@@ -248,10 +248,8 @@ class _Client:
             "logprobs": 1,
             "logit_bias": {str(token): _FORCED},
         }
-        said, *_ = (await self._post(body))["logprobs"]["content"]
-        if said["id"] != token:
-            return -math.inf
-        return float(said["logprob"])
+        drawn, *_ = (await self._post(body))["logprobs"]["content"]
+        return float(drawn["logprob"]) if drawn["id"] == token else -math.inf
 
     async def _examine(self) -> _Abilities:
         """Return what the server can do; detect it the first time."""
@@ -274,9 +272,9 @@ class _Client:
             except InputError as refused:
                 reason = refused
                 continue
-            told = choice.get("logprobs") or {}
-            echoed = len(told.get("token_logprobs") or ()) >= len(prompt)
-            content = told.get("content") or [{}]
+            scores = choice.get("logprobs") or {}
+            echoed = len(scores.get("token_logprobs") or ()) >= len(prompt)
+            content = scores.get("content") or [{}]
             gives_ids = takes_ids and ("token_ids" in choice or "id" in content[0])
             return _Abilities(model, takes_ids, echoes and echoed, gives_ids)
         raise ConfigError(f"the engine's server refuses completions: {reason}")
@@ -435,5 +433,5 @@ class _Client:
 def _message(answer: Any) -> str:
     """Return the message of an error's JSON, in one line."""
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return " ".join(str(said).split())[:300]
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return " ".join(str(message).split())[:300]

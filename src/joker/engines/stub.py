@@ -1,7 +1,7 @@
-"""The stub batch: tells a few jokes by heart, token by token, and has no model.
+"""The stub batch: returns a few fixed jokes, token by token, without a model.
 
-For tests and demonstrations of all that stands around a model: a page or a bot can be built
-against jokes that make sense, on a machine that runs nothing else.
+For tests and demonstrations of everything around a model: a page or a bot can be developed with
+jokes that make sense, on any machine.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _STRANGE_NATS = 5.0
 
 
 class StubBatch:
-    """Advances tasks by a script; a `joker.engines.tasks.Batch`.
+    """Advances tasks with fixed jokes; a `joker.engines.tasks.Batch`.
 
-    A prompt goes on as one of the jokes that begin with it, or that hold it where it is a hint;
-    where none does, it gets the answer of any. The seed chooses among them, and where the likeliest
-    is asked for, the first is told.
+    A prompt is continued as one of the jokes that begin with it, or contain it if it is a hint. If
+    there is none, it gets the answer of any joke. The seed chooses among them; greedy sampling
+    takes the first.
 
     Args:
-        tokenizer: Encodes what is told.
-        jokes: The script, at least one joke.
+        tokenizer: Encodes the jokes.
+        jokes: At least one joke.
     """
 
     capacity = _TASKS_AT_ONCE
@@ -50,19 +50,16 @@ class StubBatch:
         self._scoring: dict[Key, EncodedJoke] = {}
 
     def add(self, key: Key, task: Task) -> None:
-        """Let a task join; see `Batch.add`."""
         if isinstance(task, ScoringTask):
             self._scoring[key] = task.joke
         else:
             self._generating[key] = self._continue(task)[: task.sampling.max_new_tokens]
 
     def remove(self, key: Key) -> None:
-        """Let a task leave unfinished; see `Batch.remove`."""
         self._generating.pop(key, None)
         self._scoring.pop(key, None)
 
     def step(self) -> dict[Key, Output]:
-        """Say every task's next token; see `Batch.step`."""
         outputs = {
             key: Output(done=True, log_probability=self._score(joke))
             for key, joke in self._scoring.items()
@@ -91,8 +88,8 @@ class StubBatch:
         if hint:
             if not fitting:
                 joke = Joke(f"{start}: {joke.question}", joke.answer)
-            told = self._tokenizer.encode_punchline_first(joke, start).input_ids
-            return told[len(task.prompt_ids) :]
+            encoded_ids = self._tokenizer.encode_punchline_first(joke, start).input_ids
+            return encoded_ids[len(task.prompt_ids) :]
         if asked:
             encoded = self._tokenizer.encode(joke)
             return encoded.input_ids[encoded.answer_start :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import nan
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
@@ -41,6 +41,7 @@ class ScoringTask:
     """A joke within the model's context; the output is the log-probability of its answer."""
 
     joke: EncodedJoke
+    streamed: ClassVar[bool] = False
 
 
 Task = GenerationTask | ScoringTask
@@ -53,8 +54,7 @@ class Output:
     Attributes:
         token_ids: Tokens drawn, the end token included when it was.
         done: Whether the task has left the batch.
-        log_probability: Of a `ScoringTask`, in nats: log p(its answer and end | what stands
-            before).
+        log_probability: Of a `ScoringTask`, in nats: log p(answer, end | preceding tokens).
         error: Why the task failed, in a sentence for the user.
     """
 

@@ -62,7 +62,7 @@ def read_record(text: str) -> Job:
 
 
 def server_channel(name: str) -> str:
-    """Return the channel on which a server is told of changes to the jobs it watches."""
+    """Return the channel on which a server receives the changes of the jobs it watches."""
     return f"{{joker}}:server:{name}"
 
 

@@ -95,7 +95,6 @@ class CeleryRedisQueue:
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        """Accept a job; see `JobQueue.submit`."""
         if not await self._has_room():
             raise MemoryFullError(MEMORY_FULL)
         text = to_json(request).decode()
@@ -127,15 +126,12 @@ class CeleryRedisQueue:
         return job
 
     async def get(self, job_id: str) -> Job:
-        """Return a job as it is now; see `JobQueue.get`."""
         return _known(job_id, await self._call("read", job_id))
 
     async def cancel(self, job_id: str) -> Job:
-        """Revoke a job unless it is final; see `JobQueue.cancel`."""
         return _known(job_id, await self._call("cancel", job_id))
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
-        """Return a job once it is final or after the timeout; see `JobQueue.wait`."""
         if timeout_seconds > 0:
             with suppress(TimeoutError):
                 async with (

@@ -148,7 +148,6 @@ class InProcessQueue:
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        """Accept a job; see `JobQueue.submit`."""
         if self._stopped:
             raise QueueStoppedError
         if key is not None and key in self._keys:
@@ -178,17 +177,14 @@ class InProcessQueue:
         return job
 
     async def get(self, job_id: str) -> Job:
-        """Return a job as it is now; see `JobQueue.get`."""
         return self._find(job_id).job
 
     async def cancel(self, job_id: str) -> Job:
-        """Revoke a job unless it is final; see `JobQueue.cancel`."""
         entry = self._find(job_id)
         self._finish(entry, entry.job.moved(State.REVOKED))
         return entry.job
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
-        """Return a job once it is final or after the timeout; see `JobQueue.wait`."""
         entry = self._find(job_id)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
@@ -199,7 +195,6 @@ class InProcessQueue:
     async def events(
         self, job_id: str, after: str | None = None, *, drafts: bool = True
     ) -> AsyncIterator[Event]:
-        """Yield a job's events after the given one; see `JobQueue.events`."""
         entry = self._find(job_id)
         seen = read_event_id(after)
         shown: dict[int, PartialEvent] = {}

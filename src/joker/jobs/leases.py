@@ -62,9 +62,9 @@ class _Lease(GenerationListener):
         self._began = self._quiet_until = time.monotonic()
         self.drafts = 0
         self._count = 0
-        self._heard: set[int] = set()
-        self._told = 0
-        self._untold: list[bytes] = []
+        self._received: set[int] = set()
+        self._written = 0
+        self._unwritten: list[bytes] = []
 
     def claim(self, lease_seconds: float) -> Job | None:
         """Claim the job; return it, or None if it was not waiting."""
@@ -95,27 +95,29 @@ class _Lease(GenerationListener):
         if now - self._shown.get(index, self._began) >= _DRAFT_SECONDS * self._count:
             self._shown[index] = now
             part = {"index": index, "question": question, "answer": answer}
-            heard = self.change("tell_part", to_json(part))
-            self._quiet_until = now if heard else now + _QUIET_SECONDS
+            is_read = self.change("tell_part", to_json(part))
+            self._quiet_until = now if is_read else now + _QUIET_SECONDS
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
-        self._heard.add(index)
-        self._untold.append(to_json(JokeEvent(index, joke)))
-        if len(self._heard) < self._count and self.change("tell_joke", self._told, *self._untold):
-            self._told += 1
-            self._untold.clear()
+        self._received.add(index)
+        self._unwritten.append(to_json(JokeEvent(index, joke)))
+        if len(self._received) < self._count and self.change(
+            "tell_joke", self._written, *self._unwritten
+        ):
+            self._written += 1
+            self._unwritten.clear()
 
     def should_stop(self) -> bool:
         return self._ended.is_set()
 
     def succeed(self, told: tuple[JokeEvent, ...]) -> None:
         """Finish the job with its jokes."""
-        unheard = [to_json(event) for event in told if event.index not in self._heard]
-        self.change("succeed", *self._untold, *unheard)
+        others = [to_json(event) for event in told if event.index not in self._received]
+        self.change("succeed", *self._unwritten, *others)
 
     def fail(self, error: str | None, refused: bool) -> None:
         """Finish the job with the reason why there are no more jokes."""
-        self.change("fail", to_json(error), to_json(refused), *self._untold)
+        self.change("fail", to_json(error), to_json(refused), *self._unwritten)
 
 
 class Leases:
