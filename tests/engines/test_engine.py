@@ -9,7 +9,7 @@ from joker.core.sampling import Sampling
 from joker.engines.engine import Scheduler
 from joker.engines.protocol import load_tokenizer
 from joker.engines.stub import StubBatch
-from joker.engines.tasks import GenerationTask, Key, Task
+from joker.engines.tasks import EngineTask, GenerationTask, Key
 
 LONG = GenerationTask([0], Sampling(temperature=0, max_new_tokens=1_000), seed=0)
 
@@ -23,7 +23,7 @@ class NarrowBatch(StubBatch):
         super().__init__(load_tokenizer(folder, folder.path))
         self.joined: list[Key] = []
 
-    def add(self, key: Key, task: Task) -> None:
+    def add(self, key: Key, task: EngineTask) -> None:
         if isinstance(task, GenerationTask) and task.prompt_ids == [13]:
             raise RuntimeError("unlucky")
         super().add(key, task)

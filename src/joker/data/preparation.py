@@ -27,8 +27,8 @@ from joker.data.prepared import (
     DataManifest,
     Leak,
     Overlap,
-    Rows,
     SplitKind,
+    TableRows,
     check_target,
     fingerprint,
     write_prepared,
@@ -39,14 +39,14 @@ TEST_SHARE = 0.1
 DUPLICATE = "duplicate"
 """The reason for dropping all but one of equal jokes in a cluster split."""
 
-Flags = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 class _Split(NamedTuple):
     """Which jokes are for testing, and which are kept."""
 
-    test: Flags
-    kept: Flags
+    test: Mask
+    kept: Mask
 
 
 def prepare(
@@ -106,7 +106,7 @@ def prepare(
         leak=leak,
         overlap=_overlap(ingest, copies, [source.name for source in sources]),
     )
-    tables: dict[str, Rows] = {JOKES: rows, PLAIN: ingest.plain, DROPPED: ingest.dropped}
+    tables: dict[str, TableRows] = {JOKES: rows, PLAIN: ingest.plain, DROPPED: ingest.dropped}
     write_prepared(out, tables, manifest, force=force)
     return manifest
 
@@ -143,7 +143,7 @@ def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dic
     }
 
 
-def _rows(ingest: Ingestion, clusters: NDArray[np.int64], split: _Split) -> Rows:
+def _rows(ingest: Ingestion, clusters: NDArray[np.int64], split: _Split) -> TableRows:
     """Return the rows of the jokes that are kept, in the columns of the prepared folder."""
     flags = (split.test.tolist(), split.kept.tolist())
     marked = zip(ingest.jokes, ingest.origins, clusters.tolist(), *flags, strict=True)
@@ -164,7 +164,7 @@ def _check_sources(sources: Sequence[Source]) -> None:
         raise DataError(f"{count} inputs are called {name!r}; rename the files so that they differ")
 
 
-def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Flags:
+def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Mask:
     """Return one of each set of equal jokes: the one with the highest score, or the first."""
     scores = np.array([-np.inf if origin.score is None else origin.score for origin in origins])
     order = np.lexsort((-scores, copies.exact))
@@ -192,14 +192,14 @@ def _overlap(ingest: Ingestion, copies: NearDuplicates, names: Sequence[str]) ->
     return entries
 
 
-def split_by_joke(keys: Sequence[str], seed: int) -> Flags:
+def split_by_joke(keys: Sequence[str], seed: int) -> Mask:
     """Mark the test jokes, each drawn separately, as the original does."""
     return split_by_cluster(keys, np.arange(len(keys)), seed, np.ones(len(keys), dtype=np.bool_))
 
 
 def split_by_cluster(
-    keys: Sequence[str], clusters: NDArray[np.int64], seed: int, counted: Flags
-) -> Flags:
+    keys: Sequence[str], clusters: NDArray[np.int64], seed: int, counted: Mask
+) -> Mask:
     """Mark the test jokes, whole clusters at a time.
 
     Clusters are sorted by a hash of the seed and of their first joke's key, and in this order go

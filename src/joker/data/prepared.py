@@ -61,7 +61,7 @@ _NEED = "prepared data needs"
 
 Split = Literal["train", "test"]
 SplitKind = Literal["clusters", "random"]
-Rows = Sequence[tuple[Any, ...]]
+TableRows = Sequence[tuple[Any, ...]]
 """Rows of a table, with values in the order of its columns."""
 
 
@@ -237,7 +237,7 @@ class PreparedData:
             if where == split
         ]
 
-    def rows(self, table: str) -> Rows:
+    def rows(self, table: str) -> TableRows:
         """Return the rows of `JOKES`, `PLAIN` or `DROPPED`.
 
         Raises:
@@ -253,7 +253,7 @@ class PreparedData:
             raise DataError(f"cannot read {self.path / table}: {error}") from error
 
 
-def fingerprint(jokes: Rows) -> str:
+def fingerprint(jokes: TableRows) -> str:
     """Return the SHA-256 of the rows of `JOKES`, independent of how the file encodes them."""
     digest = hashlib.sha256()
     for row in jokes:
@@ -276,7 +276,7 @@ def check_target(path: Path, *, force: bool) -> None:
 
 
 def write_prepared(
-    path: Path, tables: Mapping[str, Rows], manifest: DataManifest, *, force: bool
+    path: Path, tables: Mapping[str, TableRows], manifest: DataManifest, *, force: bool
 ) -> None:
     """Write a prepared folder, whole or not at all.
 
@@ -321,7 +321,7 @@ def writing(path: Path) -> Iterator[None]:
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _write_table(path: Path, rows: Rows, types: Mapping[str, str]) -> None:
+def _write_table(path: Path, rows: TableRows, types: Mapping[str, str]) -> None:
     pyarrow = import_part("pyarrow", _NEED)
     columns = {
         name: pyarrow.array([row[place] for row in rows], kind)

@@ -19,7 +19,7 @@ from joker.core.errors import ResourceError
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.core.tracing import span
 from joker.engines.protocol import AbandonedError, Completion, GenerationListener, fit_context
-from joker.engines.tasks import Batch, GenerationTask, Key, Output, ScoringTask, Task
+from joker.engines.tasks import Batch, EngineTask, GenerationTask, Key, Output, ScoringTask
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Runner(Protocol):
     """Runs tasks to completion."""
 
     def run(
-        self, tasks: Sequence[Task], listener: GenerationListener | None = None
+        self, tasks: Sequence[EngineTask], listener: GenerationListener | None = None
     ) -> list[Output]:
         """Return every task's whole output, in order.
 
@@ -135,7 +135,7 @@ class InThread:
         self._calls = count()
 
     def run(
-        self, tasks: Sequence[Task], listener: GenerationListener | None = None
+        self, tasks: Sequence[EngineTask], listener: GenerationListener | None = None
     ) -> list[Output]:
         call = next(self._calls)
         outputs = Outputs(tasks, listener)
@@ -162,7 +162,7 @@ class Outputs:
         listener: Gets new tokens of streamed tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task], listener: GenerationListener | None) -> None:
+    def __init__(self, tasks: Sequence[EngineTask], listener: GenerationListener | None) -> None:
         self.whole = [Output() for _ in tasks]
         self._streamed = [task.streamed for task in tasks]
         self._open = len(tasks)
@@ -213,7 +213,7 @@ class Scheduler:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._waiting: dict[int, deque[tuple[Key, Task]]] = {}
+        self._waiting: dict[int, deque[tuple[Key, EngineTask]]] = {}
         self._running: set[Key] = set()
         self._refused: dict[Key, Output] = {}
 
@@ -222,7 +222,7 @@ class Scheduler:
         """Whether there are no tasks."""
         return not (self._waiting or self._running or self._refused)
 
-    def submit(self, call: int, tasks: Sequence[Task]) -> None:
+    def submit(self, call: int, tasks: Sequence[EngineTask]) -> None:
         """Queue a call's tasks."""
         if tasks:
             self._waiting[call] = deque(((call, place), task) for place, task in enumerate(tasks))

@@ -26,7 +26,7 @@ from openvino_genai import (
 from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.engines.protocol import is_greedy, load_tokenizer
-from joker.engines.tasks import GenerationTask, Key, Output, Task
+from joker.engines.tasks import EngineTask, GenerationTask, Key, Output
 
 # More gains little on a CPU: 128 tasks were 5% faster than 64, 256 another 5%. The pipeline keeps
 # the keys and values of all that it was handed and advances all of them, whatever max_num_seqs
@@ -44,7 +44,7 @@ REPRODUCIBLE = {"EXECUTION_MODE_HINT": "ACCURACY"}
 class _Running:
     """A task in the pipeline and its handle."""
 
-    task: Task
+    task: EngineTask
     handle: Any
 
     def read(self, status: GenerationStatus) -> Output:
@@ -113,7 +113,7 @@ class OpenVinoBatch:
                 f"make it again with 'joker export {folder.path}'"
             ) from error
 
-    def add(self, key: Key, task: Task) -> None:
+    def add(self, key: Key, task: EngineTask) -> None:
         if isinstance(task, GenerationTask):
             ids, config = task.prompt_ids, self._sampling_config(task)
         else:

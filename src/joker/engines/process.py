@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 from joker.core.errors import JokerError
 from joker.engines.engine import Outputs, Scheduler
 from joker.engines.protocol import GenerationListener
-from joker.engines.tasks import Batch, Key, Output, Task
+from joker.engines.tasks import Batch, EngineTask, Key, Output
 
 # Not with -m, because what goes through the pipe names the module by its own name.
 _MAIN = "import sys; from joker.engines.process import main; main(int(sys.argv[1]))"
@@ -46,7 +46,7 @@ class Submit:
     """Adds tasks; outputs of tasks that are not streamed are sent once they are done."""
 
     call: int
-    tasks: Sequence[Task]
+    tasks: Sequence[EngineTask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class _Process:
             raise error
         threading.Thread(target=self._read, name="engine", daemon=True).start()
 
-    def submit(self, call: int, tasks: Sequence[Task]) -> SimpleQueue[Updates | None]:
+    def submit(self, call: int, tasks: Sequence[EngineTask]) -> SimpleQueue[Updates | None]:
         """Send a call; return the queue of its updates, which ends in None if the process dies."""
         updates: SimpleQueue[Updates | None] = SimpleQueue()
         with self._lock:
@@ -174,7 +174,7 @@ class EngineProcess:
         self._process = _Process(open_batch)
 
     def run(
-        self, tasks: Sequence[Task], listener: GenerationListener | None = None
+        self, tasks: Sequence[EngineTask], listener: GenerationListener | None = None
     ) -> list[Output]:
         """Run tasks in the shared batch; see `joker.engines.engine.Runner.run`.
 

@@ -35,7 +35,7 @@ from joker.core.tokenizer import EncodedJoke
 from joker.engines import RemoteServer
 from joker.engines.engine import Outputs
 from joker.engines.protocol import GenerationListener, is_greedy, load_tokenizer
-from joker.engines.tasks import GenerationTask, Output, ScoringTask, Task
+from joker.engines.tasks import EngineTask, GenerationTask, Output, ScoringTask
 
 _CONNECT_SECONDS = 5.0
 _CONNECT_RETRIES = 3
@@ -77,7 +77,7 @@ class RemoteRunner:
         self._thread.start()
 
     def run(
-        self, tasks: Sequence[Task], listener: GenerationListener | None = None
+        self, tasks: Sequence[EngineTask], listener: GenerationListener | None = None
     ) -> list[Output]:
         """Send every task as a request of its own; see `joker.engines.engine.Runner.run`.
 
@@ -119,7 +119,7 @@ class RemoteRunner:
         self._loop.close()
 
     async def _send(
-        self, place: int, task: Task, updates: SimpleQueue[tuple[int, Output | Exception]]
+        self, place: int, task: EngineTask, updates: SimpleQueue[tuple[int, Output | Exception]]
     ) -> None:
         try:
             if isinstance(task, ScoringTask):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.protocol import is_greedy
-from joker.engines.tasks import GenerationTask, Key, Output, ScoringTask, Task
+from joker.engines.tasks import EngineTask, GenerationTask, Key, Output, ScoringTask
 
 SCRIPT = (
     Joke("Why did the map go to therapy?", "It had lost its sense of scale."),
@@ -49,7 +49,7 @@ class StubBatch:
         self._generating: dict[Key, list[int]] = {}
         self._scoring: dict[Key, EncodedJoke] = {}
 
-    def add(self, key: Key, task: Task) -> None:
+    def add(self, key: Key, task: EngineTask) -> None:
         if isinstance(task, ScoringTask):
             self._scoring[key] = task.joke
         else:

@@ -44,7 +44,7 @@ class ScoringTask:
     streamed: ClassVar[bool] = False
 
 
-Task = GenerationTask | ScoringTask
+EngineTask = GenerationTask | ScoringTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Batch(Protocol):
 
     capacity: int
 
-    def add(self, key: Key, task: Task) -> None:
+    def add(self, key: Key, task: EngineTask) -> None:
         """Add a task."""
         ...
 
