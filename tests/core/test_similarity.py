@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joker.core.similarity import ShingleSets, normalise, shingles, sorted_distinct
+from joker.core.similarity import ShingleSets, normalise, sorted_distinct
 from tests.core.reference import five_grams, jaccard
 
 NORMALISED = st.text("abc 12", max_size=30).map(normalise)
@@ -28,14 +28,14 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 
 
 def test_shingles_have_the_same_codes_on_every_machine() -> None:
-    assert shingles("abc").tolist() == [((12 * 38 + 13) * 38 + 14) * 38**2]
-    assert shingles("aaaaaa").tolist() == [12 * (38**5 - 1) // 37]
-    assert shingles("").tolist() == []
+    assert ShingleSets.of(["abc"]).codes.tolist() == [((12 * 38 + 13) * 38 + 14) * 38**2]
+    assert ShingleSets.of(["aaaaaa"]).codes.tolist() == [12 * (38**5 - 1) // 37]
+    assert ShingleSets.of([""]).codes.tolist() == []
 
 
 @given(NORMALISED)
 def test_there_is_one_shingle_for_every_distinct_five_gram(text: str) -> None:
-    codes = shingles(text)
+    codes = ShingleSets.of([text]).codes
     assert len(codes) == len(five_grams(text))
     assert np.array_equal(codes, np.unique(codes))
 
@@ -46,7 +46,7 @@ def test_many_texts_have_the_shingles_of_each(texts: list[str], cut: int) -> Non
     assert len(sets.starts) == len(texts) + 1
     for index, text in enumerate(texts):
         own = sets.codes[sets.starts[index] : sets.starts[index + 1]]
-        assert np.array_equal(own, shingles(text))
+        assert np.array_equal(own, ShingleSets.of([text]).codes)
 
 
 @given(st.lists(NORMALISED, min_size=1, max_size=6))

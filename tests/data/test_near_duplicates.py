@@ -10,7 +10,6 @@ from joker.core.similarity import (
     ShingleSets,
     mix,
     normalise,
-    shingles,
 )
 from joker.data import near_duplicates
 from joker.data.near_duplicates import ANSWER_WORDS, NearDuplicates, find_near_duplicates
@@ -120,7 +119,7 @@ def test_clusters_are_the_same_on_every_machine() -> None:
     clusters = find_near_duplicates(varied_jokes(60, 5)).clusters.tolist()
     assert clusters == find_near_duplicates(varied_jokes(60, 5)).clusters.tolist()
     keys = near_duplicates._band_keys(
-        mix(shingles("why do owls hum")),
+        mix(ShingleSets.of(["why do owls hum"]).codes),
         np.array([0]),
         np.array([3, 5], np.uint32),
         np.array([7, 9], np.uint32),

@@ -78,7 +78,7 @@ class Fingerprints:
         parts.append(np.empty((0, PERMUTATIONS), np.uint8))
         answers = {answer for joke in jokes if (answer := _long_answer(joke))}
         answers -= stock_phrases(jokes)
-        hashes = np.array([_hash(answer) for answer in answers], np.uint32)
+        hashes = np.array([hash_text(answer) for answer in answers], np.uint32)
         return cls(np.unique(np.concatenate(parts), axis=0), np.unique(hashes))
 
     @classmethod
@@ -130,7 +130,7 @@ class Fingerprints:
         )
 
     def _knows(self, answer: str) -> bool:
-        hashed = np.uint32(_hash(answer))
+        hashed = np.uint32(hash_text(answer))
         place = np.searchsorted(self.answers, hashed)
         return bool(place < len(self.answers) and self.answers[place] == hashed)
 
@@ -160,5 +160,6 @@ def _long_answer(joke: Joke) -> str:
     return answer if len(answer.split()) >= SAME_ANSWER_WORDS else ""
 
 
-def _hash(text: str) -> int:
+def hash_text(text: str) -> int:
+    """Return a hash from 0 to 2**32 - 1, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")

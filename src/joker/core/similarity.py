@@ -49,21 +49,15 @@ def normalise_joke(joke: Joke) -> str:
     return normalise(f"{joke.question} {joke.answer}")
 
 
-def shingles(normalised: str) -> NDArray[np.uint32]:
-    """Return the distinct character 5-grams of a normalised text as sorted 32-bit codes.
-
-    A text shorter than five characters is one shingle, an empty one none. Each code
-    stands for a single 5-gram and is the same on every machine.
-    """
-    return ShingleSets.of([normalised]).codes
-
-
 @dataclass(frozen=True, slots=True)
 class ShingleSets:
-    """The shingles of many texts, one after another.
+    """The shingles of many texts, one after another: their distinct character 5-grams.
+
+    A text shorter than five characters is one shingle, an empty one none.
 
     Attributes:
-        codes: The `shingles` of every text.
+        codes: The shingles of every text, sorted. Each code stands for a single 5-gram and is the
+            same on every machine.
         starts: Where each text's codes begin, and finally where the last text's end.
     """
 

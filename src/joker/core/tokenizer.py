@@ -30,7 +30,7 @@ FAILS = "<|fails|>"
 VERDICT_WEIGHT = 10.0
 """Weight of a verdict's loss: a joke has about thirty tokens, and one verdict."""
 
-_BROKEN_UTF8 = "\ufffd"
+BROKEN_UTF8 = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class JokeTokenizer:
 
         A character is held back until all of its bytes are there.
         """
-        return self.template.parse_start(self.decode(ids).rstrip(_BROKEN_UTF8))
+        return self.template.parse_start(self.decode(ids).rstrip(BROKEN_UTF8))
 
     def _encode_question(self, question: str) -> list[int]:
         lead, marker, tail = _split(self.template.question_prefix)

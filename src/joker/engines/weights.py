@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_LOGITS_AT_ONCE = 2**24
-"""Logits of one forward pass, 64 MiB in 32-bit floats; the softmax holds as much again."""
+LOGITS_AT_ONCE = 2**24
+"""Most logits at once, 64 MiB in 32-bit floats; their softmax takes as much again."""
 
 
 _NO_MEMORY = re.compile(
@@ -186,7 +186,7 @@ def token_log_probabilities(
 
     embeddings = cast("torch.Tensor", model.get_input_embeddings().weight)
     device = embeddings.device
-    batch_tokens = min(batch_tokens, _LOGITS_AT_ONCE // len(embeddings))
+    batch_tokens = min(batch_tokens, LOGITS_AT_ONCE // len(embeddings))
     by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     scores: list[NDArray[np.float64]] = [np.empty(0)] * len(sequences)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)

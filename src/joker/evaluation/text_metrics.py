@@ -20,7 +20,6 @@ from joker.core.similarity import (
     ShingleSets,
     normalise,
     normalise_joke,
-    shingles,
 )
 from joker.engines import Engine, GenerationTask
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio, half_sample
@@ -164,7 +163,7 @@ class TrainingIndex:
 
     def similarity(self, joke: Joke) -> float:
         """Return the Jaccard similarity to the most similar training joke."""
-        own = shingles(normalise_joke(joke))
+        own = ShingleSets.of([normalise_joke(joke)]).codes
         starts = np.searchsorted(self._codes, own, side="left")
         ends = np.searchsorted(self._codes, own, side="right")
         owners = [self._owners[start:end] for start, end in zip(starts, ends, strict=True)]

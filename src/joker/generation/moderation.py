@@ -128,9 +128,11 @@ class Moderator:
         self._terms_with = lru_cache(maxsize=1 << 13)(self._find_terms)
 
     @staticmethod
+    @cache
     def default() -> Moderator:
         """Return the moderator of the package's own list, read once at the first call."""
-        return _default()
+        source = resources.files("joker.generation").joinpath(_LIST).read_text(encoding="utf-8")
+        return Moderator(source, classifier=OffenceClassifier.bundled())
 
     @classmethod
     def from_file(cls, path: Path) -> Moderator:
@@ -253,12 +255,6 @@ def read_categories(names: Iterable[str]) -> tuple[Category, ...]:
         if name not in CATEGORIES:
             raise InputError(f"there is no category {name!r}; choose {', '.join(CATEGORIES)}")
     return tuple(category for category in CATEGORIES if category in names)
-
-
-@cache
-def _default() -> Moderator:
-    source = resources.files("joker.generation").joinpath(_LIST).read_text(encoding="utf-8")
-    return Moderator(source, classifier=OffenceClassifier.bundled())
 
 
 def _sections(source: str, name: str) -> dict[str, list[str]]:

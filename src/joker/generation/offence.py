@@ -48,9 +48,11 @@ class OffenceClassifier:
     threshold: float
 
     @staticmethod
+    @cache
     def bundled() -> OffenceClassifier:
         """Return the package's own classifier, read once at the first call."""
-        return _bundled()
+        with resources.files("joker.generation").joinpath(_FILE).open("rb") as file:
+            return OffenceClassifier.read(file)
 
     @classmethod
     def read(cls, file: Path | IO[bytes]) -> OffenceClassifier:
@@ -104,9 +106,3 @@ def features(
     buckets = [zlib.crc32(name.encode()) % WORD_BUCKETS for name in said]
     buckets += [WORD_BUCKETS + zlib.crc32(name.encode()) % RULE_BUCKETS for name in ruled]
     return np.array(buckets, np.int32), np.array([*said.values(), *[1.0] * len(ruled)])
-
-
-@cache
-def _bundled() -> OffenceClassifier:
-    with resources.files("joker.generation").joinpath(_FILE).open("rb") as file:
-        return OffenceClassifier.read(file)

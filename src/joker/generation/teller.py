@@ -7,7 +7,6 @@ joke. Of several candidates for a joke, `joker.generation.ranking` picks one.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,9 @@ from itertools import islice
 from math import isfinite
 
 from joker.core.errors import GenerationError
-from joker.core.fingerprints import Fingerprints, OriginalityEstimate
+from joker.core.fingerprints import Fingerprints, OriginalityEstimate, hash_text
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
+from joker.core.tokenizer import BROKEN_UTF8
 from joker.engines.protocol import Completion, Engine, GenerationListener, is_greedy
 from joker.engines.tasks import GenerationTask
 from joker.generation.moderation import Moderator
@@ -29,7 +29,6 @@ _MAX_DRAFTS = 64
 """Drafted at once: more would hardly be faster, and the first joke would come later."""
 
 _LAST_WORD = re.compile(r"\s*\S+$")
-_BROKEN_UTF8 = "\ufffd"
 
 _Drafts = dict[Joke, int]
 """Distinct valid jokes, with the number of tokens drawn for each."""
@@ -90,19 +89,19 @@ class Teller:
         if telling.withholds_prompt():
             raise UntoldError("the prompt itself is withheld by moderation; change it", [])
         told: dict[int, GeneratedJoke] = {}
-        retold: dict[int, GeneratedJoke] = {}
+        near_duplicates: dict[int, GeneratedJoke] = {}
         for attempt in range(request.max_attempts):
             missing = [number for number in range(request.count) if number not in told]
             if not missing:
                 break
             for number, found in self._attempt(telling, missing, attempt):
-                (retold if found.original is False else told).setdefault(number, found)
+                (near_duplicates if found.original is False else told).setdefault(number, found)
                 if listener and number in told:
                     listener.on_joke(number, found)
-        for number in retold.keys() - told.keys():
-            told[number] = retold[number]
+        for number in near_duplicates.keys() - told.keys():
+            told[number] = near_duplicates[number]
             if listener:
-                listener.on_joke(number, retold[number])
+                listener.on_joke(number, near_duplicates[number])
         jokes = [told[number] for number in sorted(told)]
         if len(jokes) < request.count:
             raise UntoldError(_explain(request, len(jokes), telling.failures), jokes)
@@ -249,7 +248,7 @@ class _Telling:
         if joke is None or (self.prompt.is_hint and joke.question == self.hint):
             return "had no question or no single answer"
         text = joke.question + joke.answer
-        if _BROKEN_UTF8 in text and _BROKEN_UTF8 not in self.prompt.text:
+        if BROKEN_UTF8 in text and BROKEN_UTF8 not in self.prompt.text:
             return "held broken characters"
         joke = self.prompt.take_up(joke)
         if joke is None:
@@ -304,8 +303,7 @@ def _derive(seed: int, *key: int) -> int:
     """Return an independent seed for each key; the seed itself where the key is all zeros."""
     if not any(key):
         return seed
-    digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
+    return hash_text(repr((seed, *key)))
 
 
 def _whole_words(text: str) -> str:

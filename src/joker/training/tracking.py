@@ -30,6 +30,7 @@ from mlflow.types import ParamSpec as Option
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
+from transformers.utils import flatten_dict
 
 from joker.core.errors import ConfigError, MissingPartError, StoppedError, first_line
 from joker.core.model_folder import ModelFolder
@@ -60,10 +61,10 @@ _callbacks_for: Any = integration_utils.get_reporting_integration_callbacks  # u
 
 @contextlib.contextmanager
 def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
-    """Open a run in MLflow, if that is where metrics go; inside another's block it is its child.
+    """Open a run in MLflow if metrics go there; within another run it is that run's child.
 
-    Of several processes only the first opens one. The run ends as FINISHED, as KILLED where
-    somebody stopped it, or as FAILED.
+    Of several processes only the first opens one. The run ends as FINISHED, as KILLED if a signal
+    stopped it, or as FAILED.
 
     Args:
         run_name: What the run is called.
@@ -169,7 +170,7 @@ def _end(status: str) -> None:
 @_in_run
 def log_params(params: Mapping[str, Any]) -> None:
     """Record settings, nested mappings flattened with dots."""
-    mlflow.log_params(dict(_flattened(params)))
+    mlflow.log_params(flatten_dict(dict(params)))
 
 
 @_in_run
@@ -312,11 +313,3 @@ def _commit() -> str | None:
         return subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _flattened(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

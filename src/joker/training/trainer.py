@@ -28,7 +28,7 @@ from transformers import (
 from joker.core.errors import DataError
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke
-from joker.engines.weights import token_log_probabilities, without_dropout
+from joker.engines.weights import LOGITS_AT_ONCE, token_log_probabilities, without_dropout
 from joker.training.base_model import Base
 from joker.training.hardware import resolve_compile
 from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes, pad_jokes
@@ -36,8 +36,6 @@ from joker.training.run_state import Run
 
 logger = logging.getLogger(__name__)
 
-_LOGITS_AT_ONCE = 2**24
-"""Logits whose losses are computed at once, 64 MiB in 32-bit floats."""
 _SAME_LOSS = 0.01
 """Nats by which a token's loss may differ between a packed row and its joke alone."""
 
@@ -137,7 +135,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         Shape (rows, length - 1), float32.
     """
-    rows = max(1, _LOGITS_AT_ONCE // logits[0].numel())
+    rows = max(1, LOGITS_AT_ONCE // logits[0].numel())
     if len(logits) <= rows:
         return token_losses_at_once(logits, labels)
     parts = zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)
@@ -247,7 +245,7 @@ class JokeTrainer(Trainer):
             model=base.model,
             args=arguments,
             train_dataset=rows,
-            data_collator=default_data_collator,  # rows are as long as they shall be
+            data_collator=default_data_collator,  # all rows have the same length
             processing_class=base.tokenizer,
         )
         base.model.config.use_cache = False
