@@ -58,15 +58,14 @@ def bootstrap_ratio(
 
 
 def half_sample(share: Callable[[NDArray[np.intp]], float], count: int, seed: int) -> Estimate:
-    """Estimate a share of distinct items, for which the bootstrap is biased.
+    """Estimate a share of distinct items, from 0 to 1, for which the bootstrap is biased.
 
-    A bootstrap sample repeats jokes, which adds nothing distinct. Random halves without
-    replacement vary as much as full samples, but around another mean, so their deviations
-    are applied to the value of the full sample. Source: Politis and Romano, Annals of
-    Statistics 22 (1994), 2031-2050.
+    Random halves without replacement vary as much as full samples, but around another mean, so
+    their deviations are applied to the value of the full sample. Source: Politis and Romano,
+    Annals of Statistics 22 (1994), 2031-2050.
 
     Args:
-        share: Returns the share, from 0 to 1, for the jokes at some indices.
+        share: Returns the share for the jokes at some indices.
         count: Number of jokes; at least one.
         seed: Decides the halves.
     """

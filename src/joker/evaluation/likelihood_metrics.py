@@ -321,14 +321,9 @@ def hits(scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def cut_blocks(jokes: Iterable[Sequence[T]], block_tokens: int = BLOCK_TOKENS) -> list[list[T]]:
-    """Join jokes in order, each with its end token, and cut the result into equal blocks.
+    """Join jokes without their start tokens and cut the result into blocks; drop the remainder.
 
-    The remainder is dropped. Source: ``group_texts`` of Transformers' ``run_clm.py``.
-
-    Args:
-        jokes: Each joke's token ids (or one value per token), the start token's first, which
-            is left out.
-        block_tokens: Tokens per block.
+    Source: ``group_texts`` of Transformers' ``run_clm.py``.
     """
     tokens = list(chain.from_iterable(joke[1:] for joke in jokes))
     starts = range(0, len(tokens) - block_tokens + 1, block_tokens)

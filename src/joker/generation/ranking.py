@@ -17,12 +17,8 @@ from joker.engines.protocol import Engine
 def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[dict[Joke, float | None]]:
     """Return the distinct jokes of each group with the model's ratings, the best first.
 
-    All groups are scored in one batch, each distinct joke once. Groups of one are not scored: their
-    rating is None.
-
-    Args:
-        engine: The model whose probabilities decide; equals keep their order.
-        groups: The jokes.
+    All groups are scored in one batch, and equals keep their order. A group of one is not scored:
+    its rating is None.
 
     Raises:
         ResourceError: If memory runs out.

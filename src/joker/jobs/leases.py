@@ -33,15 +33,15 @@ from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import DRAFTS_AT_ONCE, Work
 
-# How often a call is retried, a second apart, while Redis restarts or is full: finished jokes must
-# not be lost.
+# Retries of a call, a second apart, while Redis restarts or is full, so that finished jokes are not
+# lost.
 _RETRIES = 60
 _WAIT_FOR = (RedisConnectionError, RedisTimeoutError, OSError, OutOfMemoryError)
-# How many times a lease is renewed before it would expire.
+# Renewals within the time in which a lease expires.
 _RENEWALS = 5
 # Shortest time between two drafts of a joke, for each joke of the job.
 _DRAFT_SECONDS = 0.1
-# How long no draft is made after nobody read one.
+# Pause in drafts after nobody has read one.
 _QUIET_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)

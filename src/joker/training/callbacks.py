@@ -22,12 +22,12 @@ from joker.core.joke import Joke
 _COMPLETE = "complete"
 
 _EVALUATIONS = 20
-"""Most evaluations of a training."""
+"""Maximum number of evaluations in a run."""
 _EVALUATION_SHARE = 0.05
-"""Share of a training's arithmetic that evaluations take at most, and of its time beyond which only
-the last one tells sample jokes."""
+"""Largest share of a run's arithmetic for evaluations. While they take a larger share of its time,
+only the last one samples jokes."""
 _FORWARD = 1 / 3
-"""What reading a token costs of learning from it, which also goes backward through the model."""
+"""Cost of a forward pass relative to a training step, which also has a backward pass."""
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

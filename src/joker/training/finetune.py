@@ -1,7 +1,7 @@
 """Fine-tuning: a prepared folder and a configuration in, a model folder out.
 
-Puts a base, packed rows, the Trainer, callbacks, metrics and MLflow together, and writes the
-folder. What a run is, and how one is taken up again, stands in `joker.training.run_state`.
+Combines the base, packed rows, the Trainer, callbacks, metrics and MLflow, and writes the folder.
+`joker.training.run_state` starts and resumes runs.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def finetune(
 
     Args:
         data: The prepared folder; its test split is only measured on, at the end.
-        out: The model folder to make.
-        config: The settings; a resumed run keeps those it began with.
-        resume: Go on from the last checkpoint in ``out``.
-        alias: What the registered model's new version is called in MLflow.
+        out: The model folder to create.
+        config: The settings; a resumed run keeps its own.
+        resume: Continue from the last checkpoint in ``out``.
+        alias: Alias of the new version of the registered model in MLflow.
 
     Returns:
         The model folder; None in all processes but the first, which writes it.

@@ -59,10 +59,10 @@ class Run:
 
 
 def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
-    """Make an empty folder the run's and note down what the run is.
+    """Set up an empty folder for a run and record its settings and data there.
 
     Raises:
-        ModelFolderError: If the folder holds anything but a run that never got to a checkpoint.
+        ModelFolderError: If the folder contains anything but a run without a checkpoint.
         TemplateError: If there is no such template, or it cannot be used with these settings.
     """
     run = Run(data, out, config)

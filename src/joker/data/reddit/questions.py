@@ -186,10 +186,10 @@ _CONTINUES = re.compile(r"\.\.|[a-z]|(?i:but|because|cause|and|so|or|except|unle
 
 
 def sets_up(title: str, body: str) -> bool:
-    """Say whether a title that asks nothing is a sentence, or the start of one.
+    """Say whether a title that is not a question is a sentence, or the start of one.
 
-    It is where the body goes on with it. Else it must not speak about jokes, and must be
-    left open, or long enough for a sentence, or hold a verb.
+    It is if the body continues it. Otherwise it must not be about jokes, and must have an open
+    end, enough words for a sentence, or a verb.
     """
     words = len(title.split())
     continues = bool(_CONTINUES.match(body))
