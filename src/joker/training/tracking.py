@@ -30,7 +30,7 @@ from mlflow.types import ParamSpec as Option
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
-from transformers.utils import flatten_dict
+from transformers.utils.generic import flatten_dict
 
 from joker.core.errors import ConfigError, MissingPartError, StoppedError, first_line
 from joker.core.model_folder import ModelFolder
