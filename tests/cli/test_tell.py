@@ -196,6 +196,64 @@ def test_a_vote_is_stored_with_its_joke(tiny_folder: ModelFolder, tmp_path: Path
     assert f"Q: {voted.question}\nA: {voted.answer}\n" in done.stdout
 
 
+INTERRUPTED = """
+import os, signal
+from joker.cli import main
+from joker.engines.engine import Scheduler
+from joker.generation.teller import Teller
+
+pick, step, steps = Teller._pick, Scheduler.step, []
+
+def pick_and_count(*arguments):
+    steps.append(0)
+    return pick(*arguments)
+
+def step_and_interrupt(self):
+    outputs = step(self)
+    if steps:
+        steps[0] += 1
+        if steps[0] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+    return outputs
+
+Teller._pick, Scheduler.step = pick_and_count, step_and_interrupt
+main()
+"""
+"""Presses Ctrl-C in the fifth step after the first jokes were drafted."""
+
+
+def tell_until_interrupted(
+    folder: ModelFolder, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", INTERRUPTED, "tell", "--model", str(folder.path)),
+            *("-n", "200", "--candidates", "1", "--seed", "1", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def check_interrupted(folder: ModelFolder, *arguments: str) -> None:
+    """Check that Ctrl-C keeps the jokes told so far, and says nothing of the engine."""
+    printed = tell_until_interrupted(folder, *arguments)
+    as_json = tell_until_interrupted(folder, *arguments, "--json")
+    for done in printed, as_json:
+        assert done.returncode == 130
+        assert done.stderr == ""
+    told = told_by(printed)
+    assert 0 < len(told) < 200
+    rows = json.loads(as_json.stdout)
+    assert [Joke(row["question"], row["answer"]) for row in rows] == told
+
+
+def test_ctrl_c_keeps_what_was_told(tiny_folder: ModelFolder) -> None:
+    check_interrupted(tiny_folder, "--engine", "stub")
+
+
 PICKED = [Joke("Why did the lamp blush?", "It saw the plug."), Joke("Why so?", "Why not?")]
 
 
@@ -219,7 +277,7 @@ def tell_any(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["tell", *arguments], catch_exceptions=False)
 
 
-def told_by(result: Result) -> list[Joke]:
+def told_by(result: Result | subprocess.CompletedProcess[str]) -> list[Joke]:
     lines = [line.partition(": ")[2] for line in result.stdout.splitlines()]
     return [Joke(*pair) for pair in zip(lines[::2], lines[1::2], strict=True)]
 
@@ -312,3 +370,8 @@ def test_openvino_tells_the_same_jokes_for_the_same_seed(
     assert first.stdout == again.stdout
     jokes = {Joke(joke["question"], joke["answer"]) for joke in json.loads(first.stdout)}
     assert jokes <= set(sample_jokes)
+
+
+@pytest.mark.integration
+def test_ctrl_c_keeps_what_openvino_told_without_a_noise(served_folder: ModelFolder) -> None:
+    check_interrupted(served_folder)

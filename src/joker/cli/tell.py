@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,6 @@ from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
 from joker.generation.moderation import CATEGORIES, read_categories
 from joker.generation.request import EFFORT, GenerationRequest, candidates_of
-from joker.generation.teller import UntoldError
 
 if TYPE_CHECKING:
     from joker.settings import Settings
@@ -180,30 +178,37 @@ def _invent_missing(
     settings: Settings,
     request: GenerationRequest,
     ready: int,
-    listener: GenerationListener | None = None,
-) -> list[GeneratedJoke]:
+    listener: GenerationListener,
+) -> None:
     """Have the model tell the jokes of a request that are not ready; load it only then."""
     from joker.compose import make_teller, open_engine
 
-    if ready == request.count:
-        return []
-    missing = replace(request, count=request.count - ready)
-    return make_teller(settings, open_engine(settings)).tell(missing, listener)
+    if ready < request.count:
+        missing = replace(request, count=request.count - ready)
+        make_teller(settings, open_engine(settings)).tell(missing, listener)
 
 
 def _print_json(settings: Settings, request: GenerationRequest, ready: list[StoredJoke]) -> None:
-    told = [asdict(joke.as_told()) | {"picked": joke.picked} for joke in ready]
-
-    def dump(invented: Iterable[GeneratedJoke]) -> bytes:
-        new = [asdict(joke) | {"picked": False} for joke in invented]
-        return _ROWS.dump_json([*told, *new], indent=2)
-
+    """Print all jokes at the end, which may be an error or Ctrl-C; the jokes told so far count."""
+    collector = _Collector()
     try:
-        invented = _invent_missing(settings, request, len(ready))
-    except UntoldError as error:
-        typer.echo(dump(error.told))
-        raise
-    typer.echo(dump(invented))
+        _invent_missing(settings, request, len(ready), collector)
+    finally:
+        told = [asdict(joke.as_told()) | {"picked": joke.picked} for joke in ready]
+        invented = [joke for _, joke in sorted(collector.told.items())]
+        told += [asdict(joke) | {"picked": False} for joke in invented]
+        typer.echo(_ROWS.dump_json(told, indent=2))
+
+
+class _Collector(GenerationListener):
+    """Collects jokes by their number."""
+
+    def __init__(self) -> None:
+        self.told: dict[int, GeneratedJoke] = {}
+
+    def on_joke(self, index: int, joke: GeneratedJoke) -> None:
+        """Note a joke that was generated."""
+        self.told[index] = joke
 
 
 class _Printer(GenerationListener):

@@ -124,6 +124,10 @@ class OpenVinoBatch:
 
     def remove(self, key: Key) -> None:
         self._running.pop(key).handle.cancel()
+        if not self._running:
+            # A step frees what cancelled tasks hold; without one the library complains of a leak
+            # when the pipeline is released.
+            self._pipeline.step()
 
     def step(self) -> dict[Key, Output]:
         self._pipeline.step()
