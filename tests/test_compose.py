@@ -56,13 +56,13 @@ def test_a_broker_decides_which_queue_is_opened() -> None:
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match="nowhere"):
+    with pytest.raises(ModelFolderError, match=r"^--model \(JOKER_MODEL\): .*nowhere"):
         open_queue(read_settings(model=tmp_path / "nowhere"))
 
 
 def test_a_missing_moderation_list_is_named(tmp_path: Path) -> None:
     settings = read_settings(engine="stub", moderation_list=tmp_path / "no-list")
-    with pytest.raises(InputError, match="no-list"):
+    with pytest.raises(InputError, match=r"^JOKER_MODERATION_LIST: .*no-list"):
         make_teller(settings, open_engine(settings))
 
 

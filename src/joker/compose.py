@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from joker.core.cpus import cpu_quota
-from joker.core.errors import ModelFolderError
+from joker.core.errors import InputError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
@@ -31,7 +32,7 @@ from joker.engines.protocol import Engine
 from joker.generation.moderation import Moderator
 from joker.generation.teller import Teller
 from joker.jobs.queue import JobQueue, Work
-from joker.settings import Settings
+from joker.settings import Settings, title
 
 if TYPE_CHECKING:
     from joker.store import Store
@@ -69,7 +70,10 @@ def open_folder(settings: Settings) -> ModelFolder:
     Raises:
         ModelFolderError: If it cannot be used.
     """
-    return ModelFolder.open(settings.model or bundled_model())
+    if settings.model is None:
+        return ModelFolder.open(bundled_model())
+    with _naming("model"):
+        return ModelFolder.open(settings.model)
 
 
 def ensure_graph(folder: ModelFolder) -> ModelFolder:
@@ -145,8 +149,10 @@ def make_moderator(settings: Settings) -> Moderator:
     Raises:
         InputError: If the moderation list cannot be read.
     """
-    listed = settings.moderation_list
-    return Moderator.from_file(listed) if listed else Moderator.default()
+    if settings.moderation_list is None:
+        return Moderator.default()
+    with _naming("moderation_list"):
+        return Moderator.from_file(settings.moderation_list)
 
 
 def open_work(settings: Settings) -> Work:
@@ -194,12 +200,13 @@ def open_store(settings: Settings) -> Store:
     """
     from joker.store import Store
 
-    return Store(
-        settings.database,
-        keep_prompts=settings.keep_prompts,
-        max_age_days=settings.store_max_age_days,
-        max_jokes=settings.store_max_jokes,
-    )
+    with _naming("database"):
+        return Store(
+            settings.database,
+            keep_prompts=settings.keep_prompts,
+            max_age_days=settings.store_max_age_days,
+            max_jokes=settings.store_max_jokes,
+        )
 
 
 def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
@@ -270,3 +277,12 @@ def model_name(settings: Settings) -> str:
     if settings.engine_url:
         return settings.engine_model or settings.engine_url
     return (settings.model or bundled_model()).resolve().name
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Begin an error about a setting's value with the option and the variable that give it."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{title(setting)}: {error}") from error

@@ -36,7 +36,7 @@ from joker.jobs.connection import Sentinels
 OPTIONS = (
     *("model", "engine", "engine_url", "engine_api_key", "engine_model", "reproducible"),
     *("candidates", "max_attempts"),
-    *("broker", "concurrency", "host", "port"),
+    *("broker", "database", "concurrency", "host", "port"),
 )
 """Settings that are command-line options too."""
 
@@ -267,10 +267,10 @@ def read_settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        raise ConfigError(f"{_title(str(first['loc'][0]))} {reason}") from error
+        raise ConfigError(f"{title(str(first['loc'][0]))} {reason}") from error
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
     """Return a setting's variable, and its option if it has one."""
     variable = f"{_PREFIX}{name.upper()}"
     option = f"--{name.replace('_', '-')}"

@@ -81,7 +81,11 @@ def test_too_few_votes_are_said_and_leave_the_old_file(database: str, tmp_path: 
     ("arguments", "said", "code"),
     [
         (["--out", "votes.xlsx"], "--out must end in .csv or .jsonl", 2),
-        (["--database", "mysql://me:hush@host/db"], "the database must be sqlite:///path", 2),
+        (
+            ["--database", "mysql://me:hush@host/db"],
+            "--database (JOKER_DATABASE): the database must be",
+            2,
+        ),
         (["--database", "sqlite:////proc/none/jokes.sqlite"], "the store is down", 7),
     ],
 )

@@ -30,7 +30,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         (["--host", "192.0.2.1"], "192.0.2.1"),
         (["--port", "70000"], "--port (JOKER_PORT)"),
         (["--broker", "http://x"], "--broker (JOKER_BROKER)"),
-        (["--model", "nowhere", "--port", "0"], "nowhere"),
+        (["--model", "nowhere", "--port", "0"], "--model (JOKER_MODEL): there is no model folder"),
+        (["--database", "mysql://x", "--port", "0"], "--database (JOKER_DATABASE): the database"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], named: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from joker.cli.options import with_settings
 
-SERVER_OPTIONS = ("host", "port", "broker", "model", "engine")
+SERVER_OPTIONS = ("host", "port", "broker", "database", "model", "engine")
 
 
 @with_settings(*SERVER_OPTIONS)
