@@ -45,11 +45,14 @@ def test_what_fails_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("JOKER_PORT", str(other.getsockname()[1]))
         monkeypatch.setenv("JOKER_MODEL", "nowhere")
         monkeypatch.setenv("JOKER_BROKER", "redis://:secret@127.0.0.1:1/0")
+        monkeypatch.setenv("JOKER_DATABASE", "mysql://me:secret@host/jokes")
         exit_code, output = examine()
     assert exit_code == 1
-    assert re.findall(r"FAIL (\w+)", output) == ["model", "queue", "address"]
+    assert re.findall(r"FAIL (\w+)", output) == ["model", "queue", "store", "address"]
     assert "nowhere" in output
+    assert "--model (JOKER_MODEL): there is no model folder" in output
     assert "correct --broker (JOKER_BROKER)" in output
+    assert "--database (JOKER_DATABASE): the database must be" in output
     assert "choose another" in output
     assert "secret" not in output
 
@@ -67,9 +70,10 @@ def test_options_are_checked_as_serve_takes_them() -> None:
         broker = "redis://127.0.0.1:1/0"
         exit_code, output = examine("--engine", "stub", "--broker", broker, "--port", port)
     assert exit_code == 1
-    assert re.findall(r"^(ok|FAIL) +(\w+)", output, re.MULTILINE)[-3:] == [
+    assert re.findall(r"^(ok|FAIL) +(\w+)", output, re.MULTILINE)[-4:] == [
         ("ok", "model"),
         ("FAIL", "queue"),
+        ("ok", "store"),
         ("FAIL", "address"),
     ]
     assert "set: broker, engine, port" in output
@@ -87,3 +91,11 @@ def test_the_model_is_checked_with_the_teller_and_engine_of_the_server(
     exit_code, output = examine()
     assert exit_code == 1
     assert re.search("FAIL model .*2 attempts.*withheld", output)
+
+
+def test_a_store_that_is_away_is_named_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    address = f"sqlite:///{tmp_path}/file/jokes.sqlite"
+    exit_code, output = examine("--engine", "stub", "--database", address)
+    assert exit_code == 1
+    assert re.search(r"FAIL store .*correct --database \(JOKER_DATABASE\)", output)

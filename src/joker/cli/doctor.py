@@ -13,7 +13,7 @@ import typer
 from joker.cli.options import with_settings
 from joker.cli.parts import missing_for_training
 from joker.cli.serve import SERVER_OPTIONS
-from joker.core.errors import JokerError, QueueDownError
+from joker.core.errors import JokerError, QueueDownError, StoreDownError
 from joker.version import __version__
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def doctor(options: dict[str, Any]) -> None:
     """Check what 'joker serve' would use; the exit code is 1 if a check fails.
 
-    The model tells a joke, the broker has to answer, and the port has to be free.
+    The model tells a joke, the broker and the database have to answer, and the port has to be free.
     """
     from joker.settings import read_settings
 
@@ -39,6 +39,7 @@ def doctor(options: dict[str, Any]) -> None:
     checks = [
         _report("model", lambda: _check_model(settings)),
         _report("queue", lambda: _check_queue(settings)),
+        _report("store", lambda: _check_store(settings)),
         _report("address", lambda: _check_address(settings)),
     ]
     if not all(checks):
@@ -106,6 +107,20 @@ def _check_queue(settings: Settings) -> str:
     finally:
         client.close()
     return f"Redis {version} answers"
+
+
+def _check_store(settings: Settings) -> str:
+    """Open the database, which creates or migrates the tables as the server would."""
+    from joker.compose import open_store
+
+    with closing(open_store(settings)) as store:
+        try:
+            store.check()
+        except StoreDownError as error:
+            raise StoreDownError(
+                f"{error}; start it, or correct --database (JOKER_DATABASE)"
+            ) from error
+        return f"{store} keeps jokes and votes"
 
 
 def _check_address(settings: Settings) -> str:
