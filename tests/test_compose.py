@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from joker import compose
-from joker.compose import make_teller, open_engine, open_queue
+from joker.compose import make_teller, model_name, open_engine, open_queue
 from joker.core.errors import GenerationError, InputError, ModelFolderError, QueueDownError
 from joker.core.model_folder import ModelFolder
 from joker.engines.stub import SCRIPT
@@ -64,6 +64,14 @@ def test_a_missing_moderation_list_is_named(tmp_path: Path) -> None:
     settings = read_settings(engine="stub", moderation_list=tmp_path / "no-list")
     with pytest.raises(InputError, match=r"^JOKER_MODERATION_LIST: .*no-list"):
         make_teller(settings, open_engine(settings))
+
+
+def test_jokes_are_kept_under_the_name_of_what_tells_them(tmp_path: Path) -> None:
+    assert model_name(read_settings()) == "bundled"
+    assert model_name(read_settings(model=tmp_path / "mine")) == "mine"
+    assert model_name(read_settings(engine="stub", model=tmp_path / "mine")) == "stub"
+    remote = read_settings(engine_url="http://gpu:8000/v1", engine_model="big")
+    assert model_name(remote) == "big"
 
 
 def test_an_operators_list_withholds_jokes(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
 
     A web server whose workers run elsewhere may have no model folder, and then has none either.
     """
-    if settings.engine == "stub" or settings.engine_url:
+    if (settings.engine or choose_kind(settings.server)) != "openvino":
         return []
     try:
         return open_folder(settings).read_picked_jokes()
@@ -258,7 +258,7 @@ def describe_model(settings: Settings) -> ModelDescription:
     """Return a description of the model that the settings name."""
     engine = settings.engine or choose_kind(settings.server)
     model = ModelDescription(model_name(settings), engine)
-    if engine == "remote":
+    if engine != "openvino":
         return model
     try:
         folder = open_folder(settings)
@@ -274,8 +274,11 @@ def describe_model(settings: Settings) -> ModelDescription:
 
 def model_name(settings: Settings) -> str:
     """Return the name under which the store keeps the model's jokes."""
-    if settings.engine_url:
-        return settings.engine_model or settings.engine_url
+    engine = settings.engine or choose_kind(settings.server)
+    if engine == "stub":
+        return engine
+    if engine == "remote":
+        return settings.engine_model or settings.engine_url or engine
     return (settings.model or bundled_model()).resolve().name
 
 

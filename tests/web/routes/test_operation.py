@@ -100,18 +100,23 @@ def test_info_names_the_model_and_what_moderation_flags(client: TestClient) -> N
 
 
 @pytest.mark.parametrize(
-    ("settings", "engine"),
+    ("settings", "name", "engine"),
     [
-        ({"model": "elsewhere", "engine": "stub"}, "stub"),
-        ({"engine_url": "http://localhost:1/v1", "engine_model": "elsewhere"}, "remote"),
+        ({"model": "elsewhere"}, "elsewhere", "openvino"),
+        (
+            {"engine_url": "http://localhost:1/v1", "engine_model": "elsewhere"},
+            "elsewhere",
+            "remote",
+        ),
+        ({"engine": "stub"}, "stub", "stub"),
     ],
 )
-def test_a_model_on_another_machine_is_named_only(
-    make_client: MakeClient, settings: dict[str, str], engine: str
+def test_a_model_that_is_not_on_this_machine_is_named_only(
+    make_client: MakeClient, settings: dict[str, str], name: str, engine: str
 ) -> None:
     with make_client(**settings) as client:
         model = client.get("/info").json()["model"]
-    assert (model["name"], model["engine"], model["size_bytes"]) == ("elsewhere", engine, None)
+    assert (model["name"], model["engine"], model["size_bytes"]) == (name, engine, None)
 
 
 def read_figures(client: TestClient) -> dict[str, float]:
