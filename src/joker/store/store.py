@@ -332,8 +332,8 @@ class Store:
     def prune(self) -> int:
         """Delete what is too old or too much, and replace the salt when its time has come.
 
-        `add` calls it now and then, a thousand jokes at a time; a server that is rarely
-        asked may call it once an hour.
+        Servers call it once an hour, and `add` does the same now and then, a thousand jokes at a
+        time.
 
         Returns:
             The number of jokes deleted.

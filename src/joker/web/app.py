@@ -67,10 +67,13 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        pruning = asyncio.create_task(archive.prune_hourly())
         if has_pool:
             await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
             filler.start()
         yield
+        pruning.cancel()
+        await asyncio.gather(pruning, return_exceptions=True)
         await filler.stop()
         await follower.close()
         if limiter:

@@ -12,10 +12,11 @@ import asyncio
 import functools
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any
 
-from joker.core.errors import QueueError
+from joker.core.errors import QueueError, StoreDownError
 from joker.core.joke import GeneratedJoke
 from joker.generation.moderation import Moderator
 from joker.generation.request import GenerationRequest
@@ -28,6 +29,7 @@ from joker.web.schemas import LinkedJoke, Task
 _REMEMBERED = 10_000
 _PAUSE_SECONDS = 1.0
 _REST_SECONDS = 60.0
+_PRUNE_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,13 @@ class Archive:
         self._moderator = moderator
         self._model = model
         self._ids: dict[str, str] = {}
+
+    async def prune_hourly(self) -> None:
+        """Apply the store's limits for as long as the server lives, even if it tells no joke."""
+        while True:
+            await asyncio.sleep(_PRUNE_SECONDS)
+            with suppress(StoreDownError):
+                await asyncio.to_thread(self._store.prune)
 
     async def describe(self, job: Job | None, ready: Sequence[LinkedJoke] = ()) -> Task:
         """Return a job as its client sees it, with its jokes stored, behind those of the pool."""
