@@ -26,16 +26,23 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
     def predict(  # type: ignore[no-untyped-def]
         self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
     ) -> list[dict[str, str]]:
-        """Return ``question`` and ``answer`` for each prompt."""
+        """Return ``question`` and ``answer`` for each prompt.
+
+        Without parameters they are what ``joker serve`` tells: with new seeds, and with as many
+        candidates as the settings say.
+        """
         options = dict(params or {})
-        seed = int(options.pop("seed", 0))
-        candidates = options.pop("candidates", None)
+        seed = int(options.pop("seed", -1))
+        candidates = options.pop("candidates", 0) or None
         sampling = Sampling(**options)
         return [
             {"question": joke.question, "answer": joke.answer}
             for row, prompt in enumerate(model_input["prompt"])
             for joke in self._joker.tell(
-                str(prompt), seed=seed + row, sampling=sampling, candidates=candidates
+                str(prompt),
+                seed=None if seed < 0 else seed + row,
+                sampling=sampling,
+                candidates=candidates,
             )
         ]
 

@@ -26,6 +26,7 @@ mlflow = pytest.importorskip("mlflow")
 from transformers.integrations import integration_utils  # noqa: E402
 
 from joker.core.errors import ConfigError, MissingPartError, StoppedError  # noqa: E402
+from joker.library import Joker  # noqa: E402
 from joker.training import tracking  # noqa: E402
 from joker.training.config import TrainingConfig  # noqa: E402
 from joker.training.tracking import track  # noqa: E402
@@ -128,6 +129,22 @@ def test_a_registered_model_takes_the_options_of_telling(tiny_folder: ModelFolde
     told = [loaded.predict([{"prompt": "Why"}], {**greedy, "seed": seed}) for seed in (3, 4)]
     assert told[0] == told[1]
     assert told[0][0]["question"].startswith("Why")
+
+
+def test_a_registered_model_tells_what_joker_tells(
+    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOKER_CANDIDATES", "1")
+    with track("same", CONFIG):
+        tracking.register(tiny_folder, "same")
+    loaded = mlflow.pyfunc.load_model("models:/joker@same")
+    with Joker(tiny_folder.path) as teller:
+        for seed in range(5):
+            (joke,) = teller.tell("Why", seed=seed)
+            told = loaded.predict([{"prompt": "Why"}], {"seed": seed})
+            assert told == [{"question": joke.question, "answer": joke.answer}]
+    fresh = [loaded.predict([{"prompt": "Why"}]) for _ in range(10)]
+    assert any(told != fresh[0] for told in fresh)
 
 
 def test_a_run_inside_another_is_its_child() -> None:

@@ -35,7 +35,6 @@ from transformers.utils.generic import flatten_dict
 from joker.core.errors import ConfigError, MissingPartError, StoppedError, first_line
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.generation.request import DEFAULT_CANDIDATES
 from joker.training.config import TrainingConfig
 from joker.version import __version__
 
@@ -295,11 +294,14 @@ def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> P
 
 
 def _telling_options() -> list[Option]:
-    """Return the parameters that `joker.pyfunc` takes beside the prompt."""
+    """Return the parameters that `joker.pyfunc` takes beside the prompt.
+
+    Seed -1 is a new one for each joke, and 0 candidates are as many as `joker.settings` says.
+    """
     kinds = {int: "long", float: "double"}
     sampling = ((each.name, getattr(Sampling(), each.name)) for each in fields(Sampling))
     numbers = [(name, value) for name, value in sampling if type(value) in kinds]
-    options = [("seed", 0), ("candidates", DEFAULT_CANDIDATES), *numbers]
+    options = [("seed", -1), ("candidates", 0), *numbers]
     return [Option(name, kinds[type(value)], value) for name, value in options]
 
 
