@@ -170,7 +170,8 @@ def test_a_failure_says_how_to_get_the_file_by_hand(
     with pytest.raises(DataError) as refused:
         download(OWLS, tmp_path / "data")
     said = str(refused.value)
-    assert "there is no owls.csv in it" in said
+    assert said.startswith("download it by hand: ")
+    assert said.endswith("failed: there is no owls.csv in it")
     assert "https://www.kaggle.com/datasets/someone/owls" in said
     assert str(tmp_path / "data") in said
     assert "\n" not in said

@@ -247,8 +247,8 @@ def download(dataset: Dataset, out: Path) -> Path:
     except Exception as error:  # of requests, kagglehub or the system: the remedy is the same
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"cannot download {dataset.slug} ({reason}); by hand: open "
-            f"https://www.kaggle.com/datasets/{dataset.slug} in a browser, press Download, "
-            f"unpack the archive and put {dataset.file} into {out}"
+            f"download it by hand: open https://www.kaggle.com/datasets/{dataset.slug} in a "
+            f"browser, press Download, unpack the archive and put {dataset.file} into {out}; "
+            f"the download of {dataset.slug} failed: {reason}"
         ) from error
     return target
