@@ -299,10 +299,14 @@ def test_picked_jokes_are_told_first_and_once_each_without_loading_the_model(
 
 
 @pytest.mark.usefixtures("picked_folder")
-def test_the_model_invents_what_the_picked_jokes_leave_open() -> None:
-    told = told_by(tell_any("-n", "3"))
+def test_the_model_invents_what_the_picked_jokes_leave_open_and_says_so() -> None:
+    result = tell_any("-n", "4")
+    told = told_by(result)
     assert set(told[:2]) == set(PICKED)
-    assert told[2] not in PICKED
+    assert not set(told[2:]) & set(PICKED)
+    said, _, options = result.stderr.strip().partition(", with ")
+    assert said == "2 picked by readers, 2 invented just now"
+    assert told_by(tell_any(*options.split())) == told[2:]
     assert told_by(tell_any())[0] not in PICKED
 
 

@@ -64,7 +64,7 @@ _Fresh = Annotated[
 _Rate = Annotated[
     bool,
     typer.Option(
-        "--rate", help="Ask for a vote on each joke; 'joker feedback export' has the votes."
+        "--rate", help="Ask for a vote on each joke; 'joker feedback export' exports the votes."
     ),
 ]
 
@@ -89,7 +89,7 @@ def tell(
 ) -> None:
     """Tell jokes.
 
-    Without a prompt and options, jokes that readers picked from the model's drafts come first, each
+    Without a prompt or options, jokes that readers picked from the model's drafts come first, each
     of them once. Otherwise the model invents new ones.
     """
     _check_terminal(rate, as_json)
@@ -118,11 +118,8 @@ def tell(
     for joke in ready:
         printer.print(joke.as_told(), joke.id)
     _invent_missing(settings, request, len(ready), printer)
-    if len(ready) == count:
-        who = "picked by readers" if all(joke.picked for joke in ready) else "drafted earlier"
-        typer.secho(f"{who}; --fresh invents new jokes", err=True, dim=True)
-    elif seed is None:
-        typer.secho(f"told with --seed {request.seed}", err=True, dim=True)
+    if ready or seed is None:
+        typer.secho(_describe_origin(request, ready), err=True, dim=True)
 
 
 def _check_terminal(rate: bool, as_json: bool) -> None:
@@ -186,6 +183,20 @@ def _invent_missing(
     if ready < request.count:
         missing = replace(request, count=request.count - ready)
         make_teller(settings, open_engine(settings)).tell(missing, listener)
+
+
+def _describe_origin(request: GenerationRequest, ready: list[StoredJoke]) -> str:
+    """Say which jokes are whose choice, and how to get more like them or the same again."""
+    if not ready:
+        return f"invented just now, with --seed {request.seed}"
+    who = "picked by readers" if all(joke.picked for joke in ready) else "drafted earlier"
+    missing = request.count - len(ready)
+    if not missing:
+        return f"{who}; --fresh invents new jokes"
+    return (
+        f"{len(ready)} {who}, {missing} invented just now, "
+        f"with --fresh --count {missing} --seed {request.seed}"
+    )
 
 
 def _print_json(settings: Settings, request: GenerationRequest, ready: list[StoredJoke]) -> None:
