@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -75,6 +76,32 @@ def test_too_few_votes_are_said_and_leave_the_old_file(database: str, tmp_path: 
     done = export("--database", empty, "--out", str(out))
     assert "2 votes with a majority" in str(done.exception)
     assert "Old?" in out.read_text()
+
+
+def test_models_are_compared_by_votes_and_picked_jokes_are_apart(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/jokes.sqlite"
+    store = Store(database)
+    told = [store.add(Told(f"Why {n}?", f"{n}."), model="old" if n else "new") for n in range(3)]
+    told.append(store.pool.add(Told("Who?", "Me."), model="old", picked=True))
+    votes: list[list[Vote]] = [["up"] * 3, ["up", "down"], ["down", "report"], ["up"]]
+    for joke, cast in zip(told, votes, strict=True):
+        assert joke
+        for client, vote in enumerate(cast):
+            store.vote(joke.id, str(client), vote)
+    store.close()
+    done = CliRunner().invoke(app, ["feedback", "compare", "--database", database])
+    assert done.exit_code == 0, done.output
+    assert [re.split(r" *│ *", line.strip("│ ")) for line in done.stdout.splitlines()[3:-1]] == [
+        ["new", "1", "3", "0", "0", "100.0%", "43.9%–100.0%"],
+        ["old", "2", "1", "2", "1", "25.0%", "4.6%–69.9%"],
+        ["old, picked by readers", "1", "1", "0", "0", "100.0%", "20.7%–100.0%"],
+    ]
+
+
+def test_without_votes_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/empty.sqlite"
+    done = CliRunner().invoke(app, ["feedback", "compare", "--database", database])
+    assert "no joke in" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from rich.console import Console
+from rich.table import Column, Table
 
 from joker.cli.options import with_settings
 from joker.core.errors import DataError
@@ -16,7 +19,7 @@ from joker.core.errors import DataError
 if TYPE_CHECKING:
     from joker.store.feedback import Feedback
 
-app = typer.Typer(help="Use people's votes for training.", no_args_is_help=True)
+app = typer.Typer(help="Use people's votes to train and compare models.", no_args_is_help=True)
 
 
 @app.command()
@@ -60,6 +63,34 @@ def export(
             "or lower --min-votes"
         )
     typer.echo(f"{count} jokes written to {out}", err=True)
+
+
+@app.command()
+@with_settings("database")
+def compare(options: dict[str, Any]) -> None:
+    """Compare models by the votes on their jokes.
+
+    "liked" is the share of 👍 among all votes. The interval takes votes for independent, so it is
+    too narrow for few jokes with many votes each. Jokes that readers picked have a row of their
+    own: they are better than what the model usually tells.
+    """
+    from joker.compose import open_store
+    from joker.settings import read_settings
+    from joker.store.feedback import compare_models
+
+    with closing(open_store(read_settings(**options))) as store:
+        approvals = compare_models(store)
+        if not approvals:
+            raise DataError(f"no joke in {store} has votes; collect some first")
+    table = Table(Column("model", no_wrap=True), "jokes", "👍", "👎", "reports", "liked", "95%")
+    for each in approvals:
+        votes, (low, high) = each.votes, each.interval
+        table.add_row(
+            f"{each.model}, picked by readers" if each.picked else each.model,
+            *map(str, (each.jokes, votes.up, votes.down, votes.report)),
+            *(f"{each.liked:.1%}", f"{low:.1%}–{high:.1%}"),
+        )
+    Console(highlight=False, markup=False).print(table)
 
 
 def _replace(

@@ -1,4 +1,4 @@
-"""Feedback: votes as rated jokes, in the files that ``joker train --preferences`` reads."""
+"""Feedback: votes as rated jokes for ``joker train --preferences``, and as a verdict on models."""
 
 from __future__ import annotations
 
@@ -39,6 +39,34 @@ class Feedback:
     report: int
 
 
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What people think of a model's jokes.
+
+    Attributes:
+        model: The model's name.
+        picked: Whether these are the jokes that readers picked among its drafts, or the others.
+        jokes: The number of jokes with votes.
+        votes: All votes on them; a report counts as a dislike.
+    """
+
+    model: str
+    picked: bool
+    jokes: int
+    votes: Votes
+
+    @property
+    def liked(self) -> float:
+        """The share of votes that like the joke."""
+        return self.votes.up / self.votes.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% Wilson interval of that share, as if all votes were independent."""
+        up, total = self.votes.up, self.votes.total
+        return wilson_lower_bound(up, total), 1 - wilson_lower_bound(total - up, total)
+
+
 def score_votes(votes: Votes, min_votes: int = DEFAULT_MIN_VOTES) -> int | None:
     """Return a joke's score on the scale of rated jokes, or None if the votes do not say.
 
@@ -68,6 +96,21 @@ def read_feedback(store: Store, min_votes: int = DEFAULT_MIN_VOTES) -> Iterator[
         if score is not None:
             votes = asdict(joke.votes)
             yield Feedback(joke.id, joke.question, joke.answer, score, **votes)
+
+
+def compare_models(store: Store) -> list[Approval]:
+    """Return what people think of each model's jokes, those that readers picked apart.
+
+    Raises:
+        StoreDownError: If the store is down.
+    """
+    votes: dict[tuple[str, bool], list[Votes]] = {}
+    for joke in store.voted():
+        votes.setdefault((joke.model, joke.picked), []).append(joke.votes)
+    return [
+        Approval(model, picked, len(each), sum(each, Votes()))
+        for (model, picked), each in sorted(votes.items())
+    ]
 
 
 def write_csv(rows: Iterator[Feedback], file: TextIO) -> int:

@@ -37,6 +37,9 @@ class Votes:
         """Lower bound of the share of clients who like the joke, from 0 to 1; by it jokes rank."""
         return wilson_lower_bound(self.up, self.total)
 
+    def __add__(self, other: Votes) -> Votes:
+        return Votes(self.up + other.up, self.down + other.down, self.report + other.report)
+
     def changed(self, old: Vote | None, new: Vote) -> Votes:
         """Return the votes after one client has replaced its vote, or cast its first."""
         counts = {vote: getattr(self, vote) for vote in VOTES}
