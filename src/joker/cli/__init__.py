@@ -1,4 +1,4 @@
-"""The command line: one module per verb, put together here.
+"""The command line: each verb in a module, put together here.
 
 Heavy libraries are imported inside commands, so that ``joker --help`` answers at
 once. `main` is the one place where errors become a line and an exit code.
@@ -19,10 +19,9 @@ from joker.cli.compare import compare
 from joker.cli.doctor import doctor
 from joker.cli.evaluate import evaluate
 from joker.cli.export import export
-from joker.cli.serve import serve
+from joker.cli.serve import serve, worker
 from joker.cli.tell import tell
 from joker.cli.train import train
-from joker.cli.worker import worker
 from joker.core.errors import JokerError
 from joker.version import __version__
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from joker.cli.options import with_options
-from joker.cli.parts import require_training
 from joker.cli.train import ConfigOption, DataOption
+from joker.core.parts import require_training
 from joker.core.template import TEMPLATES
 from joker.training.config import TrainingConfig, training_config
 

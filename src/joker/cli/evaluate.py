@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from joker.cli.options import with_options
-from joker.cli.parts import require_training
 from joker.core.model_folder import ModelFolder
+from joker.core.parts import require_training
 from joker.evaluation.config import EvaluationConfig
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from joker.cli.parts import require_training
 from joker.core.model_folder import ModelFolder
+from joker.core.parts import require_training
 
 
 def export(

@@ -1,4 +1,4 @@
-"""``joker serve``: the page and the API."""
+"""``joker serve``: the page and the API; ``joker worker`` tells the jokes of its queue."""
 
 from __future__ import annotations
 
@@ -30,3 +30,14 @@ def serve(options: dict[str, Any]) -> None:
 
 def _announce(address: str) -> None:
     typer.echo(f"Open {address} (Ctrl-C stops)", err=True)
+
+
+@with_settings("broker", "model", "engine", "concurrency")
+def worker(options: dict[str, Any]) -> None:
+    """Process the jobs that 'joker serve --broker' puts into Redis, until a signal stops it."""
+    from joker.compose import open_work
+    from joker.settings import read_settings
+    from joker.worker.app import run_worker
+
+    settings = read_settings(**options)
+    raise typer.Exit(run_worker(settings, lambda: open_work(settings)))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from joker.cli.options import with_options
-from joker.cli.parts import require_training
+from joker.core.parts import require_training
 from joker.training.config import TrainingConfig, training_config
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder created by 'joker data prepare'.")]

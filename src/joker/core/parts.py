@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from joker.core.errors import MissingPartError
@@ -26,3 +27,23 @@ def import_part(module: str, need: str, *, extra: str = "train") -> Any:
         raise MissingPartError(
             f"{missing} is not installed; {need} pip install 'gpt2-the-joker[{extra}]'"
         ) from error
+
+
+def require_training() -> None:
+    """Make sure the extra ``train`` is installed.
+
+    Raises:
+        MissingPartError: If PyTorch, Transformers or MLflow is missing.
+    """
+    module = missing_for_training()
+    if module is not None:
+        raise MissingPartError(
+            f"{module} is not installed; training and evaluation need "
+            "pip install 'gpt2-the-joker[train]'"
+        )
+
+
+def missing_for_training() -> str | None:
+    """Return the first module of the extra ``train`` that is not installed, or None."""
+    modules = ("torch", "transformers", "mlflow")
+    return next((name for name in modules if importlib.util.find_spec(name) is None), None)
