@@ -217,6 +217,7 @@ def step_and_interrupt(self):
     return outputs
 
 Teller._pick, Scheduler.step = pick_and_count, step_and_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 main()
 """
 """Presses Ctrl-C in the fifth step after the first jokes were drafted."""
