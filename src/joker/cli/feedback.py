@@ -82,7 +82,9 @@ def compare(options: dict[str, Any]) -> None:
         approvals = compare_models(store)
         if not approvals:
             raise DataError(f"no joke in {store} has votes; collect some first")
-    table = Table(Column("model", no_wrap=True), "jokes", "👍", "👎", "reports", "liked", "95% interval")
+    table = Table(
+        Column("model", no_wrap=True), "jokes", "👍", "👎", "reports", "liked", "95% interval"
+    )
     for each in approvals:
         votes, (low, high) = each.votes, each.interval
         table.add_row(

@@ -56,8 +56,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         settings: Limits, keys and origins.
 
     Raises:
-        ConfigError: If the rate limit cannot be read, or the folder for metrics cannot be used.
-        InputError: If the moderation list cannot be read.
+        InputError: If the rate limit, the moderation list or the folder for metrics cannot be used.
         MissingPartError: If traces are wanted and OpenTelemetry is not installed.
     """
     start_tracing("joker-web")
@@ -67,14 +66,13 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        pruning = asyncio.create_task(archive.prune_hourly())
-        if has_pool:
+        archive.start()
+        if settings.pool_size:
             await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
             filler.start()
         yield
-        pruning.cancel()
-        await asyncio.gather(pruning, return_exceptions=True)
         await filler.stop()
+        await archive.stop()
         await follower.close()
         if limiter:
             await limiter.close()
@@ -82,8 +80,8 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         store.close()
         stop_tracing()
 
-    has_pool = settings.pool_size > 0
-    archive = Archive(store, make_moderator(settings), model_name(settings), has_pool=has_pool)
+    moderator = make_moderator(settings)
+    archive = Archive(store, moderator, model_name(settings), has_pool=settings.pool_size > 0)
     filler = PoolFiller(queue, store, archive, settings)
     app = FastAPI(
         title="GPT-2 the Joker",

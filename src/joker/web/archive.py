@@ -52,9 +52,19 @@ class Archive:
         self._moderator = moderator
         self._model = model
         self._ids: dict[str, str] = {}
+        self._pruning: asyncio.Task[None] | None = None
 
-    async def prune_hourly(self) -> None:
-        """Apply the store's limits for as long as the server lives, even if it tells no joke."""
+    def start(self) -> None:
+        """Apply the store's limits once an hour from now on, even if the server tells no joke."""
+        self._pruning = asyncio.create_task(self._prune_hourly())
+
+    async def stop(self) -> None:
+        """Apply them no longer."""
+        if self._pruning:
+            self._pruning.cancel()
+            await asyncio.gather(self._pruning, return_exceptions=True)
+
+    async def _prune_hourly(self) -> None:
         while True:
             await asyncio.sleep(_PRUNE_SECONDS)
             with suppress(StoreDownError):

@@ -88,12 +88,10 @@ class Metrics:
         self._pooled = self._gauge(
             "joker:pool_untold_jokes", "Jokes generated in advance that nobody has had."
         )
-        self._gauge("joker:max_queue_size", "Maximum number of waiting jobs.").set(
-            settings.max_queue_size
-        )
-        self._gauge("joker:deadline_seconds", "Time limit of a job in seconds.").set(
-            settings.deadline_seconds
-        )
+        limit = self._gauge("joker:max_queue_size", "Maximum number of waiting jobs.")
+        limit.set(settings.max_queue_size)
+        deadline = self._gauge("joker:deadline_seconds", "Time limit of a job in seconds.")
+        deadline.set(settings.deadline_seconds)
         self.jokes = self._counter("joker:jokes", "Jokes told.")
         self.prompt_tokens = self._counter(
             "joker:prompt_tokens", "Tokens of the prompts of jokes told."
