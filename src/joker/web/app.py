@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -66,13 +66,12 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        archive.start()
+        chores = [asyncio.create_task(archive.prune_hourly())]
         if settings.pool_size:
             await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
-            filler.start()
+            chores.append(asyncio.create_task(filler.run()))
         yield
-        await filler.stop()
-        await archive.stop()
+        await _end(chores)
         await follower.close()
         if limiter:
             await limiter.close()
@@ -107,6 +106,12 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         app.include_router(module.router)
     app.openapi = cache(lambda: _describe(app, settings))  # type: ignore[method-assign]
     return app
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:

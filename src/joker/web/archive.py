@@ -52,19 +52,9 @@ class Archive:
         self._moderator = moderator
         self._model = model
         self._ids: dict[str, str] = {}
-        self._pruning: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Apply the store's limits once an hour from now on, even if the server tells no joke."""
-        self._pruning = asyncio.create_task(self._prune_hourly())
-
-    async def stop(self) -> None:
-        """Apply them no longer."""
-        if self._pruning:
-            self._pruning.cancel()
-            await asyncio.gather(self._pruning, return_exceptions=True)
-
-    async def _prune_hourly(self) -> None:
+    async def prune_hourly(self) -> None:
+        """Apply the store's limits for as long as the server lives, even if it tells no joke."""
         while True:
             await asyncio.sleep(_PRUNE_SECONDS)
             with suppress(StoreDownError):
@@ -150,17 +140,6 @@ class PoolFiller:
         self._store = store
         self._archive = archive
         self._settings = settings
-        self._running: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Fill the pool from now on."""
-        self._running = asyncio.create_task(self.run())
-
-    async def stop(self) -> None:
-        """Fill it no longer, if it was begun."""
-        if self._running:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
 
     async def run(self) -> None:
         """Fill the pool for as long as the server lives."""
