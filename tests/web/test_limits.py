@@ -29,7 +29,7 @@ def test_jokes_over_the_rate_are_refused_until_later(make_client: MakeClient) ->
         refused = client.get("/joke", params={"n": 2})
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["Retry-After"]) <= 3600
-        assert "3 jokes in 3600 seconds" in refused.json()["detail"]
+        assert "jokes are limited to 3 in 3600 seconds" in refused.json()["detail"]
         assert client.get("/joke").status_code == 200
         assert 'outcome_total{reason="rate_limited"} 1.0' in client.get("/metrics").text
 

@@ -93,7 +93,7 @@ class RateLimiter:
         if not granted:
             raise HTTPException(
                 429,
-                f"more than {most} {of} in {period_seconds} seconds; "
+                f"{of} are limited to {most} in {period_seconds} seconds; "
                 f"try again in {reset_seconds} seconds",
                 headers=headers | {"Retry-After": str(reset_seconds)},
             )

@@ -187,7 +187,7 @@ def test_votes_are_limited_apart_from_jokes(make_client: MakeClient) -> None:
         refused = vote(client, joke, "up")
         assert refused.status_code == 429
         assert refused.headers["RateLimit-Policy"] == '"votes";q=2;w=3600'
-        assert "2 votes in 3600 seconds" in refused.json()["detail"]
+        assert "votes are limited to 2 in 3600 seconds" in refused.json()["detail"]
         assert client.get("/joke").status_code == 200
 
 
