@@ -299,6 +299,27 @@ def test_picked_jokes_are_told_first_and_once_each_without_loading_the_model(
     assert {*told_by(first), Joke(other["question"], other["answer"])} == set(PICKED)
 
 
+def test_json_of_a_model_that_cannot_be_loaded_is_empty(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["tell", "--json", "--model", str(tmp_path / "nowhere")])
+    assert result.exit_code != 0
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_a_pool_that_is_off_needs_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOKER_DATABASE", "mysql://nobody/nothing")
+    monkeypatch.setenv("JOKER_POOL_SIZE", "0")
+    assert len(told_by(tell_any())) == 1
+
+
+@pytest.mark.usefixtures("picked_folder")
+def test_how_to_repeat_invented_jokes_names_what_was_allowed() -> None:
+    result = tell_any("-n", "4", "--unsafe")
+    options = result.stderr.strip().partition(", with ")[2].split()
+    assert options[-1] == "--unsafe"
+    assert told_by(tell_any(*options)) == told_by(result)[2:]
+
+
 @pytest.mark.usefixtures("picked_folder")
 def test_the_model_invents_what_the_picked_jokes_leave_open_and_says_so() -> None:
     result = tell_any("-n", "4")

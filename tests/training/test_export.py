@@ -63,7 +63,7 @@ def test_export_adds_an_int8_graph_and_its_tokenizer(
 
 
 @pytest.mark.integration
-def test_weights_that_a_base_had_in_4_bits_stay_exactly_so(tmp_path: Path) -> None:
+def test_weights_that_a_base_had_in_4_bits_are_not_rounded_again(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     even = random.normal(size=(64, 96)).astype(np.float32)
     kept = dequantize(quantize(even, GGMLQuantizationType.Q4_1), GGMLQuantizationType.Q4_1)

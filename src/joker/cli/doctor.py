@@ -118,7 +118,7 @@ def _check_store(settings: Settings) -> str:
             store.check()
         except StoreDownError as error:
             raise StoreDownError(
-                f"{error}; start it, or correct --database (JOKER_DATABASE)"
+                f"{error}; make it available, or correct --database (JOKER_DATABASE)"
             ) from error
         return f"{store} keeps jokes and votes"
 

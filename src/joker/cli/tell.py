@@ -93,7 +93,7 @@ def tell(
     of them once. Otherwise the model invents new ones.
     """
     _check_terminal(rate, as_json)
-    from joker.compose import open_store
+    from joker.compose import open_store, read_picked_jokes
     from joker.settings import read_settings
 
     settings = read_settings(**_with_candidates(options, effort))
@@ -109,8 +109,9 @@ def tell(
         **({} if seed is None else {"seed": seed}),
     )
     any_will_do = not (fresh or request.prompt or given or options or effort) and seed is None
-    store = open_store(settings) if any_will_do or rate else None
-    ready = _take_from_pool(settings, store, request) if store and any_will_do else []
+    pooled = any_will_do and settings.pool_size > 0 and bool(read_picked_jokes(settings))
+    store = open_store(settings) if pooled or rate else None
+    ready = _take_from_pool(settings, store, request) if store and pooled else []
     if as_json:
         _print_json(settings, request, ready)
         return
@@ -145,14 +146,9 @@ def _read_prompt(words: list[str]) -> str:
 def _take_from_pool(
     settings: Settings, store: Store, request: GenerationRequest
 ) -> list[StoredJoke]:
-    """Return jokes of the pool that this user has not had; none if the model has no picked jokes.
+    """Return jokes of the pool, which may be another model's, that this user has not had."""
+    from joker.compose import add_picked_jokes
 
-    The pool may be another model's.
-    """
-    from joker.compose import add_picked_jokes, read_picked_jokes
-
-    if not settings.pool_size or not read_picked_jokes(settings):
-        return []
     add_picked_jokes(store, settings)
     return store.pool.take_several(
         _user(),
@@ -193,10 +189,12 @@ def _describe_origin(request: GenerationRequest, ready: list[StoredJoke]) -> str
     missing = request.count - len(ready)
     if not missing:
         return f"{who}; --fresh invents new jokes"
-    return (
-        f"{len(ready)} {who}, {missing} invented just now, "
-        f"with --fresh --count {missing} --seed {request.seed}"
-    )
+    repeat = f"--fresh --count {missing} --seed {request.seed}"
+    if not request.safe:
+        repeat += " --unsafe"
+    if request.exclude_categories:
+        repeat += f" --exclude-categories {','.join(request.exclude_categories)}"
+    return f"{len(ready)} {who}, {missing} invented just now, with {repeat}"
 
 
 def _print_json(settings: Settings, request: GenerationRequest, ready: list[StoredJoke]) -> None:
@@ -208,7 +206,8 @@ def _print_json(settings: Settings, request: GenerationRequest, ready: list[Stor
         told = [asdict(joke.as_told()) | {"picked": joke.picked} for joke in ready]
         invented = [joke for _, joke in sorted(collector.told.items())]
         told += [asdict(joke) | {"picked": False} for joke in invented]
-        typer.echo(_ROWS.dump_json(told, indent=2))
+        if told or sys.exc_info()[0] is None:
+            typer.echo(_ROWS.dump_json(told, indent=2))
 
 
 class _Collector(GenerationListener):
