@@ -203,17 +203,15 @@ class CompletionBody(OpenAIBody):
     def values(self) -> dict[str, Any]:
         """Return what was given, by the names of our own request."""
         values = super().values()
-        if isinstance(self.prompt, list):
-            values["prompt"] = self.prompt[0]
         if self.best_of is not None:
             values["candidates"] = self.best_of // (self.n or 1)
         return values
 
     def to_requests(self, settings: Settings) -> list[GenerationRequest]:
         """Return a request for each prompt."""
-        (asked,) = super().to_requests(settings)
-        prompts = self.prompt if isinstance(self.prompt, list) else [asked.prompt]
-        return [replace(asked, prompt=prompt) for prompt in prompts]
+        prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        # Each has a seed of its own unless the client gives one.
+        return [self.model_copy(update={"prompt": one}).to_request(settings) for one in prompts]
 
 
 class TextPart(BaseModel):

@@ -433,3 +433,10 @@ def test_what_does_not_fit_together_is_named(
 def test_the_text_ends_at_the_first_stop(client: TestClient, stop: object, text: str) -> None:
     told = client.post("/v1/completions", json={"prompt": "Why", "seed": 1, "stop": stop})
     assert told.json()["choices"][0]["text"] == text
+
+
+def test_each_prompt_of_a_list_has_a_seed_of_its_own() -> None:
+    first, second = CompletionBody(prompt=["Why"] * 2).to_requests(read_settings())
+    assert first.seed != second.seed
+    same, again = CompletionBody(prompt=["Why"] * 2, seed=3).to_requests(read_settings())
+    assert same.seed == again.seed == 3

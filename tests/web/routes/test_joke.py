@@ -40,6 +40,7 @@ def test_a_stream_has_the_jokes_as_they_are_told(client: TestClient) -> None:
     asked = "/joke?prompt=Why+do+cats&seed=3&n=2&candidates=1"
     streamed = client.get(asked, headers={"Accept": "text/event-stream"})
     assert streamed.headers["Content-Type"].startswith("text/event-stream")
+    assert streamed.headers["X-Accel-Buffering"] == "no"
     assert streamed.headers["Vary"] == "Accept"
     events = events_of(streamed.text)
     jokes = [data for name, data in events if name == "joke"]

@@ -33,6 +33,7 @@ from joker.web.errors import (
     describe_problem,
     tell_client,
 )
+from joker.web.html import EVENT_HEADERS, EVENTS
 from joker.web.openai_schemas import (
     MODEL,
     ChatBody,
@@ -94,7 +95,7 @@ class _Answering:
         if body.stream:
             tellings = await self._submission.begin(self._request, wanted, plain=body.is_plain)
             events = self._stream(body, tellings, chunk)
-            return StreamingResponse(events, media_type="text/event-stream")
+            return StreamingResponse(events, media_type=EVENTS, headers=EVENT_HEADERS)
         tellings = await self._submission.tell(self._request, wanted, plain=body.is_plain)
         told = [telling.jokes for telling in tellings]
         jokes = dict(enumerate(chain.from_iterable(told)))

@@ -12,10 +12,10 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from fastapi.sse import format_sse_event
 
 from joker.core.errors import QueueError
-from joker.jobs.job import StateEvent
+from joker.jobs.job import State, StateEvent
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
-from joker.web.html import EVENTS, HTML, JSON, TEXT, choose_media_type, render_jokes
+from joker.web.html import EVENT_HEADERS, EVENTS, HTML, JSON, TEXT, choose_media_type, render_jokes
 from joker.web.routes.generate import describe_event
 from joker.web.schemas import JokeParameters
 from joker.web.security import require_key
@@ -54,14 +54,14 @@ class _Streaming:
     async def events(self, telling: Telling) -> AsyncIterator[bytes]:
         """Yield the jokes that were ready, then what happens to the job, or its final state."""
         ready, job = telling
-        for index, joke in enumerate(ready):
-            yield _encode("joke", {"index": index, **asdict(joke)})
-        if job is None:
-            task = await self._archive.describe(None, ready)
-            yield _encode("state", task.model_dump(mode="json"))
-            return
-        state = job.state
+        state = job.state if job else State.SUCCESS
         try:
+            for index, joke in enumerate(ready):
+                yield _encode("joke", {"index": index, **asdict(joke)})
+            if job is None:
+                task = await self._archive.describe(None, ready)
+                yield _encode("state", task.model_dump(mode="json"))
+                return
             async for event in self._queue.events(job.id):
                 if isinstance(event, StateEvent):
                     state = event.job.state
@@ -70,7 +70,7 @@ class _Streaming:
         except QueueError:
             return  # a stream without a final state has failed
         finally:
-            if not state.final:
+            if job and not state.final:
                 await self._submission.abandon(job)
 
 
@@ -96,7 +96,7 @@ async def tell(
     asked = parameters.to_request(settings)
     if choose_media_type(request.headers.get("accept", ""), _OFFERS) == EVENTS:
         (telling,) = await submission.begin(request, [asked], plain=parameters.is_plain)
-        headers = {"Vary": "Accept"}
+        headers = {"Vary": "Accept", **EVENT_HEADERS}
         return StreamingResponse(streaming.events(telling), media_type=EVENTS, headers=headers)
     task = await submission.answer(request, parameters)
     return render_jokes(request, task.result, task, _OFFERS, asked=asked)
