@@ -47,7 +47,7 @@ class SamplingError(InputError):
 
 
 class PromptError(InputError):
-    """A prompt is too long for the model."""
+    """A prompt cannot be used by the model, such as one that is too long."""
 
 
 class ModelFolderError(InputError):

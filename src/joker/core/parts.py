@@ -22,7 +22,7 @@ def import_part(module: str, need: str, *, extra: str = "train") -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
         raise MissingPartError(
             f"{missing} is not installed; {need} pip install 'gpt2-the-joker[{extra}]'"

@@ -29,7 +29,7 @@ from typing import Any
 import httpx2 as httpx
 from tokenizers import Tokenizer
 
-from joker.core.errors import ConfigError, EngineDownError, InputError
+from joker.core.errors import ConfigError, EngineDownError, InputError, PromptError
 from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import RemoteServer
@@ -84,7 +84,7 @@ class RemoteRunner:
         Raises:
             EngineDownError: If the server cannot be reached, fails or falls silent.
             ConfigError: If it rejects the API key, or lacks the model or log-probabilities.
-            InputError: If it rejects a request.
+            PromptError: If it rejects a request.
         """
         outputs = Outputs(tasks, listener)
         updates: SimpleQueue[tuple[int, Output | Exception]] = SimpleQueue()
@@ -406,7 +406,7 @@ class _Client:
             raise EngineDownError(
                 f"the engine's server answered {status} ({reason}); try again later"
             )
-        raise InputError(f"the engine's server refused the request: {reason}")
+        raise PromptError(f"the engine's server refused the request: {reason}")
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

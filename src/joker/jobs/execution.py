@@ -75,8 +75,8 @@ def _make_attempt(
             return job.moved(State.PENDING)
         return job.moved(State.FAILURE, error=str(error))
     except JokerError as error:
-        outcome = "refused"
         refused = isinstance(error, GenerationError | PromptError)
+        outcome = "refused" if refused else "fault"
         return job.moved(State.FAILURE, error=str(error), refused=refused)
     except Exception:
         outcome = "fault"
