@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from importlib import import_module
@@ -203,10 +204,17 @@ def test_all_that_the_web_server_logs_is_json() -> None:
     messages = []
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            messages.append(json.loads(line)["message"])
-            if messages.count("Application startup complete.") == 2:
-                process.terminate()
+        patience = threading.Timer(120, process.kill)
+        patience.start()
+        try:
+            for line in process.stderr:
+                messages.append(json.loads(line)["message"])
+                if messages.count("Application startup complete.") == 2:
+                    process.terminate()
+        finally:
+            patience.cancel()
+            process.terminate()
+    assert messages.count("Application startup complete.") == 2
     assert any("parent process" in message for message in messages)
 
 

@@ -320,10 +320,10 @@ def test_secrets_are_mounted_where_the_application_looks_and_nowhere_written(
     resources: dict[str, Resource],
 ) -> None:
     settings = find_settings(resources)
-    for name in ("web", "worker"):
-        (container,) = pods(resources)[name]["containers"]
+    for name, pod in pods(resources).items():
+        (container,) = pod["containers"]
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-        assert settings["JOKER_SECRETS_DIR"] in mounts
+        assert name == "database" or settings["JOKER_SECRETS_DIR"] in mounts
     assert of_kind(resources, "Secret") == []
     assert "@" not in settings["JOKER_BROKER"]
 
@@ -335,6 +335,8 @@ def test_names_inside_refer_to_what_is_there(resources: dict[str, Resource]) -> 
                 assert f"ConfigMap/{volume['configMap']['name']}" in resources
             if "secret" in volume:
                 assert volume["secret"]["secretName"] in ("redis", "database")
+            for source in volume.get("projected", {}).get("sources", []):
+                assert source["secret"]["name"] in ("redis", "database")
     for scaler in of_kind(resources, "HorizontalPodAutoscaler", "ScaledObject"):
         assert f"Deployment/{scaler['spec']['scaleTargetRef']['name']}" in resources
     for service in of_kind(resources, "Service"):

@@ -1,7 +1,7 @@
 """The heartbeat: a file that is touched while this process is healthy.
 
-Container probes check its age, as in ``deploy/``. Only a stuck process lets it grow old, and one
-that no longer looks for jobs: `joker.engines.process` handles an engine that hangs, and an
+Container probes check its age, as in ``deploy/``. It grows old if the process is stuck or no longer
+looks for jobs; `joker.engines.process` handles an engine that hangs, and an
 unreachable Redis does not count, because a new process would not reach it either.
 """
 
