@@ -42,6 +42,8 @@ def test_a_wish_for_a_topic_is_reduced_to_it(written: str, topic: str) -> None:
         ("Tell me  a joke", True),
         ("can you tell me another funny joke, please?", True),
         ("one more", True),
+        ("one", False),
+        ("more", False),
         ("more jokes!", True),
         ("Another planet", False),
         ("tell me a joke about jokes", False),

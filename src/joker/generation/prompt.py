@@ -25,7 +25,7 @@ _ASKS_FOR_A_TOPIC = re.compile(
     rf"{_ASKS}jokes? (?:about|on) (?P<topic>.+?){_PLEASE}", re.IGNORECASE
 )
 _ASKS_FOR_ANY = re.compile(
-    rf"(?:{_ASKS}(?:jokes?|another|one|one more|again|more){_PLEASE})?", re.IGNORECASE
+    rf"(?:{_ASKS}(?:jokes?|another(?: one)?|one more|again){_PLEASE})?", re.IGNORECASE
 )
 _QUESTION_WORDS = re.compile(
     "(?:what|why|how|who|whom|whose|where|when|which|did|do|does|is|are|am|was|were|can|could|have"
