@@ -83,6 +83,22 @@ def test_a_limit_evaluates_a_part(tiny_folder: ModelFolder, sample_file: Path) -
 
 
 @pytest.mark.integration
+def test_a_folder_without_weights_is_measured_by_its_graph(
+    served_folder: ModelFolder, sample_file: Path, tmp_path: Path
+) -> None:
+    graph_only = tmp_path / "graph-only"
+    ignored = shutil.ignore_patterns("model.safetensors")
+    shutil.copytree(served_folder.path, graph_only, ignore=ignored)
+    held_out, config = HeldOut.open(sample_file), EvaluationConfig(limit=20, generate=0)
+    by_weights = evaluate(served_folder, held_out, config)
+    by_graph = evaluate(ModelFolder.open(graph_only), held_out, config)
+    expected = by_weights.likelihood.bits_per_byte.value
+    assert by_graph.likelihood.bits_per_byte.value == pytest.approx(expected, rel=0.02)
+    assert "the likelihoods are those of the compressed graph" in by_graph.notes[0]
+    assert not by_weights.notes
+
+
+@pytest.mark.integration
 def test_the_same_seed_gives_the_same_report(served_folder: ModelFolder, sample_file: Path) -> None:
     held_out, config = HeldOut.open(sample_file), EvaluationConfig(generate=6)
     assert evaluate(served_folder, held_out, config) == evaluate(served_folder, held_out, config)

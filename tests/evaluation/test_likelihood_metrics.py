@@ -14,7 +14,13 @@ from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines.weights import load_causal_lm
-from joker.evaluation.likelihood_metrics import PartMetrics, cut_blocks, likelihood_metrics
+from joker.evaluation.likelihood_metrics import (
+    LikelihoodMetrics,
+    ModelScorer,
+    PartMetrics,
+    cut_blocks,
+)
+from joker.evaluation.likelihood_metrics import likelihood_metrics as measure
 
 END_TOKEN = "<|endoftext|>"
 SHORT = Joke("ab?", "cd")
@@ -61,6 +67,13 @@ def byte_tokenizer(template: Template = TEMPLATES["original"]) -> JokeTokenizer:
 
 def echo_model(tokenizer: JokeTokenizer, echo: float = 0.0, **settings: Any) -> Any:
     return EchoModel(tokenizer.vocabulary_size, echo, **settings)
+
+
+def likelihood_metrics(
+    model: Any, tokenizer: JokeTokenizer, jokes: list[Joke], clusters: Any = None, **options: Any
+) -> LikelihoodMetrics:
+    positions = model.config.max_position_embeddings
+    return measure(ModelScorer(model, tokenizer), positions, jokes, clusters, **options)
 
 
 def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary_per_token() -> None:

@@ -28,6 +28,8 @@ from joker.evaluation.likelihood_metrics import (
     CHANCE,
     ORIGINAL_PERPLEXITY,
     LikelihoodMetrics,
+    ModelScorer,
+    Scorer,
     likelihood_metrics,
 )
 from joker.evaluation.text_metrics import TextMetrics, TrainingIndex, first_tries, text_metrics
@@ -193,7 +195,7 @@ def evaluate(
     """Measure everything on held-out jokes, and on jokes that the model generates.
 
     Args:
-        folder: The model, with PyTorch weights.
+        folder: The model. Its PyTorch weights are measured if it has them, else its graph.
         held_out: Jokes it was not trained on.
         config: How much to measure.
         teller: A folder of the same model with an OpenVINO graph, which generates the jokes; by
@@ -244,14 +246,22 @@ def _likelihood_metrics(
     if fingerprints:
         known = [fingerprints.estimate(joke).near_duplicate for joke in held_out.jokes]
     return likelihood_metrics(
-        load_causal_lm(folder),
-        JokeTokenizer.from_folder(folder.path, folder.manifest.template),
+        _open_scorer(folder),
+        folder.manifest.context_length,
         held_out.jokes,
         held_out.clusters,
         seed=config.seed,
         retrieval_limit=config.retrieval_limit,
         known=known,
     )
+
+
+def _open_scorer(folder: ModelFolder) -> Scorer:
+    """Load a folder's weights or, if it has none, its graph."""
+    if not folder.has_weights and folder.has_openvino:
+        return open_engine(folder, reproducible=True)
+    tokenizer = JokeTokenizer.from_folder(folder.path, folder.manifest.template)
+    return ModelScorer(load_causal_lm(folder), tokenizer)
 
 
 def _first_tries(folder: ModelFolder, config: EvaluationConfig) -> Sequence[Joke | None]:
@@ -261,6 +271,8 @@ def _first_tries(folder: ModelFolder, config: EvaluationConfig) -> Sequence[Joke
 
 
 def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None]) -> Iterator[str]:
+    if not folder.has_weights:
+        yield "the likelihoods are those of the compressed graph: the folder has no other weights"
     if held_out.training is None:
         if any(tries):
             yield "originality needs a prepared folder, which knows the training jokes"

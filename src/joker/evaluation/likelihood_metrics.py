@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,9 +34,23 @@ markers are plain text that costs almost nothing to predict, which lowers the va
 amount for each template; blocks let a joke see the jokes before it; and its two data sets overlap,
 so it was trained on test jokes."""
 
+_NO_QUESTION = "?"
+"""What stands for no question in p(answer): a model that has read punchlines first takes an answer
+right after the start token for a riddle's, which says little about answers in general."""
+
 T = TypeVar("T")
 
 _PARTS = ("new", "known")
+
+
+class Scorer(Protocol):
+    """What likelihoods come from: `ModelScorer`, or any `joker.engines.protocol.Engine`."""
+
+    tokenizer: JokeTokenizer
+
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        """Return log p(answer, end | preceding tokens) of every joke, in nats, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +121,8 @@ class LikelihoodMetrics:
 
 
 def likelihood_metrics(
-    model: PreTrainedModel,
-    tokenizer: JokeTokenizer,
+    scorer: Scorer,
+    context_length: float,
     jokes: Sequence[Joke],
     clusters: Sequence[int] | None = None,
     *,
@@ -119,8 +133,8 @@ def likelihood_metrics(
     """Measure a model on held-out jokes.
 
     Args:
-        model: The causal LM.
-        tokenizer: Its tokenizer and template.
+        scorer: The model, with its tokenizer and template.
+        context_length: Maximum number of tokens of a joke.
         jokes: Jokes it was not trained on, in a fixed order.
         clusters: Each joke's cluster of near-duplicates; by default each its own.
         seed: Decides what is drawn for retrieval and resampling.
@@ -129,26 +143,26 @@ def likelihood_metrics(
 
     Raises:
         DataError: If no joke fits the model.
-        ModelFolderError: If the model and tokenizer do not belong together, or the
-            model's probabilities are NaN.
+        ModelFolderError: If the model's probabilities are NaN.
         ResourceError: If memory runs out.
     """
-    scorer = _Scorer(model, tokenizer)
-    encoded = [tokenizer.encode(joke) for joke in jokes]
-    kept = [index for index, joke in enumerate(encoded) if scorer.fits(joke)]
+    encoded = [scorer.tokenizer.encode(joke) for joke in jokes]
+    kept = [index for index, joke in enumerate(encoded) if len(joke) <= context_length]
     if not kept:
         raise DataError(
-            f"none of {len(jokes)} jokes fits the model's context of {scorer.positions} tokens"
+            f"none of {len(jokes)} jokes fits the model's context of {context_length} tokens"
         )
     fitting = [jokes[index] for index in kept]
     groups = [index if clusters is None else clusters[index] for index in kept]
-    nats, answer_nats = -scorer.score([encoded[index] for index in kept])
+    nats = -_score(scorer, [_whole(encoded[index].input_ids) for index in kept])
+    answer_nats = -_score(scorer, [encoded[index] for index in kept])
     tokens = [len(encoded[index]) - 1 for index in kept]
     answer_bytes = [len(joke.answer.encode()) for joke in fitting]
+    rows = draw_choices(fitting, groups, limit=retrieval_limit, seed=seed)
     measured = _Measured(
         nats / math.log(2),
         np.array([joke.byte_count for joke in fitting]),
-        *_retrieval_hits(scorer, fitting, groups, retrieval_limit, seed),
+        *_retrieval_hits(scorer, context_length, fitting, rows),
         seed,
     )
     flags = None if known is None else np.asarray(known, dtype=np.bool_)[kept]
@@ -159,7 +173,7 @@ def likelihood_metrics(
         bits_per_byte=bootstrap_ratio(measured.bits, measured.byte_counts, seed=seed),
         answer_bits_per_byte=bootstrap_ratio(answer_nats / math.log(2), answer_bytes, seed=seed),
         perplexity=bootstrap_ratio(nats, tokens, seed=seed, transform=np.exp),
-        legacy_perplexity=_legacy_perplexity(scorer, encoded, seed),
+        legacy_perplexity=_legacy_perplexity(scorer, context_length, encoded, seed),
         punchline_retrieval_accuracy=_mean(measured.hits, seed),
         new=None if flags is None else measured.part(~flags),
         known=None if flags is None else measured.part(flags),
@@ -200,8 +214,16 @@ def _mean(values: NDArray[np.float64], seed: int) -> Estimate | None:
     return bootstrap_ratio(values, seed=seed) if len(values) else None
 
 
-class _Scorer:
-    """Scores jokes with a model, within its context."""
+class ModelScorer:
+    """Scores jokes with PyTorch.
+
+    Args:
+        model: The causal LM.
+        tokenizer: Its tokenizer and template.
+
+    Raises:
+        ModelFolderError: If they do not belong together.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: JokeTokenizer) -> None:
         entries = len(cast(torch.Tensor, model.get_input_embeddings().weight))
@@ -211,58 +233,60 @@ class _Scorer:
                 f"{entries}; they do not belong together"
             )
         self.tokenizer = tokenizer
-        self.positions = getattr(model.config, "max_position_embeddings", None) or math.inf
         self._model = model
 
-    def fits(self, joke: EncodedJoke) -> bool:
-        return len(joke) <= self.positions
-
-    def token_scores(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float64]]:
-        """Return the natural log-probability of every token but the first, refusing NaN."""
-        scores = token_log_probabilities(self._model, sequences)
-        if not all(np.isfinite(each).all() for each in scores):
-            raise ModelFolderError(
-                "the model's probabilities are not numbers (NaN): its training diverged; "
-                "train it again with a lower learning rate"
-            )
-        return scores
-
-    def score(self, jokes: Sequence[EncodedJoke]) -> NDArray[np.float64]:
-        """Return log p of each joke, and of its answer given the rest: shape (2, jokes)."""
-        scores = self.token_scores([joke.input_ids for joke in jokes])
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+        """Return log p(answer, end | preceding tokens) of every joke, in nats, in order."""
+        scores = token_log_probabilities(self._model, [joke.input_ids for joke in jokes])
         pairs = zip(jokes, scores, strict=True)
-        parts = [(each.sum(), each[joke.answer_start - 1 :].sum()) for joke, each in pairs]
-        return np.array(parts).reshape(-1, 2).T
+        return [float(each[joke.answer_start - 1 :].sum()) for joke, each in pairs]
 
 
-def _legacy_perplexity(scorer: _Scorer, jokes: Sequence[EncodedJoke], seed: int) -> Estimate | None:
+def _score(scorer: Scorer, jokes: Sequence[EncodedJoke]) -> NDArray[np.float64]:
+    scores = np.array(scorer.score(jokes), dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise ModelFolderError(
+            "the model's probabilities are not numbers (NaN): its training diverged; "
+            "train it again with a lower learning rate"
+        )
+    return scores
+
+
+def _whole(input_ids: list[int]) -> EncodedJoke:
+    """Return ids of which everything but the start token is scored."""
+    return EncodedJoke(input_ids, answer_start=1)
+
+
+def _legacy_perplexity(
+    scorer: Scorer, context_length: float, jokes: Sequence[EncodedJoke], seed: int
+) -> Estimate | None:
     blocks = cut_blocks(joke.input_ids for joke in jokes)
-    if not blocks or scorer.positions < BLOCK_TOKENS:
+    if not blocks or context_length < BLOCK_TOKENS:
         return None
-    losses = [-scores.mean() for scores in scorer.token_scores(blocks)]
+    losses = -_score(scorer, list(map(_whole, blocks))) / (BLOCK_TOKENS - 1)
     return bootstrap_ratio(losses, seed=seed, transform=np.exp)
 
 
 def _retrieval_hits(
-    scorer: _Scorer, jokes: Sequence[Joke], clusters: Sequence[int], limit: int, seed: int
+    scorer: Scorer, context_length: float, jokes: Sequence[Joke], rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Rank answers by log p(answer | question) - log p(answer), for the questions that fit.
+    """Rank answers by log p(answer | question) - log p(answer), for the choices that fit.
 
     Returns:
         The indices of the jokes asked about, and whether each was a hit.
     """
-    encode, encode_alone = scorer.tokenizer.encode, scorer.tokenizer.encode_answer_alone
+    encode = scorer.tokenizer.encode
     asked, pairs = [], []
-    for row in draw_choices(jokes, clusters, limit=limit, seed=seed):
+    for row in rows:
         question = jokes[row[0]].question
         encoded = [encode(Joke(question, jokes[choice].answer)) for choice in row]
-        if all(map(scorer.fits, encoded)):
+        if all(len(joke) <= context_length for joke in encoded):
             asked.append(row)
             pairs += encoded
     choices = np.array(asked, dtype=np.intp).reshape(-1, CHOICES)
     answers, places = np.unique(choices, return_inverse=True)
-    alone = scorer.score([encode_alone(jokes[index]) for index in answers])[1]
-    given = scorer.score(pairs)[1].reshape(-1, CHOICES)
+    alone = _score(scorer, [encode(Joke(_NO_QUESTION, jokes[each].answer)) for each in answers])
+    given = _score(scorer, pairs).reshape(-1, CHOICES)
     return choices[:, 0], hits(given - alone[places].reshape(-1, CHOICES))
 
 

@@ -24,7 +24,7 @@ from joker.core.sampling import Sampling
 from joker.data.prepared import PreparedData
 from joker.engines.weights import without_dropout
 from joker.evaluation.held_out import HeldOut
-from joker.evaluation.likelihood_metrics import likelihood_metrics
+from joker.evaluation.likelihood_metrics import ModelScorer, likelihood_metrics
 from joker.training import tracking
 from joker.training.base_model import (
     Base,
@@ -209,8 +209,8 @@ def write_folder(
     keep_freed_memory(False)
     held_out = HeldOut.of(run.data).sample(config.test_limit, config.seed)
     metrics = likelihood_metrics(
-        base.model,
-        base.joke_tokenizer,
+        ModelScorer(base.model, base.joke_tokenizer),
+        base.context_length,
         held_out.jokes,
         held_out.clusters,
         seed=config.seed,
