@@ -10,7 +10,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import FAILS, WORKS
 from joker.engines import Engine, open_engine
-from joker.generation.ranking import rank, rate
+from joker.generation.ranking import overrated, rank, rate
 from joker.training.base_model import open_base
 from joker.training.export import export_openvino
 
@@ -27,8 +27,26 @@ def test_a_joke_is_rated_by_its_answers_mean_log_probability(
 ) -> None:
     encoded = [engine.tokenizer.encode(joke) for joke in sample_jokes]
     tokens = [len(joke.input_ids) - joke.answer_start for joke in encoded]
-    expected = [score / n for score, n in zip(engine.score(encoded), tokens, strict=True)]
+    expected = [
+        score / n - overrated(joke)
+        for joke, score, n in zip(sample_jokes, engine.score(encoded), tokens, strict=True)
+    ]
     assert rate(engine, sample_jokes) == pytest.approx(expected, abs=1e-4)
+
+
+def test_answers_that_echo_the_question_or_are_very_short_are_overrated() -> None:
+    fine = Joke("Why did the chef leave?", "She had too much on her plate.")
+    assert overrated(fine) == 0
+    echo = Joke("Why did the chef leave the plate?", "She had too much on her plate.")
+    assert overrated(echo) == pytest.approx(0.33)
+    assert overrated(Joke("Why did the chef leave?", "Too much.")) == pytest.approx(1.46)
+
+
+def test_each_word_beyond_the_ninth_makes_a_question_overrated() -> None:
+    nine, eleven = ("Why did the chef leave the party" + " again" * n for n in (2, 4))
+    answer = "She had too much on her plate."
+    assert overrated(Joke(f"{nine}?", answer)) == 0
+    assert overrated(Joke(f"{eleven}?", answer)) == pytest.approx(0.26)
 
 
 def test_a_learnt_answer_is_rated_above_another_questions(
