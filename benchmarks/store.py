@@ -13,18 +13,9 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
+from joker.core.joke import GeneratedJoke
 from joker.store import Store
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A joke as generation returns it."""
-
-    question: str
-    answer: str
-    seed: int
 
 
 def main() -> None:
@@ -39,7 +30,7 @@ def main() -> None:
     store = Store(options.database, patience_seconds=60, max_pool_size=options.pool)
     store.check()
     jokes = [
-        Draft(f"Why was lamp {n} late?", f"It waited {n} times for the light.", n)
+        GeneratedJoke(f"Why was lamp {n} late?", f"It waited {n} times for the light.", n, 1)
         for n in range(max(options.calls, options.pool))
     ]
     ids: list[str] = []

@@ -11,25 +11,26 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from joker.cli import app, main
+from joker.core.joke import GeneratedJoke
 from joker.store import Store, Vote
 from joker.training.filtering import read_jokes
-from tests.store.told import Told, add
+from tests.store.told import add, told
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/jokes.sqlite"
     store = Store(url)
-    jokes: dict[Vote, Told] = {
-        "up": Told("Why?", 'He said "no",\nand left.'),
-        "down": Told("Où est l'élan?", "🫎 là-bas"),
-        "report": Told("Who?", "Nobody."),
+    jokes: dict[Vote, GeneratedJoke] = {
+        "up": told("Why?", 'He said "no",\nand left.'),
+        "down": told("Où est l'élan?", "🫎 là-bas"),
+        "report": told("Who?", "Nobody."),
     }
     for vote, joke in jokes.items():
         stored = add(store, joke)
         for client in ("ann", "bob"):
             store.vote(stored, client, vote)
-    add(store, Told("When?", "Never."))
+    add(store, told("When?", "Never."))
     store.close()
     return url
 
@@ -81,10 +82,10 @@ def test_too_few_votes_are_said_and_leave_the_old_file(database: str, tmp_path: 
 def test_models_are_compared_by_votes_and_picked_jokes_are_apart(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/jokes.sqlite"
     store = Store(database)
-    told = [store.add(Told(f"Why {n}?", f"{n}."), model="old" if n else "new") for n in range(3)]
-    told.append(store.pool.add(Told("Who?", "Me."), model="old", picked=True))
+    stored = [store.add(told(f"Why {n}?", f"{n}."), model="old" if n else "new") for n in range(3)]
+    stored.append(store.pool.add(told("Who?", "Me."), model="old", picked=True))
     votes: list[list[Vote]] = [["up"] * 3, ["up", "down"], ["down", "report"], ["up"]]
-    for joke, cast in zip(told, votes, strict=True):
+    for joke, cast in zip(stored, votes, strict=True):
         assert joke
         for client, vote in enumerate(cast):
             store.vote(joke.id, str(client), vote)

@@ -23,7 +23,7 @@ from joker.store import KEEP_NOTHING, Votes, default_database
 from joker.store import database as database_module
 from joker.store.tables import SCHEMA_VERSION, metadata
 from tests.store.conftest import Backend, OpenStore
-from tests.store.told import Told, add, draft
+from tests.store.told import add, draft, told
 
 MIGRATIONS = str(Path(database_module.__file__).with_name("migrations"))
 
@@ -87,7 +87,7 @@ def test_a_database_of_a_newer_version_is_refused(
     store = make_store(shared.url)
     with pytest.raises(StoreDownError, match="newer version of this package"):
         store.check()
-    assert store.add(Told(), model="tiny") is None
+    assert store.add(told(), model="tiny") is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_in_memory_no_file_is_made(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     store = make_store(KEEP_NOTHING)
-    assert store.get(add(store)).question == Told().question
+    assert store.get(add(store)).question == told().question
     store.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -182,7 +182,7 @@ def test_a_file_that_is_no_database_stops_no_joke(
     path = tmp_path / "jokes.sqlite"
     path.write_bytes(content)
     store = make_store(f"sqlite:///{path}")
-    assert store.add(Told(), model="tiny") is None
+    assert store.add(told(), model="tiny") is None
     with pytest.raises(StoreDownError):
         store.top()
     assert path.read_bytes() == content
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_database_stops_no_joke(
 def test_a_folder_that_cannot_be_made_stops_no_joke(make_store: OpenStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = make_store(f"sqlite:///{tmp_path}/file/jokes.sqlite")
-    assert store.add(Told(), model="tiny") is None
+    assert store.add(told(), model="tiny") is None
     assert store.failures == 1
 
 

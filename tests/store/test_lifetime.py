@@ -8,14 +8,15 @@ import pytest
 
 from joker.core.errors import StoreDownError, UnknownJokeError
 from joker.store import Store, Votes, tables
+from joker.store.rows import make_row
 from tests.store.conftest import Backend, Clock, OpenStore
 from tests.store.told import (
-    Told,
     add,
     draft,
     numbered,
     open_and_add,
     run_processes,
+    told,
 )
 
 DAY = 86_400.0
@@ -68,22 +69,21 @@ def test_too_many_jokes_make_room_those_without_votes_first(open_store: OpenStor
 def test_more_jokes_than_one_batch_are_deleted(open_store: OpenStore, clock: Clock) -> None:
     store = open_store(max_age_days=1)
     with store._database.begin(write=True) as connection:
-        rows = [store._rows.make(numbered(n), "tiny", (), True) for n in range(2500)]
+        rows = [make_row(numbered(n), "tiny", (), True) for n in range(2500)]
         connection.execute(tables.jokes.insert(), rows)
     clock.ahead = 2 * DAY
     assert store.prune() == 2500
 
 
-def test_a_client_is_forgotten_after_a_while(open_store: OpenStore, clock: Clock) -> None:
-    store = open_store(client_ttl_days=30)
+def test_a_client_is_forgotten_after_a_while(store: Store, clock: Clock) -> None:
     joke = draft(store, 1)
     store.pool.take("ann")
     store.vote(joke, "ann", "up")
-    clock.ahead = 29 * DAY
+    clock.ahead = 89 * DAY
     store.prune()
     assert store.vote(joke, "ann", "up") == Votes(up=1)
     assert store.pool.take("ann") is None
-    clock.ahead = 31 * DAY
+    clock.ahead = 91 * DAY
     store.prune()
     assert store.pool.take("ann") == store.get(joke)
     assert store.vote(joke, "ann", "up") == Votes(up=2)
@@ -105,8 +105,8 @@ def test_jokes_are_told_while_the_store_is_away_and_stored_when_it_is_back(
     backend.interrupt()
     try:
         with caplog.at_level(logging.WARNING, "joker.store"):
-            assert store.add(Told(), model="tiny") is None
-            assert store.pool.add(Told(), model="tiny") is None
+            assert store.add(told(), model="tiny") is None
+            assert store.pool.add(told(), model="tiny") is None
             assert store.pool.take("ann") is None
             with pytest.raises(StoreDownError, match="the store is down"):
                 store.vote(joke, "ann", "up")
@@ -128,7 +128,7 @@ def test_jokes_are_told_while_the_store_is_away_and_stored_when_it_is_back(
 def test_a_store_may_be_away_when_it_is_opened(backend: Backend, impatient: Store) -> None:
     backend.interrupt()
     try:
-        assert impatient.add(Told(), model="tiny") is None
+        assert impatient.add(told(), model="tiny") is None
         with pytest.raises(StoreDownError):
             impatient.check()
     finally:
@@ -144,11 +144,11 @@ def test_an_outage_costs_later_jokes_no_waiting(
     add(store)
     backend.interrupt()
     try:
-        assert store.add(Told(), model="tiny") is None
+        assert store.add(told(), model="tiny") is None
     finally:
         backend.restore()
     # It is back, but nobody asks it before the time has come.
-    assert store.add(Told(), model="tiny") is None
+    assert store.add(told(), model="tiny") is None
     with pytest.raises(StoreDownError):
         store.top()
     store._database._retry_at = 0.0

@@ -12,11 +12,11 @@ from joker.store import Store
 from tests.store.conftest import Backend, OpenStore
 from tests.store.told import (
     PROCESSES,
-    Told,
     draft,
     numbered,
     run_processes,
     take_all,
+    told,
 )
 
 
@@ -58,7 +58,7 @@ def test_the_pool_leaves_out_what_a_client_does_not_want(store: Store) -> None:
 def test_the_same_punchline_is_in_the_pool_once(store: Store) -> None:
     draft(store, 1)
     joke = numbered(1)
-    shouted = Told("What did another lamp say?", f" {joke.answer.upper()}\n")
+    shouted = told("What did another lamp say?", f" {joke.answer.upper()}\n")
     assert store.pool.add(joke, model="other") is None
     assert store.pool.add(shouted, model="other") is None
     assert store.pool.size() == 1

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
+from joker.core.joke import GeneratedJoke
 from joker.store import Store
 
 PROCESSES = 4
 
 
-@dataclass(frozen=True)
-class Told:
-    """A generated joke."""
-
-    question: str = "Why did the kettle blush?"
-    answer: str = "It saw the teapot without its cosy."
-    seed: int = 7
-    original: bool | None = True
-    similarity: float | None = 0.25
+def told(
+    question: str = "Why did the kettle blush?", answer: str = "It saw the teapot without its cosy."
+) -> GeneratedJoke:
+    """Return a joke as the teller returns it."""
+    return GeneratedJoke(question, answer, seed=7, attempts=1, original=True, similarity=0.25)
 
 
-def numbered(number: int) -> Told:
+def numbered(number: int) -> GeneratedJoke:
     """Return one of many different jokes."""
-    return Told(f"What did lamp number {number} say?", f"I shine by {number} candles.")
+    return told(f"What did lamp number {number} say?", f"I shine by {number} candles.")
 
 
-def add(store: Store, joke: Told | None = None, **options: Any) -> str:
+def add(store: Store, joke: GeneratedJoke | None = None, **options: Any) -> str:
     """Add a joke and return its id."""
-    stored = store.add(joke or Told(), model="tiny", **options)
+    stored = store.add(joke or told(), model="tiny", **options)
     assert stored is not None
     return stored.id
 

@@ -1,7 +1,7 @@
 """The database behind a store: address, connections, migrations, locks and outages.
 
-`joker.store.store` runs every query inside `Database.begin`. That is the one place where
-SQLAlchemy's exceptions become a `StoreDownError`, outages are logged and connections return.
+Every query runs inside `Database.begin`, the one place where SQLAlchemy's exceptions become a
+`StoreDownError` and outages are logged.
 """
 
 from __future__ import annotations
@@ -40,11 +40,17 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from joker.core.errors import ConfigError, JokerError, MissingPartError, StoreDownError
+from joker.core.errors import (
+    ConfigError,
+    JokerError,
+    MissingPartError,
+    StoreDownError,
+    first_line,
+)
 from joker.store.tables import SCHEMA_VERSION
 
 KEEP_NOTHING = "sqlite://"
-"""A database in memory: links, votes and the pool work until the process ends; no file is made."""
+"""A database in memory, which lasts until the process ends."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _WRITE = "joker_write"
@@ -60,20 +66,19 @@ def default_database() -> str:
 
 
 class Database:
-    """A SQLite or PostgreSQL database that may come and go.
+    """A SQLite or PostgreSQL database that may be down at times, for any number of threads.
 
-    It connects at the first use, creates or migrates the tables then, and reconnects by itself.
-    Any number of threads may use it.
+    The first use connects to it, and creates or migrates the tables; it reconnects by itself.
 
     Args:
         url: ``sqlite:///path``, ``sqlite://`` for memory, or ``postgresql://user:password@host/name``.
         patience_seconds: How long to wait for a connection or a lock.
-        retry_seconds: After a failure, calls fail at once for so long, so that an outage costs
-            a joke no waiting.
+        retry_seconds: How long calls fail immediately after a failure, so that jokes do not wait
+            for a database that is down.
 
     Raises:
         ConfigError: If the address cannot be used.
-        MissingPartError: If PostgreSQL is asked for and psycopg is not installed.
+        MissingPartError: If it is a PostgreSQL and psycopg is not installed.
     """
 
     def __init__(self, url: str, *, patience_seconds: float, retry_seconds: float) -> None:
@@ -87,8 +92,8 @@ class Database:
         self._engine: Engine | None = None
         self._file: tuple[int, int] | None = None
         self._opening = threading.Lock()
-        # SQLite has one writer at a time; threads of a process queue here, which is fairer and
-        # faster than its busy loop.
+        # SQLite has one writer at a time. Waiting for this lock is fairer and faster than SQLite's
+        # busy loop.
         self._writing = threading.Lock()
         self._state = threading.Lock()
         self._down_reason: str | None = None
@@ -106,7 +111,6 @@ class Database:
         return self._down_reason is not None
 
     def __str__(self) -> str:
-        """Return the address without its password."""
         return self._url.render_as_string(hide_password=True)
 
     @contextmanager
@@ -142,9 +146,9 @@ class Database:
                 self._writing.release()
 
     def lock(self, connection: Connection, name: str, *, wait: bool = True) -> bool:
-        """Let one transaction at a time, of all processes, pass under this name.
+        """Take a lock of this name, shared by all processes, until the transaction ends.
 
-        In SQLite a transaction that writes excludes all others anyway.
+        In SQLite, a transaction that writes excludes all others anyway.
 
         Returns:
             Whether the lock was granted; always if ``wait``.
@@ -170,12 +174,12 @@ class Database:
                 self.failures += 1
                 raise StoreDownError(f"the store is down: {self._down_reason}")
             if self._down_reason is not None:
-                # One call at a time finds out whether the database is back.
+                # Only this call tries whether the database is back; others fail until it knows.
                 self._retry_at = time.monotonic() + self._retry_seconds
             if self._engine is not None and self._file == _identity(self._path):
                 return self._engine
             if self._engine is not None:
-                # Somebody deleted or replaced the file; what is written to the old one is lost.
+                # The file was deleted or replaced: what is written to the old one would be lost.
                 self._engine.dispose()
                 self._engine = None
             engine = None
@@ -203,7 +207,7 @@ class Database:
                     "options": f"-c lock_timeout={round(self._patience_seconds * 1000)}",
                 },
             )
-        # In memory all threads take turns with the one connection, which is the database.
+        # In memory, all threads take turns with one connection, which holds the database.
         size, overflow = (5, 10) if self._path else (1, 0)
         engine = create_engine(
             self._url.set(database=str(self._path) if self._path else None),
@@ -213,7 +217,7 @@ class Database:
             pool_timeout=self._patience_seconds,
             connect_args={
                 "timeout": self._patience_seconds,
-                "isolation_level": None,  # transactions begin below
+                "isolation_level": None,  # `begin` below starts transactions
                 "check_same_thread": False,
             },
         )
@@ -225,14 +229,14 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            # A transaction that read first could not wait for its turn to write.
+            # A transaction that has read already cannot wait until it may write.
             write = connection.get_execution_options().get(_WRITE)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
         return engine
 
     def _migrate(self, engine: Engine) -> None:
-        """Create or upgrade the tables; of several processes one does it and the others wait."""
+        """Create or upgrade the tables; if several processes start at once, one does it."""
         if self._path is not None:
             _use_write_ahead_log(self._path, self._patience_seconds)
         with engine.connect() as connection, connection.begin():
@@ -253,7 +257,7 @@ class Database:
             self.failures += 1
             self._retry_at = time.monotonic() + self._retry_seconds
             if self._down_reason is None:
-                _log.warning("the store %s is down, jokes are told without it: %s", self, reason)
+                _log.warning("the store %s is down; jokes are told without it: %s", self, reason)
             self._down_reason = reason
         return StoreDownError(f"the store is down: {reason}")
 
@@ -273,7 +277,8 @@ def _parse(address: str) -> URL:
     except (ArgumentError, ValueError):
         backend = ""
     if backend == "sqlite":
-        return url.set(drivername="sqlite", database=_file_name(url.database))
+        in_memory = url.database in ("", ":memory:")
+        return url.set(drivername="sqlite", database=None if in_memory else url.database)
     if backend in ("postgresql", "postgres"):
         if importlib.util.find_spec("psycopg") is None:
             raise MissingPartError(
@@ -287,12 +292,8 @@ def _parse(address: str) -> URL:
     )
 
 
-def _file_name(name: str | None) -> str | None:
-    return None if name in (None, "", ":memory:") else name
-
-
 def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Return which file lies at a path; None where there is none."""
+    """Return what identifies the file at a path; None if there is none."""
     try:
         status = path.stat() if path else None
     except OSError:
@@ -301,7 +302,7 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
 
 
 def _use_write_ahead_log(path: Path, patience_seconds: float) -> None:
-    """Let readers of a SQLite file go on while somebody writes; the file remembers it."""
+    """Set a SQLite file, once and for all, to be readable while somebody writes."""
     until = time.monotonic() + patience_seconds
     with closing(sqlite3.connect(path, patience_seconds, isolation_level=None)) as connection:
         while True:
@@ -309,7 +310,7 @@ def _use_write_ahead_log(path: Path, patience_seconds: float) -> None:
                 connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError:
-                # SQLite does not wait by itself when several processes begin at once.
+                # SQLite does not wait by itself when several processes start at once.
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.01)
@@ -326,8 +327,8 @@ def _is_current(connection: Connection) -> bool:
     version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     if version is not None and version > SCHEMA_VERSION:
         raise StoreDownError(
-            f"a newer version of this package made its tables (version {version}, this one knows "
-            f"{SCHEMA_VERSION}); upgrade the package"
+            f"a newer version of this package migrated its tables (to version {version}; this one "
+            f"knows {SCHEMA_VERSION}); upgrade the package"
         )
     return bool(version == SCHEMA_VERSION)
 
@@ -343,7 +344,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _is_outage(error: SQLAlchemyError) -> bool:
-    """Say whether an error is the database's state rather than a defect of a query."""
+    """Return whether the database, rather than a query, is to blame for an error."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError)
@@ -351,6 +352,4 @@ def _is_outage(error: SQLAlchemyError) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return the first line of what the database said."""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    lines = str(cause or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line((isinstance(error, DBAPIError) and error.orig) or error)

@@ -1,6 +1,6 @@
 """The pool: jokes that wait to be told, each to every client once.
 
-Nothing here fails because the database is down: then the pool is empty.
+If the database is down, nothing here fails; the pool is empty then.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from sqlalchemy import Connection, Select, delete, exists, func, insert, not_, s
 from joker.core.errors import StoreDownError
 from joker.core.joke import GeneratedJoke, punchline_key
 from joker.store.database import Database
-from joker.store.rows import JokeRows, StoredJoke, Told, hash_client, mark_told, word_of
+from joker.store.rows import (
+    StoredJoke,
+    hash_client,
+    make_row,
+    mark_told,
+    read_row,
+    shown,
+    word_of,
+)
 from joker.store.tables import DIGEST_LENGTH, heard, jokes
 
 _BATCH = 1000
 
 
 class Pool:
-    """The pool of a `joker.store.store.Store`, which makes it.
+    """The pool of a `joker.store.store.Store`, which explains the arguments."""
 
-    Args:
-        database: Where it is.
-        rows: How jokes are written and read.
-        max_size: From here on a better draft replaces the worst one.
-    """
-
-    def __init__(self, database: Database, rows: JokeRows, max_size: int) -> None:
+    def __init__(self, database: Database, max_size: int) -> None:
         self._database = database
-        self._rows = rows
         self._max_size = max_size
 
     def add(
         self,
-        joke: Told,
+        joke: GeneratedJoke,
         *,
         model: str,
         quality: float = 0.0,
@@ -46,22 +47,22 @@ class Pool:
     ) -> StoredJoke | None:
         """Put a joke into the pool, from which `take` tells it to every client once.
 
-        A full pool makes room: the draft leaves that `take` would take last. Picked jokes
-        never leave.
+        If the pool is full, the draft that `take` would take last is removed. Picked jokes are
+        never removed.
 
         Args:
             joke: The joke.
             model: Which model generated it.
-            quality: How good it is against others of the pool, such as a critic's score.
+            quality: What it is ranked by in the pool, such as a critic's score.
             categories: What moderation flagged it for.
             safe: Whether moderation lets it pass in safe mode.
             picked: Whether readers picked it.
 
         Returns:
-            The joke with its id; None if a joke with the same punchline is there already, if the
-            pool is full of better ones, or if the store is down.
+            The joke with its id; None if the pool has the same punchline already or is full of
+            better jokes, or if the store is down.
         """
-        row = self._rows.make(joke, model, categories, safe)
+        row = make_row(joke, model, categories, safe)
         row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
         try:
             with self._database.begin(write=True) as connection:
@@ -74,15 +75,15 @@ class Pool:
                     return None
         except StoreDownError:
             return None
-        return self._rows.read(row)
+        return read_row(row)
 
     def take(
         self, client: str, *, safe: bool = True, exclude_categories: Collection[str] = ()
     ) -> StoredJoke | None:
-        """Return the best joke of the pool that a client has not had, and remember that it has.
+        """Return the best joke that a client has not heard, and note that it has heard it now.
 
-        Picked jokes come first, those with more 👎 than 👍 last, others by quality; equals in
-        any order.
+        Picked jokes come first, those with more 👎 than 👍 last, and others by quality; jokes of
+        equal quality come in random order.
 
         Args:
             client: Who asks.
@@ -90,9 +91,9 @@ class Pool:
             exclude_categories: Leave out jokes that moderation flagged for one of these.
 
         Returns:
-            None if the client has had them all, or if the store is down.
+            None if the client has heard all of them, or if the store is down.
         """
-        chosen = [self._rows.shown(safe=safe), jokes.c.pool_key.is_not(None)]
+        chosen = [shown(safe=safe), jokes.c.pool_key.is_not(None)]
         chosen += [
             not_(jokes.c.categories.like(f"%,{word_of(category)},%"))
             for category in exclude_categories
@@ -103,7 +104,7 @@ class Pool:
                 self._database.lock(connection, f"client {hashed}")
                 had = exists().where(heard.c.client == hashed, heard.c.joke_id == jokes.c.id)
                 query = _best_first(select(jokes).where(*chosen, not_(had)))
-                # Nobody may delete it before it is noted as heard.
+                # Keeps others from deleting it before it is noted as heard.
                 query = query.limit(1).with_for_update(read=True, key_share=True)
                 row = connection.execute(query).mappings().first()
                 if row is None:
@@ -112,7 +113,7 @@ class Pool:
                 mark_told(connection, row)
         except StoreDownError:
             return None
-        return self._rows.read(row)
+        return read_row(row)
 
     def missing(self, picked: Iterable[GeneratedJoke]) -> list[GeneratedJoke]:
         """Return those jokes whose punchline is not in the pool; none if the store is down."""
@@ -146,7 +147,7 @@ class Pool:
         """Return how many jokes of the pool can be told; 0 if the store is down.
 
         Args:
-            untold: Count only those that nobody has had.
+            untold: Count only those that nobody has heard.
         """
         try:
             with self._database.begin() as connection:
@@ -155,20 +156,18 @@ class Pool:
             return 0
 
     def _size(self, connection: Connection, *, untold: bool = False) -> int:
-        counted = select(func.count()).where(
-            jokes.c.pool_key.is_not(None), self._rows.shown(safe=False)
-        )
+        counted = select(func.count()).where(jokes.c.pool_key.is_not(None), shown(safe=False))
         if untold:
             counted = counted.where(not_(jokes.c.told))
         return connection.execute(counted).scalar_one()
 
     def _shrink(self, connection: Connection) -> set[str]:
-        """Remove the worst drafts while the pool is too large; return the ids of these."""
+        """Remove the worst drafts if the pool is too large; return their ids."""
         excess = self._size(connection) - self._max_size
         if excess <= 0:
             return set()
         drafts = select(jokes.c.id).where(
-            jokes.c.pool_key.is_not(None), self._rows.shown(safe=False), not_(jokes.c.picked)
+            jokes.c.pool_key.is_not(None), shown(safe=False), not_(jokes.c.picked)
         )
         better = connection.execute(_best_first(drafts)).scalars().all()
         worst = better[max(0, len(better) - min(excess, _BATCH)) :]
@@ -187,7 +186,7 @@ def _best_first(query: Select[Any]) -> Select[Any]:
     )
 
 
-def _digest(joke: Told) -> str:
+def _digest(joke: GeneratedJoke) -> str:
     """Return the same text for jokes with the same punchline."""
     data = punchline_key(joke.answer).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()

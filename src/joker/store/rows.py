@@ -8,8 +8,8 @@ import secrets
 import string
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import Field, asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, select, update
 
@@ -23,33 +23,16 @@ _ID = re.compile(rf"[A-Za-z0-9]{{{ID_LENGTH}}}")
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class Told(Protocol):
-    """A joke as generation returns it: a dataclass with a question and an answer.
-
-    Its other fields must be values that JSON can hold.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-    @property
-    def question(self) -> str:
-        """The set-up."""
-
-    @property
-    def answer(self) -> str:
-        """The punchline."""
-
-
 @dataclass(frozen=True, slots=True)
 class StoredJoke:
     """A joke in the store.
 
     Attributes:
-        id: Twelve letters and digits that nobody can guess; stands in links.
+        id: Twelve letters and digits that nobody can guess; used in links.
         question: The set-up.
         answer: The punchline.
-        details: The other fields of the joke that was added, such as its seed; jokes added by
-            other versions of this package may have others.
+        details: The joke's other fields, such as its seed; other versions of this package may
+            have stored others.
         model: Which model generated it.
         prompt: What it was asked for with; None unless prompts are kept.
         categories: What moderation flagged it for.
@@ -57,8 +40,6 @@ class StoredJoke:
         picked: Whether readers picked it for the pool that comes with the package.
         created_at: When it was added, in seconds since 1970.
         votes: The votes on it.
-        hidden: Whether so many clients reported it that it is in neither pool nor lists; only
-            `Store.get` returns it.
     """
 
     id: str
@@ -72,71 +53,53 @@ class StoredJoke:
     picked: bool
     created_at: float
     votes: Votes
-    hidden: bool
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it was reported: then only `Store.get` returns it, no list and no pool."""
+        return self.votes.report > 0
 
     def as_told(self) -> GeneratedJoke:
-        """Return the joke as it was generated, without what another version knew of it."""
+        """Return the joke as it was generated, without fields that this version does not know."""
         known = {field.name for field in fields(GeneratedJoke)}
         details = {name: value for name, value in self.details.items() if name in known}
         return GeneratedJoke(question=self.question, answer=self.answer, **details)
 
 
-@dataclass(frozen=True, slots=True)
-class JokeRows:
-    """Makes rows of jokes and reads them.
+def make_row(
+    joke: GeneratedJoke, model: str, categories: Collection[str], safe: bool
+) -> dict[str, Any]:
+    """Return the row of a new joke, without a prompt."""
+    details = asdict(joke)
+    return {
+        "id": "".join(secrets.choice(_ID_SIGNS) for _ in range(ID_LENGTH)),
+        "question": storable(details.pop("question")),
+        "answer": storable(details.pop("answer")),
+        "details": details,
+        "model": storable(model),
+        "prompt": None,
+        "categories": tuple(map(word_of, categories)),
+        "safe": safe,
+        "created_at": time.time(),
+        "picked": False,
+        **asdict(Votes()),
+    }
 
-    Attributes:
-        hide_after_reports: Reports from which a joke is hidden.
-    """
 
-    hide_after_reports: int
+def read_row(row: Mapping[str, Any] | RowMapping) -> StoredJoke:
+    """Return the joke of a row."""
+    columns = {field.name: row[field.name] for field in fields(StoredJoke) if field.name in row}
+    return StoredJoke(**columns, votes=votes_of(row))
 
-    def make(
-        self, joke: Told, model: str, categories: Collection[str], safe: bool
-    ) -> dict[str, Any]:
-        """Return the row of a joke that was told, without a prompt."""
-        details = asdict(joke)
-        return {
-            "id": "".join(secrets.choice(_ID_SIGNS) for _ in range(ID_LENGTH)),
-            "question": storable(details.pop("question")),
-            "answer": storable(details.pop("answer")),
-            "details": details,
-            "model": storable(model),
-            "prompt": None,
-            "categories": tuple(map(word_of, categories)),
-            "safe": safe,
-            "created_at": time.time(),
-            "picked": False,
-            "up": 0,
-            "down": 0,
-            "report": 0,
-        }
 
-    def read(self, row: Mapping[str, Any] | RowMapping) -> StoredJoke:
-        """Return the joke of a row."""
-        return StoredJoke(
-            id=row["id"],
-            question=row["question"],
-            answer=row["answer"],
-            details=row["details"],
-            model=row["model"],
-            prompt=row["prompt"],
-            categories=row["categories"],
-            safe=row["safe"],
-            picked=row["picked"],
-            created_at=row["created_at"],
-            votes=votes_of(row),
-            hidden=row["report"] >= self.hide_after_reports,
-        )
-
-    def shown(self, *, safe: bool) -> ColumnElement[bool]:
-        """Return the condition of jokes that lists and the pool may show."""
-        unreported = jokes.c.report < self.hide_after_reports
-        return and_(unreported, jokes.c.safe) if safe else unreported
+def shown(*, safe: bool) -> ColumnElement[bool]:
+    """Return the condition of jokes that lists and the pool may show."""
+    unreported = jokes.c.report == 0
+    return and_(unreported, jokes.c.safe) if safe else unreported
 
 
 def hash_client(connection: Connection, client: str) -> str:
-    """Return what stands for a client; only this database can compute it."""
+    """Return the hash that stands for a client in this database only."""
     key = connection.execute(select(salt.c.value)).scalar_one()
     data = client.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, key=key, digest_size=DIGEST_LENGTH // 2).hexdigest()

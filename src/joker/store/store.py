@@ -1,13 +1,10 @@
 """The store: jokes that were told, and votes on them; `joker.store.pool` has those that wait.
 
-Calls block for a millisecond or less, or for as long as the database is given patience. The
-command line and workers call them directly; asynchronous servers through `asyncio.to_thread`,
-since SQLite's driver has no other way, and SQLAlchemy's asynchronous half would only hide
-the same threads.
+Calls block, usually for less than a millisecond. Asynchronous servers make them through
+`asyncio.to_thread`: SQLAlchemy's asynchronous interface to SQLite would use threads, too.
 
-What telling a joke needs (`Store.add` and all of `Store.pool`) never fails because the database
-is down: the joke is told without it. What people ask of the store itself raises `StoreDownError`
-then.
+What telling a joke needs (`Store.add` and `Store.pool`) does not fail when the database is down:
+the joke is told without it. All other methods raise `StoreDownError` then.
 """
 
 from __future__ import annotations
@@ -16,8 +13,9 @@ import secrets
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sqlalchemy import (
     Connection,
@@ -35,16 +33,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from joker.core.errors import InputError, StoreDownError
+from joker.core.joke import GeneratedJoke
 from joker.store.database import Database, default_database
 from joker.store.pool import Pool
 from joker.store.rows import (
-    JokeRows,
     StoredJoke,
-    Told,
     hash_client,
     id_of,
+    make_row,
     mark_told,
+    read_row,
     row_of,
+    shown,
     storable,
     votes_of,
 )
@@ -52,9 +52,11 @@ from joker.store.tables import daily, heard, jokes, salt, votes
 from joker.store.votes import VOTES, Vote, Votes
 
 Period = Literal["day", "week", "month", "ever"]
-PERIODS: tuple[Period, ...] = get_args(Period)
 
-DAY_SECONDS = 86_400.0
+CLIENT_TTL_DAYS = 90
+"""How long a client is recognized as the same one."""
+
+_DAY_SECONDS = 86_400.0
 _PERIOD_DAYS = {"day": 1, "week": 7, "month": 30}
 _MAX_JOKES_ON_DISK = 1_000_000
 _MAX_JOKES_IN_MEMORY = 10_000
@@ -66,25 +68,22 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 class Store:
     """Keeps jokes and votes in SQLite or PostgreSQL; threads and processes may share it.
 
-    Nothing is opened before the first call. Clients are any text that tells one from
-    another, such as an address; only a salted hash of it is stored. The salt is made in the
-    database and replaced after ``client_ttl_days``: from then on nobody can find out whose a
-    vote was, a client may vote on an old joke again, and hear it again.
+    Nothing is opened before the first call. A client is any text that identifies it, such as an
+    address; only a salted hash of it is stored. The salt is generated in the database and replaced
+    after `CLIENT_TTL_DAYS`: from then on nobody can find out who voted, and a client may vote on
+    an old joke again and hear it again.
 
     Args:
-        database: Address, see `joker.store.database.Database`; by default a SQLite file in the
-            user's data folder.
-        keep_prompts: Store what jokes were asked for with.
-        max_age_days: Jokes are deleted after so long, with their votes; None keeps them.
-        max_jokes: From here on the oldest jokes are deleted, those without votes first; by
-            default a million, or ten thousand in memory.
-        max_pool_size: From here on a better draft replaces the worst one in the pool.
-        hide_after_reports: Reports from which a joke is hidden.
-        client_ttl_days: How long one client is recognized as the same.
+        database: URL, see `joker.store.database.Database`; by default a SQLite file in the user's
+            data folder.
+        keep_prompts: Store the prompts of jokes.
+        max_age_days: Age at which jokes and their votes are deleted; None keeps them. Jokes in
+            the pool are exempt, as they are from ``max_jokes``.
+        max_jokes: Maximum number of jokes; beyond it the oldest are deleted, those without votes
+            first. By default a million, or ten thousand in memory.
+        max_pool_size: Maximum size of the pool; a better draft then replaces its worst one.
         patience_seconds: How long a call waits for a connection or a lock.
-        retry_seconds: After a failure, calls fail at once for so long.
-
-    Jokes in the pool are never deleted by age or number; `max_pool_size` bounds them.
+        retry_seconds: How long calls fail immediately after a failure.
 
     Raises:
         ConfigError: If the address cannot be used.
@@ -99,8 +98,6 @@ class Store:
         max_age_days: float | None = None,
         max_jokes: int | None = None,
         max_pool_size: int = 1000,
-        hide_after_reports: int = 1,
-        client_ttl_days: float = 90.0,
         patience_seconds: float = 5.0,
         retry_seconds: float = 5.0,
     ) -> None:
@@ -114,31 +111,28 @@ class Store:
         if max_jokes is None:
             max_jokes = _MAX_JOKES_IN_MEMORY if self._database.in_memory else _MAX_JOKES_ON_DISK
         self._max_jokes = max_jokes
-        self._rows = JokeRows(hide_after_reports)
-        self.pool = Pool(self._database, self._rows, max_pool_size)
-        self._client_ttl_days = client_ttl_days
+        self.pool = Pool(self._database, max_pool_size)
         self._prune_after_adds = 0
         self._prune_at = 0.0
 
     def __str__(self) -> str:
-        """Return the database's address without its password."""
         return str(self._database)
 
     @property
     def down(self) -> bool:
-        """Whether the database was away when last asked."""
+        """Whether the last call could not use the database."""
         return self._database.down
 
     @property
     def failures(self) -> int:
-        """How many calls found the database away or failing, for metrics."""
+        """Number of calls that could not use the database, or failed in it."""
         return self._database.failures
 
     def check(self) -> None:
         """Connect, and create or migrate the tables.
 
         Raises:
-            StoreDownError: If the database cannot be used; the message says why.
+            StoreDownError: If the database cannot be used.
         """
         with self._database.begin(write=True):
             pass
@@ -151,7 +145,7 @@ class Store:
 
     def add(
         self,
-        joke: Told,
+        joke: GeneratedJoke,
         *,
         model: str,
         prompt: str | None = None,
@@ -164,16 +158,16 @@ class Store:
         Args:
             joke: The joke.
             model: Which model generated it.
-            prompt: What it was asked for with; dropped unless prompts are kept.
+            prompt: The request's prompt; dropped unless prompts are kept.
             categories: What moderation flagged it for.
             safe: Whether moderation lets it pass in safe mode.
-            key: The same key again is the same joke, which is stored once; the id follows from it,
-                so it must be hard to guess.
+            key: Of several calls with the same key, only the first stores a joke. The joke's id is
+                derived from the key, which must be hard to guess.
 
         Returns:
             The joke with its id, or None if the store is down.
         """
-        row = self._rows.make(joke, model, categories, safe)
+        row = make_row(joke, model, categories, safe)
         row["prompt"] = storable(prompt) if prompt and self._keep_prompts else None
         if key is not None:
             row["id"] = id_of(key)
@@ -181,12 +175,12 @@ class Store:
             with self._database.begin(write=True) as connection:
                 insert_once = _INSERTS[connection.dialect.name](jokes).on_conflict_do_nothing()
                 if not connection.execute(insert_once.values(row)).rowcount:
-                    return self._rows.read(row_of(connection, row["id"]))
+                    return read_row(row_of(connection, row["id"]))
         except StoreDownError:
             return None
         with suppress(StoreDownError):
             self._prune_when_due()
-        return self._rows.read(row)
+        return read_row(row)
 
     def get(self, id: str) -> StoredJoke:  # noqa: A002
         """Return a joke, hidden or not.
@@ -196,22 +190,21 @@ class Store:
             StoreDownError: If the store is down.
         """
         with self._database.begin() as connection:
-            return self._rows.read(row_of(connection, id))
+            return read_row(row_of(connection, id))
 
     def top(
         self, period: Period = "week", count: int = 10, *, safe: bool = True
     ) -> list[StoredJoke]:
-        """Return the best jokes of those that got a vote in the last day, week or month.
+        """Return the jokes with the best `Votes.rating` that got a vote in the period.
 
-        Best is `Votes.rating`, a bound of the share of clients who like a joke. Hidden jokes
-        and jokes that nobody likes are left out, offensive ones if ``safe``.
+        Hidden jokes and jokes that nobody likes are left out, offensive ones if ``safe``.
 
         Raises:
             StoreDownError: If the store is down.
         """
-        chosen = and_(self._rows.shown(safe=safe), jokes.c.up > 0)
+        chosen = and_(shown(safe=safe), jokes.c.up > 0)
         if period != "ever":
-            since = time.time() - _PERIOD_DAYS[period] * DAY_SECONDS
+            since = time.time() - _PERIOD_DAYS[period] * _DAY_SECONDS
             recent = select(votes.c.joke_id).where(votes.c.voted_at >= since)
             chosen = and_(chosen, jokes.c.id.in_(recent))
         query = (
@@ -221,34 +214,30 @@ class Store:
             .limit(count)
         )
         with self._database.begin() as connection:
-            return [self._rows.read(row) for row in connection.execute(query).mappings()]
+            return [read_row(row) for row in connection.execute(query).mappings()]
 
     def today(self) -> StoredJoke | None:
         """Return the joke of the day (UTC), the same for everybody; None if there is none yet.
 
-        It is chosen at the first call of the day: the best of the jokes that are liked or in the
-        pool and were not the joke of another day, never an offensive one. If it is reported,
-        another replaces it.
+        The first call of the day chooses it: the best joke that is liked or in the pool and was
+        not yet the joke of a day, never an offensive one. If it is reported, another replaces it.
 
         Raises:
             StoreDownError: If the store is down.
         """
         day = datetime.now(UTC).date().isoformat()
-        shown = self._rows.shown(safe=True)
-        chosen = select(jokes).join(daily).where(daily.c.day == day, shown)
+        chosen = select(jokes).join(daily).where(daily.c.day == day, shown(safe=True))
         with self._database.begin() as connection:
             row = connection.execute(chosen).mappings().first()
         if row is None:
             with self._database.begin(write=True) as connection:
                 self._database.lock(connection, "today")
                 row = connection.execute(chosen).mappings().first() or self._choose(connection, day)
-        return self._rows.read(row) if row else None
+        return read_row(row) if row else None
 
     def _choose(self, connection: Connection, day: str) -> RowMapping | None:
-        """Make a joke the one of the day."""
-        candidates = and_(
-            self._rows.shown(safe=True), or_(jokes.c.up > 0, jokes.c.pool_key.is_not(None))
-        )
+        """Choose the joke of a day and note it; None if there is none to choose."""
+        candidates = and_(shown(safe=True), or_(jokes.c.up > 0, jokes.c.pool_key.is_not(None)))
         used = exists().where(daily.c.joke_id == jokes.c.id)
         query = (
             select(jokes)
@@ -259,7 +248,7 @@ class Store:
             .with_for_update(key_share=True)
         )
         row = connection.execute(query).mappings().first()
-        if row is None:  # all have been: the one whose day is longest ago comes again
+        if row is None:  # All were chosen before; repeat the one from longest ago.
             again = (
                 select(jokes)
                 .join(daily)
@@ -290,7 +279,7 @@ class Store:
         if vote not in VOTES:
             raise InputError(f"a vote must be {', '.join(VOTES)}, not {str(vote)[:20]!r}")
         with self._database.begin(write=True) as connection:
-            # Holding the joke's row, others who vote on it wait.
+            # The lock on the row makes others who vote on the joke wait.
             row = row_of(connection, id, lock=True)
             key = {"joke_id": row["id"], "client": hash_client(connection, client)}
             same = and_(*(votes.c[name] == value for name, value in key.items()))
@@ -307,7 +296,7 @@ class Store:
             connection.execute(
                 update(jokes)
                 .where(jokes.c.id == row["id"])
-                .values(up=counts.up, down=counts.down, report=counts.report, rating=counts.rating)
+                .values(asdict(counts) | {"rating": counts.rating})
             )
         return counts
 
@@ -325,18 +314,17 @@ class Store:
         )
         with self._database.begin() as connection:
             for row in connection.execute(query).mappings():
-                yield self._rows.read(row)
+                yield read_row(row)
 
     # Retention
 
     def prune(self) -> int:
-        """Delete what is too old or too much, and replace the salt when its time has come.
+        """Delete jokes that are too old or too many, and replace the salt when it is due.
 
-        Servers call it once an hour, and `add` does the same now and then, a thousand jokes at a
-        time.
+        Servers call it once an hour; `add` does it in small steps.
 
         Returns:
-            The number of jokes deleted.
+            The number of deleted jokes.
 
         Raises:
             StoreDownError: If the store is down.
@@ -351,7 +339,7 @@ class Store:
         if self._prune_after_adds > 0 and time.monotonic() < self._prune_at:
             return
         more = self._prune_batch() == _BATCH
-        # At most a hundredth of the jokes is too much.
+        # Allows the store to be 1% too large.
         self._prune_after_adds = 0 if more else max(1, self._max_jokes // 100)
         self._prune_at = time.monotonic() + _PRUNE_SECONDS
 
@@ -360,11 +348,11 @@ class Store:
         outside = jokes.c.pool_key.is_(None)
         with self._database.begin(write=True) as connection:
             if not self._database.lock(connection, "prune", wait=False):
-                return 0  # another process is at it
+                return 0  # Another process is doing it.
             self._replace_salt(connection, now)
             doomed: list[str] = []
             if self._max_age_days is not None:
-                old = jokes.c.created_at < now - self._max_age_days * DAY_SECONDS
+                old = jokes.c.created_at < now - self._max_age_days * _DAY_SECONDS
                 aged = select(jokes.c.id).where(outside, old).limit(_BATCH)
                 doomed += connection.execute(aged).scalars()
             count = connection.execute(select(func.count()).where(outside)).scalar_one()
@@ -383,8 +371,8 @@ class Store:
             return len(doomed)
 
     def _replace_salt(self, connection: Connection, now: float) -> None:
-        expired = salt.c.created_at < now - self._client_ttl_days * DAY_SECONDS
+        expired = salt.c.created_at < now - CLIENT_TTL_DAYS * _DAY_SECONDS
         fresh = {"value": secrets.token_bytes(32), "created_at": now}
         if connection.execute(update(salt).where(expired).values(fresh)).rowcount:
-            # Nobody is any more who heard these.
+            # Their clients can no longer be recognized.
             connection.execute(delete(heard))

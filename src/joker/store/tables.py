@@ -42,7 +42,7 @@ class Words(TypeDecorator[tuple[str, ...]]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002
-        """Join the words; a pattern to search for passes unchanged."""
+        """Join the words; a search pattern stays as it is."""
         return value if isinstance(value, str) else "".join(f",{word}" for word in value) + ","
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
@@ -68,9 +68,9 @@ jokes = Table(
     Column("down", Integer, nullable=False, server_default=text("0")),
     Column("report", Integer, nullable=False, server_default=text("0")),
     Column("rating", Double, nullable=False, server_default=text("0")),
-    # Whether anybody has seen it; a draft in the pool waits.
+    # Whether anybody has seen it, unlike a new draft in the pool.
     Column("told", Boolean, nullable=False, server_default=true()),
-    # Digest of its text while it is in the pool, so that no joke is there twice; else NULL.
+    # Digest of its punchline while it is in the pool, where each may be only once; else NULL.
     Column("pool_key", String(DIGEST_LENGTH)),
     Column("quality", Double, nullable=False, server_default=text("0")),
     Column("picked", Boolean, nullable=False, server_default=false()),
@@ -95,7 +95,7 @@ salt = Table(
     Column("value", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
 )
-"""One row: the secret with which clients are hashed; it is replaced from time to time."""
+"""One row: the secret that clients are hashed with; it is replaced from time to time."""
 
 heard = Table(
     "heard",
@@ -104,7 +104,7 @@ heard = Table(
     Column("joke_id", ForeignKey("jokes.id", ondelete="CASCADE"), primary_key=True),
     Index("heard_joke_id", "joke_id"),
 )
-"""Which jokes of the pool a client has had."""
+"""Which jokes of the pool a client has heard."""
 
 daily = Table(
     "daily",

@@ -29,12 +29,12 @@ class Votes:
 
     @property
     def total(self) -> int:
-        """The number of votes."""
+        """Number of votes."""
         return self.up + self.down + self.report
 
     @property
     def rating(self) -> float:
-        """Lower bound of the share of clients who like the joke, from 0 to 1; by it jokes rank."""
+        """What jokes are ranked by: a lower bound of the share of clients who like it."""
         return wilson_lower_bound(self.up, self.total)
 
     def __add__(self, other: Votes) -> Votes:
@@ -52,8 +52,8 @@ class Votes:
 def wilson_lower_bound(successes: int, trials: int) -> float:
     """Return the lower bound of a 95% Wilson score interval for a proportion; 0 without trials.
 
-    Unlike the plain share it ranks 9 of 10 above 1 of 1. Wilson, "Probable inference, the law of
-    succession, and statistical inference", JASA 22 (1927).
+    Unlike the plain share, it ranks 9 of 10 above 1 of 1. Source: Wilson, "Probable inference,
+    the law of succession, and statistical inference", JASA 22 (1927).
     """
     if not trials:
         return 0.0
