@@ -157,6 +157,9 @@ def test_an_error_names_the_option_and_the_variable() -> None:
     with pytest.raises(ConfigError) as raised:
         read_settings(max_count=0)
     assert str(raised.value) == "JOKER_MAX_COUNT must be greater than 0"
+    with pytest.raises(ConfigError) as raised:
+        read_settings(max_count="many")
+    assert str(raised.value) == "JOKER_MAX_COUNT must be a whole number"
 
 
 def test_the_options_that_errors_name_are_those_of_the_commands() -> None:

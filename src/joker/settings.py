@@ -1,9 +1,8 @@
-"""Settings of the programs, from the environment and files of secrets.
+"""Settings, from environment variables and files of secrets.
 
-The only reader of environment variables: each field is ``JOKER_`` and its name in uppercase, such
-as ``JOKER_BROKER``, or a file of that name in lowercase in the folder ``JOKER_SECRETS_DIR``. A
-command-line option overrides the environment, and the environment overrides a file.
-`joker.compose` builds the parts that the settings ask for.
+The setting ``broker`` is read from ``JOKER_BROKER``, or from a file ``joker_broker`` in the folder
+``JOKER_SECRETS_DIR``. A command-line option overrides the environment, and the environment
+overrides a file. `joker.compose` builds the parts that the settings ask for.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from joker.core.errors import ConfigError
+from joker.core.record import say_plainly
 from joker.engines import EngineKind, RemoteServer
 from joker.generation.request import DEFAULT_CANDIDATES, DEFAULT_MAX_ATTEMPTS
 from joker.jobs.connection import Sentinels
@@ -45,7 +45,7 @@ _SECRETS_DIR = "JOKER_SECRETS_DIR"
 
 _log = logging.getLogger(__name__)
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     )
     reproducible: bool = Field(
         False,
-        description="Give the same jokes for the same seed, whatever else runs; this costs up to "
-        "half the speed, depending on the CPU. Otherwise seeds are best effort.",
+        description="Give the same jokes for the same seed, whatever else runs; costs up to half "
+        "the speed, depending on the CPU. Without it, seeds are best effort.",
     )
     num_threads: PositiveInt | None = Field(
         None,
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     keep_prompts: bool = Field(
         False, description="Store the prompt of each joke too; by default only the joke is stored."
     )
-    store_max_age_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    store_max_age_days: _Positive | None = Field(
         None,
         description="Age in days at which jokes and their votes are deleted; empty keeps all.",
     )
@@ -135,18 +135,18 @@ class Settings(BaseSettings):
     concurrency: PositiveInt = Field(
         64,
         description="Maximum number of jobs that a process runs at the same time. It starts no "
-        "further one while its jobs draw 128 drafts or more: 8 jobs of 16 candidates.",
+        "more while its jobs draw 128 drafts or more, such as 8 jobs with 16 candidates.",
     )
     max_queue_size: PositiveInt = Field(
         64, description="Maximum number of waiting jobs; further requests get status 503."
     )
-    deadline_seconds: Seconds = Field(
+    deadline_seconds: _Positive = Field(
         60, description="Time limit of a job in seconds, including the time it waits."
     )
-    result_ttl_seconds: Seconds = Field(
+    result_ttl_seconds: _Positive = Field(
         900, description="How long a finished job is kept, in seconds."
     )
-    lease_seconds: Seconds = Field(
+    lease_seconds: _Positive = Field(
         10, description="Seconds without a sign of life after which a worker's jobs are requeued."
     )
     heartbeat: Path | None = Field(
@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any, info: ValidationInfo) -> Any:
-        """Let ``JOKER_BROKER=`` in a compose file mean None, where None is allowed."""
+        """Let an empty variable mean None where None is allowed."""
         kind = cls.model_fields[info.field_name or ""].annotation
         return None if value == "" and NoneType in get_args(kind) else value
 
@@ -210,7 +210,6 @@ class Settings(BaseSettings):
     @field_validator("broker")
     @classmethod
     def _with_password(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """Put the password into the URL, after the user's name if it has one."""
         password: SecretStr | None = info.data.get("broker_password")
         if value is None or password is None:
             return value
@@ -266,8 +265,8 @@ def read_settings(**given: Any) -> Settings:
         return Settings(**(chosen | {"_secrets_dir": secrets}))
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        raise ConfigError(f"{title(str(first['loc'][0]))} {reason}") from error
+        setting = title(str(first["loc"][0]))
+        raise ConfigError(f"{setting} {say_plainly(first['msg'])}") from error
 
 
 def title(name: str) -> str:

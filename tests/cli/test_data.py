@@ -60,7 +60,7 @@ def test_prepare_and_show_print_and_plot(mine: Path, tmp_path: Path) -> None:
         (["prepare", "--out", "out"], "nothing to prepare"),
         (["prepare", "--jokes", "none.csv", "--out", "out"], "none.csv"),
         (["prepare", "--rjokes", "mine.csv", "--out", "out"], "has no column 'q'"),
-        (["prepare", "--qa-jokes", ".", "--out", "out"], "is a directory"),
+        (["prepare", "--qa-jokes", ".", "--out", "out"], "is a folder"),
         (["prepare", "--jokes", "mine.csv", "--out", "."], "is not a prepared folder"),
         (["show", "nowhere"], "nowhere"),
         (["show", "."], "prepared.json is missing"),

@@ -88,7 +88,7 @@ def test_a_file_of_another_form_is_named(tmp_path: Path, text: str, said: str) -
 
 
 def read(path: Path) -> Shelf:
-    return read_json(Shelf, path, ConfigError, version=1, remedy="build it again")
+    return read_json(Shelf, path, ConfigError, remedy="build it again")
 
 
 @pytest.mark.parametrize(("name", "text"), [("k.yaml", "cups: 3"), ("k.json", '{"cups": 3}')])

@@ -7,7 +7,7 @@ import pytest
 
 from joker.core.errors import DataError
 from joker.core.record import read_json
-from joker.data.prepared import FORMAT_VERSION, DataManifest, Leak, Overlap, SourceCounts
+from joker.data.prepared import DataManifest, Leak, Overlap, SourceCounts
 
 MANIFEST = DataManifest(
     fingerprint="ab12",
@@ -25,7 +25,7 @@ MANIFEST = DataManifest(
 
 def read(path: Path, fields: Any) -> DataManifest:
     path.write_text(json.dumps(fields))
-    return read_json(DataManifest, path, DataError, version=FORMAT_VERSION, remedy="prepare again")
+    return read_json(DataManifest, path, DataError, remedy="prepare again")
 
 
 def test_a_manifest_survives_json(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from joker.core.errors import DataError
-from joker.data.preparation import DUPLICATE, prepare, split_by_cluster, split_by_joke
+from joker.data import preparation
+from joker.data.preparation import (
+    DUPLICATE,
+    Ingestion,
+    prepare,
+    split_by_cluster,
+    split_by_joke,
+)
 from joker.data.prepared import DROPPED, PLAIN, PreparedData, SplitKind
 from joker.data.sources import Source
 
@@ -88,7 +95,7 @@ def test_the_seed_and_nothing_else_decides(sources: list[Source], tmp_path: Path
 def test_too_little_to_split_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
     header = ["question", "answer"]
     one = Source.own(write_csv("one.csv", header, [("Who?", "An owl."), ("Who?", "")]))
-    with pytest.raises(DataError, match="only 1 question-and-answer jokes are left"):
+    with pytest.raises(DataError, match="these files contain only 1"):
         prepare([one], tmp_path / "out")
     equal = Source.own(write_csv("equal.csv", header, [("Who hums?", "An owl.")] * 5))
     with pytest.raises(DataError, match="near-duplicates of one another"):
@@ -100,7 +107,7 @@ def test_too_little_to_split_is_refused(write_csv: WriteCsv, tmp_path: Path) -> 
 def test_inputs_must_be_there_and_differ(qa_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to prepare"):
         prepare([], tmp_path / "out")
-    with pytest.raises(DataError, match="2 inputs are called 'jokes'"):
+    with pytest.raises(DataError, match="2 inputs are named 'jokes'"):
         prepare([Source.own(qa_file), Source.own(qa_file)], tmp_path / "out")
 
 
@@ -155,3 +162,44 @@ def test_only_counted_jokes_fill_the_test_set() -> None:
 @pytest.mark.parametrize(("count", "tested"), [(2, 1), (5, 1), (14, 1), (16, 2)])
 def test_few_jokes_test_at_least_one(count: int, tested: int) -> None:
     assert split_by_joke(KEYS[:count], 1).sum() == tested
+
+
+def ignore(line: str) -> None:
+    pass
+
+
+def test_every_row_read_is_kept_plain_or_dropped(qa_file: Path, rjokes_file: Path) -> None:
+    ingestion = Ingestion()
+    ingestion.add(Source.qa_jokes(qa_file), ignore)
+    ingestion.add(Source.rjokes(rjokes_file), ignore)
+    counts = ingestion.counts()
+    assert counts["qa-jokes"].dropped == {"deleted": 1, "empty": 1}
+    assert counts["qa-jokes"].changed["edit notes"] == 1
+    assert (counts["rjokes"].read, counts["rjokes"].kept) == (5, 2)
+    assert counts["rjokes"].plain == {"story": 1}
+    assert counts["rjokes"].dropped == {"request": 1, "deleted": 1}
+    assert len(ingestion.jokes) == len(ingestion.origins) == 33 + 2
+    assert [row[3] for row in ingestion.plain] == ["p2"]
+    assert {row[:2] for row in ingestion.dropped} >= {("qa-jokes", "4"), ("rjokes", "p4")}
+
+
+def test_a_joke_dropped_later_is_counted(qa_file: Path) -> None:
+    ingestion = Ingestion()
+    ingestion.add(Source.qa_jokes(qa_file), ignore)
+    ingestion.drop(1, "duplicate")
+    counts = ingestion.counts()["qa-jokes"]
+    assert counts.dropped["duplicate"] == 1
+    assert counts.read == counts.kept + sum(counts.dropped.values())
+
+
+def test_many_rows_parsed_by_processes_come_in_order(
+    write_csv: WriteCsv, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(preparation, "_PROCESSES", 2)
+    file = write_csv("mine.csv", ["question", "answer"], pairs(1_050))
+    ingestion = Ingestion()
+    said: list[str] = []
+    ingestion.add(Source.own(file), said.append)
+    assert [(joke.question, joke.answer) for joke in ingestion.jokes] == pairs(1_050)
+    assert said[0] == "reading mine: 100 rows"

@@ -115,7 +115,7 @@ def test_a_malformed_file_is_one_sentence(
 def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         rows(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="is a directory"):
+    with pytest.raises(DataError, match="is a folder"):
         rows(tmp_path)
 
 

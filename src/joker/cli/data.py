@@ -108,7 +108,7 @@ def _print(tables: Iterable[Table]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """Return an empty table whose first column holds words and the others numbers."""
+    """Return an empty table with a first column of text and others of numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
@@ -181,9 +181,8 @@ def _statistics_tables(statistics: Statistics) -> Iterable[Table]:
 
     if statistics.largest:
         table = _table("Largest clusters of near-duplicates", "first joke", "jokes")
-        for cluster in statistics.largest:
-            joke = f"{cluster.example.question} {cluster.example.answer}"
-            table.add_row(joke, f"{cluster.size:,}")
+        for joke, size in statistics.largest:
+            table.add_row(f"{joke.question} {joke.answer}", f"{size:,}")
         yield table
 
 

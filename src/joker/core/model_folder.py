@@ -2,12 +2,11 @@
 
     config.json, model.safetensors, tokenizer.json, …   Hugging Face's files
     openvino/                                           int8 graph for serving (`joker export`)
-    joker.json                                          the manifest, read and written here
+    joker.json                                          the manifest
     README.md                                           the model card
     picked_jokes.jsonl                                  its jokes that readers picked, if any
 
-Serving needs no option for what the folder already says. A folder with another format
-version or a missing file is refused with the reason.
+A folder with another format version or a missing file is rejected.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Manifest:
         format_version: Version of the folder's format.
         template: The template the model was trained with.
         base_model: Hub name, folder or GGUF file it started from, or ``new:SIZE``.
-        context_length: Maximum number of tokens of a joke, including the start and end tokens.
+        context_length: Maximum number of tokens of a joke, start and end included.
         data: Fingerprint, split kind, seed and counts of the prepared folder.
         training: The resolved training configuration.
         packages: Versions of the packages that trained it.
@@ -67,12 +66,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A checked model folder.
-
-    Attributes:
-        path: The directory.
-        manifest: What its ``joker.json`` says.
-    """
+    """A model folder that was checked, and what its ``joker.json`` says."""
 
     path: Path
     manifest: Manifest
@@ -95,7 +89,6 @@ class ModelFolder:
             Manifest,
             path / MANIFEST,
             ModelFolderError,
-            version=FORMAT_VERSION,
             remedy="train or export the model again with this version",
         )
         folder = cls(path, manifest)

@@ -1,7 +1,7 @@
-"""Records: frozen dataclasses checked by pydantic, and the files that hold them.
+"""Records: frozen dataclasses checked by pydantic, and the files that contain them.
 
-Each field's type, bounds and help text are declared once, in its class. Files, command-line
-options (`joker.cli.options`) and error messages derive from that declaration.
+Each field declares its type, limits and help text once. Files, command-line options, HTTP
+parameters, their documentation and error messages are derived from that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from joker.core.errors import ConfigError, InputError
 T = TypeVar("T")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""Decides everything that a run draws at random."""
+"""A seed of random numbers."""
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 _PLAIN_WORDS = {
@@ -40,7 +40,7 @@ _PLAIN_WORDS = {
 def record(error: type[InputError], *, strict: bool = True) -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass that raises ``error`` if a value is not allowed.
 
-    A ``ValueError`` raised by the class's own ``__post_init__`` is turned into that error, too.
+    A ``ValueError`` of the class's own ``__post_init__`` becomes that error, too.
 
     Args:
         error: The class of the error.
@@ -100,18 +100,16 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in fields.items()}
 
 
-def read_json(
-    kind: type[T], path: Path, error: type[InputError], *, version: int, remedy: str
-) -> T:
-    """Read a record from a JSON file.
+def read_json(kind: type[T], path: Path, error: type[InputError], *, remedy: str) -> T:
+    """Read a record from a JSON file, whose ``format_version`` must be the record's default.
 
     Args:
         kind: A class made by `record`.
         path: The file.
         error: What to raise if it cannot be read.
-        version: What the file's ``format_version`` must be.
         remedy: What to do about a file of another version.
     """
+    version = fields_of(kind)["format_version"].default
     try:
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text)
@@ -150,7 +148,13 @@ def _describe(invalid: ValidationError, kind: Any) -> str:
             else ""
         )
         return f"unknown setting {name!r}{known}"
-    wanted = re.sub(r"^\w+ should ", "must ", message)
+    return f"{name!r} {say_plainly(message)}, not {reprlib.repr(first['input'])}"
+
+
+def say_plainly(message: str) -> str:
+    """Return pydantic's message about a value in plain words: ``must be a whole number``."""
+    message = re.sub(r"^\w+ should ", "must ", message.removeprefix("Value error, "))
+    message = re.sub(r", (?:unable|got) .*", "", message)
     for technical, plain in _PLAIN_WORDS.items():
-        wanted = wanted.replace(technical, plain)
-    return f"{name!r} {wanted}, not {reprlib.repr(first['input'])}"
+        message = message.replace(technical, plain)
+    return message

@@ -1,5 +1,1 @@
-"""Joke data: read, clean, cluster near-duplicates, split, and keep the result in a folder.
-
-`joker.data.preparation.prepare` runs the whole way; `joker.data.prepared.PreparedData`
-reads what it wrote. Training and evaluation need only the latter.
-"""
+"""Joke data: `preparation` turns files into a folder, which `prepared` reads."""

@@ -1,11 +1,7 @@
 """Cleaning: raw Reddit text in, readable text out, with the name of every rule that changed it.
 
-Each rule is a pure function from text to text. `clean` applies all of them until nothing
-changes, so cleaning is idempotent. Rules only remove characters or replace them with
-plainer ones, so the loop ends.
-
-`joker.data.parsing` decides which part of a post is the question and which the answer.
-Offensive jokes are kept; ``joker train --safe`` leaves them out.
+Rules only remove characters or replace them with plainer ones. `clean` applies all of them until
+nothing changes, so cleaning is idempotent.
 """
 
 from __future__ import annotations
@@ -64,7 +60,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ue0
 
 
 def _fix_encoding(text: str) -> str:
-    # Only ftfy's repair of mojibake and C1 controls: the rules below normalise quotes, widths,
+    # ftfy repairs mojibake and C1 controls only; the rules below normalise quotes, widths,
     # entities and line breaks in their own way.
     if not text.isascii():
         text = str(ftfy.fix_encoding(text))
@@ -133,7 +129,7 @@ _URL = re.compile(r"(?:https?://|www\.)[^\s<>\[\]]+", re.IGNORECASE)
 
 
 def _emphasis(mark: str) -> re.Pattern[str]:
-    """Match text enclosed by two marks, except inside a word or an emoticon."""
+    """Match text between two marks, except inside a word or an emoticon."""
     char = re.escape(mark[0])
     return re.compile(
         rf"(?<![^\s(\[\"'*_~#-]){re.escape(mark)}(?=[^\s{char}])([^\n]{{0,300}}?[^\s{char}\\]){re.escape(mark)}"

@@ -1,14 +1,14 @@
 """Near-duplicates: variants of the same joke, and the clusters they form.
 
-Three kinds of edges join two jokes: equal normalised question and answer, equal
-normalised answers of four words or more, and a Jaccard similarity of at least 0.4
-between the character 5-grams of question and answer (`joker.core.similarity`).
-Candidates for the last come from MinHash (Broder 1997) with locality-sensitive
-hashing: 128 bands of 4 rows find a pair at 0.4 with a probability of 96%, one at 0.5 almost
-certainly. Each candidate is verified exactly. Clusters are the connected components.
+Three kinds of edges join two jokes: equal normalised question and answer, equal normalised answers
+of four words or more, and a Jaccard similarity of at least 0.4 between the character 5-grams of
+question and answer (`joker.core.similarity`). Candidates for the last come from MinHash (Broder
+1997) with locality-sensitive hashing: 128 bands of 4 rows find a pair at 0.4 with a probability of
+96%, one at 0.5 almost certainly. Each candidate is verified exactly. Clusters are the connected
+components.
 
-Everything operates on whole arrays, band by band: a million jokes need no signatures in
-memory and no loop in Python. The result is the same on every machine.
+Everything operates on whole arrays, band by band, so a million jokes need neither a loop in Python
+nor much memory. The result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ from joker.core.similarity import (
 BANDS = 128
 ROWS = 4
 ANSWER_WORDS = 4
-"""Number of words from which equal answers make a near-duplicate; shorter ones are often equal by
-chance."""
+"""Number of words from which equal answers make a near-duplicate; shorter ones often coincide."""
 LARGEST_FULL_BUCKET = 50
-"""Up to this size all pairs of a bucket are compared, in larger ones each member with the first:
-ten thousand variants of one joke take ten thousand comparisons, not fifty million."""
+"""Up to this size all pairs of a bucket are compared; in larger ones each member is compared with
+the first: ten thousand variants of a joke take ten thousand comparisons, not fifty million."""
 
 _THREADS = min(8, os.cpu_count() or 1)
-# Batches small enough for a processor's cache.
+# Batches that fit into a processor's cache.
 _TEXTS_AT_ONCE = 2_000
 _PAIRS_AT_ONCE = 4_000
 
@@ -181,7 +180,7 @@ def _confirm(sets: ShingleSets, candidates: NDArray[np.uint64]) -> NDArray[np.in
     """Return the candidates that are near-duplicates, as two rows of indices."""
     pairs = np.stack([candidates >> _HALF, candidates & _LOW]).astype(np.int64)
     sizes = np.diff(sets.starts)
-    # If the sizes differ more, even a subset is not similar enough.
+    # If the sizes differ by more, not even a subset is similar enough.
     smaller, larger = np.sort(sizes[pairs], axis=0)
     pairs = pairs[:, smaller >= SPLIT_JACCARD * larger]
 

@@ -1,10 +1,9 @@
 """Parsing: which part of a post is the question, which the answer, and whether it is a joke at all.
 
-A post of /r/Jokes has a title and a body. It becomes a joke of question and answer
-if its title asks or sets up and its body answers briefly; stories become *plain*
-jokes; requests and empty posts are dropped. If a file has columns for question and
-answer, both are kept, cleaned. ``docs/data.md`` lists the rules;
-`joker.data.reddit` detects the forms they refer to.
+A post of /r/Jokes has a title and a body. It becomes a joke of question and answer if its title
+asks or sets up and its body answers briefly; stories become *plain* jokes; requests and empty posts
+are dropped. A file with columns for question and answer needs cleaning only. ``docs/data.md`` lists
+the rules; `joker.data.reddit` detects the forms they refer to.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def parse_post(title: str, body: str) -> Parsed:
 
 
 class _Post:
-    """A title and a body while rules are applied, and the rules that changed them."""
+    """A title and a body that rules are applied to, and the rules that changed them."""
 
     def __init__(self, title: str, body: str) -> None:
         title, title_changes = clean(title)

@@ -8,18 +8,25 @@ Every row is kept, plain, or dropped for a reason that the manifest counts.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import permutations
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice, permutations
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joker.core.errors import DataError
-from joker.data.ingest import Ingestion, Origin
+from joker.core.errors import DataError, ResourceError
+from joker.core.joke import Joke
 from joker.data.near_duplicates import NearDuplicates, find_near_duplicates
+from joker.data.parsing import Parsed, parse_pair, parse_post
 from joker.data.prepared import (
     DROPPED,
     JOKES,
@@ -27,17 +34,21 @@ from joker.data.prepared import (
     DataManifest,
     Leak,
     Overlap,
+    SourceCounts,
     SplitKind,
     TableRows,
     check_target,
     fingerprint,
     write_prepared,
 )
-from joker.data.sources import Source
+from joker.data.sources import Kind, Row, Source, read_rows
 
 TEST_SHARE = 0.1
 DUPLICATE = "duplicate"
 """The reason for dropping all but one of equal jokes in a cluster split."""
+
+_BATCH_ROWS = 4_000
+_PROCESSES = min(8, os.cpu_count() or 1)
 
 Mask = NDArray[np.bool_]
 
@@ -60,8 +71,8 @@ def prepare(
 ) -> DataManifest:
     """Prepare jokes from files and write them into a folder.
 
-    Files of more than a few thousand rows are parsed by several processes, so a script
-    that calls this needs the usual ``if __name__ == "__main__":``.
+    Large files are parsed by several processes, so a script that calls this needs the usual
+    ``if __name__ == "__main__":``.
 
     Args:
         sources: The files; their names must differ.
@@ -71,7 +82,7 @@ def prepare(
             original does.
         seed: The split's seed.
         force: Replace an existing prepared folder.
-        report: Called with a line about the work in progress.
+        report: Called with lines about the progress.
 
     Returns:
         The manifest that was written.
@@ -84,56 +95,157 @@ def prepare(
     report = report or (lambda line: None)  # noqa: ARG005
     _check_sources(sources)
     check_target(out, force=force)
-    ingest = _ingest(sources, report)
-    report(f"comparing {len(ingest.jokes):,} jokes")
-    copies = find_near_duplicates(ingest.jokes)
-    splits = _splits(copies, ingest.origins, seed)
+    ingestion = Ingestion()
+    for source in sources:
+        ingestion.add(source, report)
+    if len(ingestion.jokes) < 2:
+        raise DataError(
+            "a split needs at least two question-and-answer jokes; these files contain only "
+            f"{len(ingestion.jokes)}"
+        )
+    report(f"comparing {len(ingestion.jokes):,} jokes")
+    copies = find_near_duplicates(ingestion.jokes)
+    splits = _splits(copies, ingestion.origins, seed)
     leak = {kind: _leak(copies, each) for kind, each in splits.items()}
-    _check_both_parts(leak[split])
+    if not (leak[split].train and leak[split].test):
+        raise DataError(
+            "all jokes are near-duplicates of one another and cannot be split; add others"
+        )
     for index in np.flatnonzero(~splits[split].kept).tolist():
-        ingest.drop(index, DUPLICATE)
+        ingestion.drop(index, DUPLICATE)
     report("writing")
-    rows = _rows(ingest, copies.clusters, splits[split])
+    rows = _rows(ingestion, copies.clusters, splits[split])
     manifest = DataManifest(
         fingerprint=fingerprint(rows),
         split=split,
         seed=seed,
         train=leak[split].train,
         test=leak[split].test,
-        plain=len(ingest.plain),
+        plain=len(ingestion.plain),
         clusters=int(copies.clusters.max()) + 1,
-        sources=ingest.counts(),
+        sources=ingestion.counts(),
         leak=leak,
-        overlap=_overlap(ingest, copies, [source.name for source in sources]),
+        overlap=_overlap(ingestion, copies, [source.name for source in sources]),
     )
-    tables: dict[str, TableRows] = {JOKES: rows, PLAIN: ingest.plain, DROPPED: ingest.dropped}
+    tables: dict[str, TableRows] = {JOKES: rows, PLAIN: ingestion.plain, DROPPED: ingestion.dropped}
     write_prepared(out, tables, manifest, force=force)
     return manifest
 
 
-def _check_both_parts(counts: Leak) -> None:
-    """Refuse a split that leaves nothing to train on, or nothing to test with."""
-    if not (counts.train and counts.test):
-        raise DataError(
-            "all jokes are near-duplicates of one another and cannot be split; add others"
-        )
+class Origin(NamedTuple):
+    """Where a row came from: its source, its id there, and its score if it has one."""
+
+    source: str
+    source_id: str
+    score: int | None
 
 
-def _ingest(sources: Sequence[Source], report: Callable[[str], None]) -> Ingestion:
-    """Read and parse all rows of the sources."""
-    ingest = Ingestion()
-    for source in sources:
-        ingest.gather(source, report)
-    if len(ingest.jokes) < 2:
-        raise DataError(
-            f"only {len(ingest.jokes)} question-and-answer jokes are left of these files; "
-            "a split needs at least two"
-        )
-    return ingest
+@dataclass(slots=True)
+class _Tally:
+    """Outcomes of one source's rows so far."""
+
+    read: int = 0
+    kept: int = 0
+    plain: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+
+
+class Ingestion:
+    """All rows that were read: each becomes a joke, a plain joke or a dropped row.
+
+    Attributes:
+        jokes: Jokes of question and answer, in the order they were read.
+        origins: Where each came from.
+        plain: Title, text, origin and reason of every plain joke.
+        dropped: Source, id and reason of every dropped row.
+    """
+
+    def __init__(self) -> None:
+        self.jokes: list[Joke] = []
+        self.origins: list[Origin] = []
+        self.plain: list[tuple[str, str, str, str, int | None, str]] = []
+        self.dropped: list[tuple[str, str, str]] = []
+        self._tallies: dict[str, _Tally] = {}
+
+    def add(self, source: Source, report: Callable[[str], None]) -> None:
+        """Read and parse a source."""
+        tally = self._tallies[source.name] = _Tally()
+        for row, parsed in _parse(source.kind, read_rows(source)):
+            tally.read += 1
+            if tally.read % _BATCH_ROWS == 0:
+                report(f"reading {source.name}: {tally.read:,} rows")
+            tally.changed.update(parsed.changes)
+            origin = Origin(source.name, row.source_id, row.score)
+            if parsed.outcome == "joke":
+                tally.kept += 1
+                self.jokes.append(Joke(parsed.question, parsed.answer))
+                self.origins.append(origin)
+            elif parsed.outcome == "plain":
+                tally.plain[parsed.reason] += 1
+                self.plain.append((parsed.question, parsed.answer, *origin, parsed.reason))
+            else:
+                self._note_dropped(origin, parsed.reason)
+
+    def drop(self, joke: int, reason: str) -> None:
+        """Count the joke at an index as dropped; it stays in ``jokes``."""
+        origin = self.origins[joke]
+        self._tallies[origin.source].kept -= 1
+        self._note_dropped(origin, reason)
+
+    def counts(self) -> dict[str, SourceCounts]:
+        """Return the outcomes of each source's rows, the most frequent reasons first."""
+        return {
+            name: SourceCounts(
+                tally.read,
+                tally.kept,
+                *(dict(part.most_common()) for part in (tally.plain, tally.dropped, tally.changed)),
+            )
+            for name, tally in self._tallies.items()
+        }
+
+    def _note_dropped(self, origin: Origin, reason: str) -> None:
+        self._tallies[origin.source].dropped[reason] += 1
+        self.dropped.append((origin.source, origin.source_id, reason))
+
+
+def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
+    """Yield rows with their outcomes, in order; many rows are parsed in several processes."""
+    batches = iter(lambda: list(islice(rows, _BATCH_ROWS)), [])
+    first = next(batches, [])
+    if len(first) < _BATCH_ROWS:
+        yield from zip(first, _parse_batch(kind, first), strict=True)
+        return
+    pending: deque[tuple[list[Row], Future[list[Parsed]]]] = deque()
+    try:
+        with ProcessPoolExecutor(_PROCESSES, get_context("spawn"), _ignore_interrupts) as pool:
+            pending.append((first, pool.submit(_parse_batch, kind, first)))
+            for batch in batches:
+                pending.append((batch, pool.submit(_parse_batch, kind, batch)))
+                if len(pending) > 2 * _PROCESSES:
+                    done, parsed = pending.popleft()
+                    yield from zip(done, parsed.result(), strict=True)
+            for done, parsed in pending:
+                yield from zip(done, parsed.result(), strict=True)
+    except BrokenProcessPool as error:
+        raise ResourceError(
+            "a process that parses posts was killed, probably because memory ran out; "
+            "free some memory and try again"
+        ) from error
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _parse_batch(kind: Kind, rows: Sequence[Row]) -> list[Parsed]:
+    parse = parse_post if kind == "posts" else parse_pair
+    return [parse(row.question, row.answer) for row in rows]
 
 
 def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dict[str, _Split]:
-    """Return the jokes split in every way."""
+    """Return both splits."""
     unique = _best_of_equal(copies, origins)
     keys = [f"{origin.source}\0{origin.source_id}" for origin in origins]
     test = split_by_cluster(keys, copies.clusters, seed, counted=unique)
@@ -143,10 +255,10 @@ def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dic
     }
 
 
-def _rows(ingest: Ingestion, clusters: NDArray[np.int64], split: _Split) -> TableRows:
-    """Return the rows of the jokes that are kept, in the columns of the prepared folder."""
+def _rows(ingestion: Ingestion, clusters: NDArray[np.int64], split: _Split) -> TableRows:
+    """Return the rows of the table of jokes."""
     flags = (split.test.tolist(), split.kept.tolist())
-    marked = zip(ingest.jokes, ingest.origins, clusters.tolist(), *flags, strict=True)
+    marked = zip(ingestion.jokes, ingestion.origins, clusters.tolist(), *flags, strict=True)
     return [
         (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
         for joke, origin, cluster, tested, keep in marked
@@ -161,7 +273,7 @@ def _check_sources(sources: Sequence[Source]) -> None:
         )
     name, count = Counter(source.name for source in sources).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{count} inputs are called {name!r}; rename the files so that they differ")
+        raise DataError(f"{count} inputs are named {name!r}; rename the files so that they differ")
 
 
 def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Mask:
@@ -180,9 +292,9 @@ def _leak(copies: NearDuplicates, split: _Split) -> Leak:
     return Leak(train=int(trained.sum()), test=int(tested.sum()), copied=int(copied.sum()))
 
 
-def _overlap(ingest: Ingestion, copies: NearDuplicates, names: Sequence[str]) -> list[Overlap]:
-    asks = np.array([joke.question.endswith("?") for joke in ingest.jokes])
-    where = np.array([origin.source for origin in ingest.origins])
+def _overlap(ingestion: Ingestion, copies: NearDuplicates, names: Sequence[str]) -> list[Overlap]:
+    asks = np.array([joke.question.endswith("?") for joke in ingestion.jokes])
+    where = np.array([origin.source for origin in ingestion.origins])
     entries = []
     for name, other in permutations(names, 2):
         mine, theirs = (where == name) & asks, where == other
@@ -202,14 +314,14 @@ def split_by_cluster(
 ) -> Mask:
     """Mark the test jokes, whole clusters at a time.
 
-    Clusters are sorted by a hash of the seed and of their first joke's key, and in this order go
-    to the test set while they fit. So a split is the same on every machine, and adding a source
+    Clusters are sorted by a hash of the seed and of their first joke's key, and go to the test set
+    in this order while they fit. So a split is the same on every machine, and adding a source
     moves few jokes.
 
     Args:
         keys: A text for each joke.
         clusters: Each joke's cluster.
-        seed: Any whole number.
+        seed: The split's seed.
         counted: The jokes of which a tenth goes to the test set; others go with their cluster.
     """
     names, firsts, members = np.unique(clusters, return_index=True, return_inverse=True)

@@ -74,7 +74,7 @@ class SourceCounts:
         kept: Rows that became jokes of question and answer.
         plain: Rows kept separately as plain jokes, by reason.
         dropped: Rows left out, by reason.
-        changed: Rows that a cleaning or parsing rule changed, by rule; a row may count for several.
+        changed: Rows changed, by cleaning or parsing rule; a row may count for several.
     """
 
     read: int
@@ -86,19 +86,13 @@ class SourceCounts:
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.plain.values()) + sum(self.dropped.values()):
             raise ValueError(
-                f"{self.read} rows read are not the sum of those kept, plain and dropped"
+                f"{self.read} rows read are not the sum of the kept, plain and dropped ones"
             )
 
 
 @record(DataError)
 class Leak:
-    """How many test jokes have a near-duplicate in training.
-
-    Attributes:
-        train: Training jokes under this split.
-        test: Test jokes.
-        copied: Those with a near-duplicate in training.
-    """
+    """How many of the test jokes are copied: have a near-duplicate in training."""
 
     train: int
     test: int
@@ -107,7 +101,7 @@ class Leak:
 
 @record(DataError)
 class Overlap:
-    """How much of one source another one contains, counted before duplicates are dropped.
+    """How many jokes of one source another one contains, before duplicates are dropped.
 
     Attributes:
         source: The source whose jokes are counted.
@@ -158,21 +152,12 @@ class DataManifest:
         kept = sum(source.kept for source in self.sources.values())
         plain = sum(sum(source.plain.values()) for source in self.sources.values())
         if (kept, plain) != (self.train + self.test, self.plain):
-            raise ValueError("the number of jokes is not the sum of those kept per source")
+            raise ValueError("the number of jokes is not the sum of those kept from each source")
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedJoke:
-    """A joke with its origin, cluster and split.
-
-    Attributes:
-        joke: Question and answer.
-        source: Name of the input it came from.
-        source_id: Its id there.
-        score: Upvotes, if the source counts them.
-        cluster: Number of its cluster of near-duplicates.
-        split: ``train`` or ``test``.
-    """
+    """A joke with its origin, its cluster of near-duplicates and its split."""
 
     joke: Joke
     source: str
@@ -184,12 +169,7 @@ class PreparedJoke:
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
-    """A prepared folder, opened.
-
-    Attributes:
-        path: The directory.
-        manifest: What its ``prepared.json`` says.
-    """
+    """A prepared folder, and what its ``prepared.json`` says."""
 
     path: Path
     manifest: DataManifest
@@ -215,7 +195,6 @@ class PreparedData:
             DataManifest,
             path / MANIFEST,
             DataError,
-            version=FORMAT_VERSION,
             remedy="prepare the data again with 'joker data prepare'",
         )
         return cls(path, manifest)
@@ -224,7 +203,7 @@ class PreparedData:
         """Return the jokes of one split in the order they were read.
 
         Raises:
-            DataError: If the table is damaged, or not the one that the manifest describes.
+            DataError: If the table is damaged or does not match the manifest.
         """
         rows = self.rows(JOKES)
         if fingerprint(rows) != self.manifest.fingerprint:
@@ -249,7 +228,7 @@ class PreparedData:
         try:
             columns = parquet.read_table(self.path / table, columns=names).to_pydict()
             return list(zip(*(columns[name] for name in names), strict=True))
-        except Exception as error:  # pyarrow raises kinds of its own and the system's
+        except Exception as error:  # pyarrow raises its own errors and the system's
             raise DataError(f"cannot read {self.path / table}: {error}") from error
 
 
@@ -278,10 +257,10 @@ def check_target(path: Path, *, force: bool) -> None:
 def write_prepared(
     path: Path, tables: Mapping[str, TableRows], manifest: DataManifest, *, force: bool
 ) -> None:
-    """Write a prepared folder, whole or not at all.
+    """Write a prepared folder completely or not at all.
 
     Args:
-        path: Where; see `check_target`.
+        path: The folder.
         tables: The rows of every table in `TABLES`.
         manifest: Written as ``prepared.json``.
         force: Replace an existing prepared folder.
@@ -308,12 +287,7 @@ def write_prepared(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors while a path is written into one sentence that names it.
-
-    Raises:
-        DataError: If it cannot be written.
-        ResourceError: If the disk is full.
-    """
+    """Turn an ``OSError`` into a `DataError` that names the path, or a `ResourceError`."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,6 @@
 """Sources: joke files as rows, in common encodings, and where to download the public ones.
 
-The two public sets are known by their columns; any other CSV or JSONL file works as well.
-What the rows mean is up to `joker.data.parsing`.
+The columns of the two public sets are known; any other CSV or JSONL file works as well.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from joker.core.parts import import_part
 Kind = Literal["pairs", "posts"]
 
 LONGEST_FIELD = 2**24
-"""Maximum number of characters of a field; an unclosed quote would swallow the file."""
+"""Maximum number of characters of a field; otherwise an unclosed quote would swallow the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +30,9 @@ class Source:
     Attributes:
         name: Name under which the jokes of this file are counted.
         path: The file, ``.csv`` or ``.jsonl``.
-        kind: ``pairs`` where columns name question and answer, ``posts`` where they are a
-            post's title and body.
-        question: Name of the question's or title's column; letter case does not matter.
-        answer: Name of the answer's or body's column.
+        kind: ``pairs`` for questions and answers, ``posts`` for titles and bodies of posts.
+        question: Column of the question or title; letter case does not matter.
+        answer: Column of the answer or body.
     """
 
     name: str
@@ -55,12 +53,12 @@ class Source:
 
     @classmethod
     def own(cls, path: Path, question: str = "question", answer: str = "answer") -> Source:
-        """Return anyone's own file, named after it."""
+        """Return a file of one's own, which gives the source its name."""
         return cls(_storable(path.stem), path, "pairs", question, answer)
 
 
 class Row(NamedTuple):
-    """One row, as it is in the file."""
+    """One row as it is in the file."""
 
     source_id: str
     question: str
@@ -72,8 +70,7 @@ def read_rows(source: Source) -> Iterator[Row]:
     """Yield a file's rows.
 
     Raises:
-        DataError: If the file is missing, a directory, empty, binary, or lacks a column, or
-            a row is malformed; the row is named.
+        DataError: If the file cannot be used, lacks a column or has a malformed row.
     """
     encoding = _check_file(source.path)
     suffix = source.path.suffix.lower()
@@ -99,7 +96,7 @@ def _check_file(path: Path) -> str:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except IsADirectoryError:
-        raise DataError(f"{path} is a directory; name a file in it") from None
+        raise DataError(f"{path} is a folder; name a file in it") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if not head.strip():
@@ -202,14 +199,8 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """A data set on Kaggle.
-
-    Attributes:
-        slug: Owner and name there.
-        file: The file to take from it.
-    """
+class Dataset(NamedTuple):
+    """A data set on Kaggle, by owner and name, and the file to take from it."""
 
     slug: str
     file: str
@@ -222,14 +213,7 @@ DATASETS = (
 
 
 def download(dataset: Dataset, out: Path) -> Path:
-    """Download a data set and put its file into a folder.
-
-    Args:
-        dataset: One of `DATASETS`.
-        out: The folder, created if it does not exist.
-
-    Returns:
-        The file's path in ``out``.
+    """Download a data set, put its file into a folder and return the file's path there.
 
     Raises:
         DataError: If the download fails; the message says how to get the file by hand.
@@ -244,7 +228,7 @@ def download(dataset: Dataset, out: Path) -> Path:
             raise FileNotFoundError(f"there is no {dataset.file} in it")
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found, target)
-    except Exception as error:  # of requests, kagglehub or the system: the remedy is the same
+    except Exception as error:  # whatever the error, the remedy is the same
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"download it by hand: open https://www.kaggle.com/datasets/{dataset.slug} in a "

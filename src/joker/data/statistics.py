@@ -19,29 +19,16 @@ LARGEST_CLUSTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster of near-duplicates.
-
-    Attributes:
-        size: Jokes in it.
-        example: The first of them.
-    """
-
-    size: int
-    example: Joke
-
-
-@dataclass(frozen=True, slots=True)
 class Statistics:
     """Numbers about the jokes in a folder.
 
     Attributes:
-        sizes: Jokes of each source in training and test.
+        sizes: Number of jokes by source and split.
         question_lengths: Characters of each question.
         answer_lengths: Characters of each answer.
-        scores: Scores of the jokes of each source that has them.
+        scores: Scores of jokes by source.
         clusters: Size of each cluster of near-duplicates.
-        largest: The largest clusters.
+        largest: First joke and size of the largest clusters.
     """
 
     sizes: dict[tuple[str, str], int]
@@ -49,7 +36,7 @@ class Statistics:
     answer_lengths: list[int]
     scores: dict[str, list[int]]
     clusters: list[int]
-    largest: list[Cluster]
+    largest: list[tuple[Joke, int]]
 
 
 def describe(data: PreparedData) -> Statistics:
@@ -69,7 +56,7 @@ def describe(data: PreparedData) -> Statistics:
         scores=scores,
         clusters=list(clusters.values()),
         largest=[
-            Cluster(size, first[name].joke)
+            (first[name].joke, size)
             for name, size in clusters.most_common(LARGEST_CLUSTERS)
             if size > 1
         ],
@@ -77,7 +64,7 @@ def describe(data: PreparedData) -> Statistics:
 
 
 def quantiles(values: Sequence[int]) -> list[int]:
-    """Return the `QUANTILES` of some numbers, without interpolating."""
+    """Return the `QUANTILES` of some numbers without interpolation."""
     return [int(value) for value in np.quantile(values, QUANTILES, method="nearest")]
 
 

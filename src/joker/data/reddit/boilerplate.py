@@ -1,7 +1,6 @@
 """Boilerplate: what posters write before and after their jokes, and how to remove it.
 
-Pure functions on cleaned text for `joker.data.parsing`: labels, tags, introductions,
-repeated titles, credits and apologies.
+Pure functions on cleaned text: labels, tags, introductions, repeated titles, credits and apologies.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ _WIDEST_GAP = 12
 
 
 def strip_answer_label(body: str) -> str:
-    """Remove a leading ``A:``, unless a ``B:`` follows, which makes it a choice."""
+    """Remove a leading ``A:``, unless a ``B:`` follows: then it is a multiple choice."""
     match = _ANSWER_LABEL.match(body)
     return body[match.end() :] if match and not _SECOND_CHOICE.search(body) else body
 
@@ -115,7 +114,7 @@ def strip_repeat(title: str, body: str) -> str:
 # --- after the answer -----------------------------------------------------------------------------
 
 _ASIDES = (
-    # leaving
+    # exits
     r"i(?:'| wi)?ll (?:just |go |now )*(?:see|show|let|get) my ?self",
     r"i'?m (?:probably )?(?:going|gonna go) to hell",
     # apologies
@@ -137,7 +136,7 @@ _ASIDES = (
     r"(?:joke )?(?:works|sounds) (?:best|better)|tl;?dr|p\.?s\b|btw\b",
 )
 _ASIDE = re.compile(rf"[\W_]{{0,5}}(?:{'|'.join(_ASIDES)})", re.IGNORECASE)
-# Said right after the punchline, or a name below it.
+# What is said right after the punchline, or a name below it.
 _ASIDE_END = re.compile(
     r"(?<=[.!?\"')])[\s*(-]*(?:b[au]h?[ -]?d[ua]m[ -]*(?:t+s+h*\b|tish|tiss|psh|ching)|rim ?shot\b"
     r"|(?:slaps? )?knee(?: slap)?\b|i'?ll (?:just )?(?:see|show|let) myself (?:out|to the door))"
@@ -149,7 +148,7 @@ _ASIDE_END_LENGTH = 60
 
 
 def strip_asides(body: str) -> str:
-    """Remove what posters say about their joke after it: credits, apologies, drum rolls.
+    """Remove what posters add to their joke: credits, apologies, drum rolls.
 
     Checks the last line, a last parenthesis, and the last words after a sentence.
     """

@@ -1,7 +1,7 @@
 """Questions: whether a title asks, sets up or requests, and which questions a body holds.
 
-Pure functions on cleaned text for `joker.data.parsing`. They go by form, know English
-as /r/Jokes writes it, and are right nearly always, not always.
+Pure functions on cleaned text. They go by form and know English as /r/Jokes writes it, so they are
+right nearly always.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ _SEVERAL_SENTENCES = re.compile(r"[.!?][\"')]*\s+\S|!\W*$")
 
 
 def asks(title: str) -> bool:
-    """Say whether it ends with ``?``, or is one sentence that begins as questions do."""
+    """Return whether it ends with ``?`` or is one sentence that begins like a question."""
     if _QUESTION_END.search(title):
         return True
     return begins_question(title.lstrip("\"'")) and not _SEVERAL_SENTENCES.search(title)
 
 
 def begins_question(text: str, start: int = 0) -> bool:
-    """Say whether a text, from a place on, begins as questions do."""
+    """Return whether a text begins like a question at a place."""
     return bool(_INTERROGATIVE.match(text, start))
 
 
 def tidy_question(question: str) -> str:
-    """Remove blanks and dots around a last question mark."""
+    """Remove spaces and dots around the last question mark."""
     return _UNTIDY_END.sub("?", question, count=1)
 
 
 def end_question(question: str) -> str:
-    """End a question with its question mark; blanks and dots around it or in its place go."""
+    """End a question with its question mark, without spaces and dots around it."""
     if _QUESTION_END.search(question):
         return tidy_question(question)
     return _OTHER_END.sub("?", question, count=1)
 
 
 def continued_question(title: str, body: str) -> tuple[str, str] | None:
-    """Return question and answer where the title breaks off and the body's first line asks on."""
+    """Return question and answer if the body's first line continues the title's question."""
     first, _, rest = body.partition("\n")
     if not (title.endswith("..") and first.endswith("?") and rest and begins_question(title)):
         return None
@@ -90,8 +90,8 @@ _PAIR_LINES = 3
 def find_pairs(body: str) -> list[tuple[str, str]]:
     """Return the questions, with their answers, that a body consists of.
 
-    Either each is labelled, or the first of two or three lines asks and the others
-    answer. With several unlabeled questions, the answers are left empty.
+    Either each is labelled, or the first of two or three lines asks and the others answer. The
+    answers to several unlabelled questions are left empty.
     """
     if labelled := [*_LABELLED.finditer(body)]:
         covered = sum(len(match[0]) for match in labelled)
@@ -143,9 +143,9 @@ _PUN_LENGTH = 60
 
 
 def requests(title: str, body: str) -> bool:
-    """Say whether a post asks for jokes instead of telling one.
+    """Return whether a post asks for jokes instead of telling one.
 
-    One short line that says nothing of the poster's own is an answer, a pun on the question.
+    A short line that does not speak of the poster is an answer: a pun on the question.
     """
     if not _ABOUT_JOKES.search(title) or not _REQUEST.search(title) or _NO_REQUEST.match(title):
         return False
@@ -186,7 +186,7 @@ _CONTINUES = re.compile(r"\.\.|[a-z]|(?i:but|because|cause|and|so|or|except|unle
 
 
 def sets_up(title: str, body: str) -> bool:
-    """Say whether a title that is not a question is a sentence, or the start of one.
+    """Return whether a title that is not a question is a sentence or the start of one.
 
     It is if the body continues it. Otherwise it must not be about jokes, and must have an open
     end, enough words for a sentence, or a verb.
@@ -206,6 +206,6 @@ def sets_up(title: str, body: str) -> bool:
 
 
 def quotes(body: str, title: str) -> bool:
-    """Say whether the body tells the title again, so that the title is only its headline."""
+    """Return whether the body repeats the title, which is then only a headline."""
     words = normalise(title)
     return len(words) > 8 and words in normalise(body)
