@@ -1,6 +1,6 @@
 import pytest
 
-from joker.core.errors import SamplingError
+from joker.core.errors import InputError
 from joker.core.sampling import Sampling
 
 
@@ -25,7 +25,7 @@ def test_defaults_are_the_originals() -> None:
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(SamplingError, match=field):
+    with pytest.raises(InputError, match=field):
         Sampling(**{field: value})  # type: ignore[arg-type]
 
 

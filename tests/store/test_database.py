@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sqlite3
 import subprocess
@@ -103,7 +102,7 @@ def test_another_address_is_refused_without_repeating_it(url: str) -> None:
 def test_postgresql_without_its_driver_names_the_extra(
     make_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingPartError, match=r"gpt2-the-joker\[postgres\]"):
         make_store("postgresql://localhost/jokes")
 

@@ -1,4 +1,1 @@
-"""Plain values that every package shares: jokes, templates, sampling, the model folder, errors.
-
-Nothing here imports PyTorch or a web framework.
-"""
+"""What all packages share: jokes, templates, sampling, the model folder, errors."""

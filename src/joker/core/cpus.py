@@ -14,66 +14,49 @@ _MOUNT = "sys/fs/cgroup"
 
 
 def cpu_quota(root: Path = Path("/")) -> int | None:
-    """Return the CPU quota in whole CPUs, rounded up; None if nothing limits this process.
+    """Return the CPU quota in whole CPUs, rounded up; None if there is none below the CPU count.
 
-    This is the smallest quota of the process's group and the groups above it. A quota that is not
-    below the number of CPUs the process may run on does not count.
+    This is the smallest quota of the process's group and the groups above it.
 
     Args:
         root: The folder that contains ``proc`` and ``sys``.
     """
-    quotas = list(_quotas(root))
-    if not quotas:
-        return None
-    whole = math.ceil(min(quotas))
-    return whole if whole < _cores() else None
-
-
-def _cores() -> int:
+    quotas = [
+        int(microseconds) / int(period)
+        for microseconds, period in _limits(root)
+        if microseconds.isdecimal() and period.isdecimal()  # otherwise "max", -1 or no file
+    ]
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    whole = math.ceil(min(quotas, default=cores))
+    return whole if whole < cores else None
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
+def _limits(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the CPU time per period, and the period, of the process's groups."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, group = line.split(":", 2)
         if hierarchy == "0":
             for folder in _folders(root / _MOUNT, group):
-                yield from _read_v2(folder)
+                time, _, period = _read(folder / "cpu.max").partition(" ")
+                yield time, period
         elif "cpu" in controllers.split(","):
             # Distributions mount it under all its names, under the first one, or both.
             for name in {controllers, "cpu"}:
                 for folder in _folders(root / _MOUNT / name, group):
-                    yield from _read_v1(folder)
+                    yield _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
 
 
 def _folders(mount: Path, group: str) -> Iterator[Path]:
     """Yield the folders of a group and of the groups above it.
 
-    In a container the group may have the host's name for it, and then only the mount exists.
+    In a container, the group may have the name it has on the host; then only the mount exists.
     """
     path = PurePosixPath(group.lstrip("/"))
     for part in (path, *path.parents):
         yield mount / part
-
-
-def _read_v2(folder: Path) -> Iterator[float]:
-    """Yield the quota in ``cpu.max``: microseconds per period, or ``max`` for no limit."""
-    quota, _, period = _read(folder / "cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal():
-        yield int(quota) / int(period)
-
-
-def _read_v1(folder: Path) -> Iterator[float]:
-    """Yield the quota from two files in microseconds; a quota of -1 means no limit."""
-    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-    if quota.isdecimal() and period.isdecimal():
-        yield int(quota) / int(period)
 
 
 def _read(path: Path) -> str:

@@ -1,9 +1,9 @@
-"""The errors that users can cause or run into, as one tree.
+"""The errors that users can cause or run into.
 
-The command line prints one line and exits with ``exit_code``; the HTTP API maps the tree to
-status codes. A traceback therefore always means a defect of ours.
+The command line prints one line and exits with ``exit_code``; the HTTP API maps the classes to
+status codes. So a traceback always means a bug.
 
-Messages are one sentence that says what is wrong and what to do about it.
+A message is one sentence that says what is wrong and what to do about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def first_line(error: BaseException) -> str:
 
 
 class JokerError(Exception):
-    """Base of every error that this package raises deliberately."""
+    """Base class of all errors that this package raises."""
 
     exit_code = 1
 
@@ -40,10 +40,6 @@ class TemplateError(InputError):
 
 class TokenizerError(InputError):
     """A tokenizer lacks what a template needs."""
-
-
-class SamplingError(InputError):
-    """A sampling parameter is out of range."""
 
 
 class PromptError(InputError):
@@ -79,7 +75,7 @@ class EngineDownError(JokerError):
 
 
 class QueueError(JokerError):
-    """A queue of jobs cannot do what was asked."""
+    """The job queue cannot do what was asked."""
 
     exit_code = 6
 
@@ -97,7 +93,7 @@ class QueueDownError(QueueError):
 
 
 class QueueStoppedError(QueueError):
-    """The process is stopping: it takes no jobs any more, and nobody may wait for one."""
+    """The process is stopping: it accepts no more jobs, and nobody may wait for one."""
 
     def __init__(self) -> None:
         super().__init__("the server is stopping; try again in a few seconds")
@@ -111,17 +107,13 @@ class KeyConflictError(QueueError):
     """An idempotency key was used for another request."""
 
 
-class StoreError(JokerError):
-    """The store of jokes and votes cannot do what was asked."""
+class StoreDownError(JokerError):
+    """The store of jokes and votes cannot be reached or used."""
 
     exit_code = 7
 
 
-class StoreDownError(StoreError):
-    """The store cannot be reached or used."""
-
-
-class UnknownJokeError(StoreError):
+class UnknownJokeError(JokerError):
     """The joke does not exist, or has been deleted."""
 
 

@@ -1,13 +1,10 @@
 """Fingerprints of training jokes: small enough to ship, enough to detect a repeated joke.
 
-The jokes themselves are not in the model folder. It has a sketch of each, one byte of the
-smallest of its 5-gram hashes under each of 40 permutations (MinHash, Broder 1997; b-bit
-MinHash, Li and König 2010, https://arxiv.org/abs/0908.0014), and a hash of its answer. The
-share of places in which two sketches agree estimates the Jaccard similarity of
-`joker.core.similarity`, with a standard error of at most 0.08.
-
-Training writes them, the teller reads them. `joker.evaluation.text_metrics` computes exact
-similarities from the training jokes.
+The model folder does not contain its training jokes. It has a sketch of each, one byte of the
+smallest of its 5-gram hashes under each of 40 permutations (MinHash, Broder 1997; b-bit MinHash,
+Li and König 2010, https://arxiv.org/abs/0908.0014), and a hash of its answer. The share of
+positions in which two sketches agree estimates the Jaccard similarity of `joker.core.similarity`,
+with a standard error of at most 0.08.
 """
 
 from __future__ import annotations
@@ -30,18 +27,18 @@ from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke, p
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
 NEAR_DUPLICATE_SIMILARITY = 0.4
-"""Estimate from which a joke counts as a near-duplicate: far enough below `NEAR_COPY_JACCARD` that
-the estimate's error hides few."""
+"""Estimate from which a joke counts as a near-duplicate: so far below `NEAR_COPY_JACCARD` that the
+estimate's error hides few."""
 SAME_ANSWER_WORDS = 3
 """Number of words from which a joke with a training joke's answer is a near-duplicate."""
 STOCK_QUESTIONS = 3
-"""Number of different questions from which their common answer is a stock phrase: a joke that gives
-it to yet another question is new."""
+"""Number of different questions from which their common answer is a stock phrase; a joke that gives
+it to another question is new."""
 
 _FACTORS, _MASKS = permutations(b"fingerprints", PERMUTATIONS)
 _TEXTS_AT_ONCE = 2_000
 _CHANCE = 1 / 256
-"""Share of places in which unrelated sketches agree by chance."""
+"""Share of positions in which unrelated sketches agree by chance."""
 
 
 class OriginalityEstimate(NamedTuple):
@@ -84,11 +81,8 @@ class Fingerprints:
     @classmethod
     def join(cls, parts: Iterable[Fingerprints]) -> Fingerprints:
         """Return the fingerprints of all parts."""
-        held = list(parts)
-        return cls(
-            np.unique(np.concatenate([part.sketches for part in held]), axis=0),
-            np.unique(np.concatenate([part.answers for part in held])),
-        )
+        sketches, answers = zip(*((part.sketches, part.answers) for part in parts), strict=True)
+        return cls(np.unique(np.concatenate(sketches), axis=0), np.unique(np.concatenate(answers)))
 
     @classmethod
     def read(cls, folder: Path) -> Fingerprints | None:
@@ -102,7 +96,7 @@ class Fingerprints:
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                # By columns, a joke is compared with all of them six times as fast.
+                # Stored by columns, they are compared with a joke six times as fast.
                 found = cls(np.asfortranarray(arrays["sketches"]), arrays["answers"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelFolderError(f"cannot read {path}: {error}") from error
@@ -150,7 +144,7 @@ def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
     sketches = np.empty((len(texts), PERMUTATIONS), np.uint8)
     for place, (factor, mask) in enumerate(zip(_FACTORS, _MASKS, strict=True)):
         smallest = np.minimum.reduceat(mixed * factor ^ mask, sets.starts[:-1])
-        # The smallest of many hashes begins with zeros; its last bits are still even.
+        # The smallest of many hashes begins with zeros; its last bits are still uniform.
         sketches[:, place] = smallest & np.uint32(0xFF)
     return sketches
 

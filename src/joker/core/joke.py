@@ -19,9 +19,6 @@ class Joke:
     Attributes:
         question: The set-up, such as ``Why did the bicycle fall over?``
         answer: The punchline, such as ``It was two tired.``
-
-    Raises:
-        ValueError: If a part is empty or has surrounding white space.
     """
 
     question: str
@@ -34,20 +31,20 @@ class Joke:
 
     @classmethod
     def from_text(cls, question: str, answer: str) -> Joke | None:
-        """Return the joke of two raw parts, or None if either is empty."""
+        """Return the joke of two texts, or None if either is blank."""
         question, answer = question.strip(), answer.strip()
         return cls(question, answer) if question and answer else None
 
     @property
     def byte_count(self) -> int:
-        """UTF-8 bytes of question and answer: the denominator of bits per byte."""
+        """Number of UTF-8 bytes, the denominator of bits per byte."""
         return len(self.question.encode()) + len(self.answer.encode())
 
 
 def punchline_key(answer: str) -> str:
-    """Return the same text for answers that readers would call one punchline.
+    """Return the same text for answers that readers would call the same punchline.
 
-    These have the same longer words and numbers: "It was too tired." and "He is tired!".
+    They have the same longer words and numbers, like "It was too tired." and "He is tired!".
     """
     folded = answer.casefold()
     return " ".join(sorted(set(_LONGER_WORD.findall(folded)))) or " ".join(folded.split())
@@ -55,10 +52,7 @@ def punchline_key(answer: str) -> str:
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class GeneratedJoke:
-    """A generated joke and how it was generated.
-
-    Queues, events, API responses and ``joker tell --json`` contain all of its fields as JSON.
-    """
+    """A generated joke and how it was generated; JSON contains all of its fields everywhere."""
 
     question: str = Field(examples=["Why did the kettle blush?"])
     answer: str = Field(examples=["It saw the teapot's bare spout."])

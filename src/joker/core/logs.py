@@ -37,7 +37,7 @@ class PlainLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the line, without a traceback."""
         fields = _fields_of(record).items()
-        # What clients send is quoted, so that it cannot steer the terminal.
+        # Quoted, because clients could otherwise send escape sequences to the terminal.
         shown = [f"{name}={json.dumps(value, default=str)}" for name, value in fields]
         return " ".join([super().formatMessage(record), *shown])
 
@@ -62,7 +62,7 @@ _LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "joker": {"level": "INFO"},
-        # uvicorn's command line gives these handlers of their own; requests are logged here anyway.
+        # uvicorn's command line gives them their own handlers; joker.web logs requests itself.
         "uvicorn": {"handlers": [], "propagate": True},
         "uvicorn.access": {"handlers": [], "propagate": False},
     },
@@ -70,9 +70,6 @@ _LOGGING = {
 
 
 def log_as_json_lines() -> None:
-    """Log this package's messages, and the warnings of others, to standard error.
-
-    Lines are JSON, unless standard error is a terminal.
-    """
+    """Log this package's messages, and the warnings of others, to standard error."""
     logging.config.dictConfig(_LOGGING)
     logging.captureWarnings(True)

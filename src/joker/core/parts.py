@@ -1,4 +1,4 @@
-"""Optional parts of the package: imported where they are needed, missing in one sentence."""
+"""Optional parts of the package, which are imported where they are needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def import_part(module: str, need: str, *, extra: str = "train") -> Any:
 
     Args:
         module: Its full name.
-        need: The start of the sentence that ends in "pip install …", such as ``plots need``.
+        need: The start of a sentence that ends in "pip install …", such as ``plots need``.
         extra: The extra.
 
     Raises:
@@ -30,11 +30,7 @@ def import_part(module: str, need: str, *, extra: str = "train") -> Any:
 
 
 def require_training() -> None:
-    """Make sure the extra ``train`` is installed.
-
-    Raises:
-        MissingPartError: If PyTorch, Transformers or MLflow is missing.
-    """
+    """Raise a `MissingPartError` unless the extra ``train`` is installed."""
     module = missing_for_training()
     if module is not None:
         raise MissingPartError(

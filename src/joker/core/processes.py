@@ -1,7 +1,6 @@
-"""Memory and CPU time of a program's processes, as metrics for Prometheus.
+"""Memory and CPU time of all processes of a program, engines included, as Prometheus metrics.
 
-`prometheus_client` measures only the process that is asked, and nothing where processes share their
-metrics. These metrics are of all processes together, engines included.
+`prometheus_client` measures only one process, and nothing if several share their metrics.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class ProcessMetrics(Collector):
 
     Args:
         name: What the processes are, such as ``worker``.
-        find: Returns the ids of the processes; their children count as well.
+        find: Returns the ids of the processes; their descendants count as well.
     """
 
     def __init__(self, name: str, find: Callable[[], Iterable[int]]) -> None:
@@ -47,7 +46,7 @@ class ProcessMetrics(Collector):
 
 
 def _with_children(pids: Iterable[int]) -> set[int]:
-    """Return processes and all that descend from them."""
+    """Return processes and their descendants."""
     found: set[int] = set()
     unseen = list(pids)
     while unseen:

@@ -1,8 +1,4 @@
-"""How tokens are sampled: one frozen value, shared by all engines.
-
-Each field declares its limits and its help, from which the command line's options, the HTTP
-parameters and their documentation derive.
-"""
+"""How tokens are sampled, the same for all engines."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from joker.core.errors import SamplingError
+from joker.core.errors import InputError
 from joker.core.record import record
 
 MOST_STOPS = 4
@@ -18,13 +14,9 @@ MOST_STOPS = 4
 StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-@record(SamplingError, strict=False)
+@record(InputError, strict=False)
 class Sampling:
-    """Sampling parameters; the defaults are the original system's, except for the temperature.
-
-    Raises:
-        SamplingError: If a value is out of range.
-    """
+    """Sampling parameters; the defaults are the original system's, except for the temperature."""
 
     temperature: float = Field(
         default=0.8,

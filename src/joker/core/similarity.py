@@ -1,8 +1,8 @@
 """When two texts are nearly the same: one definition for clusters, the split and originality.
 
-Texts are compared by the Jaccard similarity of their character 5-grams after
-normalising. Jokes are short: word 5-grams, which suit web pages, would miss about
-nine near-duplicates in ten.
+Texts are compared by the Jaccard similarity of their character 5-grams after normalising. Word
+5-grams, which suit web pages, would miss about nine in ten near-duplicates of something as short as
+a joke.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SHINGLE_LENGTH = 5
 NEAR_COPY_JACCARD = 0.5
 """Similarity from which two jokes count as near-duplicates."""
 SPLIT_JACCARD = 0.4
-"""Similarity from which two jokes must be on the same side of a split. Of 17 pairs read between
-0.44 and 0.5, 14 were the same joke."""
+"""Similarity from which two jokes must be on the same side of a split. Of 17 pairs between 0.44 and
+0.5 that were read, 14 were the same joke."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 
 # A normalised text has 37 different characters. Numbered from 1, five of them make a number below
-# 38 ** 5 < 2 ** 32: a shingle's code is the shingle itself, and no two share one.
+# 38 ** 5 < 2 ** 32, so no two shingles have the same code.
 _SYMBOLS = np.zeros(128, np.uint32)
 _SYMBOLS[np.frombuffer(b" 0123456789abcdefghijklmnopqrstuvwxyz", np.uint8)] = np.arange(1, 38)
 _BASE = np.uint32(38)
@@ -69,7 +69,7 @@ class ShingleSets:
         """Return the shingles of normalised texts."""
         lengths = np.fromiter(map(len, normalised), np.int64, len(normalised))
         counts = np.where(lengths, np.maximum(lengths - SHINGLE_LENGTH + 1, 1), 0)
-        # Behind each text stand absent characters, so that no window reaches into the next.
+        # Absent characters follow each text, so that no window reaches into the next text.
         joined = "".join(text + _ABSENT for text in normalised)
         symbols = _SYMBOLS[np.frombuffer(joined.encode("ascii"), np.uint8)]
         windows = np.zeros(len(symbols), np.uint32)

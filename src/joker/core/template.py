@@ -1,15 +1,12 @@
 """Templates: how a question and its answer become one text, and how text becomes a joke again.
 
-A template joins question and answer with two *markers*, the visible parts of its
-prefixes. A marker is either an added special token (a single id) or plain
-text (several ids of the tokenizer's vocabulary). A joke always ends with the
-tokenizer's end-of-text token, which is not part of the text here.
+A template joins question and answer with two *markers*, the visible parts of its prefixes. A marker
+is either an added special token (a single id) or plain text (several ids of the tokenizer's
+vocabulary). A joke always ends with the tokenizer's end-of-text token, which its text here lacks.
 
-Text that people write may contain a marker. So that it cannot forge structure, a
-backslash is inserted after the first character of each marker in a question or
-answer and removed again when parsing: every joke survives the round trip exactly.
-
-`joker.core.tokenizer` turns text into token ids.
+Text that people write may contain a marker. So that it cannot forge structure, a backslash is
+inserted after the first character of each marker in a question or answer, and removed again when
+parsing: every joke survives the round trip exactly.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ DEFAULT_TEMPLATE = "original"
 
 
 def _overlap(left: str, right: str) -> bool:
-    """Return whether two different occurrences of markers can share characters of a text."""
+    """Return whether two occurrences of markers can overlap in a text."""
     if left != right and (left in right or right in left):
         return True
     return any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
@@ -48,8 +45,8 @@ class Template:
             ``plain`` leaves it as ordinary text.
         punchline_first: Whether a joke without a given question is told punchline first:
             ``answer marker + answer + question marker + question``. It is easier to find a
-            question for a punchline than the other way round. The start of the question or a
-            topic may precede it all, after a question marker of its own.
+            question for a punchline than the other way round. A hint, the start of the question
+            or a topic, may come first, after a question marker of its own.
 
     Raises:
         TemplateError: If its texts could not be parsed unambiguously.
@@ -103,7 +100,7 @@ class Template:
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Tokens that the tokenizer needs for this template, besides its end-of-text token."""
+        """Tokens that the template adds to the tokenizer's vocabulary."""
         return self.marker_texts if self.markers == "special" else ()
 
     @property
@@ -128,8 +125,8 @@ class Template:
     def render_prompt(self, question_start: str = "") -> str:
         """Return the text a model continues: the start of a question, possibly empty.
 
-        White space at the end is removed, because byte-level BPE puts a space at
-        the beginning of the next word's token.
+        White space at the end is removed, because in byte-level BPE a space belongs to the next
+        word's token.
         """
         return f"{self.question_prefix}{self.escape(question_start.strip())}".rstrip()
 
@@ -148,7 +145,7 @@ class Template:
         if self.punchline_first and text.startswith(first):
             _, found, told = text.partition(second)
             if first in told:
-                text = found + told  # before it was a hint
+                text = found + told  # after a hint
         if reverse := self.punchline_first and text.startswith(second):
             first, second = second, first
         if not text.startswith(first):
@@ -190,7 +187,7 @@ class Template:
         return self.unescape(question).strip(), self.unescape(answer).strip()
 
     def with_markers(self, kind: MarkerKind | None) -> Template:
-        """Return the same template with this kind of markers; None keeps its own."""
+        """Return the template with this kind of markers; None keeps its own."""
         return self if kind is None else replace(self, markers=kind)
 
 

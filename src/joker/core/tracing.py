@@ -1,8 +1,7 @@
 """Traces for OpenTelemetry: where the time of a request goes, from the server to the engine.
 
 OpenTelemetry's own environment variables configure them. Without an endpoint in
-``OTEL_EXPORTER_OTLP_ENDPOINT`` there are no traces: nothing is imported, and every function here
-returns at once. Servers and workers call `start_tracing` and `stop_tracing`.
+``OTEL_EXPORTER_OTLP_ENDPOINT`` nothing is imported, and all functions do nothing.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def start_tracing(service: str) -> None:
 
 
 def stop_tracing() -> None:
-    """Export the spans that are left, and end tracing.
+    """Export the remaining spans and end tracing.
 
     It waits at most 10 seconds (``OTEL_EXPORTER_OTLP_TIMEOUT``) for a collector that is down.
     """
@@ -129,7 +128,7 @@ def span(
 
 
 def traceparent() -> str | None:
-    """Return the W3C ``traceparent`` of the current span, for work elsewhere, or None."""
+    """Return the W3C ``traceparent`` of the current span, for another process, or None."""
     if _provider is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

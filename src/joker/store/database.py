@@ -7,7 +7,6 @@ Every query runs inside `Database.begin`, the one place where SQLAlchemy's excep
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import sqlite3
 import threading
@@ -40,13 +39,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from joker.core.errors import (
-    ConfigError,
-    JokerError,
-    MissingPartError,
-    StoreDownError,
-    first_line,
-)
+from joker.core.errors import ConfigError, JokerError, StoreDownError, first_line
+from joker.core.parts import import_part
 from joker.store.tables import SCHEMA_VERSION
 
 KEEP_NOTHING = "sqlite://"
@@ -280,10 +274,7 @@ def _parse(address: str) -> URL:
         in_memory = url.database in ("", ":memory:")
         return url.set(drivername="sqlite", database=None if in_memory else url.database)
     if backend in ("postgresql", "postgres"):
-        if importlib.util.find_spec("psycopg") is None:
-            raise MissingPartError(
-                "psycopg is not installed; PostgreSQL needs pip install 'gpt2-the-joker[postgres]'"
-            )
+        import_part("psycopg", "PostgreSQL needs", extra="postgres")
         return url.set(drivername="postgresql+psycopg")
     # The address may hold a password, so the message does not repeat it.
     raise ConfigError(
