@@ -136,8 +136,7 @@ def vectorise(jokes: Sequence[Joke], flags: Sequence[Sequence[Flag]]) -> csr_arr
     """Return jokes as rows of features."""
     rows = []
     for joke, each in zip(jokes, flags, strict=True):
-        rules = [(flag.category, flag.severity, flag.term) for flag in each]
-        rows.append(features(fold_words(text_of(joke)), rules))
+        rows.append(features(fold_words(text_of(joke)), each))
     starts = np.cumsum([0, *(len(buckets) for buckets, _ in rows)], dtype=np.int32)
     buckets = np.concatenate([buckets for buckets, _ in rows])
     values = np.concatenate([values for _, values in rows])

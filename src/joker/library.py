@@ -1,7 +1,7 @@
 """Jokes from Python: `joker.tell` and `joker.Joker`, for other programs and notebooks.
 
 They work like ``joker tell --fresh``: settings come from the environment, offensive jokes are
-withheld, and new jokes are preferred to those that the model learned from.
+withheld, and original jokes are preferred to near-duplicates of training jokes.
 """
 
 from __future__ import annotations

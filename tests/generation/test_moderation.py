@@ -193,7 +193,7 @@ def test_any_text_is_checked(text: str) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("blast", "line 1: 'blast' stands before any"),
+        ("blast", "line 1: 'blast' comes before any"),
         ("[rude topic]\nblast", "line 1: there is no category 'rude'; choose explicit, nsfw"),
         ("[dark]", "line 1: [dark] lacks a severity; write [dark offensive] or [dark topic]"),
         ("[dark mild]", "line 1: there is no severity 'mild'; choose offensive, topic"),
@@ -205,7 +205,7 @@ def test_any_text_is_checked(text: str) -> None:
         ("[dark topic]\n@animal + cliff", "line 2: cannot read '@animal'"),
         ("[@animal]\n@animal", "line 2: cannot read '@animal'"),
         ("[allowed]\nblast + furnace", "line 2: cannot read 'blast + furnace'"),
-        ("[dark", "line 1: '[dark' stands before any"),
+        ("[dark", "line 1: '[dark' comes before any"),
     ],
 )
 def test_unreadable_line_is_named(source: str, message: str) -> None:

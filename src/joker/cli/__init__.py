@@ -1,7 +1,7 @@
-"""The command line: each verb in a module, put together here.
+"""The command line, with one module for each command.
 
-Heavy libraries are imported inside commands, so that ``joker --help`` answers at
-once. `main` is the one place where errors become a line and an exit code.
+Commands import heavy libraries when they run, so that ``joker --help`` is quick. `main` turns
+errors into one line and an exit code.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ for _name, _verb in _VERBS.items():
 
 
 def main() -> None:
-    """Run the command line; an error of the user ends in one line and an exit code."""
+    """Run the command line; an expected error ends in one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter gets a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):

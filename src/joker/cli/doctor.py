@@ -1,4 +1,4 @@
-"""``joker doctor``: checks installation, settings and connections, and says how to fix them."""
+"""``joker doctor``: check installation, settings and connections, and say how to fix them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def doctor(options: dict[str, Any]) -> None:
     """Check what 'joker serve' would use; the exit code is 1 if a check fails.
 
-    The model tells a joke, the broker and the database have to answer, and the port has to be free.
+    The model must tell a joke, the broker and the database must answer, and the port must be free.
     """
     from joker.settings import read_settings
 
@@ -110,7 +110,7 @@ def _check_queue(settings: Settings) -> str:
 
 
 def _check_store(settings: Settings) -> str:
-    """Open the database, which creates or migrates the tables as the server would."""
+    """Open the database, and create or migrate its tables as the server would."""
     from joker.compose import open_store
 
     with closing(open_store(settings)) as store:

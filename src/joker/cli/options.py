@@ -1,4 +1,4 @@
-"""Command-line options made from configuration and settings, so that each is declared once."""
+"""Command-line options derived from the fields of records and settings."""
 
 from __future__ import annotations
 
@@ -16,26 +16,17 @@ from joker.settings import Settings
 
 
 def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
-    """Give a command one option for each field of a configuration record.
+    """Give a command an option for each field of a record, except those to skip.
 
-    The command receives the options that were given, and only those, as the mapping
-    ``given``; its other parameters stay as they are.
-
-    Args:
-        kind: A class made by `joker.core.record.record`.
-        skip: Names of fields that get no option.
+    The command receives the options that were given, and only those, as the mapping ``given``.
     """
     return _with_fields(kind, [name for name in fields_of(kind) if name not in skip], "given")
 
 
 def with_settings(*names: str) -> Callable[..., Any]:
-    """Give a command an option for each of these settings; without it the environment decides.
+    """Give a command an option for each of these `Settings`; without it the environment decides.
 
-    The command receives the options that were given, and only those, as the mapping
-    ``options`` for `joker.settings.read_settings`.
-
-    Args:
-        names: Fields of `Settings`.
+    The command receives the options that were given, and only those, as the mapping ``options``.
     """
     return _with_fields(Settings, names, "options")
 
@@ -76,7 +67,7 @@ def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[...,
 
 
 def _readable(hint: Any) -> Any:
-    """Return the type that Typer parses; it does not support secrets."""
+    """Return a type that Typer can parse, which a secret is not."""
     return str if hint == SecretStr | None else hint
 
 

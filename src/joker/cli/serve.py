@@ -1,4 +1,4 @@
-"""``joker serve``: the page and the API; ``joker worker`` tells the jokes of its queue."""
+"""``joker serve`` serves the page and the API; ``joker worker`` runs the jobs of its queue."""
 
 from __future__ import annotations
 

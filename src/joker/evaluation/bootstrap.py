@@ -19,7 +19,7 @@ Transform = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric with its standard error over resamples and its 95% interval."""
+    """A metric with its standard error and its 95% interval."""
 
     value: float
     standard_error: float

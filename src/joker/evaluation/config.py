@@ -1,4 +1,4 @@
-"""What to measure, and how much of it: the options of ``joker evaluate``."""
+"""What to measure: the options of ``joker evaluate``."""
 
 from __future__ import annotations
 

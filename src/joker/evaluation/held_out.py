@@ -47,11 +47,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, data: PreparedData) -> HeldOut:
-        """Return a prepared folder's test split.
-
-        Raises:
-            DataError: If its table is damaged.
-        """
+        """Return a prepared folder's test split."""
         test = data.jokes("test")
         return cls(
             jokes=[prepared.joke for prepared in test],
@@ -66,7 +62,7 @@ class HeldOut:
         )
 
     def sample(self, count: int, seed: int) -> HeldOut:
-        """Return ``count`` random jokes, in order; all of them if it is 0 or at least as many."""
+        """Return ``count`` random jokes in order; all if it is 0 or not below their number."""
         if not 0 < count < len(self.jokes):
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.jokes))[:count])
@@ -78,7 +74,7 @@ class HeldOut:
 
 
 def _from_file(path: Path) -> HeldOut:
-    """Read jokes from a file uncleaned, so that metrics do not depend on the cleaning rules."""
+    """Read jokes without cleaning them, so that metrics do not depend on its rules."""
     rows = [Joke.from_text(row.question, row.answer) for row in read_rows(Source.own(path))]
     jokes = [joke for joke in rows if joke]
     return HeldOut(

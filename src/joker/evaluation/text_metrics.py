@@ -1,12 +1,12 @@
 """How good a model's own jokes are: validity, originality, diversity, offensiveness.
 
-Each metric is also measured on equally many held-out jokes by people, because none means anything
-alone, and diversity depends on the number of jokes.
+Each metric is also measured on equally many held-out jokes by people, for comparison: none means
+anything alone, and diversity depends on the number of jokes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +96,7 @@ def text_metrics(
         near_duplicate=share([fingerprints.estimate(joke).near_duplicate for joke in jokes])
         if fingerprints
         else None,
-        distinct_questions=distinct_share([joke.question for joke in jokes], seed=seed),
+        distinct_questions=_distinct([[_key(joke.question)] for joke in jokes], seed),
         distinct_1=distinct(jokes, 1, seed=seed),
         distinct_2=distinct(jokes, 2, seed=seed),
         distinct_3=distinct(jokes, 3, seed=seed),
@@ -109,7 +109,7 @@ def text_metrics(
 def first_tries(engine: Engine, count: int, *, seed: int) -> list[Joke | None]:
     """Generate texts without a prompt and parse each; None where it is not a joke.
 
-    Nothing is checked, ranked or retried: this is what the model itself does.
+    Nothing is checked, ranked or retried: this is the model alone.
     """
     seeds = np.random.default_rng(seed).integers(2**32, size=count).tolist()
     prompt_ids = engine.tokenizer.encode_prompt()
@@ -136,11 +136,7 @@ class Copy:
 
 
 class TrainingIndex:
-    """Training jokes, indexed by shingle to find the most similar one.
-
-    Args:
-        jokes: What the model was trained on.
-    """
+    """Training jokes, indexed by shingle to find the most similar one."""
 
     def __init__(self, jokes: Sequence[Joke]) -> None:
         texts = sorted({normalise_joke(joke) for joke in jokes})
@@ -180,32 +176,27 @@ def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
     Source: Li et al., NAACL 2016, "A Diversity-Promoting Objective Function for Neural
     Conversation Models".
     """
-    number_of: dict[tuple[str, ...], int] = {}
-    grams = [
-        np.array([number_of.setdefault(gram, len(number_of)) for gram in _ngrams(joke, n)], np.intp)
-        for joke in jokes
+    return _distinct([_ngrams(joke, n) for joke in jokes], seed)
+
+
+def _distinct(items: Sequence[Sequence[Hashable]], seed: int) -> Estimate:
+    """Estimate distinct items / all items, from the items of each joke."""
+    number_of: dict[Hashable, int] = {}
+    numbers = [
+        np.array([number_of.setdefault(item, len(number_of)) for item in each], np.intp)
+        for each in items
     ]
 
     def share(indices: NDArray[np.intp]) -> float:
-        drawn = np.concatenate([grams[index] for index in indices])
+        drawn = np.concatenate([numbers[index] for index in indices])
         return len(np.unique(drawn)) / max(1, len(drawn))
 
-    return half_sample(share, len(jokes), seed)
-
-
-def distinct_share(texts: Sequence[str], *, seed: int) -> Estimate:
-    """Estimate the share of distinct texts; higher is more diverse."""
-    kinds = _kinds(texts)
-
-    def share(indices: NDArray[np.intp]) -> float:
-        return len(np.unique(kinds[indices])) / len(indices)
-
-    return half_sample(share, len(texts), seed)
+    return half_sample(share, len(items), seed)
 
 
 def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:
     """Estimate the share of texts that are one of the 25 most frequent; lower is more diverse."""
-    kinds = _kinds(texts)
+    kinds = np.unique(list(map(_key, texts)), return_inverse=True)[1]
 
     def share(indices: NDArray[np.intp]) -> float:
         return float(np.sort(np.bincount(kinds[indices]))[-FREQUENT:].sum()) / len(indices)
@@ -213,9 +204,9 @@ def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:
     return half_sample(share, len(texts), seed)
 
 
-def _kinds(texts: Sequence[str]) -> NDArray[np.intp]:
-    """Return a number for each text, the same for texts that normalise to the same."""
-    return np.unique([normalise(text) or text for text in texts], return_inverse=True)[1]
+def _key(text: str) -> str:
+    """Return the same for texts that are equal after normalising."""
+    return normalise(text) or text
 
 
 def _ngrams(joke: Joke, n: int) -> list[tuple[str, ...]]:

@@ -1,11 +1,8 @@
-"""Moderation: which parts of a text may offend, in which category, and how severely.
+"""Moderation: what in a text may offend, in which category, and how severely.
 
-Training drops offensive jokes from the bundled model's data, the teller withholds them in
-safe mode, and evaluation counts them. The rules are data: ``moderation.txt``
-next to this module, which explains its notation. A classifier (`joker.generation.offence`)
-decides which mentions of a topic are offensive although no single word is.
-
-Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
+The rules are in ``moderation.txt``, which explains its notation. A classifier
+(`joker.generation.offence`) decides which texts on a topic are offensive although no single word
+is. Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from importlib import resources
 from itertools import product
@@ -62,11 +58,10 @@ _STRETCHED = re.compile(r"([aeiouy])\1{2,}|([a-z])\2{2,}")
 _LENGTHS = [r"\1\2", r"\1\2\2", r"\1\1\2\2"]  # all to one, double consonants, all to two
 
 _Term = tuple[int, list[str], str]
-"""Where in a term the word stands that it is indexed by, its words, and its rule's part."""
+"""The position of the word that a term is indexed by, its words, and its rule's part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """Why a text is flagged.
 
     Attributes:
@@ -81,12 +76,7 @@ class Flag:
 
 
 class Labels(NamedTuple):
-    """What moderation says of a joke that is stored.
-
-    Attributes:
-        categories: What it is flagged for, in alphabetical order.
-        safe: Whether it passes in safe mode.
-    """
+    """What the store keeps of a joke's flags: their categories, and whether it is safe."""
 
     categories: list[str]
     safe: bool
@@ -150,13 +140,15 @@ class Moderator:
     def check(self, text: str) -> tuple[Flag, ...]:
         """Return all flags of a text in the order of `CATEGORIES`.
 
-        If the classifier finds a text with a topic offensive, all of its flags are offensive.
+        If the classifier finds a text on a topic offensive, all of its flags are offensive.
         """
         flags = self.match_rules(text)
-        if self._classifier and any(flag.severity == "topic" for flag in flags):
-            rules = [(flag.category, flag.severity, flag.term) for flag in flags]
-            if self._classifier.is_offensive(fold_words(text), rules):
-                return tuple(replace(flag, severity="offensive") for flag in flags)
+        if (
+            self._classifier
+            and any(flag.severity == "topic" for flag in flags)
+            and self._classifier.is_offensive(fold_words(text), flags)
+        ):
+            return tuple(flag._replace(severity="offensive") for flag in flags)
         return flags
 
     def label(self, text: str) -> Labels:
@@ -176,7 +168,7 @@ class Moderator:
     def withholds(
         self, text: str, *, safe: bool = True, exclude_categories: Collection[Category] = ()
     ) -> bool:
-        """Return whether a text is to be withheld.
+        """Return whether to withhold a text.
 
         Args:
             text: A joke's question and answer, joined by a line feed.
@@ -191,7 +183,7 @@ class Moderator:
         )
 
     def _add(self, term: str, part: str) -> None:
-        """Index a term, singular and plural, by its longest word: the one least often met."""
+        """Index a term, singular and plural, by its longest word, which is the rarest one."""
         if term.startswith("*"):
             self._fragments.append((term.strip("*"), part))
             self._lone_words[term[1]].append(term[1:])
@@ -211,7 +203,7 @@ class Moderator:
         return [term for key in keys for term in self._terms.get(key, ())]
 
     def _parts(self, reading: str) -> Iterator[str]:
-        """Yield the parts of rules that a reading holds."""
+        """Yield the parts of rules that occur in a reading."""
         words = self._allowed.sub(" ", reading).split()
         for position, word in enumerate(words):
             for offset, term, part in self._terms_with(word):
@@ -221,7 +213,7 @@ class Moderator:
         yield from (part for fragment, part in self._fragments if fragment in text)
 
     def _readings(self, text: str) -> set[str]:
-        """Return what a text may be meant to say, each reading as Latin words and numbers."""
+        """Return what a text may mean to say; each reading is Latin words and numbers."""
         plain = _fold(text)
         spelled = _BROKEN.sub("", _SPACED.sub(_join, plain))
         latin = {_LEET.sub(partial(_translate, table), spelled) for table in _LEETSPEAK}
@@ -240,12 +232,12 @@ class Moderator:
 
 
 def fold_words(text: str) -> list[str]:
-    """Return a text's words in small Latin letters, as far as characters look like some."""
+    """Return a text's words in lowercase Latin letters, as far as its characters look like some."""
     return _WORD.findall(_fold(text))
 
 
 def read_categories(names: Iterable[str]) -> tuple[Category, ...]:
-    """Return the categories that are named, in the list's order.
+    """Return the named categories in the order of `CATEGORIES`.
 
     Raises:
         InputError: If there is no such category.
@@ -270,7 +262,7 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
             sections.setdefault(section, [])
         elif line:
             if not section:
-                raise InputError(f"{name}, line {number}: {line!r} stands before any [section]")
+                raise InputError(f"{name}, line {number}: {line!r} comes before any [section]")
             groups = [key for key in sections if key.startswith("@")]
             is_rule = section != _ALLOWED and not section.startswith("@")
             for term in re.split(r" [+|] ", line) if is_rule else [line]:
@@ -281,7 +273,7 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
 
 
 def _fault(section: str, severity: str | None) -> str:
-    """Return what is wrong with a section's header; nothing if it can be used."""
+    """Return what is wrong with a section's header, or an empty text."""
     if section.startswith("@") or section == _ALLOWED:
         return f"[{section}] takes no severity; write [{section}]" if severity else ""
     if section not in CATEGORIES:
@@ -294,7 +286,7 @@ def _fault(section: str, severity: str | None) -> str:
 
 
 def _terms(part: str, sections: dict[str, list[str]]) -> Iterator[str]:
-    """Yield the terms of a rule's part, those of groups included."""
+    """Yield the terms of a rule's part, including those of its groups."""
     for term in part.split(" | "):
         yield from sections[term] if term.startswith("@") else [term]
 
@@ -312,7 +304,7 @@ def _pattern(term: str) -> str:
 
 
 def _stand_at(start: int, term: list[str], words: list[str]) -> bool:
-    """Whether the words from a start on are a term's, its stars being any ending."""
+    """Return whether the words from a start on are a term's; a star stands for any ending."""
     return 0 <= start <= len(words) - len(term) and all(
         word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
         for pattern, word in zip(term, words[start : start + len(term)], strict=True)
@@ -320,7 +312,7 @@ def _stand_at(start: int, term: list[str], words: list[str]) -> bool:
 
 
 def _fold(text: str) -> str:
-    """Return a text in small Latin letters, as far as signs look like some."""
+    """Return a text in lowercase Latin letters, as far as its characters look like some."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
@@ -329,7 +321,7 @@ def _fold(text: str) -> str:
 
 
 def _join(spaced: re.Match[str]) -> str:
-    """Return spaced letters as a word, and without the neighbours "a" or "I" might be."""
+    """Return spaced letters as a word, also without the first or last, which may be "a" or "I"."""
     word = re.sub(r"[^a-z0-9@$!]", "", spaced[0])
     return f"{word} {word[1:]} {word[:-1]}"
 

@@ -1,8 +1,7 @@
 """The offence classifier: a linear model over hashed words and the moderation list's flags.
 
-It judges what no single rule can: whether a joke that touches a topic is offensive. Only
-sums of hashed features ship, so no joke can be read from its file. It is trained by
-``tools/train_offence_classifier.py``.
+It judges what no single rule can: whether a joke on a topic is offensive. Its file has only weights
+of hashed features, from which no joke can be read. ``tools/train_offence_classifier.py`` trains it.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ BUCKETS = WORD_BUCKETS + RULE_BUCKETS
 _FILE = "offence.npz"
 _STEM = 5
 _MOST_WORDS = 300
-"""Longer texts are judged by their beginning: the classifier has learned from jokes."""
-
+"""Longer texts are judged by their beginning: the classifier was trained on jokes."""
 
 Rule = tuple[str, str, str]
 """Category, severity and term of a rule."""
@@ -56,7 +54,7 @@ class OffenceClassifier:
 
     @classmethod
     def read(cls, file: Path | IO[bytes]) -> OffenceClassifier:
-        """Read what `write` wrote."""
+        """Read an ``.npz`` file."""
         with np.load(file, allow_pickle=False) as arrays:
             return cls(arrays["weights"], float(arrays["scale"]), float(arrays["threshold"]))
 
@@ -89,8 +87,8 @@ def features(
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Return the buckets of a text's features and their values.
 
-    Words, stems and pairs of neighbouring words are divided by the square root of the
-    number of words, so that long texts weigh no more; the rules' features are not.
+    Words, stems and pairs of neighbouring words are divided by the square root of the number of
+    words, so that long texts do not weigh more; the rules' features are not.
     """
     words = words[:_MOST_WORDS]
     value = 3 / math.sqrt(len(words) or 1)

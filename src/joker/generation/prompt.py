@@ -1,8 +1,8 @@
 """What a prompt asks for: the start of a question, a whole one, a topic, or nothing.
 
-A punchline-first template takes the prompt as a hint, which a model may ignore; this module checks
-whether a joke follows it. Since starts of questions make better hints than topics, a topic becomes
-one. In a question-first template, every joke starts with the prompt.
+In a question-first template, every joke starts with the prompt. In a punchline-first one, it is a
+hint that a model may ignore; this module checks whether a joke follows it. Starts of questions are
+better hints than topics, so a topic becomes one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PLURALS |= {"sses": "ss", "shes": "sh", "ches": "ch", "xes": "x", "atoes": "ato
 
 
 def printable(text: str) -> str:
-    """Return text without control characters, which could harm a terminal; keep line feeds."""
+    """Return text without control characters, except for line feeds."""
     return _UNPRINTABLE.sub(" ", text)
 
 
@@ -54,8 +54,8 @@ class Prompt:
     """A prompt as a model gets it.
 
     Attributes:
-        text: Without control characters, and with single spaces; reduced to the topic where
-            the user asked for "a joke about" one, and to nothing where any joke will do.
+        text: The prompt without control characters and with single spaces; only the topic if it
+            asks for "a joke about" one, and empty if any joke will do.
         is_hint: Whether the model may ignore it.
     """
 
@@ -81,7 +81,7 @@ class Prompt:
         return bool(_QUESTION_WORDS.match(self.text.casefold().replace("n't", "")))
 
     def hint(self, attempt: int) -> str:
-        """Return what the model gets at an attempt: the prompt, or a start made from a topic.
+        """Return the prompt for an attempt: the text, or the start of a question made from a topic.
 
         Readers found that jokes on a bare topic hardly ever work, but 12 to 19% of those with such
         a start (docs/experiments-log.md, 2026-11-30). It does not suit every topic, so every other
@@ -132,5 +132,5 @@ def _singular(word: str) -> str:
 
 
 def _occurs(word: str, told: set[str]) -> bool:
-    """Return whether a word is among others, in the singular or the plural."""
+    """Return whether others include a word, in the singular or the plural."""
     return not told.isdisjoint(spell_numbers(word)) or any(word in spell_numbers(w) for w in told)

@@ -1,8 +1,4 @@
-"""A request for jokes, the same value on the command line, over HTTP, in queues and in the teller.
-
-Each field declares its limits and its help once; options, HTTP parameters and their documentation
-derive from them.
-"""
+"""A request for jokes, the same on the command line, over HTTP, in queues and in the teller."""
 
 from __future__ import annotations
 
@@ -19,13 +15,13 @@ from joker.generation.moderation import CATEGORIES, Category, read_categories
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_MAX_ATTEMPTS = 5
-"""docs/experiments.md has what they do."""
+"""docs/experiments.md says what they do."""
 
 EFFORT: FieldInfo = Field(
     ge=1,
     le=5,
-    description="How hard to try, from 1, fast, with 4 drafts per joke, to 5, slow, with 64: "
-    "another way to set the number of candidates.",
+    description="How hard to try: from 1 (fast, 4 drafts per joke) to 5 (slow, 64 drafts); another "
+    "way to set the number of candidates.",
 )
 Effort = Annotated[int, EFFORT]
 
@@ -33,7 +29,7 @@ _SEEDS = 2**32
 
 
 def candidates_of(effort: int) -> int:
-    """Return the drafts per joke of an `Effort`."""
+    """Return the number of drafts per joke of an `Effort`."""
     return int(2 ** (effort + 1))
 
 
@@ -44,13 +40,10 @@ def draw_seed() -> int:
 
 @record(InputError, strict=False)
 class GenerationRequest:
-    """A request for jokes; the fields describe themselves.
+    """A request for jokes.
 
     The first joke has the request's own seed, so a larger count starts with the same jokes. Greedy
     sampling gets one attempt and one candidate, since others would be equal.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     prompt: str = Field(
