@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """Writes a record for a person: time, level, message, and the fields as ``name=value``."""
+    """Writes a record for people: time, level, message, and the fields as ``name=value``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(message)s", "%H:%M:%S")

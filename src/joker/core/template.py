@@ -159,7 +159,7 @@ class Template:
     def parse_start(self, text: str) -> tuple[str, str]:
         """Return the parts of the question and the answer that an unfinished text contains.
 
-        A possible beginning of a marker at the text's end is held back, and so is all of a text
+        What may be the beginning of a marker at the text's end is held back, as is all of a text
         that has no question marker yet. If the text begins with the punchline, only the question
         is returned.
         """

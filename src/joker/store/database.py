@@ -276,7 +276,7 @@ def _parse(address: str) -> URL:
     if backend in ("postgresql", "postgres"):
         import_part("psycopg", "PostgreSQL needs", extra="postgres")
         return url.set(drivername="postgresql+psycopg")
-    # The address may hold a password, so the message does not repeat it.
+    # The address may contain a password, so the message does not repeat it.
     raise ConfigError(
         "the database must be sqlite:///path/to/jokes.sqlite, sqlite:// (in memory) or "
         "postgresql://user:password@host/name"

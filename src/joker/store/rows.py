@@ -106,11 +106,7 @@ def hash_client(connection: Connection, client: str) -> str:
 
 
 def row_of(connection: Connection, id: str, *, lock: bool = False) -> RowMapping:  # noqa: A002
-    """Return a joke's row.
-
-    Raises:
-        UnknownJokeError: If there is none.
-    """
+    """Return a joke's row, or raise an `UnknownJokeError`."""
     row = None
     if _ID.fullmatch(id):
         query = select(jokes).where(jokes.c.id == id)
@@ -143,11 +139,7 @@ def votes_of(row: Mapping[str, Any] | RowMapping) -> Votes:
 
 
 def word_of(category: str) -> str:
-    """Return a category that can be stored.
-
-    Raises:
-        InputError: If it is not a word.
-    """
+    """Return a category after checking that it is a word, as `Words` requires."""
     if not _WORD.fullmatch(category):
         raise InputError(f"a category must be a word, not {category[:20]!r}")
     return category

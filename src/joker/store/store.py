@@ -129,11 +129,7 @@ class Store:
         return self._database.failures
 
     def check(self) -> None:
-        """Connect, and create or migrate the tables.
-
-        Raises:
-            StoreDownError: If the database cannot be used.
-        """
+        """Connect, and create or migrate the tables."""
         with self._database.begin(write=True):
             pass
 
@@ -187,7 +183,6 @@ class Store:
 
         Raises:
             UnknownJokeError: If there is none with this id.
-            StoreDownError: If the store is down.
         """
         with self._database.begin() as connection:
             return read_row(row_of(connection, id))
@@ -198,9 +193,6 @@ class Store:
         """Return the jokes with the best `Votes.rating` that got a vote in the period.
 
         Hidden jokes and jokes that nobody likes are left out, offensive ones if ``safe``.
-
-        Raises:
-            StoreDownError: If the store is down.
         """
         chosen = and_(shown(safe=safe), jokes.c.up > 0)
         if period != "ever":
@@ -221,9 +213,6 @@ class Store:
 
         The first call of the day chooses it: the best joke that is liked or in the pool and was
         not yet the joke of a day, never an offensive one. If it is reported, another replaces it.
-
-        Raises:
-            StoreDownError: If the store is down.
         """
         day = datetime.now(UTC).date().isoformat()
         chosen = select(jokes).join(daily).where(daily.c.day == day, shown(safe=True))
@@ -274,7 +263,6 @@ class Store:
         Raises:
             InputError: If there is no such vote.
             UnknownJokeError: If there is no such joke.
-            StoreDownError: If the store is down.
         """
         if vote not in VOTES:
             raise InputError(f"a vote must be {', '.join(VOTES)}, not {str(vote)[:20]!r}")
@@ -301,11 +289,7 @@ class Store:
         return counts
 
     def voted(self) -> Iterator[StoredJoke]:
-        """Yield all jokes that have votes, hidden ones too, the oldest first.
-
-        Raises:
-            StoreDownError: If the store is down.
-        """
+        """Yield all jokes that have votes, hidden ones too, the oldest first."""
         query = (
             select(jokes)
             .where(jokes.c.up + jokes.c.down + jokes.c.report > 0)
@@ -321,13 +305,8 @@ class Store:
     def prune(self) -> int:
         """Delete jokes that are too old or too many, and replace the salt when it is due.
 
-        Servers call it once an hour; `add` does it in small steps.
-
-        Returns:
-            The number of deleted jokes.
-
-        Raises:
-            StoreDownError: If the store is down.
+        Servers call it once an hour; `add` does it in small steps. Returns the number of deleted
+        jokes.
         """
         deleted = 0
         while batch := self._prune_batch():

@@ -1,4 +1,4 @@
-"""Questions: whether a title asks, sets up or requests, and which questions a body holds.
+"""Questions: whether a title asks, sets up or requests, and which questions a body contains.
 
 Pure functions on cleaned text. They go by form and know English as /r/Jokes writes it, so they are
 right nearly always.
