@@ -60,7 +60,7 @@ class Fingerprints:
 
     Attributes:
         sketches: Shape (jokes, 40), bytes.
-        answers: Sorted 32-bit hashes of the answers of three words or more, without stock phrases.
+        answers: Hashes of the answers of three words or more, without stock phrases.
     """
 
     sketches: NDArray[np.uint8]
@@ -118,15 +118,10 @@ class Fingerprints:
             same = self.sketches == _sketch([text])
             agreeing = same.sum(axis=1, dtype=np.uint8).max() / PERMUTATIONS
             similarity = max(0.0, float(agreeing - _CHANCE) / (1 - _CHANCE))
-        known = bool(answer) and self._knows(answer)
+        known = bool(answer) and hash_text(answer) in self.answers
         return OriginalityEstimate(
             similarity, near_duplicate=known or similarity >= NEAR_DUPLICATE_SIMILARITY
         )
-
-    def _knows(self, answer: str) -> bool:
-        hashed = np.uint32(hash_text(answer))
-        place = np.searchsorted(self.answers, hashed)
-        return bool(place < len(self.answers) and self.answers[place] == hashed)
 
 
 def stock_phrases(jokes: Iterable[Joke]) -> set[str]:

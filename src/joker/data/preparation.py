@@ -69,7 +69,7 @@ def prepare(
     force: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> DataManifest:
-    """Prepare jokes from files and write them into a folder.
+    """Prepare jokes from files, write them into a folder and return its manifest.
 
     Large files are parsed by several processes, so a script that calls this needs the usual
     ``if __name__ == "__main__":``.
@@ -84,9 +84,6 @@ def prepare(
         force: Replace an existing prepared folder.
         report: Called with lines about the progress.
 
-    Returns:
-        The manifest that was written.
-
     Raises:
         DataError: If an input or the target cannot be used, or too few jokes are left to split.
         ResourceError: If a process runs out of memory, or the disk is full.
@@ -95,14 +92,7 @@ def prepare(
     report = report or (lambda line: None)  # noqa: ARG005
     _check_sources(sources)
     check_target(out, force=force)
-    ingestion = Ingestion()
-    for source in sources:
-        ingestion.add(source, report)
-    if len(ingestion.jokes) < 2:
-        raise DataError(
-            "a split needs at least two question-and-answer jokes; these files contain only "
-            f"{len(ingestion.jokes)}"
-        )
+    ingestion = _ingest(sources, report)
     report(f"comparing {len(ingestion.jokes):,} jokes")
     copies = find_near_duplicates(ingestion.jokes)
     splits = _splits(copies, ingestion.origins, seed)
@@ -130,6 +120,19 @@ def prepare(
     tables: dict[str, TableRows] = {JOKES: rows, PLAIN: ingestion.plain, DROPPED: ingestion.dropped}
     write_prepared(out, tables, manifest, force=force)
     return manifest
+
+
+def _ingest(sources: Sequence[Source], report: Callable[[str], None]) -> Ingestion:
+    """Read and parse all sources."""
+    ingestion = Ingestion()
+    for source in sources:
+        ingestion.add(source, report)
+    if len(ingestion.jokes) < 2:
+        raise DataError(
+            "a split needs at least two question-and-answer jokes; these files contain only "
+            f"{len(ingestion.jokes)}"
+        )
+    return ingestion
 
 
 class Origin(NamedTuple):
