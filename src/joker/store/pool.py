@@ -135,6 +135,7 @@ class Pool:
         exclude_categories: Collection[str] = (),
     ) -> list[StoredJoke]:
         """Return up to ``count`` jokes, as `take` does."""
+        # Each in its own transaction: locking several rows at a time could end in a deadlock.
         taken: list[StoredJoke] = []
         while len(taken) < count:
             joke = self.take(client, safe=safe, exclude_categories=exclude_categories)
