@@ -183,7 +183,7 @@ class Moderator:
         )
 
     def _add(self, term: str, part: str) -> None:
-        """Index a term, singular and plural, by its longest word, which is the rarest one."""
+        """Index a term, singular and plural, by its longest word, usually the rarest one."""
         if term.startswith("*"):
             self._fragments.append((term.strip("*"), part))
             self._lone_words[term[1]].append(term[1:])
