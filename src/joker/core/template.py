@@ -122,14 +122,6 @@ class Template:
             text = re.sub(rf"({head})\\(\\*)({rest})", r"\1\2\3", text)
         return text
 
-    def render_prompt(self, question_start: str = "") -> str:
-        """Return the text a model continues: the start of a question, possibly empty.
-
-        White space at the end is removed, because in byte-level BPE a space belongs to the next
-        word's token.
-        """
-        return f"{self.question_prefix}{self.escape(question_start.strip())}".rstrip()
-
     def is_hint(self, prompt: str) -> bool:
         """Return whether a prompt only hints at a question that follows the punchline."""
         return self.punchline_first and not prompt.rstrip().endswith("?")

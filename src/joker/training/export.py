@@ -127,7 +127,6 @@ def export_openvino(
 def write_card(path: Path, manifest: Manifest) -> None:
     """Write a model card in the hub's format into a model folder."""
     training, data, template = manifest.training, manifest.data, manifest.template
-    example = template.render_prompt("Why").removesuffix("Why")
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
     settings = "\n".join(
         f"| {name} | {value} |" for name, value in training.items() if not isinstance(value, dict)
@@ -145,7 +144,7 @@ A causal language model that generates question-and-answer jokes. It started fro
 ## Use
 
 `joker tell "Why do cats" --model FOLDER`, or as any causal LM: a joke begins with
-`{example.strip()}`, followed by the question, and the answer follows
+`{template.question_prefix.strip()}`, followed by the question, and the answer follows
 `{template.answer_marker}` (template `{template.label}`).
 
 ## Data
