@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     concurrency: PositiveInt = Field(
         64,
         description="Maximum number of jobs that a process runs at the same time. It starts no "
-        "more while its jobs draw 128 drafts or more, such as 8 jobs with 16 candidates.",
+        "more while its jobs may occupy 16,384 tokens, twice what the engine's batch "
+        "holds: 8 jobs of 16 drafts with up to 128 tokens each, prompts included.",
     )
     max_queue_size: PositiveInt = Field(
         64, description="Maximum number of waiting jobs; further requests get status 503."

@@ -9,7 +9,7 @@ from joker.core.sampling import Sampling
 from joker.engines.engine import Scheduler
 from joker.engines.protocol import load_tokenizer
 from joker.engines.stub import StubBatch
-from joker.engines.tasks import EngineTask, GenerationTask, Key
+from joker.engines.tasks import PLACE_TOKENS, EngineTask, GenerationTask, Key
 
 LONG = GenerationTask([0], Sampling(temperature=0, max_new_tokens=1_000), seed=0)
 
@@ -17,7 +17,7 @@ LONG = GenerationTask([0], Sampling(temperature=0, max_new_tokens=1_000), seed=0
 class NarrowBatch(StubBatch):
     """A stub batch of few tasks that remembers who joined, and takes no prompt of 13."""
 
-    capacity = 3
+    capacity = 3 * LONG.occupied
 
     def __init__(self, folder: ModelFolder) -> None:
         super().__init__(load_tokenizer(folder, folder.path))
@@ -64,10 +64,30 @@ def test_calls_take_turns(scheduler: Scheduler, batch: NarrowBatch) -> None:
     assert batch.joined == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
 
 
-def test_the_batch_is_never_overfull(scheduler: Scheduler, batch: NarrowBatch) -> None:
+def test_the_batch_is_never_overfull(scheduler: Scheduler) -> None:
     scheduler.submit(1, [LONG] * 5)
     while not scheduler.idle:
-        assert len(scheduler.step()) <= batch.capacity
+        assert len(scheduler.step()) <= 3
+
+
+@pytest.mark.parametrize(("tokens", "joined"), [(1, 4), (PLACE_TOKENS - 1, 4), (PLACE_TOKENS, 3)])
+def test_a_task_takes_a_place_or_all_the_tokens_that_it_may_have(
+    batch: NarrowBatch, tokens: int, joined: int
+) -> None:
+    batch.capacity = 4 * PLACE_TOKENS
+    scheduler = Scheduler(batch)
+    scheduler.submit(1, [GenerationTask([0], Sampling(max_new_tokens=tokens), seed=0)] * 9)
+    scheduler.step()
+    assert len(batch.joined) == joined
+
+
+def test_a_task_larger_than_the_batch_runs_alone(batch: NarrowBatch) -> None:
+    batch.capacity = PLACE_TOKENS
+    scheduler = Scheduler(batch)
+    scheduler.submit(1, [LONG] * 2)
+    scheduler.step()
+    assert batch.joined == [(1, 0)]
+    assert finish(scheduler) == [(1, 0), (1, 1)]
 
 
 def test_a_cancelled_call_makes_room_at_once(scheduler: Scheduler, batch: NarrowBatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.template import TEMPLATES
 from joker.engines import Engine, GenerationTask, open_engine
+from joker.engines.tasks import PLACE_TOKENS
 from joker.generation.request import GenerationRequest, draw_seed
 from joker.generation.teller import Teller, UntoldError
 from tests.generation.stub import END, MARKER, StubEngine, ask, excited, good
@@ -237,6 +239,22 @@ def test_broken_characters_are_tried_again() -> None:
 def test_numbers_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
     with pytest.raises(InputError, match=named):
         GenerationRequest(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ({"candidates": 1}, 1),
+        ({"candidates": 1, "sampling": Sampling(max_new_tokens=128)}, 1),
+        ({"candidates": 1, "sampling": Sampling(max_new_tokens=256)}, 2),
+        ({"candidates": 1, "sampling": Sampling(max_new_tokens=156), "prompt": "cat" * 100}, 2),
+        ({"count": 3, "candidates": 16}, 48),
+        ({"count": 10, "candidates": 16}, 64),
+        ({"count": 10, "candidates": 100}, 100),
+    ],
+)
+def test_a_request_occupies_what_it_drafts_at_once(options: dict[str, Any], places: int) -> None:
+    assert GenerationRequest(**options).tokens == places * PLACE_TOKENS
 
 
 def test_drawn_seeds_are_seeds() -> None:

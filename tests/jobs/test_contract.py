@@ -12,7 +12,7 @@ import pytest
 
 from joker.core.errors import KeyConflictError, QueueFullError, QueueStoppedError, UnknownJobError
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
-from joker.jobs.queue import JobQueue
+from joker.jobs.queue import TOKENS_AT_ONCE, JobQueue
 from tests.jobs.events import all_events, last_job, until_told
 
 if TYPE_CHECKING:
@@ -273,6 +273,15 @@ async def test_after_a_fault_the_story_starts_again(
     told = await all_events(queue, job)
     states = [event.job.state for event in told if isinstance(event, StateEvent)]
     assert states == ["PENDING", "STARTED", "PENDING", "STARTED", "SUCCESS"]
+
+
+async def test_a_job_larger_than_what_is_admitted_is_told_and_so_is_the_next(
+    make_queue: MakeQueue, make_request: MakeRequest
+) -> None:
+    queue = make_queue()
+    larger = replace(make_request(), candidates=TOKENS_AT_ONCE)
+    for job in [await queue.submit(larger), await queue.submit(make_request())]:
+        assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
 
 
 async def test_the_load_says_what_there_is_to_do_and_by_whom(

@@ -8,17 +8,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from joker.core.errors import QueueStoppedError
 from joker.core.joke import GeneratedJoke
+from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
+from joker.engines.tasks import PLACE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import PartialEvent, State, StateEvent
-from joker.jobs.queue import DRAFTS_AT_ONCE, Work
+from joker.jobs.queue import TOKENS_AT_ONCE, Work
 from tests.jobs.events import until_told
 
 if TYPE_CHECKING:
@@ -60,11 +62,19 @@ async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones
     await queue.close()
 
 
-async def test_jobs_wait_while_those_in_hand_draw_enough_drafts_for_the_batch(
-    stub_work: Work, make_request: MakeRequest, gate: Path
+@pytest.mark.parametrize(
+    "each",
+    [
+        {"candidates": TOKENS_AT_ONCE // PLACE_TOKENS // 2},
+        {"candidates": 16, "sampling": Sampling(max_new_tokens=TOKENS_AT_ONCE // 32)},
+    ],
+    ids=["many drafts", "long drafts"],
+)
+async def test_jobs_wait_while_those_in_hand_may_fill_the_batch_twice(
+    stub_work: Work, make_request: MakeRequest, gate: Path, each: dict[str, Any]
 ) -> None:
     queue = InProcessQueue(stub_work, workers=8)
-    half = replace(make_request(f"after {gate}", count=1), candidates=DRAFTS_AT_ONCE // 2)
+    half = replace(make_request(f"after {gate}", count=1), **each)
     jobs = [await queue.submit(half) for _ in range(3)]
     assert [(await queue.get(job.id)).state for job in jobs] == ["STARTED", "STARTED", "PENDING"]
     gate.touch()

@@ -16,12 +16,13 @@ from redis import Redis
 from joker.core.errors import QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
+from joker.engines.tasks import PLACE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import Job, State
 from joker.jobs.leases import Leases
-from joker.jobs.queue import DRAFTS_AT_ONCE
+from joker.jobs.queue import TOKENS_AT_ONCE
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -316,7 +317,7 @@ async def test_drafts_are_sent_only_to_those_who_read_them(
     assert heard[True] == ["state", "state", "partial", "joke", "state"]
 
 
-async def test_jobs_in_hand_that_draw_enough_drafts_for_the_batch_leave_no_room(
+async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
     queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     room = []
@@ -326,7 +327,8 @@ async def test_jobs_in_hand_that_draw_enough_drafts_for_the_batch_leave_no_room(
         return [JOKE]
 
     leases, _ = make_leases(lease_seconds=50)
-    for candidates in (DRAFTS_AT_ONCE - 1, DRAFTS_AT_ONCE):
+    most = TOKENS_AT_ONCE // PLACE_TOKENS
+    for candidates in (most - 1, most):
         request = replace(make_request(count=1), candidates=candidates)
         job = await queue.submit(request)
         await asyncio.to_thread(leases.work_on, job.id, work)

@@ -11,6 +11,7 @@ import pytest
 from joker.core.errors import ConfigError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
+from joker.engines.tasks import PLACE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.worker.metrics import WorkerMetrics
 
@@ -36,10 +37,10 @@ def test_a_worker_shows_what_it_does_and_did() -> None:
     assert {
         "joker:worker_threads 3.0",
         "joker:worker_busy_threads 1.0",
-        "joker:worker_drafts 10.0",
+        f"joker:worker_tokens {10 * PLACE_TOKENS}.0",
     } <= set(seen)
     assert {
-        "joker:worker_drafts 0.0",
+        "joker:worker_tokens 0.0",
         "joker:worker_busy_threads 0.0",
         'joker:worker_attempts_total{outcome="told"} 1.0',
         'joker:worker_attempt_seconds_bucket{le="0.25"} 0.0',

@@ -214,7 +214,7 @@ class Scheduler:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._waiting: dict[int, deque[tuple[Key, EngineTask]]] = {}
-        self._running: set[Key] = set()
+        self._running: dict[Key, int] = {}
         self._refused: dict[Key, Output] = {}
 
     @property
@@ -236,7 +236,7 @@ class Scheduler:
     def drop(self, key: Key) -> None:
         """Remove an unfinished task from the batch, if it is still there."""
         if key in self._running:
-            self._running.remove(key)
+            del self._running[key]
             self._batch.remove(key)
 
     def step(self) -> dict[Key, Output]:
@@ -249,15 +249,21 @@ class Scheduler:
         outputs, self._refused = self._refused, {}
         if self._running:
             outputs |= self._batch.step()
-        self._running.difference_update(key for key, output in outputs.items() if output.done)
+        for key, output in outputs.items():
+            if output.done:
+                self._running.pop(key, None)
         return outputs
 
     def _admit(self) -> None:
-        while self._waiting and len(self._running) < self._batch.capacity:
-            # The call that had its turn goes to the end of the line.
+        occupied = sum(self._running.values())
+        while self._waiting:
             call = next(iter(self._waiting))
+            key, task = self._waiting[call][0]
+            if self._running and occupied + task.occupied > self._batch.capacity:
+                return
+            # The call that had its turn goes to the end of the line.
             tasks = self._waiting.pop(call)
-            key, task = tasks.popleft()
+            tasks.popleft()
             if tasks:
                 self._waiting[call] = tasks
             try:
@@ -267,4 +273,5 @@ class Scheduler:
                 reason = "the engine rejected this request; change its parameters"
                 self._refused[key] = Output(done=True, error=reason)
             else:
-                self._running.add(key)
+                self._running[key] = task.occupied
+                occupied += task.occupied

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.protocol import is_greedy
-from joker.engines.tasks import EngineTask, GenerationTask, Key, Output, ScoringTask
+from joker.engines.tasks import BATCH_TOKENS, EngineTask, GenerationTask, Key, Output, ScoringTask
 
 SCRIPT = (
     Joke("Why did the map go to therapy?", "It had lost its sense of scale."),
@@ -23,7 +23,6 @@ SCRIPT = (
     Joke("Why was the calendar so relaxed?", "It takes one day at a time."),
 )
 
-_TASKS_AT_ONCE = 32
 _KNOWN_NATS = 1.0
 _STRANGE_NATS = 5.0
 
@@ -40,7 +39,7 @@ class StubBatch:
         jokes: At least one joke.
     """
 
-    capacity = _TASKS_AT_ONCE
+    capacity = BATCH_TOKENS
 
     def __init__(self, tokenizer: JokeTokenizer, jokes: Sequence[Joke] = SCRIPT) -> None:
         self._tokenizer = tokenizer

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from joker.core.errors import InputError
 from joker.core.record import record
 from joker.core.sampling import Sampling
+from joker.engines.tasks import PLACES, occupied
 from joker.generation.moderation import CATEGORIES, Category, read_categories
 
 DEFAULT_CANDIDATES = 16
@@ -26,6 +27,7 @@ EFFORT: FieldInfo = Field(
 Effort = Annotated[int, EFFORT]
 
 _SEEDS = 2**32
+_BYTES_PER_TOKEN = 3
 
 
 def candidates_of(effort: int) -> int:
@@ -103,9 +105,16 @@ class GenerationRequest:
         return self
 
     @property
-    def drafts(self) -> int:
-        """Number of drafts that an attempt draws at once."""
-        return self.count * self.candidates
+    def jokes_at_once(self) -> int:
+        """Number of jokes that are drafted together: as many as fill a batch."""
+        return max(1, PLACES // self.candidates)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that its drafts may occupy in a batch; the prompt's are estimated."""
+        drafts = min(self.count, self.jokes_at_once) * self.candidates
+        prompt = len(self.prompt.encode()) // _BYTES_PER_TOKEN
+        return drafts * occupied(prompt + self.sampling.max_new_tokens)
 
     def deadline_within(self, most_seconds: float) -> float:
         """Return the seconds until the job's deadline in a queue with this limit."""

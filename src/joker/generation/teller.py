@@ -25,9 +25,6 @@ from joker.generation.prompt import Prompt, printable
 from joker.generation.ranking import rank
 from joker.generation.request import GenerationRequest
 
-_MAX_DRAFTS = 64
-"""Drafted at once: more would hardly be faster, and the first joke would come later."""
-
 _LAST_WORD = re.compile(r"\s*\S+$")
 
 _Drafts = dict[Joke, int]
@@ -111,7 +108,7 @@ class Teller:
         self, telling: _Telling, missing: Sequence[int], attempt: int
     ) -> Iterator[tuple[int, GeneratedJoke]]:
         """Yield the jokes that an attempt finds, a few at a time, so that the first come early."""
-        size = max(1, _MAX_DRAFTS // telling.request.candidates)
+        size = telling.request.jokes_at_once
         for start in range(0, len(missing), size):
             drafts = telling.draw(missing[start : start + size], attempt)
             for number, picked in self._pick(drafts, telling.punchlines).items():

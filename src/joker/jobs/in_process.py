@@ -33,9 +33,9 @@ from joker.jobs.job import (
 )
 from joker.jobs.queue import (
     CONFLICT,
-    DRAFTS_AT_ONCE,
     LOST,
     MOST_ATTEMPTS,
+    TOKENS_AT_ONCE,
     QueueStats,
     Work,
     full,
@@ -108,8 +108,8 @@ class InProcessQueue:
 
     Args:
         work: Tells a request's jokes; called by several threads at once.
-        workers: How many threads there are. Fewer work at a time if their jobs draw
-            `DRAFTS_AT_ONCE` drafts.
+        workers: How many threads there are. Fewer work at a time if their jobs may
+            occupy `TOKENS_AT_ONCE` tokens.
         max_queue_size: Most jobs that wait.
         deadline_seconds: Longest time until a job is final.
         result_ttl_seconds: How long a final job is kept.
@@ -126,7 +126,7 @@ class InProcessQueue:
     ) -> None:
         self._work = work
         self._idle = workers
-        self._drafts = 0
+        self._tokens_in_hand = 0
         self._max_queue_size = max_queue_size
         self._deadline_seconds = deadline_seconds
         self._result_ttl_seconds = result_ttl_seconds
@@ -255,17 +255,17 @@ class InProcessQueue:
 
     def _hand_out(self) -> None:
         """Give waiting jobs to idle threads, the oldest first."""
-        while self._idle and self._pending and self._drafts < DRAFTS_AT_ONCE:
+        while self._idle and self._pending and self._tokens_in_hand < TOKENS_AT_ONCE:
             entry = self._pending.pop(next(iter(self._pending)))
             self._idle -= 1
-            self._drafts += entry.job.request.drafts
+            self._tokens_in_hand += entry.job.request.tokens
             entry.move(State.STARTED, attempts=entry.job.attempts + 1)
             self._tasks.put(entry)
 
     def _settle(self, entry: _Entry, outcome: Job) -> None:
         """Record the outcome of an attempt; its thread is idle again."""
         self._idle += 1
-        self._drafts -= entry.job.request.drafts
+        self._tokens_in_hand -= entry.job.request.tokens
         if not entry.job.state.final:
             if outcome.state is State.SUCCESS:
                 self._told_at = time.monotonic()

@@ -31,7 +31,7 @@ from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching, read_record
 from joker.jobs.connection import connect
 from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
-from joker.jobs.queue import DRAFTS_AT_ONCE, Work
+from joker.jobs.queue import TOKENS_AT_ONCE, Work
 
 # Retries of a call, a second apart, while Redis restarts or is full, so that finished jokes are not
 # lost.
@@ -60,7 +60,7 @@ class _Lease(GenerationListener):
         self._ended = threading.Event()
         self._shown: dict[int, float] = {}
         self._began = self._quiet_until = time.monotonic()
-        self.drafts = 0
+        self.tokens = 0
         self._count = 0
         self._received: set[int] = set()
         self._written = 0
@@ -73,7 +73,7 @@ class _Lease(GenerationListener):
             return None
         job = read_record(record)
         self._count = job.request.count
-        self.drafts = job.request.drafts
+        self.tokens = job.request.tokens
         return job
 
     def change(self, command: str, *arguments: Any) -> int | None:
@@ -180,7 +180,7 @@ class Leases:
     @property
     def has_room(self) -> bool:
         """Whether the jobs that are held leave room for another."""
-        return sum(lease.drafts for lease in list(self._held)) < DRAFTS_AT_ONCE
+        return sum(lease.tokens for lease in list(self._held)) < TOKENS_AT_ONCE
 
     def work_on(self, job_id: str, work: Work) -> None:
         """Claim a job, work on it and finish it; do nothing if it is no longer waiting.

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
+from joker.engines.tasks import BATCH_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Event, Job
 
@@ -118,10 +119,10 @@ class JobQueue(Protocol):
 
 MOST_ATTEMPTS = 3
 
-DRAFTS_AT_ONCE = 128
-"""A process starts no further job while its jobs draw so many drafts or more: twice what an engine
-advances at once, so that its batch stays full while the drafts of other jobs are ranked. More would
-only finish later, and other workers could not take them."""
+TOKENS_AT_ONCE = 2 * BATCH_TOKENS
+"""A process starts no further job while its jobs may occupy so many tokens or more: twice what an
+engine's batch holds, so that it stays full while the drafts of other jobs are ranked. More would
+only finish later, and other workers could not take them. A larger job runs alone."""
 
 LOST = (
     f"the joke could not be told in {MOST_ATTEMPTS} attempts because of a server error; "

@@ -22,7 +22,7 @@ from joker.core.processes import ProcessMetrics
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.execution import OUTCOMES, TELLING_BUCKETS
-from joker.jobs.queue import DRAFTS_AT_ONCE, Work
+from joker.jobs.queue import TOKENS_AT_ONCE, Work
 
 
 class WorkerMetrics:
@@ -41,12 +41,14 @@ class WorkerMetrics:
         )
         registry.register(ProcessMetrics("worker", lambda: [os.getpid()]))
         self._busy = Gauge("joker:worker_busy_threads", "Running jobs.", registry=registry)
-        self._drafts = Gauge("joker:worker_drafts", "Drafts of running jobs.", registry=registry)
+        self._tokens = Gauge(
+            "joker:worker_tokens", "Tokens that running jobs may occupy.", registry=registry
+        )
         Gauge(
-            "joker:worker_max_drafts",
-            "Drafts of running jobs from which on no further job is started.",
+            "joker:worker_max_tokens",
+            "Tokens of running jobs from which on no further job is started.",
             registry=registry,
-        ).set(DRAFTS_AT_ONCE)
+        ).set(TOKENS_AT_ONCE)
         self._attempts = Counter(
             "joker:worker_attempts", "Attempts at jobs by outcome.", ["outcome"], registry=registry
         )
@@ -66,12 +68,12 @@ class WorkerMetrics:
         def counted(
             request: GenerationRequest, listener: GenerationListener
         ) -> list[GeneratedJoke]:
-            self._drafts.inc(request.drafts)
+            self._tokens.inc(request.tokens)
             try:
                 with self._busy.track_inprogress():
                     return work(request, listener)
             finally:
-                self._drafts.dec(request.drafts)
+                self._tokens.dec(request.tokens)
 
         return counted
 
