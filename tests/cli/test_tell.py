@@ -292,7 +292,7 @@ def test_picked_jokes_are_told_first_and_once_each_without_loading_the_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("joker.compose.open_engine", no_engine)
-    first, second = tell_any(), tell_any("--json")
+    first, second = tell_any(), tell_any("me", "a", "joke", "--json")
     assert "picked by readers; --fresh" in first.stderr
     (other,) = json.loads(second.stdout)
     assert other["picked"]

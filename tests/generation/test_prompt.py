@@ -7,7 +7,8 @@ import pytest
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES
 from joker.engines import GenerationTask
-from joker.generation.prompt import Prompt, asks_for_any
+from joker.generation.prompt import Prompt
+from joker.generation.request import GenerationRequest
 from joker.generation.teller import Teller, UntoldError
 from tests.generation.stub import END, StubEngine, ask
 from tests.generation.test_listener import Audience
@@ -24,6 +25,7 @@ JOKE = Joke("Why do two  foxes share a box?", "They had a ferry to catch.")
         ("Tell me a joke about black cats.", "black cats"),
         ("a joke about cats please", "cats"),
         ("joke about cats", "cats"),
+        ("me a joke about cats", "cats"),
         ("Can you tell me a good joke about the moon, please?", "the moon"),
         ("cats", "cats"),
         ("Why do cats...", "Why do cats"),
@@ -41,6 +43,7 @@ def test_a_wish_for_a_topic_is_reduced_to_it(written: str, topic: str) -> None:
         (" ", True),
         ("Tell me  a joke", True),
         ("can you tell me another funny joke, please?", True),
+        ("me a joke", True),
         ("one more", True),
         ("one", False),
         ("more", False),
@@ -49,16 +52,14 @@ def test_a_wish_for_a_topic_is_reduced_to_it(written: str, topic: str) -> None:
         ("tell me a joke about jokes", False),
         ("more jokes about cats", False),
         ("Why tell a joke", False),
+        ("tell\x00me a\x1bjoke", True),
     ],
 )
 def test_a_wish_for_any_joke_is_no_prompt(written: str, *, any_will_do: bool) -> None:
-    assert asks_for_any(written) is any_will_do
-    assert (Prompt.read(written, PUNCHLINE_FIRST) == Prompt("", is_hint=False)) is any_will_do
+    assert GenerationRequest(prompt=written).prompt == ("" if any_will_do else written)
 
 
-@pytest.mark.parametrize(
-    "written", ["tell me a joke about cats", "tell me a joke", "cats", "Why do cats..."]
-)
+@pytest.mark.parametrize("written", ["tell me a joke about cats", "cats", "Why do cats..."])
 def test_where_the_question_comes_first_a_prompt_is_its_start(written: str) -> None:
     prompt = Prompt.read(written, QUESTION_FIRST)
     assert (prompt.text, prompt.is_hint) == (written, False)

@@ -89,8 +89,8 @@ def tell(
 ) -> None:
     """Tell jokes.
 
-    Without a prompt or options, jokes that readers picked from the model's drafts come first, each
-    of them once. Otherwise the model invents new ones.
+    'joker tell me a joke' and 'joker tell' tell the jokes that readers picked from the model's
+    drafts first, each of them once. With another prompt or options, the model invents new ones.
     """
     _check_terminal(rate, as_json)
     from joker.compose import open_store, read_picked_jokes

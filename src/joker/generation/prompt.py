@@ -17,7 +17,7 @@ from joker.generation.moderation import fold_words, spell_numbers
 
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _ASKS = (
-    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) (?:me |us )?)?"
+    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) )?(?:me |us )?"
     r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|more|new|short|silly) )*"
 )
 _PLEASE = r"(?:,? please)?[ .!?]*"
@@ -46,7 +46,7 @@ def printable(text: str) -> str:
 
 def asks_for_any(text: str) -> bool:
     """Return whether a prompt is empty or asks for any joke, such as "tell me a joke"."""
-    return _ASKS_FOR_ANY.fullmatch(" ".join(text.split())) is not None
+    return _ASKS_FOR_ANY.fullmatch(_one_line(text)) is not None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Prompt:
 
     Attributes:
         text: The prompt without control characters and with single spaces; only the topic if it
-            asks for "a joke about" one, and empty if any joke will do.
+            asks for "a joke about" one.
         is_hint: Whether the model may ignore it.
     """
 
@@ -65,10 +65,8 @@ class Prompt:
     @classmethod
     def read(cls, text: str, template: Template) -> Prompt:
         """Read a user's prompt for a model with this template."""
-        text = " ".join(printable(text).split())
-        if template.punchline_first and asks_for_any(text):
-            text = ""
-        elif template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
+        text = _one_line(text)
+        if template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
             text = asked["topic"]
         if not template.is_hint(text):
             return cls(text, is_hint=False)
@@ -123,6 +121,10 @@ class Prompt:
     @cached_property
     def _start(self) -> re.Pattern[str]:
         return re.compile(r"\s+".join(map(re.escape, self.hint(0).split())), re.IGNORECASE)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _singular(word: str) -> str:

@@ -13,6 +13,7 @@ from joker.core.record import record
 from joker.core.sampling import Sampling
 from joker.engines.tasks import PLACES, occupied
 from joker.generation.moderation import CATEGORIES, Category, read_categories
+from joker.generation.prompt import asks_for_any
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_MAX_ATTEMPTS = 5
@@ -45,7 +46,8 @@ class GenerationRequest:
     """A request for jokes.
 
     The first joke has the request's own seed, so a larger count starts with the same jokes. Greedy
-    sampling gets one attempt and one candidate, since others would be equal.
+    sampling gets one attempt and one candidate, since others would be equal. A prompt that asks for
+    any joke, such as "tell me a joke", is none.
     """
 
     prompt: str = Field(
@@ -92,6 +94,11 @@ class GenerationRequest:
         description="Time limit of the job in seconds, up to the server's own limit.",
         examples=[10],
     )
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks_for_something(cls, prompt: str) -> str:
+        return "" if asks_for_any(prompt) else prompt
 
     @field_validator("exclude_categories")
     @classmethod

@@ -23,7 +23,6 @@ from pydantic import (
 
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import MOST_STOPS, Sampling, StopText
-from joker.generation.prompt import asks_for_any
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
 from joker.web.schemas import flat_request, require_unicode
@@ -75,9 +74,6 @@ class StreamOptions(BaseModel):
 _Parameters: Any = flat_request({"count": "n"}, without={"prompt", "max_new_tokens"}, nullable=True)
 
 
-_HOW = {*_Parameters.wire_names.values(), "best_of"} - {"n", "safe", "exclude_categories"}
-
-
 class OpenAIBody(_Parameters):  # type: ignore[misc]
     """Parameters of completions and chats, with some of our own such as `safe`."""
 
@@ -112,26 +108,16 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
 
     _is_neutral = field_validator("*")(classmethod(_check_neutral))
 
+    @field_validator("stop")
+    @classmethod
+    def _is_list(cls, stop: str | list[str] | None) -> list[str] | None:
+        return [stop] if stop and isinstance(stop, str) else list(stop or ()) or None
+
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("'stream_options' needs 'stream': true")
         return self
-
-    def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request; an empty stop is none."""
-        values: dict[str, Any] = super().values()
-        values["stop"] = ([self.stop] if isinstance(self.stop, str) else self.stop) or []
-        values["stop"] = [text for text in values["stop"] if text]
-        return values
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing says how jokes are to be made; null and an empty stop do not."""
-        given = {
-            name for name in self.model_fields_set if getattr(self, name) not in (None, "", [])
-        }
-        return given.isdisjoint(_HOW)
 
     @property
     def most_tokens(self) -> int | None:
@@ -159,7 +145,7 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         process has no tokenizer, so the tokens of a text count as equally long.
         """
         whole = str(joke)
-        text = Sampling(stop=tuple(self.values()["stop"])).cut(whole)
+        text = Sampling(stop=tuple(self.stop or ())).cut(whole)
         most = self.most_tokens
         if most is None or joke.tokens <= most:
             return text, "stop"
@@ -258,19 +244,13 @@ class ChatBody(OpenAIBody):
         """Return what was given, by the names of our own request."""
         values = super().values()
         said = [message.text for message in self.messages if message.role == "user"]
-        values["prompt"] = _read_message(said[-1]) if said else ""
+        values["prompt"] = _GREETING.sub("", said[-1].strip()) if said else ""
         return values
 
     @property
     def most_tokens(self) -> int | None:
         """With how many tokens a joke is cut off."""
         return self.max_completion_tokens or self.max_tokens
-
-
-def _read_message(text: str) -> str:
-    """Return the prompt in a message: nothing if it only greets or asks for any joke."""
-    text = _GREETING.sub("", text.strip())
-    return "" if asks_for_any(text) else text
 
 
 class _Choice(BaseModel):

@@ -39,6 +39,8 @@ _SAMPLING = fields_of(Sampling)
 _REQUEST = fields_of(GenerationRequest)
 # The operator decides these, or they stand for several parameters.
 _NOT_ON_WIRE = {"max_attempts", "sampling"}
+# These say which jokes are wanted; the others say how they are to be made.
+_WHICH_JOKES = {"prompt", "count", "safe", "exclude_categories"}
 # If they are missing, the server chooses.
 _OPEN = {"seed", "candidates"}
 
@@ -97,13 +99,23 @@ class FlatRequest(BaseModel):
         if key is not None:
             digest = hashlib.blake2b(key.encode(), digest_size=4).digest()
             fields["seed"] = int.from_bytes(digest, "big")
-        fields |= {name: value for name, value in self.values().items() if value is not None}
+        fields |= self.values()
         sampling = Sampling(**{name: fields.pop(name) for name in _SAMPLING if name in fields})
         return GenerationRequest(sampling=sampling, **fields)
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request."""
-        return {name: getattr(self, wire) for name, wire in self.wire_names.items()}
+        """Return what was given, by the names of our own request; null gives nothing."""
+        given = {
+            name: getattr(self, wire)
+            for name, wire in self.wire_names.items()
+            if wire in self.model_fields_set
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing says how jokes are to be made."""
+        return self.values().keys() <= _WHICH_JOKES
 
 
 def flat_request(
@@ -141,7 +153,6 @@ def _describe_parameters(schema: dict[str, Any]) -> None:
 
 
 _JokeParameters: Any = flat_request({"count": "n"})
-_PLAIN = {"prompt", "n", "safe", "exclude_categories"}
 
 
 class JokeParameters(_JokeParameters):  # type: ignore[misc]
@@ -150,12 +161,6 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
     model_config = ConfigDict(json_schema_extra=_describe_parameters)
 
     effort: Effort | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing says how jokes are to be made."""
-        given: set[str] = self.model_fields_set
-        return given <= _PLAIN
 
     def values(self) -> dict[str, Any]:
         """Return what was given, by the names of our own request."""

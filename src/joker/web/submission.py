@@ -23,7 +23,6 @@ from joker.core.errors import (
     QueueFullError,
 )
 from joker.core.joke import GeneratedJoke
-from joker.generation.prompt import asks_for_any
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
@@ -140,8 +139,8 @@ class Submission:
         Args:
             request: The HTTP request.
             wanted: The requests for jokes, which share the limit of one.
-            plain: Whether nothing says how jokes are to be made. Then a prompt that asks for any
-                joke gets the best of the pool that the client has not had.
+            plain: Whether nothing says how jokes are to be made. Then a request without a prompt
+                gets the best of the pool that the client has not had.
 
         Raises:
             InputError, HTTPException, QueueError: As `submit` does.
@@ -164,7 +163,7 @@ class Submission:
 
     async def _begin(self, request: Request, asked: GenerationRequest, *, plain: bool) -> Telling:
         ready: list[LinkedJoke] = []
-        if plain and asks_for_any(asked.prompt):
+        if plain and not asked.prompt:
             taken = await self._archive.take_from_pool(identify_client(request), asked)
             ready = list(map(LinkedJoke.of_pool, taken))
         if len(ready) == asked.count:
