@@ -19,7 +19,7 @@ const stop = find("stop");
 const atOnce = find("at-once");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let following = null; // The current request: what was asked, its job, event stream and cards.
+let following = null; // The current request: what was asked, how to end it, and its cards.
 let clicked = -Infinity; // When jokes were last asked for.
 
 // --- what the page says
@@ -289,7 +289,7 @@ async function ask(event) {
   clicked = performance.now();
   leave();
   const mine = (following = {
-    ...{ asked, task: null, source: null, cards: [], ready: false, began: Date.now() },
+    ...{ asked, ending: new AbortController(), cards: [], ready: false },
     told: Promise.resolve(),
     before: { heading: find("heading").textContent, cards: [...list.children] },
     from: event.submitter ?? find("tell"),
@@ -300,9 +300,9 @@ async function ask(event) {
   cardOf(mine, 0);
   list.setAttribute("aria-busy", "true");
   lookUp();
-  const ready = asked.prompt.trim() === "" && asked.n === 1 && asked.safe && !effort;
+  const plain = asked.prompt.trim() === "" && asked.n === 1 && asked.safe && !effort;
   try {
-    if (!(ready && (await takeReady(mine)))) await draft(mine);
+    if (!(plain && (await takeReady(mine)))) await request(mine);
   } catch {
     finish(mine, "The server cannot be reached. Try again in a moment.");
   }
@@ -315,70 +315,74 @@ function lookUp() {
   find("stage").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
 }
 
-// Takes a joke that was ready before anybody asked; returns whether there was one.
+// Takes a joke that the server sent before anybody asked; returns whether there was one.
 async function takeReady(mine) {
-  const [next, ...others] = recall(READY, []);
+  const [joke, ...others] = recall(READY, []);
+  if (!joke) return false;
   remember(READY, others);
-  let joke = next;
-  if (!joke) {
-    const response = await fetch("/jokes/random", { headers: { Accept: "application/json" } });
-    if (following !== mine) return true;
-    const answer = await response.json();
-    if (response.status === 429) finish(mine, answer.detail);
-    if (!response.ok) return response.status === 429;
-    joke = answer;
-  }
   mine.ready = true;
   await tell(mine, { ...joke, index: 0 });
   finish(mine);
   return true;
 }
 
-async function draft(mine) {
-  const { effort, n } = mine.asked;
-  const drafts = effort ? "Trying harder: many more drafts" : `Writing ${form.dataset.drafts} drafts`;
-  mine.doing = n > 1 ? `${drafts} of each joke. The best ones follow.` : `${drafts}. The best one follows.`;
-  say("Asking the model…");
-  stop.hidden = false;
-  mine.clock = setInterval(() => {
-    find("seconds").textContent = `${Math.round((Date.now() - mine.began) / 1000)} s`;
-  }, 1000);
-  const response = await fetch("/generate", {
-    method: "POST",
-    headers: { "Content-Type": "application/json", Accept: "application/json" },
-    body: JSON.stringify(mine.asked),
+// The server has the jokes ready, or drafts them.
+async function request(mine) {
+  const { prompt, n, safe, effort } = mine.asked;
+  const query = new URLSearchParams({ prompt, n, safe, ...(effort && { effort }) });
+  const response = await fetch(`/joke?${query}`, {
+    headers: { Accept: "text/event-stream" },
+    signal: mine.ending.signal,
   });
-  const answer = await response.json();
-  if (!response.ok) return finish(mine, answer.detail);
-  mine.task = answer.task_id;
-  if (following === mine) follow(mine);
-  else cancel(mine);
+  if (!response.ok) return finish(mine, (await response.json()).detail);
+  try {
+    for await (const { event, data } of eventsOf(response)) hear(mine, event, data);
+  } finally {
+    await mine.told;
+    finish(mine, mine.outcome ?? "The connection was lost. Try again in a moment.");
+  }
 }
 
-function follow(mine) {
-  mine.source = new EventSource(`/generate/${mine.task}/events`);
-  const on = (name, act) =>
-    mine.source.addEventListener(name, (event) => act(JSON.parse(event.data)));
-  on("partial", (partial) => showDraft(mine, partial));
-  on("joke", (joke) => {
-    mine.told = mine.told.then(() => tell(mine, joke));
-  });
-  on("state", (task) => {
-    if (task.state === "PENDING") say("Waiting for others to be served…");
-    if (task.state === "STARTED") say(mine.doing);
-    if (!["SUCCESS", "FAILURE", "REVOKED"].includes(task.state)) return;
-    mine.source.close();
-    mine.task = null;
-    const refused = task.error && `${task.error.split("; ")[0]}; ${form.dataset.advice}`;
-    const sentence = task.state === "REVOKED" ? "the joke was cancelled" : refused;
-    mine.told.then(() => finish(mine, sentence));
-  });
-  mine.source.addEventListener("error", () => {
-    // The browser reconnects by itself; a closed source is final.
-    if (mine.source.readyState === EventSource.CLOSED) {
-      finish(mine, "The connection was lost. Try again in a moment.");
+// Yields server-sent events.
+async function* eventsOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let text = ""; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const blocks = (text + value).split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const { event, data } = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s)));
+      yield { event, data: JSON.parse(data) };
     }
-  });
+  }
+}
+
+function hear(mine, event, data) {
+  if (event === "partial") showDraft(mine, data);
+  if (event === "joke") mine.told = mine.told.then(() => tell(mine, data));
+  if (event !== "state" || following !== mine) return;
+  if (data.state === "PENDING") showWork(mine, "Waiting for others to be served…");
+  if (data.state === "STARTED") showWork(mine, doing(mine.asked));
+  if (data.state === "SUCCESS") mine.outcome = "";
+  if (data.state === "FAILURE") mine.outcome = `${data.error.split("; ")[0]}; ${form.dataset.advice}`;
+  if (data.state === "REVOKED") mine.outcome = "the joke was cancelled";
+  mine.ready = data.task_id === null;
+}
+
+function doing({ effort, n }) {
+  const drafts = effort ? "Trying harder: many more drafts" : `Writing ${form.dataset.drafts} drafts`;
+  return n > 1 ? `${drafts} of each joke. The best ones follow.` : `${drafts}. The best one follows.`;
+}
+
+// Says what is happening, for how long, and lets it be stopped.
+function showWork(mine, sentence) {
+  say(sentence);
+  stop.hidden = false;
+  const began = Date.now();
+  mine.clock ??= setInterval(() => {
+    find("seconds").textContent = `${Math.round((Date.now() - began) / 1000)} s`;
+  }, 1000);
 }
 
 function cardOf(mine, index) {
@@ -435,7 +439,6 @@ async function beat(card) {
 function finish(mine, sentence) {
   if (following !== mine) return;
   following = null;
-  mine.source?.close();
   rest(mine);
   list.querySelectorAll(".waiting").forEach((card) => card.remove());
   if (list.childElementCount) {
@@ -459,23 +462,18 @@ function rest(mine) {
   stop.hidden = true;
 }
 
-function cancel({ task }) {
-  if (task) fetch(`/generate/${task}`, { method: "DELETE", keepalive: true }).catch(() => {});
-}
-
 function leave() {
-  if (!following) return;
-  following.source?.close();
-  cancel(following);
-  rest(following);
+  const mine = following;
+  if (!mine) return;
+  mine.ending.abort(); // The server cancels the job.
+  rest(mine);
   following = null;
 }
 
 function giveUp() {
   const mine = following;
   if (!mine) return;
-  cancel(mine);
-  mine.task = null;
+  mine.ending.abort();
   finish(mine);
   say("Stopped.");
 }
