@@ -48,14 +48,11 @@ _OPENAI_CODES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
 }
 REFUSED_CODE = "joke_refused"
-_UNKNOWN_MODEL = "model_not_found"
-_KIND_CODES = {REFUSED_TYPE: REFUSED_CODE, _UNKNOWN_MODEL: _UNKNOWN_MODEL}
 _JOKEAPI_CODES = {
     HTTPStatus.BAD_REQUEST: (106, "No matching joke found"),
     HTTPStatus.NOT_FOUND: (102, "Endpoint not found"),
     HTTPStatus.TOO_MANY_REQUESTS: (101, "Too many requests"),
 }
-_TITLES = {REFUSED_TYPE: "Joke Refused"}
 _QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
 _STORE_DOWN = "the store cannot be reached; try again in a few seconds"
 
@@ -132,6 +129,7 @@ _STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
     (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (JokerError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
+_CODES = {GenerationError: REFUSED_CODE, UnknownModelError: "model_not_found"}
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -157,7 +155,7 @@ def render_problem(
     detail: str,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[WrongParameter] | None = None,
-    kind: str = "about:blank",
+    code: str | None = None,
 ) -> Response:
     """Return an error as the client asks for it: a page, problem+json or OpenAI's object.
 
@@ -167,21 +165,22 @@ def render_problem(
         detail: One sentence that names what is wrong and what to do.
         headers: Further headers of the response; 503 always has ``Retry-After``.
         errors: Each parameter that cannot be used.
-        kind: The problem's type.
+        code: OpenAI's name for what is wrong, if the status does not say it all.
     """
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), **(headers or {})}
     if request.url.path.startswith("/v1/"):
-        content = _shape_for_openai(status, detail, errors, kind).model_dump()
+        content = _shape_for_openai(status, detail, errors, code).model_dump()
         return JSONResponse(content, status_code=status, headers=headers)
     if request.url.path.startswith("/joke/"):
         # JokeAPI has one status for everything that a client may have got wrong.
         status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
         content = _shape_for_jokeapi(status, detail).model_dump()
         return JSONResponse(content, status_code=status, headers=headers)
+    refused = code == REFUSED_CODE
     problem = Problem(
-        type=kind,
-        title=_TITLES.get(kind, HTTPStatus(status).phrase),
+        type=REFUSED_TYPE if refused else "about:blank",
+        title="Joke Refused" if refused else HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         instance=request.url.path,
@@ -199,7 +198,7 @@ def render_problem(
 
 
 def _shape_for_openai(
-    status: int, detail: str, errors: Sequence[WrongParameter] | None, kind: str
+    status: int, detail: str, errors: Sequence[WrongParameter] | None, code: str | None
 ) -> OpenAIError:
     type_: ErrorKind
     if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -209,7 +208,7 @@ def _shape_for_openai(
     else:
         type_ = "invalid_request_error"
     param = errors[0].parameter.partition(".")[0] if errors else None
-    code = _KIND_CODES.get(kind) or _OPENAI_CODES.get(HTTPStatus(status))
+    code = code or _OPENAI_CODES.get(HTTPStatus(status))
     return OpenAIError(error=ErrorDetail(message=detail, type=type_, param=param, code=code))
 
 
@@ -229,9 +228,8 @@ def _shape_for_jokeapi(status: int, detail: str) -> JokeApiError:
 async def _handle_joker_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, JokerError)
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    kinds = ((GenerationError, REFUSED_TYPE), (UnknownModelError, _UNKNOWN_MODEL))
-    kind = next((name for class_, name in kinds if isinstance(error, class_)), "about:blank")
-    return render_problem(request, status, tell_client(error), kind=kind)
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    return render_problem(request, status, tell_client(error), code=code)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

@@ -38,7 +38,6 @@ _TOPICS = (
     *("computers", "chickens", "painters", "mountains", "pizza", "owls"),
 )
 _TOPICS_A_DAY = 3
-_PAGES_OF_ONE = ("/jokes/today", "/jokes/random")
 # What the page advises; the details' own advice is for programs.
 _LOST_ADVICE = "try one of the links below, or ask for a joke"
 _REFUSED_ADVICE = "ask again, perhaps with other words"
@@ -69,6 +68,8 @@ def render_page(
     asked: GenerationRequest | None = None,
     jokes: Sequence[LinkedJoke | PublishedJoke] = (),
     message: str = "",
+    *,
+    is_one: bool = False,
     problem: Problem | None = None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -80,6 +81,7 @@ def render_page(
         asked: What the form shows as chosen.
         jokes: Jokes that were told.
         message: Shown above them.
+        is_one: Whether the page is that of one stored joke, which link previews show.
         problem: What went wrong; the page has advice of its own.
         status: The HTTP status.
         headers: Further headers.
@@ -88,8 +90,6 @@ def render_page(
     if problem and asked is None:
         # What was asked for in vain can be asked for again.
         asked = GenerationRequest(prompt=request.query_params.get("prompt", ""))
-    path = request.url.path
-    permanent = len(jokes) == 1 and jokes[0].link == path
     text = load_template("index.html").render(
         asked=asked or GenerationRequest(),
         jokes=jokes,
@@ -97,8 +97,8 @@ def render_page(
         problem=problem,
         advice=_REFUSED_ADVICE,
         refused=REFUSED_TYPE,
-        linked=permanent or (jokes and path in _PAGES_OF_ONE),
-        permanent=permanent,
+        linked=is_one,
+        permanent=is_one and jokes[0].link == request.url.path,
         site=str(request.base_url).rstrip("/"),
         starts=_STARTS + topics_of(datetime.now(UTC).date()),
         model=model_name(settings),
@@ -145,7 +145,8 @@ def render_jokes(
     wanted = choose_media_type(request.headers.get("accept", ""), offers)
     response: Response
     if wanted == HTML:
-        response = render_page(request, asked, jokes, message)
+        is_one = isinstance(body, PublishedJoke)
+        response = render_page(request, asked, jokes, message, is_one=is_one)
     elif wanted == JSON:
         response = Response(body.model_dump_json(), media_type=JSON)
     else:

@@ -16,10 +16,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationInfo,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import MOST_STOPS, Sampling, StopText
@@ -36,25 +40,30 @@ _Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
 _GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
 
 
-def _neutral(*values: Any) -> Any:
-    """Return a field for an unsupported parameter, and its values that have no effect anyway."""
-    return Field(
-        default=None,
-        description="Has no effect; only neutral values are accepted.",
-        json_schema_extra={"enum": [*values, None]},
-    )
+class _Neutral:
+    """Marks an unsupported parameter: only values that have no effect anyway are accepted."""
 
+    def __init__(self, *values: Any) -> None:
+        self._values = [*values, None]
 
-def _check_neutral(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
-    """Refuse what would have an effect on a `_neutral` field."""
-    declared = cls.model_fields[info.field_name or ""].json_schema_extra
-    if not isinstance(declared, dict) or "enum" not in declared:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, __: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            "description": "Has no effect; only neutral values are accepted.",
+            "enum": self._values,
+        }
+
+    def _check(self, value: Any) -> Any:
+        # In Python, 0 is False, but not in JSON.
+        if (value, isinstance(value, bool)) not in [(v, isinstance(v, bool)) for v in self._values]:
+            raise ValueError("not supported; leave it out")
         return value
-    neutral: Any = declared["enum"]
-    # In Python, 0 is False, but not in JSON.
-    if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral):
-        return value
-    raise ValueError("not supported; leave it out")
 
 
 class StreamOptions(BaseModel):
@@ -65,10 +74,8 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = Field(
         default=None, description="End the stream with a chunk that counts the tokens."
     )
-    include_obfuscation: Any = _neutral(False)
-    continuous_usage_stats: Any = _neutral(False)
-
-    _is_neutral = field_validator("*")(classmethod(_check_neutral))
+    include_obfuscation: Annotated[Any, _Neutral(False)] = None
+    continuous_usage_stats: Annotated[Any, _Neutral(False)] = None
 
 
 _Parameters: Any = flat_request({"count": "n"}, without={"prompt", "max_new_tokens"}, nullable=True)
@@ -90,23 +97,21 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256, description="Not used.")
-    presence_penalty: Any = _neutral(0)
-    frequency_penalty: Any = _neutral(0)
-    logprobs: Any = _neutral(False)
-    top_logprobs: Any = _neutral(0)
-    logit_bias: Any = _neutral({})
-    echo: Any = _neutral(False)
-    suffix: Any = _neutral("")
-    response_format: Any = _neutral({"type": "text"})
-    tools: Any = _neutral([])
-    tool_choice: Any = _neutral("none", "auto")
-    parallel_tool_calls: Any = _neutral()
-    store: Any = _neutral(False)
-    metadata: Any = _neutral({})
-    service_tier: Any = _neutral("auto", "default")
-    reasoning_effort: Any = _neutral()
-
-    _is_neutral = field_validator("*")(classmethod(_check_neutral))
+    presence_penalty: Annotated[Any, _Neutral(0)] = None
+    frequency_penalty: Annotated[Any, _Neutral(0)] = None
+    logprobs: Annotated[Any, _Neutral(False)] = None
+    top_logprobs: Annotated[Any, _Neutral(0)] = None
+    logit_bias: Annotated[Any, _Neutral({})] = None
+    echo: Annotated[Any, _Neutral(False)] = None
+    suffix: Annotated[Any, _Neutral("")] = None
+    response_format: Annotated[Any, _Neutral({"type": "text"})] = None
+    tools: Annotated[Any, _Neutral([])] = None
+    tool_choice: Annotated[Any, _Neutral("none", "auto")] = None
+    parallel_tool_calls: Annotated[Any, _Neutral()] = None
+    store: Annotated[Any, _Neutral(False)] = None
+    metadata: Annotated[Any, _Neutral({})] = None
+    service_tier: Annotated[Any, _Neutral("auto", "default")] = None
+    reasoning_effort: Annotated[Any, _Neutral()] = None
 
     @field_validator("stop")
     @classmethod

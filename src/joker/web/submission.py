@@ -249,7 +249,8 @@ class Submission:
     async def abandon(self, *jobs: Job) -> None:
         """Cancel jobs that nobody waits for any more, even while their request is cancelled.
 
-        A job that cannot be cancelled now ends at its deadline.
+        A job that has ended, such as the failed one of several, stays as it is, and a job that
+        cannot be cancelled now ends at its deadline.
         """
         with CancelScope(shield=True):
             for job in jobs:
