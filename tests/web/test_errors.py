@@ -6,6 +6,9 @@ from fastapi.testclient import TestClient
 
 from joker.core.errors import QueueDownError
 
+JSON = "application/json"
+NO_OBJECT = "body: send a JSON object, with 'Content-Type: application/json'"
+
 
 def test_a_problem_has_the_members_of_rfc_9457(client: TestClient) -> None:
     problem = client.post(
@@ -70,3 +73,46 @@ def test_a_defect_is_a_problem_without_its_secrets(
     assert broken.headers["Content-Type"] == "application/problem+json"
     assert "secret" not in broken.text
     assert broken.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "sentence"),
+    [
+        ("text/plain", "{}", NO_OBJECT),
+        (JSON, "", NO_OBJECT),
+        (JSON, "[1]", NO_OBJECT),
+        (JSON, "[" * 9000, "nested too deeply or has too long a number; send plain JSON"),
+        (JSON, '{"stop": "ab"}', "stop: Input should be a valid list"),
+        (JSON, '{"deadline_seconds": 1e9}', "deadline_seconds: at most 60; ask for less"),
+        (JSON, f'{{"{"a" * 9000}": 1}}', f"{'a' * 100}: unknown parameter; /docs lists them"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_words_of_http(
+    client: TestClient, kind: str, body: str, sentence: str
+) -> None:
+    refused = client.post("/generate", content=body, headers={"Content-Type": kind})
+    detail = refused.json()["detail"]
+    assert detail.endswith(sentence)
+    assert len(detail) < 200
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "sentence"),
+    [
+        ("completions", {"prompt": 5}, "prompt: send a string or a list"),
+        ("completions", {"prompt": [7]}, "prompt.0: Input should be a valid string"),
+        ("completions", {"stop": 0}, "stop: send a string or a list"),
+        ("completions", {"stop": ["a"] * 5}, "stop: List should have at most 4 items"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": {}}]},
+            "messages.0.content: send a string or a list",
+        ),
+    ],
+)
+def test_a_parameter_of_several_types_has_one_error(
+    client: TestClient, path: str, asked: dict[str, object], sentence: str
+) -> None:
+    message = client.post(f"/v1/{path}", json=asked).json()["error"]["message"]
+    assert message.startswith(sentence)
+    assert ";" not in message

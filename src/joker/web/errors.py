@@ -53,6 +53,9 @@ _JOKEAPI_CODES = {
     HTTPStatus.NOT_FOUND: (102, "Endpoint not found"),
     HTTPStatus.TOO_MANY_REQUESTS: (101, "Too many requests"),
 }
+_NO_OBJECT = "send a JSON object, with 'Content-Type: application/json'"
+_UNREADABLE = "the body is not UTF-8, nested too deeply or has too long a number; send plain JSON"
+_MOST_CHARACTERS = 100
 _QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
 _STORE_DOWN = "the store cannot be reached; try again in a few seconds"
 
@@ -242,13 +245,17 @@ async def _handle_validation_error(request: Request, error: Exception) -> Respon
 def _describe(item: Mapping[str, Any]) -> WrongParameter:
     """Describe one finding without the value that was sent, which may be long or private."""
     location, *path = item["loc"]
-    detail = str(item["msg"]).removeprefix("Value error, ")
+    # JSON has no tuples.
+    detail = str(item["msg"]).removeprefix("Value error, ").replace("uple", "ist")
     if item["type"] == "extra_forbidden":
         detail = "unknown parameter; /docs lists them"
     if item["type"] == "json_invalid":
         path, detail = [], f"not valid JSON: {item['ctx']['error']}"
-    # A name may be half a surrogate pair, which cannot be sent back.
+    if not path and item["type"] in ("missing", "model_attributes_type"):
+        detail = _NO_OBJECT
+    # A name may be half a surrogate pair, which cannot be sent back, or long.
     parameter = ".".join(map(str, path)).encode(errors="replace").decode() or str(location)
+    parameter = parameter[:_MOST_CHARACTERS]
     return WrongParameter(parameter=parameter, location=str(location), detail=detail)
 
 
@@ -257,6 +264,8 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     status, detail, headers = HTTPStatus(error.status_code), error.detail, error.headers
     if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
         headers = {"Allow": ", ".join(methods)}
+    if status == HTTPStatus.BAD_REQUEST:
+        detail = _UNREADABLE
     if detail == status.phrase:
         detail = {
             HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
@@ -269,4 +278,5 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 def _find_methods(request: Request) -> list[str]:
     """Return the methods of a documented path; the router knows only those of one route."""
     path = getattr(request.scope.get("route"), "path", None)
-    return [method.upper() for method in request.app.openapi()["paths"].get(path, ())]
+    methods = [method.upper() for method in request.app.openapi()["paths"].get(path, ())]
+    return [*methods, "HEAD"] if "GET" in methods else methods

@@ -14,11 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -37,7 +37,25 @@ FinishReason = Literal["stop", "length"]
 
 _Text = Annotated[str, AfterValidator(require_unicode)]
 _Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
+_Prompts = Annotated[list[_Text], Field(min_length=1)]
 _GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
+
+
+def _as_list(value: Any) -> Any:
+    """Return a text as a list of one."""
+    if isinstance(value, str):
+        return [value]
+    if value is None or isinstance(value, list):
+        return value
+    raise ValueError("send a string or a list")
+
+
+def _as_stops(value: Any) -> Any:
+    return None if value in ("", []) else _as_list(value)
+
+
+def _as_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else _as_list(value)
 
 
 class _Neutral:
@@ -90,7 +108,10 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
         ge=1,
         description="A joke with more tokens is cut off, and its `finish_reason` is `length`.",
     )
-    stop: StopText | Literal[""] | _Stops | None = Field(
+    stop: Annotated[
+        _Stops | None,
+        BeforeValidator(_as_stops, json_schema_input_type=StopText | Literal[""] | _Stops | None),
+    ] = Field(
         default=None,
         description="The text ends before the first of these, and generation stops.",
     )
@@ -112,11 +133,6 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     metadata: Annotated[Any, _Neutral({})] = None
     service_tier: Annotated[Any, _Neutral("auto", "default")] = None
     reasoning_effort: Annotated[Any, _Neutral()] = None
-
-    @field_validator("stop")
-    @classmethod
-    def _is_list(cls, stop: str | list[str] | None) -> list[str] | None:
-        return [stop] if stop and isinstance(stop, str) else list(stop or ()) or None
 
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:
@@ -172,7 +188,10 @@ class CompletionBody(OpenAIBody):
     )
     wire_names: ClassVar[dict[str, str]] = {**OpenAIBody.wire_names, "prompt": "prompt"}
 
-    prompt: str | Annotated[list[_Text], Field(min_length=1)] | None = Field(
+    prompt: Annotated[
+        _Prompts | None,
+        BeforeValidator(_as_list, json_schema_input_type=str | _Prompts | None),
+    ] = Field(
         default=None,
         description="The start of a question, a whole question ending in '?', or a topic; "
         "or a list of them, each of which gets `n` jokes.",
@@ -200,7 +219,7 @@ class CompletionBody(OpenAIBody):
 
     def to_requests(self, settings: Settings) -> list[GenerationRequest]:
         """Return a request for each prompt."""
-        prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        prompts = self.prompt or [""]
         # Each has a seed of its own unless the client gives one.
         return [self.model_copy(update={"prompt": one}).to_request(settings) for one in prompts]
 
@@ -216,14 +235,15 @@ class Message(BaseModel):
     """One message of a chat; unknown fields are ignored."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: _Text | list[TextPart] | None = None
+    content: Annotated[
+        list[TextPart] | None,
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart] | None),
+    ] = None
 
     @property
     def text(self) -> str:
         """What it says."""
-        if isinstance(self.content, list):
-            return " ".join(part.text for part in self.content)
-        return self.content or ""
+        return " ".join(part.text for part in self.content or ())
 
 
 class ChatBody(OpenAIBody):

@@ -188,6 +188,7 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
 _FLAGS = "Moderation categories that it is flagged for, offensive or not."
 _SAFE = "False if moderation flags it as offensive."
 _MODEL = "The model that told it."
+_LINK = "A path to share; it shows this joke until the store deletes it or somebody reports it."
 _PICKED = "True if readers found that this joke works, and picked it for the model's pool."
 
 
@@ -198,7 +199,7 @@ class LinkedJoke(GeneratedJoke):
     id: str | None = Field(
         description="The joke's id at `/jokes/{id}`; null while jokes cannot be stored."
     )
-    link: str | None = Field(description="A path to share; it shows this joke permanently.")
+    link: str | None = Field(description=_LINK)
     model: str = Field(description=_MODEL)
     picked: bool = Field(default=False, description=_PICKED)
     flags: tuple[str, ...] = Field(description=_FLAGS, examples=[["political"]])
@@ -278,7 +279,7 @@ class PublishedJoke(BaseModel):
     """A stored joke, without its prompt."""
 
     id: str
-    link: str = Field(description="A path to share; it shows this joke permanently.")
+    link: str = Field(description=_LINK)
     question: str = Field(examples=["Why did the kettle blush?"])
     answer: str = Field(examples=["It saw the teapot's bare spout."])
     model: str = Field(description=_MODEL)

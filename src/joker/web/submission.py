@@ -267,7 +267,7 @@ def _check_limits(asked: GenerationRequest, settings: Settings) -> None:
     labels = {"prompt": "characters in prompt", "count": "jokes (n)"}
     for name, most in limits_of(settings).items():
         if amounts[name] > most:
-            raise InputError(f"{labels.get(name, name)}: at most {most}; ask for less")
+            raise InputError(f"{labels.get(name, name)}: at most {most:.9g}; ask for less")
 
 
 async def _until_gone(request: Request) -> None:

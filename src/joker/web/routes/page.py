@@ -82,7 +82,7 @@ async def page(request: Request, archive: TheArchive, submission: TheSubmission)
     responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES},
 )
 async def tell_slack(request: Request, submission: TheSubmission) -> SlackMessage:
-    """Tell a joke as a message for Slack, with a permanent link."""
+    """Tell a joke as a message for Slack, with its link."""
     joke = await _tell(request, submission)
     text = html.escape(_line_of(joke), quote=False)  # as Slack asks
     link = f"<{request.base_url}{(joke.link or '/')[1:]}|permalink>"
