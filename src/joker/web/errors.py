@@ -245,8 +245,8 @@ async def _handle_validation_error(request: Request, error: Exception) -> Respon
 def _describe(item: Mapping[str, Any]) -> WrongParameter:
     """Describe one finding without the value that was sent, which may be long or private."""
     location, *path = item["loc"]
-    # JSON has no tuples.
-    detail = str(item["msg"]).removeprefix("Value error, ").replace("uple", "ist")
+    detail = str(item["msg"]).removeprefix("Value error, ")
+    detail = detail.replace("tuple", "list").replace("Tuple", "List")  # JSON has no tuples
     if item["type"] == "extra_forbidden":
         detail = "unknown parameter; /docs lists them"
     if item["type"] == "json_invalid":

@@ -60,6 +60,30 @@ def test_jokes_of_this_visit_are_listed_until_cleared(open_page: Open) -> None:
 
 
 @pytest.mark.integration
+def test_a_vote_is_still_there_after_the_next_joke(open_page: Open, pooled: str) -> None:
+    page = open_page(at=pooled)
+    shown = page.locator("#jokes .told")
+    shown.get_by_role("button", name="Favourite").click()
+    funny = shown.get_by_role("button", name="Funny 1", exact=True)
+    shown.get_by_role("button", name="Funny", exact=True).click()
+    expect(funny).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Another one").click()
+    expect(shown.locator(".question")).to_have_text(JOKES[1][0])
+    for kept in ("Favourites 1", "Earlier in this visit 1"):
+        page.get_by_text(kept).click()
+    expect(page.locator(".kept button[value=up][aria-pressed=true]")).to_have_count(2)
+    page.go_back()
+    expect(shown.locator(".question")).to_have_text(JOKES[0][0])
+    expect(funny).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.integration
+def test_jokes_of_a_list_are_jokes_of_this_visit(open_page: Open) -> None:
+    page = open_page("/joke?n=2")
+    expect(page.locator("#jokes .told")).to_have_count(2)
+
+
+@pytest.mark.integration
 def test_favourites_stay_in_this_browser_until_cleared(open_page: Open, address: str) -> None:
     page = open_page()
     ask(page, "Why do cats")

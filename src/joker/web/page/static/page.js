@@ -75,6 +75,13 @@ function keep(key, joke) {
   remember(key, [joke, ...others].slice(0, MOST_KEPT));
 }
 
+function update(key, joke) {
+  remember(
+    key,
+    recall(key, []).map((other) => (same(other, joke) ? joke : other)),
+  );
+}
+
 function drop(key, joke) {
   remember(
     key,
@@ -116,6 +123,7 @@ function read(card) {
     answer: card.querySelector(".answer").textContent,
     picked: JSON.parse(picked),
     original: JSON.parse(original),
+    vote: card.dataset.vote || null,
     votes: Object.fromEntries(
       ["up", "down"].map((value) => [value, Number(counter(card, value).textContent)]),
     ),
@@ -137,6 +145,7 @@ function fill(card, joke) {
   card.querySelector(".picture").href = `${joke.link}/image.png`;
   card.querySelector(".votes").action = `${joke.link}/votes`;
   for (const value of ["up", "down"]) counter(card, value).textContent = joke.votes?.[value] || "";
+  showVote(card, joke.vote);
   showParts(card, joke);
   return card;
 }
@@ -261,15 +270,22 @@ async function vote(event, card) {
     });
     const answer = await response.json();
     if (!response.ok) return note(sentenceOf(answer.detail), true);
-    for (const button of event.target.elements) {
-      button.setAttribute("aria-pressed", button.value === chosen);
-      if (button.value !== "report") counter(card, button.value).textContent = answer[button.value] || "";
-    }
-    card.classList.toggle("reported", chosen === "report");
+    for (const value of ["up", "down"]) counter(card, value).textContent = answer[value] || "";
+    showVote(card, chosen);
+    for (const key of [FAVOURITES, VISIT]) update(key, read(card));
+    if (card.parentElement === list) showKept();
     note(THANKS[chosen]);
   } catch {
     note("The vote did not arrive. Try again in a moment.", true);
   }
+}
+
+function showVote(card, chosen) {
+  card.dataset.vote = chosen ?? "";
+  for (const button of card.querySelector(".votes").elements) {
+    button.setAttribute("aria-pressed", button.value === chosen);
+  }
+  card.classList.toggle("reported", chosen === "report");
 }
 
 // --- asking
@@ -497,7 +513,9 @@ function turnPage(mine) {
 function showPage(page) {
   find("prompt").value = page.prompt;
   find("heading").textContent = page.heading;
-  list.replaceChildren(...page.jokes.map(makeCard));
+  const told = recall(VISIT, []); // With the votes since.
+  const latest = (joke) => told.find((other) => same(other, joke)) ?? joke;
+  list.replaceChildren(...page.jokes.map(latest).map(makeCard));
   again.hidden = list.childElementCount === 0;
   harder.hidden = page.ready || again.hidden;
   say("");
@@ -524,6 +542,7 @@ function start() {
   if (cards.length === 1 && (permanent === undefined || atOnce.checked)) {
     beat(cards[0]).then(() => reveal(cards[0]));
   }
+  cards.forEach(revealed);
   showKept();
 }
 
