@@ -1,11 +1,12 @@
 """What hostile clients do to the web server as it is deployed, on loopback.
 
 Starts Redis and the server of the image ``web-maintained`` (its command is read from
-``deploy/Dockerfile``), attacks it in one way after another, each for a bounded time with a bounded
-number of connections, and asks for ``/health/live`` all the while. Prints a table: what became of
-the hostile connections, how long honest requests took, and the memory of the server's processes.
+``deploy/Dockerfile``) or ``joker serve``, attacks it in one way after another, each for a bounded
+time with a bounded number of connections, and asks for the joke of the day all the while. Prints a
+table: what became of the hostile connections, how long honest requests took, and the memory and
+CPU time of the server's processes.
 
-    python -m benchmarks.hostile --connections 10000
+    python -m benchmarks.hostile --connections 10000 --joker-serve
 """
 
 from __future__ import annotations
@@ -133,14 +134,15 @@ class Connection:
 
         sending = asyncio.create_task(send())
         answering = asyncio.create_task(self.answer())
-        await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
-        if sending.done() and not answering.done():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(answering), 1)
-        finished = answering.done()
-        for task in (sending, answering):
-            task.cancel()
-        _, end = await asyncio.gather(sending, answering, return_exceptions=True)
+        try:
+            await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and not answering.done():
+                await asyncio.wait([answering], timeout=1)
+            finished = answering.done()
+        finally:
+            for task in (sending, answering):
+                task.cancel()
+            _, end = await asyncio.gather(sending, answering, return_exceptions=True)
         if not finished:
             return f"took {FLOOD_BYTES // MIB} MiB"
         return end if isinstance(end, str) else "closed"
@@ -228,7 +230,7 @@ ATTACKS: dict[str, tuple[Callable[[Connection], Awaitable[str]], int]] = {
     "connections that say nothing": (idle, 10_000),
     "slow headers": (slow_headers, 2000),
     "slow headers, second request": (slow_second_headers, 2000),
-    "slow bodies": (slow_body, 2000),
+    "slow bodies": (slow_body, 10_000),
     "endless headers": (many_headers, 8),
     "one endless header": (long_header, 8),
     "body of 1 GiB": (giant_json, 8),
@@ -239,13 +241,13 @@ ATTACKS: dict[str, tuple[Callable[[Connection], Awaitable[str]], int]] = {
 
 
 async def ask_meanwhile(port: int, seconds: list[float]) -> None:
-    """Ask for the server's health ten times a second, on a new connection each time."""
+    """Ask for the joke of the day ten times a second, on a new connection each time."""
     while True:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(30):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request("GET", "/health/live", b"", "Connection: close"))
+                writer.write(request("GET", "/jokes/today", b"", "Connection: close"))
                 answer = await reader.read(-1)
                 writer.close()
             assert answer.startswith(b"HTTP/1.1 200")
@@ -265,6 +267,16 @@ def memory_mib(root: int) -> float:
     return total / MIB
 
 
+def cpu_seconds(root: int) -> float:
+    """Return the CPU time of a process and all below it, in user and system mode."""
+    ticks = 0
+    for process in (root, *children(root)):
+        with suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def children(process: int) -> Iterator[int]:
     """Yield all processes below one."""
     with suppress(OSError):
@@ -276,7 +288,7 @@ def children(process: int) -> Iterator[int]:
 async def measure(target: Target, name: str, root: int, rate: int = CONNECTIONS_A_SECOND) -> None:
     """Attack in one way and print a row."""
     client, count = ATTACKS[name]
-    before = memory_mib(root)
+    before, worked = memory_mib(root), cpu_seconds(root)
     seconds: list[float] = []
     asking = asyncio.create_task(ask_meanwhile(target.port, seconds))
     began = time.monotonic()
@@ -300,15 +312,16 @@ async def measure(target: Target, name: str, root: int, rate: int = CONNECTIONS_
     p99 = ordered[math.ceil(0.99 * (len(ordered) - 1))]
     print(
         f"| {name} | {ends} | {lasted:.0f} s | {statistics.median(ordered) * 1000:.0f} ms, "
-        f"{p99 * 1000:.0f} ms | {before:.0f} → {peak:.0f} MiB |",
+        f"{p99 * 1000:.0f} ms of {len(seconds)} | {before:.0f} → {peak:.0f} MiB | "
+        f"{100 * (cpu_seconds(root) - worked) / lasted:.0f} % |",
         flush=True,
     )
 
 
 async def run(port: int, connections: int, seconds: float, root: int, only: str) -> None:
     """Print the table."""
-    print("| attack | connections ended | lasted | `/health/live`, median, p99 | memory |")
-    print("|---|---|---|---|---|", flush=True)
+    print("| attack | connections ended | lasted | `/jokes/today`, median, p99 | memory | CPU |")
+    print("|---|---|---|---|---|---|", flush=True)
     for name in [name for name in ATTACKS if re.search(only, name)]:
         await measure(Target(port, connections, seconds), name, root)
     if not re.search(only, "streams"):
@@ -326,11 +339,12 @@ async def run(port: int, connections: int, seconds: float, root: int, only: str)
 
 
 @contextmanager
-def serving(extra: list[str]) -> Iterator[tuple[int, int]]:
+def serving(extra: list[str], *, joker_serve: bool) -> Iterator[tuple[int, int]]:
     """Run Redis and the server; give its port and process."""
-    command = json.loads(
-        re.search(r'CMD (\["uvicorn".*?\])', DOCKERFILE.read_text().replace("\\\n", ""))[1]  # type: ignore[index]
-    )
+    image = DOCKERFILE.read_text().replace("\\\n", "").replace("/etc/joker", str(DOCKERFILE.parent))
+    command = json.loads(re.search(r'CMD (\["uvicorn".*?\])', image)[1])  # type: ignore[index]
+    if joker_serve:
+        command = ["joker", "serve"]
     port, redis_port = free_port(), free_port()
     command = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port), *extra]
     with tempfile.TemporaryDirectory() as folder:
@@ -342,6 +356,7 @@ def serving(extra: list[str]) -> Iterator[tuple[int, int]]:
                 command,
                 port,
                 JOKER_BROKER=broker,
+                JOKER_DATABASE=f"sqlite:///{folder}/jokes.sqlite",
                 JOKER_RATE_LIMIT="",
                 JOKER_DEADLINE_SECONDS="900",
             ),
@@ -351,7 +366,8 @@ def serving(extra: list[str]) -> Iterator[tuple[int, int]]:
 
 def is_server(process: int) -> bool:
     """Return whether a process was started as the server."""
-    return b"uvicorn" in Path(f"/proc/{process}/cmdline").read_bytes()
+    line = Path(f"/proc/{process}/cmdline").read_bytes()
+    return b"uvicorn" in line or b"serve\0" in line
 
 
 def main() -> None:
@@ -360,10 +376,11 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=10_000, help="most at once")
     parser.add_argument("--seconds", type=float, default=20, help="how long an attack lasts")
     parser.add_argument("--only", default="", help="attacks to run, as a regular expression")
-    parser.add_argument("server", nargs="*", help="further options of uvicorn")
+    parser.add_argument("--joker-serve", action="store_true", help="attack 'joker serve'")
+    parser.add_argument("server", nargs="*", help="further options of the server")
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
-    with serving(options.server) as (port, root):
+    with serving(options.server, joker_serve=options.joker_serve) as (port, root):
         connections = min(options.connections, most)
         asyncio.run(run(port, connections, options.seconds, root, options.only))
 
