@@ -24,8 +24,6 @@ from joker.web.static import locate
 TEXT = "text/plain"
 JSON = "application/json"
 HTML = "text/html"
-EVENTS = "text/event-stream"
-EVENT_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # as FastAPI's streams
 
 _STARTS = ("Why did the", "Why do")
 _TOPICS = (

@@ -71,6 +71,14 @@ def test_a_stream_begins_with_the_jokes_of_the_pool(
     assert [joke["picked"] for joke in last["result"]] == [True, False]
 
 
+def test_a_silent_stream_is_kept_open(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joker.web.streams._QUIET_SECONDS", 0.01)
+    asked = {"prompt": "hang", "deadline_seconds": 0.5}
+    told = client.get("/joke", params=asked, headers={"Accept": "text/event-stream"}).text
+    assert ": ping\n\n: ping\n\n" in told
+    assert '"state": "FAILURE"' in told.rpartition("event: state")[2]
+
+
 def test_who_asks_for_any_joke_in_words_gets_one_of_the_pool(
     make_client: MakeClient, picked: GeneratedJoke
 ) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -33,7 +33,6 @@ from joker.web.errors import (
     describe_problem,
     tell_client,
 )
-from joker.web.html import EVENT_HEADERS, EVENTS
 from joker.web.openai_schemas import (
     MODEL,
     ChatBody,
@@ -50,6 +49,7 @@ from joker.web.openai_schemas import (
 )
 from joker.web.schemas import ErrorDetail, OpenAIError
 from joker.web.security import require_key
+from joker.web.streams import stream_events
 from joker.web.submission import Telling, check_told, jobs_of
 
 _NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.")})
@@ -94,8 +94,7 @@ class _Answering:
         wanted = body.to_requests(self._settings)
         if body.stream:
             tellings = await self._submission.begin(self._request, wanted, plain=body.is_plain)
-            events = self._stream(body, tellings, chunk)
-            return StreamingResponse(events, media_type=EVENTS, headers=EVENT_HEADERS)
+            return stream_events(self._stream(body, tellings, chunk))
         tellings = await self._submission.tell(self._request, wanted, plain=body.is_plain)
         told = [telling.jokes for telling in tellings]
         jokes = dict(enumerate(chain.from_iterable(told)))
@@ -103,7 +102,7 @@ class _Answering:
 
     async def _stream(
         self, body: OpenAIBody, tellings: Sequence[Telling], chunk: type[OpenAIAnswer]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Yield server-sent events in OpenAI's format; cancel the jobs of a client that leaves."""
         unfinished = jobs_of(tellings)
         told = []

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.sse import format_sse_event
 
 from joker.core.errors import QueueError
 from joker.jobs.job import State, StateEvent
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
-from joker.web.html import EVENT_HEADERS, EVENTS, HTML, JSON, TEXT, choose_media_type, render_jokes
+from joker.web.html import HTML, JSON, TEXT, choose_media_type, render_jokes
 from joker.web.routes.generate import describe_event
 from joker.web.schemas import JokeParameters
 from joker.web.security import require_key
+from joker.web.streams import EVENTS, stream_events
 from joker.web.submission import Telling
 
 _OFFERS = (TEXT, JSON, HTML, EVENTS)
@@ -51,7 +52,7 @@ class _Streaming:
         self._queue = queue
         self._archive = archive
 
-    async def events(self, telling: Telling) -> AsyncIterator[bytes]:
+    async def events(self, telling: Telling) -> AsyncGenerator[bytes]:
         """Yield the jokes that were ready, then what happens to the job, or its final state."""
         ready, job = telling
         state = job.state if job else State.SUCCESS
@@ -96,7 +97,6 @@ async def tell(
     asked = parameters.to_request(settings)
     if choose_media_type(request.headers.get("accept", ""), _OFFERS) == EVENTS:
         (telling,) = await submission.begin(request, [asked], plain=parameters.is_plain)
-        headers = {"Vary": "Accept", **EVENT_HEADERS}
-        return StreamingResponse(streaming.events(telling), media_type=EVENTS, headers=headers)
+        return stream_events(streaming.events(telling), Vary="Accept")
     task = await submission.answer(request, parameters)
     return render_jokes(request, task.result, task, _OFFERS, asked=asked)

@@ -369,7 +369,7 @@ async function* eventsOf(response) {
     text = blocks.pop();
     for (const block of blocks) {
       const { event, data } = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s)));
-      yield { event, data: JSON.parse(data) };
+      if (data) yield { event, data: JSON.parse(data) }; // Comments keep the connection open.
     }
   }
 }
