@@ -212,7 +212,7 @@ class CompletionBody(OpenAIBody):
 
     def values(self) -> dict[str, Any]:
         """Return what was given, by the names of our own request."""
-        values = super().values()
+        values: dict[str, Any] = super().values()
         if self.best_of is not None:
             values["candidates"] = self.best_of // (self.n or 1)
         return values
@@ -267,7 +267,7 @@ class ChatBody(OpenAIBody):
 
     def values(self) -> dict[str, Any]:
         """Return what was given, by the names of our own request."""
-        values = super().values()
+        values: dict[str, Any] = super().values()
         said = [message.text for message in self.messages if message.role == "user"]
         values["prompt"] = _GREETING.sub("", said[-1].strip()) if said else ""
         return values
