@@ -130,6 +130,7 @@ class JobWatcher:
 
     async def close(self) -> None:
         """Stop listening."""
+        self.stop()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -163,7 +164,9 @@ class JobWatcher:
             watched.stale = True
 
     async def _listen(self) -> None:
-        while True:
+        # A cancellation may be lost: asyncio.wait_for, by which redis-py sends, drops it in Python
+        # 3.11 if what it waits for is done at that moment.
+        while not self._stopped:
             try:
                 await self._listen_once()
             except Exception as error:  # Without this task, followers would get no more changes.
@@ -182,7 +185,7 @@ class JobWatcher:
         async with self._redis.pubsub() as channel:
             await channel.subscribe(self._channel)
             silent = False
-            while True:
+            while not self._stopped:
                 message = await channel.get_message(timeout=_SILENT_SECONDS)
                 if message is None:
                     if silent:
