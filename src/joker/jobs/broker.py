@@ -30,9 +30,11 @@ TASK = "joker.tell"
 
 VERSION = 1
 """The format of records. Fields may be added to it; a change that older workers would get wrong is
-a new format, with messages of its own, which they do not fetch."""
+a new format, with messages of its own, which they do not fetch. Newer workers fetch older ones."""
 
-MESSAGES = f"{{joker}}:messages:{VERSION}"
+_LISTS = [f"{{joker}}:messages:{version}" for version in range(1, VERSION + 1)]
+
+MESSAGES = _LISTS[-1]
 
 _DEFINITIONS = (
     f"local VERSION, MOST_ATTEMPTS, MESSAGES = {VERSION}, {MOST_ATTEMPTS}, '{MESSAGES}'\n"
@@ -92,8 +94,9 @@ def make_celery(url: str) -> Celery:
         # Nothing is declared in Redis: the default exchange routes by the queue's name.
         task_queues=[
             Queue(  # type: ignore[no-untyped-call]
-                MESSAGES, exchange="", routing_key=MESSAGES, no_declare=True
+                name, exchange="", routing_key=name, no_declare=True
             )
+            for name in _LISTS
         ],
         task_default_queue=MESSAGES,
         # A thread fetches a message only once its last job has ended.

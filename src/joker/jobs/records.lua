@@ -6,7 +6,7 @@
 --   {joker}:running      jobs that a worker has, by the end of its lease or their deadline
 --   {joker}:workers      workers that are there, by the time they count as gone
 --   {joker}:told         when a job was last told
---   {joker}:sweep        there while the last sweep is recent
+--   {joker}:sweep:V      there while the last sweep by workers of format V is recent
 --   {joker}:messages:V   Celery's messages about jobs of format V; see `joker.jobs.broker`
 --   {joker}:server:NAME  a channel on which one server hears of the jobs that it watches
 --
@@ -17,7 +17,7 @@
 -- defined in front of this text.
 
 local WAITING, RUNNING, WORKERS = '{joker}:waiting', '{joker}:running', '{joker}:workers'
-local TOLD, SWEEP = '{joker}:told', '{joker}:sweep'
+local TOLD, SWEEP = '{joker}:told', '{joker}:sweep:' .. VERSION
 
 local function job_key(id) return '{joker}:job:' .. id end
 local function idempotency_key(key) return '{joker}:key:' .. key end
@@ -170,7 +170,9 @@ function commands.watch(id, server, drafts)
   local heard = drafts == '1' and record.quiet
   if heard then record.quiet = nil end
   if heard or not known then save(id, record) end
-  return {snapshot(id, record), seconds(record.deadline_at - now())}
+  -- Only newer workers and servers fail a newer job that is late: it is not asked for all the time.
+  local soonest = is_ours(record) and 0 or 1
+  return {snapshot(id, record), seconds(math.max(record.deadline_at - now(), soonest))}
 end
 
 function commands.read(id)
@@ -281,7 +283,7 @@ function commands.give_back(id, lease)
 end
 
 -- Return the jobs to publish again: their lease has ended, or they wait for longer than a lease and
--- no message about them is there. Of workers that sweep at the same time, one does.
+-- no message about them is there. Of workers of one format that sweep at the same time, one does.
 function commands.sweep(pause_seconds, lease_seconds)
   if not redis.call('SET', SWEEP, '1', 'NX', 'PX', milliseconds(pause_seconds)) then return {} end
   fail_late_jobs()
