@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -21,16 +21,23 @@ class ProcessMetrics(Collector):
 
     Args:
         name: What the processes are, such as ``worker``.
-        find: Returns the ids of the processes; their descendants count as well.
+        find: Returns the id of the first process; all that descend from it count, those that have
+            ended with their CPU time.
     """
 
-    def __init__(self, name: str, find: Callable[[], Iterable[int]]) -> None:
+    def __init__(self, name: str, find: Callable[[], int]) -> None:
         self._name = name
         self._find = find
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Measure; the values are NaN if there is no ``/proc``."""
-        measured = [use for pid in _with_children(self._find()) if (use := _measure(pid))]
+        first = self._find()
+        pids = _find_family(first)
+        while True:
+            measured = [use for pid in pids if (use := _measure(pid))]
+            before, pids = pids, _find_family(first)
+            if pids == before:  # None has handed its CPU time to its parent meanwhile.
+                break
         memory_bytes = sum(each[0] for each in measured) if measured else math.nan
         cpu_seconds = sum(each[1] for each in measured) if measured else math.nan
         yield GaugeMetricFamily(
@@ -45,10 +52,10 @@ class ProcessMetrics(Collector):
         )
 
 
-def _with_children(pids: Iterable[int]) -> set[int]:
-    """Return processes and their descendants."""
+def _find_family(first: int) -> set[int]:
+    """Return a process and all that descend from it."""
     found: set[int] = set()
-    unseen = list(pids)
+    unseen = [first]
     while unseen:
         pid = unseen.pop()
         if pid not in found:

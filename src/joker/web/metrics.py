@@ -1,8 +1,8 @@
 """The metrics that Prometheus scrapes, named like vLLM's; no label has a value per task.
 
-If ``PROMETHEUS_MULTIPROC_DIR`` names a folder, processes that share an address collect their
-metrics there, and each of them returns those of all; it must be empty when the first of them
-starts. Workers have metrics of their own in `joker.worker.metrics`.
+If ``PROMETHEUS_MULTIPROC_DIR`` names a folder, processes that share an address, which one other
+process has started, collect their metrics there, and each of them returns those of all; it must be
+empty when the first of them starts. Workers have metrics of their own in `joker.worker.metrics`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import time
-from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -71,7 +70,7 @@ class Metrics:
             ProcessCollector(registry=self._registry)
             PlatformCollector(registry=self._registry)
         self._shown = self._merged or self._registry
-        self._shown.register(ProcessMetrics("web", _find_processes))
+        self._shown.register(ProcessMetrics("web", _find_process))
         self._queue_up = self._gauge("joker:queue_up", "1 if the queue responds.")
         self._waiting = self._gauge("joker:num_requests_waiting", "Jobs waiting for a worker.")
         self._running = self._gauge("joker:num_requests_running", "Jobs that a worker runs.")
@@ -231,13 +230,12 @@ class JobFollower:
         metrics.outcomes.labels(reason).inc()
 
 
-def _find_processes() -> set[int]:
-    """Return this process, or all that share a folder, each of which has files there."""
-    folder = os.environ.get(_FOLDER)
-    if folder is None:
-        return {os.getpid()}
-    numbers = (path.stem.rpartition("_")[2] for path in Path(folder).glob("*.db"))
-    return {int(number) for number in numbers if number.isdecimal()}
+def _find_process() -> int:
+    """Return this process, or the one that started all that share a folder.
+
+    Of processes that have ended, only the CPU time of the one that started them still tells.
+    """
+    return os.getppid() if _FOLDER in os.environ else os.getpid()
 
 
 def _find_merged() -> CollectorRegistry | None:
