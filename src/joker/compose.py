@@ -52,7 +52,7 @@ def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
         MissingPartError: If the engine's library is not installed.
     """
     folder = open_folder(settings)
-    if (settings.engine or choose_kind(settings.server)) == "openvino":
+    if _engine_of(settings) == "openvino":
         folder = ensure_graph(folder)
     return load_engine(
         folder,
@@ -214,7 +214,7 @@ def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
 
     A web server whose workers run elsewhere may have no model folder, and then has none either.
     """
-    if (settings.engine or choose_kind(settings.server)) != "openvino":
+    if _engine_of(settings) != "openvino":
         return []
     try:
         return open_folder(settings).read_picked_jokes()
@@ -256,7 +256,7 @@ class ModelDescription:
 
 def describe_model(settings: Settings) -> ModelDescription:
     """Return a description of the model that the settings name."""
-    engine = settings.engine or choose_kind(settings.server)
+    engine = _engine_of(settings)
     model = ModelDescription(model_name(settings), engine)
     if engine != "openvino":
         return model
@@ -274,12 +274,16 @@ def describe_model(settings: Settings) -> ModelDescription:
 
 def model_name(settings: Settings) -> str:
     """Return the name under which the store keeps the model's jokes."""
-    engine = settings.engine or choose_kind(settings.server)
+    engine = _engine_of(settings)
     if engine == "stub":
         return engine
     if engine == "remote":
         return settings.engine_model or settings.engine_url or engine
     return (settings.model or bundled_model()).resolve().name
+
+
+def _engine_of(settings: Settings) -> EngineKind:
+    return settings.engine or choose_kind(settings.server)
 
 
 @contextmanager

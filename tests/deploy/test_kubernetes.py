@@ -270,6 +270,7 @@ def test_workers_reach_a_remote_engine_and_have_its_key(component: dict[str, Res
         assert policy["podSelector"] == {"matchLabels": {"app": "worker"}}
         assert policy["egress"][0]["ports"] == [{"port": urlsplit(url).port}]
         (volume,) = [v for v in pods(component)["worker"]["volumes"] if v["name"] == "secrets"]
+        assert volume.keys() == {"name", "projected"}
         assert secret_files(volume) == ["joker_broker_password", "joker_engine_api_key"]
 
 

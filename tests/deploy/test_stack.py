@@ -33,8 +33,8 @@ class RunningStack:
             stderr=subprocess.PIPE,
             text=True,
             env={k: v for k, v in os.environ.items() if not k.startswith("JOKER_")}
-            # No other jobs than those of the tests.
-            | {"JOKER_POOL_SIZE": "0"}
+            # Picked jokes fill the pool, so there are no other jobs than those of the tests.
+            | {"JOKER_POOL_SIZE": "1"}
             | {"JOKER_RATE_LIMIT": "", "JOKER_LEASE_SECONDS": "2", "JOKER_DEADLINE_SECONDS": "300"},
         )
         self.lines: list[str] = []
@@ -104,6 +104,18 @@ def test_the_page_the_api_and_its_documentation_answer(client: httpx2.Client) ->
     assert client.get("/docs").status_code == 200
     assert client.get("/health/ready").json() == {"status": "ok"}
     assert len(client.get("/joke").text.splitlines()) >= 2
+
+
+def test_a_joke_of_the_pool_is_voted_to_the_top(client: httpx2.Client) -> None:
+    client.headers["Accept"] = "application/json"
+    told = client.get("/joke").json()
+    assert told["task_id"] is None
+    (joke,) = told["result"]
+    vote = client.post(f"/jokes/{joke['id']}/votes", json={"vote": "up"})
+    assert vote.json()["up"] == 1
+    (best,) = client.get("/jokes/top").json()["jokes"]
+    assert (best["id"], best["answer"]) == (joke["id"], joke["answer"])
+    assert best["votes"] == vote.json()
 
 
 def test_a_job_streams_from_any_process_of_the_server(client: httpx2.Client) -> None:

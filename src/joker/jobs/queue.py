@@ -66,6 +66,7 @@ class JobQueue(Protocol):
                 memory left; nothing was accepted.
             KeyConflictError: If the key stands for another request.
             QueueDownError: If the queue cannot be reached.
+            QueueStoppedError: If `stop` was called and jobs run in this process.
         """
         ...
 
