@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,7 +34,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 LEASE_SECONDS = 0.5
 JOKE = GeneratedJoke("What waits?", "A test.", 7, 1)
 
-MakeLeases = Callable[..., tuple[Leases, list[str]]]
+MakeLeases = Callable[..., Leases]
+Fetch = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -54,17 +56,27 @@ async def queue(url: str) -> AsyncIterator[CeleryRedisQueue]:
 
 @pytest.fixture
 def make_leases(url: str) -> Iterator[MakeLeases]:
-    """Return ``make(lease_seconds=0.5)``: leases, not yet renewed, and what they publish."""
+    """Return ``make(lease_seconds=0.5)``: leases, not yet renewed."""
     made = []
 
-    def make(lease_seconds: float = LEASE_SECONDS) -> tuple[Leases, list[str]]:
-        published: list[str] = []
-        made.append(Leases(url, lease_seconds=lease_seconds, publish=published.append))
-        return made[-1], published
+    def make(lease_seconds: float = LEASE_SECONDS) -> Leases:
+        made.append(Leases(url, lease_seconds=lease_seconds))
+        return made[-1]
 
     yield make
     for leases in made:
         leases.close()
+
+
+@pytest.fixture
+def fetch(url: str) -> Iterator[Fetch]:
+    """Return ``fetch()``, which takes the messages that are there and returns their jobs."""
+    with Redis.from_url(url) as redis:
+
+        def fetch() -> list[str]:
+            return [json.loads(text)["headers"]["id"] for text in redis.rpop(MESSAGES, 100) or ()]
+
+        yield fetch
 
 
 def tell(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
@@ -105,7 +117,7 @@ async def test_of_many_messages_for_one_job_one_is_worked_on(
         time.sleep(0.2)
         return [JOKE]
 
-    leases, _ = make_leases()
+    leases = make_leases()
     await asyncio.gather(*(asyncio.to_thread(leases.work_on, job.id, slow) for _ in range(4)))
     leases.work_on(job.id, slow)
     leases.work_on("unknown", slow)
@@ -122,8 +134,8 @@ async def test_a_lease_is_renewed_while_work_goes_on(
         time.sleep(5)
         return [JOKE]
 
-    working, _ = make_leases(lease_seconds=3)
-    sweeping, _ = make_leases(lease_seconds=3)
+    working = make_leases(lease_seconds=3)
+    sweeping = make_leases(lease_seconds=3)
     with working, sweeping:
         await asyncio.to_thread(working.work_on, job.id, slow)
     done = await queue.get(job.id)
@@ -131,7 +143,7 @@ async def test_a_lease_is_renewed_while_work_goes_on(
 
 
 async def test_whoever_lost_the_lease_is_not_heard_any_more(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, fetch: Fetch, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
     go, begun, heard = threading.Event(), threading.Event(), []
@@ -143,12 +155,13 @@ async def test_whoever_lost_the_lease_is_not_heard_any_more(
         heard.append(listener.should_stop())
         return [GeneratedJoke("What comes later?", "This.", 8, 1)]
 
-    dead, _ = make_leases()
+    dead = make_leases()
     lost = asyncio.create_task(asyncio.to_thread(dead.work_on, job.id, silent))
     await asyncio.to_thread(begun.wait, 50)
-    alive, published = make_leases()
+    assert fetch() == [job.id]
+    alive = make_leases()
     with alive:
-        await until(lambda: published == [job.id])
+        await until(lambda: fetch() == [job.id])
     alive.work_on(job.id, tell)
     go.set()
     await lost
@@ -158,21 +171,19 @@ async def test_whoever_lost_the_lease_is_not_heard_any_more(
 
 
 async def test_a_job_lost_three_times_fails(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, fetch: Fetch, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
 
     def die(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         raise SystemExit
 
-    sweeper, published = make_leases()
-    with sweeper:
-        for attempt in range(1, 4):
-            dead, _ = make_leases()
+    with make_leases():
+        for _ in range(3):
+            await until(lambda: fetch() == [job.id])
+            dead = make_leases()
             with pytest.raises(SystemExit):
                 dead.work_on(job.id, die)
-            if attempt < 3:
-                await until(lambda: len(published) == attempt)  # noqa: B023
         done = await queue.wait(job.id, 50)
     assert (done.state, done.attempts) == (State.FAILURE, 3)
     assert done.error is not None
@@ -181,45 +192,45 @@ async def test_a_job_lost_three_times_fails(
 
 
 async def test_a_message_that_was_lost_is_published_again_after_one_lease(
-    url: str, queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, fetch: Fetch, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
-    with Redis.from_url(url) as redis:
-        assert redis.delete(MESSAGES) == 1
-    leases, published = make_leases(lease_seconds=3)
+    assert fetch() == [job.id]
     began = time.monotonic()
-    with leases:
-        await until(lambda: job.id in published)
+    with make_leases(lease_seconds=3):
+        await until(lambda: fetch() == [job.id])
     # The sweep's pause comes on top; it took three leases once.
     assert 2.9 < time.monotonic() - began < 8
     assert (await queue.get(job.id)).state is State.PENDING
 
 
 async def test_a_message_that_waits_is_not_published_again(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, fetch: Fetch, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
-    leases, published = make_leases()
-    with leases:
+    with make_leases():
         await asyncio.sleep(3 * LEASE_SECONDS)
-    assert published == []
+    assert fetch() == [job.id]
     assert (await queue.get(job.id)).state is State.PENDING
 
 
 async def test_a_record_of_a_newer_format_is_left_to_newer_workers(
-    url: str, queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    url: str,
+    queue: CeleryRedisQueue,
+    make_leases: MakeLeases,
+    fetch: Fetch,
+    make_request: MakeRequest,
 ) -> None:
     newer, ours = [await queue.submit(make_request()) for _ in range(2)]
     change_record(url, newer, "record.v = record.v + 1")
     change_record(url, ours, "record.mood = 'new'")
-    with Redis.from_url(url) as redis:
-        redis.delete(MESSAGES)
-    leases, published = make_leases()
+    assert fetch() == [newer.id, ours.id]
+    leases = make_leases()
     with leases:
-        await until(lambda: ours.id in published)
+        await until(lambda: fetch() == [ours.id])
         leases.work_on(newer.id, tell)
         leases.work_on(ours.id, tell)
-    assert published == [ours.id]
+    assert fetch() == []
     assert (await queue.get(newer.id)).state is State.PENDING
     assert (await queue.get(ours.id)).state is State.SUCCESS
     # What only newer workers understand is still there for them.
@@ -240,7 +251,7 @@ async def test_work_sees_that_its_job_was_cancelled(
             time.sleep(0.02)
         return []
 
-    leases, _ = make_leases()
+    leases = make_leases()
     with leases:
         work = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, patient))
         await asyncio.to_thread(begun.wait, 50)
@@ -263,7 +274,7 @@ async def test_text_that_reaches_a_slow_client_after_its_joke_is_not_shown(
         go.wait(50)
         return [JOKE, JOKE]
 
-    leases, _ = make_leases(lease_seconds=50)
+    leases = make_leases(lease_seconds=50)
     working = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, work))
     heard = []
     async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
@@ -300,7 +311,7 @@ async def test_drafts_are_sent_only_to_those_who_read_them(
 
     job = await queue.submit(make_request(count=1))
     heard: dict[bool, list[str]] = {True: [], False: []}
-    leases, _ = make_leases(lease_seconds=50)
+    leases = make_leases(lease_seconds=50)
     working = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, work))
     counting = asyncio.create_task(follow(drafts=False))
     await until(lambda: len(heard[False]) == 2)
@@ -326,7 +337,7 @@ async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
         room.append(leases.has_room)
         return [JOKE]
 
-    leases, _ = make_leases(lease_seconds=50)
+    leases = make_leases(lease_seconds=50)
     most = TOKENS_AT_ONCE // PLACE_TOKENS
     for candidates in (most - 1, most):
         request = replace(make_request(count=1), candidates=candidates)
@@ -336,10 +347,37 @@ async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
     assert leases.has_room
 
 
+@pytest.mark.parametrize(("pause_seconds", "calls"), [(0.0, 3), (1.2, 4)])
+async def test_a_job_is_read_again_only_if_nobody_follows_it_soon(
+    pause_seconds: float,
+    calls: int,
+    url: str,
+    queue: CeleryRedisQueue,
+    make_leases: MakeLeases,
+    make_request: MakeRequest,
+) -> None:
+    other = await queue.submit(make_request())
+    await queue.wait(other.id, 0.5)  # connects to the channel of changes
+    leases = make_leases()
+    with Redis.from_url(url) as redis:
+
+        def count_calls() -> int:
+            return int(redis.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+        before = count_calls()
+        job = await queue.submit(make_request(count=1))
+        await asyncio.sleep(pause_seconds)
+        waiting = asyncio.create_task(queue.wait(job.id, 50))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(leases.work_on, job.id, tell)
+        assert (await waiting).state is State.SUCCESS
+        assert count_calls() - before == calls
+
+
 async def test_a_worker_counts_while_it_gives_signs_of_life(
     queue: CeleryRedisQueue, make_leases: MakeLeases
 ) -> None:
-    leases, _ = make_leases()
+    leases = make_leases()
     with leases:
         while (await queue.stats()).workers != 1:
             await asyncio.sleep(0.02)
@@ -347,44 +385,48 @@ async def test_a_worker_counts_while_it_gives_signs_of_life(
 
 
 async def test_work_that_cannot_reach_the_queue_is_left_to_another(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    queue: CeleryRedisQueue, make_leases: MakeLeases, fetch: Fetch, make_request: MakeRequest
 ) -> None:
     job = await queue.submit(make_request())
 
     def cut_off(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
         raise QueueDownError("the queue's Redis cannot be used")
 
-    leases, published = make_leases()
+    assert fetch() == [job.id]
+    leases = make_leases()
     with leases:
         with pytest.raises(QueueDownError):
             leases.work_on(job.id, cut_off)
-        await until(lambda: job.id in published)
+        await until(lambda: fetch() == [job.id])
         leases.work_on(job.id, tell)
     done = await queue.get(job.id)
     assert (done.state, done.attempts) == (State.SUCCESS, 2)
 
 
 async def test_a_redis_that_is_not_there_is_said_at_the_start() -> None:
-    leases = Leases("redis://127.0.0.1:1/0", lease_seconds=1, publish=print)
+    leases = Leases("redis://127.0.0.1:1/0", lease_seconds=1)
     with pytest.raises(QueueDownError, match=r"127\.0\.0\.1:1"), leases:
         raise AssertionError
 
 
 async def test_records_that_redis_evicted_harm_no_other_job(
-    url: str, queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+    url: str,
+    queue: CeleryRedisQueue,
+    make_leases: MakeLeases,
+    fetch: Fetch,
+    make_request: MakeRequest,
 ) -> None:
     gone = [await queue.submit(make_request()) for _ in range(2)]
-    leases, published = make_leases()
+    leases = make_leases()
     with pytest.raises(SystemExit):
         leases.work_on(gone[0].id, _die)
     with Redis.from_url(url) as redis:
         redis.delete(*(f"{{joker}}:job:{job.id}" for job in gone))
-        job = await queue.submit(make_request())
-        redis.delete(MESSAGES)
+    job = await queue.submit(make_request())
+    assert fetch() == [*(job.id for job in gone), job.id]
     with leases:
-        await until(lambda: job.id in published)
-    for job_id in published:
-        leases.work_on(job_id, tell)
+        await until(lambda: fetch() == [job.id])
+    leases.work_on(job.id, tell)
     assert (await queue.get(job.id)).state is State.SUCCESS
 
 

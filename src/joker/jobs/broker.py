@@ -1,28 +1,24 @@
-"""The broker, for both sides of the queue: records of all jobs in Redis, messages by Celery.
+"""The broker, for both sides of the queue: records of all jobs in Redis, and messages about them.
 
-`records.lua` defines the records and changes them atomically. Celery only carries job ids from
-the servers (`joker.jobs.celery_redis`) to the workers (`joker.jobs.leases`, `joker.worker`).
-Messages may be lost or delivered twice, so they are not acknowledged: the record decides, and
-workers publish lost jobs again.
+`records.lua` defines the records and changes them atomically, and with them writes the messages
+that tell the workers' Celery the ids of waiting jobs. Messages may be lost or delivered twice, so
+they are not acknowledged: the record decides, and the workers' sweep publishes lost jobs again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
-from ssl import CERT_REQUIRED
 from typing import Any
-from urllib.parse import urlsplit
 
-from celery import Celery
-from kombu.entity import Queue
 from pydantic import TypeAdapter
 from redis.exceptions import RedisError
 
 from joker.core.errors import QueueDownError
-from joker.jobs.connection import TIMEOUTS, address_of, celery_address
+from joker.jobs.connection import TIMEOUTS, address_of
 from joker.jobs.job import Job
 from joker.jobs.queue import LOST, MOST_ATTEMPTS, late
 
@@ -32,12 +28,27 @@ VERSION = 1
 """The format of records. Fields may be added to it; a change that older workers would get wrong is
 a new format, with messages of its own, which they do not fetch. Newer workers fetch older ones."""
 
-_LISTS = [f"{{joker}}:messages:{version}" for version in range(1, VERSION + 1)]
+LISTS = [f"{{joker}}:messages:{version}" for version in range(1, VERSION + 1)]
 
-MESSAGES = _LISTS[-1]
+MESSAGES = LISTS[-1]
+
+# Celery's protocol 2, with gaps for the job's id, twice, and for an id of the message.
+_MESSAGE = json.dumps(
+    {
+        "body": '[["%s"], {}, {}]',
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": TASK, "id": "%s"},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": MESSAGES},
+            "delivery_tag": "%s",
+        },
+    }
+)
 
 _DEFINITIONS = (
     f"local VERSION, MOST_ATTEMPTS, MESSAGES = {VERSION}, {MOST_ATTEMPTS}, '{MESSAGES}'\n"
+    f"local MESSAGE = [=[{_MESSAGE}]=]\n"
 )
 _RECORDS = (resources.files("joker.jobs") / "records.lua").read_text(encoding="utf-8")
 
@@ -82,55 +93,3 @@ def reaching(url: str) -> Iterator[None]:
             f"the queue's Redis at {address_of(url)} cannot be used ({error}); "
             "check that it is running and that the address and password are correct"
         ) from error
-
-
-def make_celery(url: str) -> Celery:
-    """Return the Celery app for a Redis, without any task."""
-    address, options = celery_address(url)
-    app = Celery("joker", broker=address, set_as_current=False)
-    app.conf.update(
-        accept_content=["json"],
-        task_serializer="json",
-        # Nothing is declared in Redis: the default exchange routes by the queue's name.
-        task_queues=[
-            Queue(  # type: ignore[no-untyped-call]
-                name, exchange="", routing_key=name, no_declare=True
-            )
-            for name in _LISTS
-        ],
-        task_default_queue=MESSAGES,
-        # A thread fetches a message only once its last job has ended.
-        task_acks_late=True,
-        worker_prefetch_multiplier=1,
-        # The record is the result.
-        task_ignore_result=True,
-        broker_transport_options=options
-        | TIMEOUTS
-        | {
-            # The record decides, and a sweep publishes jobs without a message again.
-            "ack_emulation": False,
-            "priority_steps": [0],
-            "health_check_interval": 10,
-        },
-        broker_use_ssl=_tls_options(url),
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        task_publish_retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_max": 1},
-        worker_enable_remote_control=False,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-    )
-    return app
-
-
-def _tls_options(url: str) -> dict[str, Any] | None:
-    """Return the options that make Celery verify certificates, unless the URL says otherwise."""
-    if urlsplit(url).scheme != "rediss":
-        return None
-    return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True}
-
-
-def publish(app: Celery, job_id: str) -> None:
-    """Tell the workers about a waiting job."""
-    # The task gets the id of its job, for the logs.
-    app.send_task(TASK, args=[job_id], task_id=job_id, exchange="", routing_key=MESSAGES)

@@ -1,7 +1,6 @@
-"""A queue over many processes and machines: Celery carries jobs, Redis keeps their records.
+"""A queue over many processes and machines: Redis keeps the jobs, the workers' Celery fetches them.
 
-This is the clients' side; `joker.jobs.leases` is the workers'. A job's record is written before
-the job is published, so a lost message loses no job.
+This is the clients' side; `joker.jobs.leases` is the workers'.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -17,26 +15,16 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
-from kombu.exceptions import OperationalError
 from pydantic_core import to_json
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError
 
 from joker.core.errors import KeyConflictError, MemoryFullError, QueueFullError, UnknownJobError
 from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
-from joker.jobs.broker import (
-    CONNECTION,
-    KEYS,
-    SCRIPT,
-    SUBMIT,
-    make_celery,
-    publish,
-    reaching,
-    read_record,
-)
+from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, reaching, read_record
 from joker.jobs.connection import open_pool
 from joker.jobs.job import Event, Job, event_id, read_event_id
 from joker.jobs.queue import CONFLICT, MEMORY_FULL, QueueStats, full, unknown
@@ -49,8 +37,6 @@ _TURN_SECONDS = 20.0
 _FREE_SHARE = 0.1
 _FREE_BYTES = 8 * 2**20
 _MEMORY_SECONDS = 1.0
-
-_log = logging.getLogger(__name__)
 
 
 class CeleryRedisQueue:
@@ -90,27 +76,29 @@ class CeleryRedisQueue:
         self._watcher = JobWatcher(Redis.from_pool(channel), self._name, self._watch)
         self._memory: tuple[int, int | None] = (0, None)
         self._memory_at = -_MEMORY_SECONDS
-        self._celery = make_celery(url)
 
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
         if not await self._has_room():
             raise MemoryFullError(MEMORY_FULL)
+        job_id = secrets.token_urlsafe(16)
         text = to_json(request).decode()
+        deadline_seconds = request.deadline_within(self._deadline_seconds)
         arguments = (
             "submit",
-            secrets.token_urlsafe(16),
+            job_id,
             self._name,
             text,
             json.dumps(request_id),
             "" if key is None else _digest(key),
             _digest(text),
             self._max_queue_size,
-            request.deadline_within(self._deadline_seconds),
+            deadline_seconds,
             self._result_ttl_seconds,
             traceparent() or "",
         )
+        watched = self._watcher.expect(job_id)
         with reaching(self._url):
             try:
                 what, record = await self._submit(KEYS, arguments)
@@ -122,7 +110,7 @@ class CeleryRedisQueue:
             raise KeyConflictError(CONFLICT)
         job = read_record(record)
         if what == "new":
-            await asyncio.to_thread(self._publish, job.id)
+            watched.learn(job, deadline_seconds)
         return job
 
     async def get(self, job_id: str) -> Job:
@@ -191,7 +179,6 @@ class CeleryRedisQueue:
         await self.stop()
         await self._watcher.close()
         await self._redis.aclose()
-        self._celery.close()
 
     async def _watch(self, job_id: str, drafts: bool) -> tuple[Job, float]:
         found = await self._call("watch", job_id, self._name, int(drafts))
@@ -219,13 +206,6 @@ class CeleryRedisQueue:
     async def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
             return await self._script(KEYS, arguments)
-
-    def _publish(self, job_id: str) -> None:
-        try:
-            publish(self._celery, job_id)
-        except (OperationalError, RedisError, OSError) as error:
-            # The record is there: a worker's sweep finds the job.
-            _log.warning("job %s was not published yet: %s", job_id, error)
 
 
 def _digest(text: str) -> str:

@@ -126,7 +126,6 @@ class Leases:
     Args:
         url: The broker's; see `joker.jobs.connection`.
         lease_seconds: How long after its last renewal a job goes to another worker.
-        publish: Publishes a waiting job.
         observe: Gets the outcome and duration of every attempt.
     """
 
@@ -135,12 +134,10 @@ class Leases:
         url: str,
         *,
         lease_seconds: float,
-        publish: Callable[[str], None],
         observe: Observe = lambda *_: None,
     ) -> None:
         self._url = url
         self._lease_seconds = lease_seconds
-        self._publish = publish
         self._observe = observe
         retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES, _WAIT_FOR)
         self._redis = connect(url, retry=retry, **CONNECTION)
@@ -203,8 +200,8 @@ class Leases:
             lease.succeed(outcome.told)
         elif outcome.state is State.FAILURE:
             lease.fail(outcome.error, outcome.refused)
-        elif lease.change("give_back"):
-            self._publish(lease.job_id)
+        else:
+            lease.change("give_back")
 
     def _keep(self) -> None:
         """Renew leases and publish lost jobs until closed; the body of the keeper thread."""
@@ -217,7 +214,6 @@ class Leases:
                     held[token].end()
                 for job_id in self._call("sweep", pause, self._lease_seconds):
                     _log.info("published again", extra={"fields": {"task_id": job_id}})
-                    self._publish(job_id)
             except Exception as error:  # Without the keeper, this process would lose all its jobs.
                 _log.warning("leases were not renewed: %s", error)
             if self._closing.wait(pause):

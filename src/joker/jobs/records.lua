@@ -7,14 +7,14 @@
 --   {joker}:workers      workers that are there, by the time they count as gone
 --   {joker}:told         when a job was last told
 --   {joker}:sweep:V      there while the last sweep by workers of format V is recent
---   {joker}:messages:V   Celery's messages about jobs of format V; see `joker.jobs.broker`
+--   {joker}:messages:V   Celery's messages about waiting jobs of format V; see `joker.jobs.broker`
 --   {joker}:server:NAME  a channel on which one server hears of the jobs that it watches
 --
 -- All keys share a hash tag, so a cluster holds them in one slot. Redis's clock is the only one,
 -- so machines whose clocks differ agree. Requests, jokes and errors come in and go out as JSON; it
 -- is put together here, never parsed. Fields of a record that this version does not know stay in
--- it; a record of a newer format is left to newer workers. VERSION, MOST_ATTEMPTS and MESSAGES are
--- defined in front of this text.
+-- it; a record of a newer format is left to newer workers. VERSION, MOST_ATTEMPTS, MESSAGES and
+-- MESSAGE, the format of a message, are defined in front of this text.
 
 local WAITING, RUNNING, WORKERS = '{joker}:waiting', '{joker}:running', '{joker}:workers'
 local TOLD, SWEEP = '{joker}:told', '{joker}:sweep:' .. VERSION
@@ -60,7 +60,18 @@ local function announce(id, record, kind, data)
   end
 end
 
-local function announce_record(id, record) announce(id, record, 'record', snapshot(id, record)) end
+-- Tell them all of it; return what they are told.
+local function announce_record(id, record)
+  local told = snapshot(id, record)
+  announce(id, record, 'record', told)
+  return told
+end
+
+-- Tell the workers about a waiting job; the message may get lost.
+local function publish(id, record)
+  record.published_at = now()
+  redis.call('LPUSH', MESSAGES, string.format(MESSAGE, id, id, id .. seconds(now())))
+end
 
 local function finish(id, record, state, error)
   redis.call('ZREM', record.state == 'STARTED' and RUNNING or WAITING, id)
@@ -111,7 +122,8 @@ local function wait_again(id, record)
   end
   redis.call('ZREM', RUNNING, id)
   redis.call('ZADD', WAITING, seconds(record.deadline_at), id)
-  record.state, record.lease, record.jokes, record.published_at = 'PENDING', '', {}, now()
+  record.state, record.lease, record.jokes = 'PENDING', '', {}
+  publish(id, record)
   save(id, record)
   announce_record(id, record)
   return true
@@ -151,6 +163,7 @@ function commands.submit(id, server, request, request_id, key, digest, max_queue
     error = 'null', jokes = {}, lease = '', key = key, keep = tonumber(result_ttl_seconds),
     watchers = {server}, quiet = true, trace = trace ~= '' and trace or nil}
   if not save(id, record, 'NX') then return {'same', snapshot(id, load(id))} end
+  publish(id, record)
   redis.call('ZADD', WAITING, seconds(record.deadline_at), id)
   if key ~= '' then redis.call('SET', idempotency_key(key), id .. ' ' .. digest) end
   return {'new', snapshot(id, record)}
@@ -213,8 +226,7 @@ function commands.claim(id, lease, lease_seconds)
   save(id, record)
   redis.call('ZREM', WAITING, id)
   run_until(id, record, lease_seconds)
-  announce_record(id, record)
-  return snapshot(id, record)
+  return announce_record(id, record)
 end
 
 -- Say that a worker is there, and renew its leases, given as pairs of job and lease; return the
@@ -276,14 +288,17 @@ function commands.fail(id, lease, error, refused, ...)
   return 1
 end
 
--- Give a job back; return 1 where it is to be published again.
+-- Give a job back to wait again.
 function commands.give_back(id, lease)
   local record = held(id, lease)
-  return record and wait_again(id, record) and 1
+  if not record then return false end
+  wait_again(id, record)
+  return 1
 end
 
--- Return the jobs to publish again: their lease has ended, or they wait for longer than a lease and
--- no message about them is there. Of workers of one format that sweep at the same time, one does.
+-- Publish jobs again, and return them: their lease has ended, or they wait for longer than a lease
+-- and no message about them is there. Of workers of one format that sweep at the same time, one
+-- does.
 function commands.sweep(pause_seconds, lease_seconds)
   if not redis.call('SET', SWEEP, '1', 'NX', 'PX', milliseconds(pause_seconds)) then return {} end
   fail_late_jobs()
@@ -292,14 +307,14 @@ function commands.sweep(pause_seconds, lease_seconds)
     local record = load(id)
     if is_ours(record) and wait_again(id, record) then table.insert(ids, id) end
   end
-  if redis.call('ZCARD', WAITING) - #ids <= redis.call('LLEN', MESSAGES) then return ids end
+  if redis.call('ZCARD', WAITING) <= redis.call('LLEN', MESSAGES) then return ids end
   local messages = table.concat(redis.call('LRANGE', MESSAGES, 0, -1), ' ')
   for _, id in ipairs(redis.call('ZRANGE', WAITING, 0, -1)) do
     if not string.find(messages, id, 1, true) then
       local record = load(id)
       if not record then redis.call('ZREM', WAITING, id)
       elseif is_ours(record) and record.published_at + lease_seconds < now() then
-        record.published_at = now()
+        publish(id, record)
         save(id, record)
         table.insert(ids, id)
       end

@@ -27,6 +27,8 @@ _SILENT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
 # Jobs are read this long after their deadline.
 _SLACK_SECONDS = 0.01
+# A job that was expected is forgotten if nobody follows it by then.
+_EXPECTED_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,11 @@ class WatchedJob:
         """Keep the job's new state, unless a newer one is known."""
         if self.job is None or job.position >= self.job.position:
             self.job = job
+
+    def learn(self, job: Job, left_seconds: float) -> None:
+        """Keep the job as it was read, with so much time until its deadline."""
+        self.due = asyncio.get_running_loop().time() + left_seconds + _SLACK_SECONDS
+        self.update(job)
 
     def wake(self) -> None:
         """Wake all followers."""
@@ -118,9 +125,21 @@ class JobWatcher:
                 if self._stopped:
                     raise QueueStoppedError
         finally:
-            watched.followers -= 1
-            if not watched.followers:
-                del self._jobs[job_id]
+            self._leave(job_id, watched)
+
+    def expect(self, job_id: str) -> WatchedJob:
+        """Hear of a job that is about to be submitted by this server.
+
+        Who follows it soon need not read it, if the watched job has learned the job's first state.
+        """
+        watched = self._jobs[job_id] = WatchedJob(followers=1, stale=not self._listening.is_set())
+        asyncio.get_running_loop().call_later(_EXPECTED_SECONDS, self._leave, job_id, watched)
+        return watched
+
+    def _leave(self, job_id: str, watched: WatchedJob) -> None:
+        watched.followers -= 1
+        if not watched.followers:
+            del self._jobs[job_id]
 
     def stop(self) -> None:
         """End all following, now and later."""
@@ -139,7 +158,7 @@ class JobWatcher:
     async def _refresh(self, job_id: str, watched: WatchedJob) -> None:
         """Read a stale job; only one of several followers does."""
         async with watched.reading:
-            if watched.stale:
+            if watched.stale or watched.job is None:
                 # A lost connection during the read makes it stale again.
                 watched.stale = False
                 try:
@@ -147,8 +166,7 @@ class JobWatcher:
                 except BaseException:
                     watched.stale = True
                     raise
-                watched.due = asyncio.get_running_loop().time() + left_seconds + _SLACK_SECONDS
-                watched.update(job)
+                watched.learn(job, left_seconds)
 
     async def _wait(self, watched: WatchedJob, changed: asyncio.Event) -> None:
         """Return after a change, at the job's deadline, or soon if there is no connection."""

@@ -6,7 +6,6 @@ and cancellation, since a thread pool can end no task.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +18,8 @@ from celery.worker.consumer.tasks import Tasks
 from joker.core.errors import ConfigError
 from joker.core.logs import log_as_json_lines
 from joker.core.tracing import start_tracing, stop_tracing
-from joker.jobs.broker import TASK, make_celery, publish
+from joker.jobs.broker import TASK
+from joker.jobs.celery_app import make_celery
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings
@@ -56,12 +56,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     # While this signal has a receiver, Celery does not configure logging.
     signals.setup_logging.connect(_keep_logs)
     metrics = WorkerMetrics(settings.concurrency)
-    leases = Leases(
-        settings.broker,
-        lease_seconds=settings.lease_seconds,
-        publish=functools.partial(publish, app),
-        observe=metrics.observe,
-    )
+    leases = Leases(settings.broker, lease_seconds=settings.lease_seconds, observe=metrics.observe)
     with ExitStack() as parts:
         start_tracing("joker-worker")
         parts.callback(stop_tracing)
