@@ -66,7 +66,14 @@ class Update:
         module.write_text(text)
 
     def start_worker(self, name: str, *, newer: bool, lease_seconds: float = 2) -> None:
-        command = [sys.executable, WORKER, self.url, "4", str(DEADLINE_SECONDS), str(lease_seconds)]
+        command = [
+            sys.executable,
+            str(WORKER),
+            self.url,
+            "4",
+            str(DEADLINE_SECONDS),
+            str(lease_seconds),
+        ]
         with (self._folder / name).open("wb") as log:
             self._processes.append(
                 subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(newer))
