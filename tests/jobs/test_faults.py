@@ -22,4 +22,5 @@ def test_no_job_is_lost_or_told_twice_while_everything_fails(redis_server: Redis
     rows = {line[:34].strip(): line[34:].strip() for line in done.stdout.splitlines()}
     assert rows["jobs"] == "200"
     assert int(rows["told"]) + int(rows["failed with a reason"]) == 200
-    assert int(rows["restart redis"]) > 0
+    for fault in ("cut connections", "kill worker", "restart redis", "kill server"):
+        assert int(rows[fault]) > 0
