@@ -1,5 +1,6 @@
 import importlib
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import WORKS
 from joker.engines.weights import read_causal_lm
-from joker.training.base_model import SIZES, freeze_layers, open_base, set_dropout
+from joker.training.base_model import (
+    SIZES,
+    freeze_layers,
+    keep_blocks,
+    open_base,
+    open_teacher,
+    set_dropout,
+)
 from joker.training.vocabulary import train_tokenizer
 
 transformers: Any = importlib.import_module("transformers")  # its classes are half typed
@@ -148,6 +156,123 @@ def test_freezing_nothing_changes_nothing() -> None:
 def test_a_model_frozen_as_a_whole_is_refused(count: int) -> None:
     with pytest.raises(ConfigError, match=f"is {count}, but the base has 3 blocks"):
         freeze_layers(make_llama(), count)
+
+
+def make_qwen(**settings: Any) -> Any:
+    torch.manual_seed(4)
+    shape = {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 4,
+        "max_window_layers": 3,
+    }
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**(shape | settings)))
+
+
+DEEP = {
+    "GPT-2": (lambda: make_gpt2(n_layer=12), 6, (0, 2, 4, 7, 9, 11)),
+    "Llama": (lambda: make_llama(num_hidden_layers=5), 3, (0, 2, 4)),
+    "Llama, tied": (lambda: make_llama(num_hidden_layers=5, tie_word_embeddings=True), 2, (0, 4)),
+    "Qwen, sliding windows in half of the blocks": (lambda: make_qwen(), 3, (0, 2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_model_without_some_blocks_is_the_others_in_a_row(name: str, tmp_path: Path) -> None:
+    make, count, kept = DEEP[name]
+    model = make().eval()
+    smaller: Any = keep_blocks(model, count).eval()
+    blocks, wanted = (
+        next(list(m) for m in each.modules() if isinstance(m, torch.nn.ModuleList))
+        for each in (smaller, model)
+    )
+    assert len(blocks) == smaller.config.num_hidden_layers == count
+    for block, source in zip(blocks, kept, strict=True):
+        pairs = zip(block.state_dict().values(), wanted[source].state_dict().values(), strict=True)
+        assert all(left.equal(right) for left, right in pairs)
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        expected = run_blocks(model, ids, kept)
+        assert smaller(ids, use_cache=False).logits.equal(expected)
+        cached = smaller(ids[:, :7], use_cache=True).past_key_values
+        rest = smaller(ids[:, 7:], past_key_values=cached).logits
+        torch.testing.assert_close(rest, expected[:, 7:])
+        smaller.save_pretrained(tmp_path)
+        assert read_causal_lm(str(tmp_path)).eval()(ids, use_cache=False).logits.equal(expected)
+
+
+def run_blocks(model: Any, ids: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+    """Return the logits of a model whose other blocks pass on what they get."""
+    whole = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    hooks = [
+        block.register_forward_hook(lambda _block, inputs, _output: inputs[0])
+        for place, block in enumerate(whole)
+        if place not in kept
+    ]
+    logits: torch.Tensor = model(ids, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return logits
+
+
+def test_a_base_loses_blocks_where_asked(tiny_folder: ModelFolder) -> None:
+    whole = open_base(str(tiny_folder.path), TEMPLATES["original"], [])
+    count = whole.model.config.num_hidden_layers
+    kept = open_base(str(tiny_folder.path), TEMPLATES["original"], [], keep_layers=count)
+    assert kept.model.config.num_hidden_layers == count
+    with pytest.raises(ConfigError, match=f"is {count + 1}, but the base has {count} blocks"):
+        open_base(str(tiny_folder.path), TEMPLATES["original"], [], keep_layers=count + 1)
+
+
+def test_a_model_that_cannot_be_built_with_fewer_blocks_is_refused() -> None:
+    every_second_block_has_experts = transformers.Qwen2MoeConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=5,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        decoder_sparse_step=2,
+        num_experts=2,
+        num_experts_per_tok=1,
+    )
+    model = transformers.Qwen2MoeForCausalLM(every_second_block_has_experts)
+    with pytest.raises(
+        ConfigError, match="'keep_layers' cannot be used with a Qwen2MoeForCausalLM"
+    ):
+        keep_blocks(model, 3)
+
+
+def test_a_teacher_of_the_same_template_and_vocabulary_is_opened(tiny_folder: ModelFolder) -> None:
+    base = open_base(str(tiny_folder.path), TEMPLATES["original"], [])
+    name, template = str(tiny_folder.path), TEMPLATES["original"]
+    teacher = open_teacher(name, base, template, tiny_folder.manifest.context_length)
+    assert not teacher.training
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(tiny_folder: ModelFolder) -> None:
+    base = open_base("new:tiny", TEMPLATES["original"], TEXTS)
+    with pytest.raises(ConfigError, match=r"'teacher' is .*, which has another vocabulary"):
+        open_teacher(str(tiny_folder.path), base, TEMPLATES["original"], 64)
+
+
+def test_a_teacher_with_another_template_is_refused(tiny_folder: ModelFolder) -> None:
+    template = replace(TEMPLATES["original"], punchline_first=True)
+    base = open_base(str(tiny_folder.path), template, [])
+    with pytest.raises(ConfigError, match="which reads jokes in another template"):
+        open_teacher(str(tiny_folder.path), base, template, 64)
+
+
+def test_a_teacher_too_short_for_a_row_is_refused(tiny_folder: ModelFolder) -> None:
+    base = open_base(str(tiny_folder.path), TEMPLATES["original"], [])
+    with pytest.raises(ConfigError, match=r"has a context of .* tokens; lower 'block_size'"):
+        open_teacher(str(tiny_folder.path), base, TEMPLATES["original"], 10**4)
 
 
 def test_a_base_with_a_critic_has_its_verdicts(tiny_folder: ModelFolder) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
@@ -256,6 +258,33 @@ def test_a_trained_folder_is_a_base(
     options = ("--max-steps", "2", "--data", prepared.path, "--out", "model", "--compile", "never")
     finish(start("train", "--base", uninterrupted, "--template", "separator", *options))
     assert ModelFolder.open(tmp_path / "model").manifest.template.name == "separator"
+
+
+def test_a_smaller_student_of_a_teacher_goes_on_after_a_break(
+    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "deep")
+    (tmp_path / "deep/joker.json").unlink()
+    deep = GPT2LMHeadModel(GPT2Config.from_pretrained(uninterrupted, n_layer=5))
+    deep.save_pretrained(tmp_path / "deep")
+    student = (*SHORT, "--base", "deep", "--keep-layers", "3", "--freeze-layers", "1")
+    student += ("--teacher", str(uninterrupted), "--distillation-weight", "0.7")
+    options = ("--data", prepared.path, "--report-to", "none")
+    finish(start(*student, *options, "--out", "whole"))
+
+    process = start(*student, *options, "--out", "broken", "--checkpoint-minutes", "0")
+    wait_for(lambda: len(list(tmp_path.glob("broken/checkpoints/*/complete"))) > 0, process)
+    process.send_signal(signal.SIGINT)
+    finish(process, code=130)
+    finish(start("train", "--data", prepared.path, "--out", "broken", "--resume"))
+    assert same_weights(tmp_path / "broken", tmp_path / "whole")
+    config = json.loads((tmp_path / "whole/config.json").read_text())
+    assert config["n_layer"] == 3
+    first = "transformer.h.0.mlp.c_fc.weight"
+    frozen, source = (
+        load_file(tmp_path / name / "model.safetensors")[first] for name in ("whole", "deep")
+    )
+    assert frozen.equal(source)
 
 
 @pytest.mark.long

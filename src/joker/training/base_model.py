@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import AddedToken
 from transformers import (
     AutoTokenizer,
@@ -29,7 +30,12 @@ from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
 from joker.core.template import Template
 from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
-from joker.engines.weights import is_gguf, read_causal_lm, silent_transformers
+from joker.engines.weights import (
+    is_gguf,
+    load_causal_lm,
+    read_causal_lm,
+    silent_transformers,
+)
 from joker.training.vocabulary import (
     read_gguf_tokenizer,
     shrink_vocabulary,
@@ -68,6 +74,7 @@ def open_base(
     texts: Iterable[str],
     *,
     vocabulary_size: int | None = None,
+    keep_layers: int | None = None,
     critic: bool = False,
     round_up_to: int = 1,
 ) -> Base:
@@ -80,6 +87,7 @@ def open_base(
             vocabulary has.
         vocabulary_size: Number of vocabulary entries that a pretrained base keeps, without the
             special tokens that the template or the critic adds; None keeps all.
+        keep_layers: Number of blocks that are kept; None keeps all.
         critic: Add the tokens that say whether a joke works.
         round_up_to: The number of embedding rows is rounded up to a multiple of this; the rows
             beyond the vocabulary are never a label. With 64, matrix products with GPT-2's 50,257
@@ -87,7 +95,7 @@ def open_base(
 
     Raises:
         ModelFolderError: If there is no such size, folder or model.
-        ConfigError: If the vocabulary cannot have that size.
+        ConfigError: If the vocabulary cannot have that size, or the model so few or many blocks.
         TokenizerError: If the tokenizer cannot hold the template.
     """
     if name.startswith("new:"):
@@ -99,6 +107,8 @@ def open_base(
         if vocabulary_size is not None and vocabulary_size < len(tokenizer):
             own = _added_tokens(template, critic)  # a base of ours has learned them
             tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size, keep=own)
+    if keep_layers is not None:
+        model = keep_blocks(model, keep_layers)
     added = [
         AddedToken(token, special=True, normalized=False)
         for token in _added_tokens(template, critic)
@@ -118,6 +128,42 @@ def open_base(
     _set_special_ids(model, joke_tokenizer)
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
     return Base(model, tokenizer, joke_tokenizer, int(limit))
+
+
+def open_teacher(name: str, base: Base, template: Template, block_size: int) -> PreTrainedModel:
+    """Return the model of a folder, for another one to learn from what it predicts.
+
+    Args:
+        name: The model folder.
+        base: The model that learns from it.
+        template: The template in which that model reads jokes.
+        block_size: Tokens in a row that both read.
+
+    Raises:
+        ModelFolderError: If there is no such folder, or it has no weights.
+        ConfigError: If the two models read different tokens, or the teacher cannot read a row.
+    """
+    folder = ModelFolder.open(Path(name))
+    manifest = folder.manifest
+    known = JokeTokenizer.from_folder(folder.path, manifest.template).backend.get_vocab()
+    wrong = None
+    if manifest.template != template:
+        wrong = (
+            f"reads jokes in another template, {manifest.template.label}, or in another order; "
+            f"set 'template', 'markers' and 'punchline_first' as its joker.json does"
+        )
+    elif known != base.joke_tokenizer.backend.get_vocab():
+        wrong = (
+            f"has another vocabulary, {len(known)} entries instead of {len(base.tokenizer)}; "
+            "train both from bases with the same tokenizer, 'vocabulary_size' and 'preferences'"
+        )
+    elif manifest.context_length < block_size:
+        wrong = f"has a context of {manifest.context_length} tokens; lower 'block_size'"
+    if wrong:
+        raise ConfigError(f"setting 'teacher' is {name}, which {wrong}")
+    model = load_causal_lm(folder, device="cpu")
+    model.requires_grad_(False)
+    return model
 
 
 def earlier_trainings(base: str) -> list[dict[str, Any]]:
@@ -146,6 +192,45 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
             module.attention_dropout = share  # Llama and its relatives have no dropout layer
 
 
+def keep_blocks(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """Return a model made of some of another's blocks, evenly spaced from the first to the last.
+
+    DistilGPT2 starts from GPT-2's blocks 0, 2, 4, 7, 9 and 11 in the same way.
+
+    Raises:
+        ConfigError: If the model has fewer blocks, or cannot be built with so few.
+    """
+    name, blocks = _blocks(model)
+    last = len(blocks) - 1
+    if count > len(blocks):
+        raise ConfigError(
+            f"setting 'keep_layers' is {count}, but the base has {len(blocks)} blocks"
+        )
+    kept = [round(place * last / (count - 1)) for place in range(count)]
+    settings = model.config.to_dict()
+    settings |= {
+        key: [value[block] for block in kept]
+        for key, value in settings.items()
+        if "layer" in key and isinstance(value, list) and len(value) == len(blocks)
+    }
+    settings[model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = count
+    weights = {
+        key: value for key, value in model.state_dict().items() if not key.startswith(f"{name}.")
+    }
+    for place, block in enumerate(kept):
+        for key, value in blocks[block].state_dict().items():
+            weights[f"{name}.{place}.{key}"] = value
+    try:
+        smaller = type(model)(type(model.config).from_dict(settings))
+        smaller.load_state_dict(weights)
+    except (ValueError, RuntimeError, StrictDataclassError) as error:
+        raise ConfigError(
+            f"setting 'keep_layers' cannot be used with a {type(model).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    return smaller
+
+
 def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] = ()) -> None:
     """Freeze the embeddings and the first blocks of a model.
 
@@ -161,9 +246,7 @@ def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] =
     Raises:
         ConfigError: If the model does not have more blocks than that.
     """
-    blocks = max(
-        (module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len
-    )
+    _, blocks = _blocks(model)
     if count >= len(blocks):
         raise ConfigError(
             f"setting 'freeze_layers' is {count}, but the base has {len(blocks)} blocks"
@@ -177,6 +260,16 @@ def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] =
         learns[list(added_ids)] = 1
         weight: Any = embeddings.weight  # register_hook is untyped
         weight.register_hook(learns.mul)
+
+
+def _blocks(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+    """Return a model's blocks and the name of their list: the longest that it has."""
+    lists = (
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList)
+    )
+    return max(lists, key=lambda named: len(named[1]))
 
 
 def _detach_input(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:

@@ -69,8 +69,26 @@ class TrainingConfig:
         description="Number of the base's vocabulary entries to keep: those that the jokes use "
         "most.",
     )
+    keep_layers: int | None = Field(
+        default=None,
+        ge=2,
+        description="Number of the base's blocks to keep, evenly spaced from the first to the "
+        "last; by default all.",
+    )
     freeze_layers: int = Field(
         default=0, ge=0, description="Number of the base's lowest blocks that are not trained."
+    )
+    teacher: str | None = Field(
+        default=None,
+        description="Model folder with PyTorch weights, template and vocabulary of the new model, "
+        "which also learns to predict what this teacher predicts (distillation).",
+    )
+    distillation_weight: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="With a teacher: weight of its predictions in the loss; the jokes' own tokens "
+        "have the rest.",
     )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training jokes.")
     max_steps: int = Field(

@@ -250,6 +250,7 @@ def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
         run.template,
         (f"{joke.question} {joke.answer}" for joke in selection.jokes),
         vocabulary_size=None if checkpoint else config.vocabulary_size,
+        keep_layers=None if checkpoint else config.keep_layers,
         critic=bool(config.preferences),
         round_up_to=1 if config.recipe == "original" else 64,
     )

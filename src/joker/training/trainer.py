@@ -1,4 +1,4 @@
-"""Transformers' Trainer with what jokes need: the answers' share of the loss, and bits per byte.
+"""Transformers' Trainer with what jokes need: the answers' loss, bits per byte, and a teacher.
 
 The loss is computed here, under autocast and, where the model is compiled, compiled too. The
 Trainer's own autocast would copy the logits to 32 bits, which is a large part of a step on a CPU.
@@ -29,7 +29,7 @@ from joker.core.errors import DataError
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke
 from joker.engines.weights import LOGITS_AT_ONCE, token_log_probabilities, without_dropout
-from joker.training.base_model import Base
+from joker.training.base_model import Base, open_teacher
 from joker.training.hardware import resolve_compile
 from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes, pad_jokes
 from joker.training.run_state import Run
@@ -58,15 +58,22 @@ def make_trainer(
 
     Raises:
         DataError: If what it reads does not fill one row, or no validation joke fits the model.
+        InputError: If the settings name a teacher that cannot be used.
     """
     config = run.config
+    teacher = (
+        open_teacher(config.teacher, base, run.template, config.block_size)
+        if config.teacher
+        else None
+    )
     arguments = TrainingArguments(**_arguments(run))
     step_rows = config.batch_size * config.gradient_accumulation_steps * arguments.world_size
     if config.packing == "blocks":
         rows = block_rows(encoded, config.block_size)
     else:
         pad_id = base.joke_tokenizer.end_id
-        rows = joke_rows(base.model, encoded, config.block_size, pad_id, step_rows)
+        models = [base.model, teacher] if teacher else [base.model]
+        rows = joke_rows(models, encoded, config.block_size, pad_id, step_rows)
     if not rows.used:
         raise DataError(
             f"the training split does not fill a row of {config.block_size} tokens; "
@@ -83,6 +90,8 @@ def make_trainer(
         config.compile, config.max_steps * config.gradient_accumulation_steps or passes
     )
     trainer = JokeTrainer(base, rows, validation, precision, arguments)
+    if teacher:
+        trainer.learn_from(teacher, config.distillation_weight)
     if not trainer.validation_tokens:
         raise DataError(
             f"none of {len(validation)} validation jokes fits the model's context of "
@@ -125,9 +134,6 @@ def _arguments(run: Run) -> dict[str, Any]:
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the natural-log loss of each label given the logits one place before it.
 
-    Rows are taken a few at a time and computed again for their gradient, so that of a large
-    vocabulary's logits only the logits themselves and their gradient are held whole.
-
     Args:
         logits: Shape (rows, length, vocabulary), any float type.
         labels: Shape (rows, length); `IGNORED` places get a loss of 0.
@@ -135,15 +141,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         Shape (rows, length - 1), float32.
     """
-    rows = max(1, LOGITS_AT_ONCE // logits[0].numel())
-    if len(logits) <= rows:
-        return token_losses_at_once(logits, labels)
-    parts = zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)
-    losses: list[torch.Tensor] = [
-        checkpoint(token_losses_at_once, *part, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
-    return torch.cat(losses)
+    return _few_rows_at_a_time(token_losses_at_once, logits, labels)
 
 
 def token_losses_at_once(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -154,29 +152,70 @@ def token_losses_at_once(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     ).view(kept.shape[:2])
 
 
+def divergences(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return KL(targets || logits) of the next token in nats, at all places but the last.
+
+    Args:
+        logits: Shape (rows, length, vocabulary), any float type.
+        targets: The teacher's logits. Where one of the two has more rows of embeddings than the
+            vocabulary, those are left out.
+
+    Returns:
+        Shape (rows, length - 1), float32.
+    """
+    return _few_rows_at_a_time(divergences_at_once, logits, targets)
+
+
+def divergences_at_once(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return what `divergences` does, with several copies of the logits unless compiled."""
+    size = min(logits.shape[-1], targets.shape[-1])
+    found, wanted = (each[:, :-1, :size].float().log_softmax(-1) for each in (logits, targets))
+    return functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
+
+
+def _few_rows_at_a_time(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    logits: torch.Tensor,
+    others: torch.Tensor,
+) -> torch.Tensor:
+    """Return a function of rows of logits, computed again for its gradient.
+
+    So of a large vocabulary's logits only the logits themselves and their gradient are held whole.
+    """
+    rows = max(1, LOGITS_AT_ONCE // logits[0].numel())
+    if len(logits) <= rows:
+        return function(logits, others)
+    parts = zip(torch.split(logits, rows), torch.split(others, rows), strict=True)
+    found: list[torch.Tensor] = [
+        checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False) for part in parts
+    ]
+    return torch.cat(found)
+
+
 def joke_rows(
-    model: PreTrainedModel,
+    models: Sequence[PreTrainedModel],
     jokes: Sequence[EncodedJoke],
     block_size: int,
     pad_id: int,
     multiple: int = 1,
 ) -> Rows:
-    """Pack jokes into rows, or give each its own where the model would let them see one another.
+    """Pack jokes into rows, or give each its own where a model would let them see one another.
 
-    Arguments are those of `joker.training.packing.pack_jokes`; the model, whose cache is
-    switched off, is run on one row.
+    Arguments are those of `joker.training.packing.pack_jokes`; the models, whose cache is
+    switched off, are run on one row.
     """
-    # A cache makes Transformers take a packed row for one text.
-    model.config.use_cache = False
-    if keeps_jokes_apart(model, jokes, block_size, pad_id):
-        return pack_jokes(jokes, block_size, pad_id, multiple)
-    logger.warning(
-        "%s does not keep the jokes of a packed row apart; each joke gets a row of its own, "
-        "so a step sees fewer tokens: raise --batch-size or --gradient-accumulation-steps "
-        "to make up for it",
-        type(model).__name__,
-    )
-    return pad_jokes(jokes, block_size, pad_id, multiple)
+    for model in models:
+        # A cache makes Transformers take a packed row for one text.
+        model.config.use_cache = False
+        if not keeps_jokes_apart(model, jokes, block_size, pad_id):
+            logger.warning(
+                "%s does not keep the jokes of a packed row apart; each joke gets a row of its "
+                "own, so a step sees fewer tokens: raise --batch-size or "
+                "--gradient-accumulation-steps to make up for it",
+                type(model).__name__,
+            )
+            return pad_jokes(jokes, block_size, pad_id, multiple)
+    return pack_jokes(jokes, block_size, pad_id, multiple)
 
 
 def keeps_jokes_apart(
@@ -259,11 +298,29 @@ class JokeTrainer(Trainer):
         # Compiled code's own random numbers are drawn one at a time on a CPU; PyTorch's are faster,
         # and the same as without compiling.
         inductor.fallback_random = True
-        compiled = bool(self.args.torch_compile)
+        self._compiled = bool(self.args.torch_compile)
         self._token_losses: Callable[..., torch.Tensor] = (
-            torch.compile(token_losses_at_once) if compiled else token_losses
+            torch.compile(token_losses_at_once) if self._compiled else token_losses
         )
+        self._divergences: Callable[..., torch.Tensor] = (
+            torch.compile(divergences_at_once) if self._compiled else divergences
+        )
+        self._teacher: Any = None
+        self._teacher_weight = 0.0
         self._answer_loss = torch.zeros(2, dtype=torch.float64)
+
+    def learn_from(self, teacher: PreTrainedModel, weight: float) -> None:
+        """Learn what a teacher predicts beside what the jokes say.
+
+        Args:
+            teacher: A causal LM with the same vocabulary, in evaluation mode.
+            weight: Of the divergence from its predictions in the loss; the loss of the jokes' own
+                tokens has the rest.
+        """
+        module: torch.nn.Module = teacher
+        module.to(self.args.device)
+        self._teacher = torch.compile(module) if self._compiled else module
+        self._teacher_weight = weight
 
     @property
     def tokens_per_step(self) -> float:
@@ -310,8 +367,13 @@ class JokeTrainer(Trainer):
         with torch.autocast(device, dtype=self._precision, enabled=enabled):
             outputs = model(**_model_inputs(inputs))
         predicted = labels[:, 1:] != IGNORED
-        losses = self._token_losses(outputs.logits, labels)[predicted]
-        total = (losses * inputs["weights"][:, 1:][predicted]).sum()
+        losses = learned = self._token_losses(outputs.logits, labels)[predicted]
+        if self._teacher is not None:
+            with torch.no_grad(), torch.autocast(device, dtype=self._precision, enabled=enabled):
+                targets = self._teacher(**_model_inputs(inputs)).logits
+            divergence = self._divergences(outputs.logits, targets)[predicted]
+            learned = torch.lerp(losses, divergence, self._teacher_weight)
+        total = (learned * inputs["weights"][:, 1:][predicted]).sum()
         if model.training and answers is not None:
             told = losses.detach()[answers[:, 1:][predicted]]
             self._answer_loss += torch.tensor([told.sum(), len(told)], dtype=torch.float64)
