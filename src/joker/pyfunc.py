@@ -32,15 +32,14 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
         candidates as the settings say.
         """
         options = dict(params or {})
-        seed = int(options.pop("seed", -1))
-        candidates = options.pop("candidates", 0) or None
+        seed, candidates = options.pop("seed", None), options.pop("candidates", None)
         sampling = Sampling(**options)
         return [
             {"question": joke.question, "answer": joke.answer}
             for row, prompt in enumerate(model_input["prompt"])
             for joke in self._joker.tell(
                 str(prompt),
-                seed=None if seed < 0 else seed + row,
+                seed=None if seed is None else int(seed) + row,
                 sampling=sampling,
                 candidates=candidates,
             )

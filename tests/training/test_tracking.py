@@ -26,6 +26,7 @@ mlflow = pytest.importorskip("mlflow")
 from transformers.integrations import integration_utils  # noqa: E402
 
 from joker.core.errors import ConfigError, MissingPartError, StoppedError  # noqa: E402
+from joker.core.sampling import Sampling  # noqa: E402
 from joker.library import Joker  # noqa: E402
 from joker.training import tracking  # noqa: E402
 from joker.training.config import TrainingConfig  # noqa: E402
@@ -123,8 +124,18 @@ def test_a_registered_model_takes_the_options_of_telling(tiny_folder: ModelFolde
     with track("registered", CONFIG):
         tracking.register(tiny_folder, "options")
     loaded = mlflow.pyfunc.load_model("models:/joker@options")
-    names = {option.name for option in loaded.metadata.get_params_schema().params}
-    assert names == {"seed", "candidates", "temperature", "top_k", "top_p", "max_new_tokens"}
+    defaults = {
+        option.name: option.default for option in loaded.metadata.get_params_schema().params
+    }
+    sampling = Sampling()
+    assert defaults == {
+        "seed": None,
+        "candidates": None,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "max_new_tokens": sampling.max_new_tokens,
+    }
     greedy = {"temperature": 0.0, "candidates": 1}
     told = [loaded.predict([{"prompt": "Why"}], {**greedy, "seed": seed}) for seed in (3, 4)]
     assert told[0] == told[1]

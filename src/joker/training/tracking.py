@@ -294,15 +294,13 @@ def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> P
 
 
 def _telling_options() -> list[Option]:
-    """Return the parameters that `joker.pyfunc` takes beside the prompt.
-
-    Seed -1 is a new one for each joke, and 0 candidates are as many as `joker.settings` says.
-    """
+    """Return the parameters that `joker.pyfunc` takes beside the prompt."""
     kinds = {int: "long", float: "double"}
     sampling = ((each.name, getattr(Sampling(), each.name)) for each in fields(Sampling))
-    numbers = [(name, value) for name, value in sampling if type(value) in kinds]
-    options = [("seed", -1), ("candidates", 0), *numbers]
-    return [Option(name, kinds[type(value)], value) for name, value in options]
+    numbers = [
+        Option(name, kinds[type(value)], value) for name, value in sampling if type(value) in kinds
+    ]
+    return [Option("seed", "long", None), Option("candidates", "long", None), *numbers]
 
 
 def _commit() -> str | None:
