@@ -106,8 +106,13 @@ def ensure_graph(folder: ModelFolder) -> ModelFolder:
 
 def _copy_with_graph(folder: ModelFolder, copy: Path) -> None:
     """Make a copy of a folder with a graph in place of the weights."""
-    need = f"{folder.path} has no OpenVINO graph, and exporting one needs"
-    export_openvino = import_part("joker.training.export", need).export_openvino
+    import_part(
+        "torch",
+        f"{folder.path} has no OpenVINO graph, and exporting one needs",
+        otherwise="use a folder with a graph from 'joker export'",
+    )
+    from joker.training.export import export_openvino
+
     copy.mkdir()
     for file in _files_of(folder.path):
         if file.suffix == ".safetensors":

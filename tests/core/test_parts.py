@@ -19,3 +19,8 @@ def test_a_missing_module_is_named_with_what_needs_it_and_how_to_install_it() ->
 def test_an_extra_of_its_own_is_named() -> None:
     with pytest.raises(MissingPartError, match=r"pouring needs pip install '.*\[tea\]'"):
         import_part("teapots", "pouring needs", extra="tea")
+
+
+def test_what_to_do_without_it_is_said() -> None:
+    with pytest.raises(MissingPartError, match=r"\[train\]', or use a jug$"):
+        import_part("teapots", "pouring needs", otherwise="use a jug")

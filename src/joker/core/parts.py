@@ -9,13 +9,14 @@ from typing import Any
 from joker.core.errors import MissingPartError
 
 
-def import_part(module: str, need: str, *, extra: str = "train") -> Any:
+def import_part(module: str, need: str, *, extra: str = "train", otherwise: str = "") -> Any:
     """Import a module that an extra installs.
 
     Args:
         module: Its full name.
         need: The start of a sentence that ends in "pip install …", such as ``plots need``.
         extra: The extra.
+        otherwise: What to do instead of installing it, if there is a choice.
 
     Raises:
         MissingPartError: If it is not installed.
@@ -24,8 +25,9 @@ def import_part(module: str, need: str, *, extra: str = "train") -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
+        choice = f", or {otherwise}" if otherwise else ""
         raise MissingPartError(
-            f"{missing} is not installed; {need} pip install 'gpt2-the-joker[{extra}]'"
+            f"{missing} is not installed; {need} pip install 'gpt2-the-joker[{extra}]'{choice}"
         ) from error
 
 

@@ -55,8 +55,12 @@ def start_tracing(service: str) -> None:
         or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
     ):
         return
-    need = f"traces, which {endpoint} turns on, need"
-    import_part("opentelemetry.exporter.otlp.proto.http.trace_exporter", need, extra="tracing")
+    import_part(
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        f"traces, which {endpoint} turns on, need",
+        extra="tracing",
+        otherwise=f"unset {endpoint}",
+    )
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
