@@ -93,8 +93,8 @@ def test_models_are_compared_by_votes_and_picked_jokes_are_apart(tmp_path: Path)
     done = CliRunner().invoke(app, ["feedback", "compare", "--database", database])
     assert done.exit_code == 0, done.output
     assert [re.split(r" *│ *", line.strip("│ ")) for line in done.stdout.splitlines()[3:-1]] == [
-        ["new", "1", "3", "0", "0", "100.0%", "43.9%–100.0%"],
-        ["old", "2", "1", "2", "1", "25.0%", "4.6%–69.9%"],
+        ["new", "1", "3", "0", "0", "100.0%", "20.7%–100.0%"],
+        ["old", "2", "1", "2", "1", "25.0%", "3.6%–75.1%"],
         ["old, picked by readers", "1", "1", "0", "0", "100.0%", "20.7%–100.0%"],
     ]
 

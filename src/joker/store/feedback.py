@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, TextIO
 
+from joker.evaluation.bootstrap import bootstrap_ratio
 from joker.store.votes import Votes, wilson_lower_bound
 
 if TYPE_CHECKING:
     from joker.store.store import Store
 
 DEFAULT_MIN_VOTES = 2
+_NOTHING = 1e-9
+"""A standard error that is due to rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +51,42 @@ class Approval:
         picked: Whether these are the jokes that readers picked among its drafts, or the others.
         jokes: The number of jokes with votes.
         votes: All votes on them; a report counts as a dislike.
+        interval: The 95% interval of the share of votes that like the joke.
     """
 
     model: str
     picked: bool
     jokes: int
     votes: Votes
+    interval: tuple[float, float]
 
     @property
     def liked(self) -> float:
         """The share of votes that like the joke."""
         return self.votes.up / self.votes.total
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% Wilson interval of that share, as if all votes were independent."""
-        up, total = self.votes.up, self.votes.total
-        return wilson_lower_bound(up, total), 1 - wilson_lower_bound(total - up, total)
+
+def liked_interval(votes: Sequence[Votes]) -> tuple[float, float]:
+    """Return the 95% interval of the share of 👍, which must hold for a model's other jokes, too.
+
+    Votes on the same joke resemble each other. So it is the Wilson interval of as many independent
+    votes as would vary as much as the share does when jokes are resampled (effective sample size;
+    Korn and Graubard, Survey Methodology 24 (1998), 193-201). Where nothing varies, all votes on a
+    joke count as one.
+
+    Args:
+        votes: Those on each joke; at least one joke, and at least one vote on each.
+    """
+    totals = [each.total for each in votes]
+    liked = bootstrap_ratio([each.up for each in votes], totals, seed=1)
+    independent = float(len(votes))
+    if liked.standard_error > _NOTHING:
+        unbiased = liked.standard_error**2 * len(votes) / (len(votes) - 1)
+        independent = min(float(sum(totals)), liked.value * (1 - liked.value) / unbiased)
+    up = liked.value * independent
+    return wilson_lower_bound(up, independent), 1 - wilson_lower_bound(
+        independent - up, independent
+    )
 
 
 def score_votes(votes: Votes, min_votes: int = DEFAULT_MIN_VOTES) -> int | None:
@@ -108,7 +130,7 @@ def compare_models(store: Store) -> list[Approval]:
     for joke in store.voted():
         votes.setdefault((joke.model, joke.picked), []).append(joke.votes)
     return [
-        Approval(model, picked, len(each), sum(each, Votes()))
+        Approval(model, picked, len(each), sum(each, Votes()), liked_interval(each))
         for (model, picked), each in sorted(votes.items())
     ]
 

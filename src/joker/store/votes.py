@@ -49,7 +49,7 @@ class Votes:
         return Votes(**counts)
 
 
-def wilson_lower_bound(successes: int, trials: int) -> float:
+def wilson_lower_bound(successes: float, trials: float) -> float:
     """Return the lower bound of a 95% Wilson score interval for a proportion; 0 without trials.
 
     Unlike the plain share, it ranks 9 of 10 above 1 of 1. Source: Wilson, "Probable inference,
