@@ -5,21 +5,26 @@
 MODEL is a folder with PyTorch weights. Simulated visitors share a taste: jokes about animals or
 food. Each likes such a joke with a probability of 0.85 and any other with 0.15, and three of them
 vote on every joke through the store. `joker feedback export` and `joker train --preferences` make
-the next model, as docs/how-to/circle-of-laughs.md describes, and it tells as many new jokes. Their
-share that fits the taste says whether the circle works. The taste is crude on purpose: it can be
-checked without readers, and it is not what makes a joke work.
+the next model, as docs/how-to/circle-of-laughs.md describes, and it tells as many new jokes, which
+are voted on, too. Their share that fits the taste, and `joker feedback compare`, say whether the
+circle works. The taste is crude on purpose: it can be checked without readers, and it is not what
+makes a joke work.
+
+Everything lies in FOLDER: the same command again goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import random
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from joker.compose import make_teller, open_engine
@@ -39,56 +44,99 @@ TASTE = re.compile(
 )
 FITS, MISSES = 0.85, 0.15
 VISITORS = 3
-AT_ONCE = 50
+AT_ONCE = 64
 
 
-def tell(model: Path, count: int, seed: int) -> list[GeneratedJoke]:
-    """Return single drafts, so that nothing but the model decides what they are like."""
-    settings = read_settings(model=model)
-    engine = open_engine(settings)
-    teller = make_teller(settings, engine)
-    told: list[GeneratedJoke] = []
-    for start in range(0, count, AT_ONCE):
-        request = GenerationRequest(
-            count=min(AT_ONCE, count - start), candidates=1, seed=seed + start
-        )
-        try:
-            told += teller.tell(request)
-        except UntoldError as error:
-            told += error.told
-    engine.close()
-    return told
+def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
+    """Return single drafts, so that nothing but the model decides what they are like.
+
+    Args:
+        model: The model folder.
+        count: How many.
+        seed: Of the first.
+        file: Where they are kept, a line for each batch; those that are there are not told again.
+    """
+    batches = file.read_text("utf-8").splitlines() if file.exists() else []
+    told = [GeneratedJoke(**fields) for batch in batches for fields in json.loads(batch)]
+    if len(told) < count:
+        settings = read_settings(model=model)
+        engine = open_engine(settings)
+        teller = make_teller(settings, engine)
+        with file.open("a", encoding="utf-8") as lines:
+            while len(told) < count:
+                first = seed + len(batches) * AT_ONCE
+                request = GenerationRequest(count=AT_ONCE, candidates=1, max_attempts=1, seed=first)
+                try:
+                    jokes = teller.tell(request)
+                except UntoldError as error:
+                    jokes = error.told
+                told += jokes
+                batches.append(json.dumps([asdict(joke) for joke in jokes]))
+                print(batches[-1], file=lines, flush=True)
+        engine.close()
+    return told[:count]
 
 
-def vote(store: Store, jokes: Sequence[GeneratedJoke], model: str, rng: random.Random) -> None:
-    """Let every visitor vote on every joke."""
-    for joke in jokes:
+def vote(database: str, jokes: Sequence[GeneratedJoke], model: str) -> None:
+    """Let every visitor vote on every joke, except on those that have votes."""
+    store = Store(database)
+    voted = sum(joke.model == model for joke in store.voted())
+    for number, joke in enumerate(jokes[voted:], voted):
         stored = store.add(joke, model=model)
         if stored is None:
             raise SystemExit("the store cannot be used")
         likes = FITS if TASTE.search(str(joke)) else MISSES
+        rng = random.Random(f"{model} {number}")
         for visitor in range(VISITORS):
             store.vote(stored.id, f"visitor {visitor}", "up" if rng.random() < likes else "down")
+    store.close()
 
 
 def report(name: str, jokes: Sequence[GeneratedJoke]) -> None:
-    """Print how many jokes fit the taste, and how often visitors like one."""
-    fitting = sum(bool(TASTE.search(str(joke))) for joke in jokes)
-    share = fitting / len(jokes)
-    low = wilson_lower_bound(fitting, len(jokes))
-    high = 1 - wilson_lower_bound(len(jokes) - fitting, len(jokes))
-    liked = share * FITS + (1 - share) * MISSES
-    print(
-        f"{name}: {len(jokes)} jokes, {share:.0%} fit the taste (95% interval {low:.0%} to "
-        f"{high:.0%}), visitors like {liked:.0%}",
-        flush=True,
-    )
+    """Print how many jokes fit the taste, of all and of those that are no training jokes."""
+    for kind, chosen in (("", jokes), ("original ", [joke for joke in jokes if joke.original])):
+        fitting, count = sum(bool(TASTE.search(str(joke))) for joke in chosen), len(chosen)
+        low = wilson_lower_bound(fitting, count)
+        high = 1 - wilson_lower_bound(count - fitting, count)
+        print(
+            f"{name}: {count} {kind}jokes, {fitting / count:.1%} fit the taste "
+            f"(95% interval {low:.1%} to {high:.1%})",
+            flush=True,
+        )
 
 
 def joker(*arguments: str | Path, **environment: str) -> None:
     """Run a command of the package."""
     command = [sys.executable, "-m", "joker", *map(str, arguments)]
     subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=sys.stderr)
+
+
+def prepare(jokes: Sequence[GeneratedJoke], out: Path) -> None:
+    """Prepare a folder of jokes that nobody votes on."""
+    if out.exists():
+        return
+    file = out.with_suffix(".csv")
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        rows = csv.writer(lines)
+        rows.writerow(["Question", "Answer"])
+        rows.writerows([joke.question, joke.answer] for joke in jokes)
+    joker("data", "prepare", "--jokes", file, "--out", out)
+
+
+def train(base: Path, data: Path, votes: Path, out: Path, epochs: float) -> None:
+    """Make the next model."""
+    if (out / "joker.json").exists():
+        return
+    if list(out.glob("checkpoints/*/complete")):
+        joker("train", "--data", data, "--out", out, "--resume")
+        return
+    joker(
+        *("train", "--data", data, "--preferences", votes, "--base", base),
+        *("--out", out, "--punchline-first", "--freeze-layers", "16"),
+        *("--epochs", str(epochs), "--learning-rate", "1.5e-4", "--checkpoint-minutes", "3"),
+        *("--batch-size", "16", "--gradient-accumulation-steps", "1"),
+        *("--compile", "never", "--report-to", "none"),
+    )
 
 
 def main() -> None:
@@ -98,38 +146,26 @@ def main() -> None:
     parser.add_argument("--jokes", type=int, default=400, help="jokes voted on per round")
     parser.add_argument("--rounds", type=int, default=1, help="number of rounds")
     parser.add_argument("--epochs", type=float, default=4.0, help="passes over the liked jokes")
-    parser.add_argument("--work", type=Path, required=True, help="new folder for data and models")
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and models")
     options = parser.parse_args()
-    rng = random.Random(1)
-    options.work.mkdir()
-    model = options.model
-    jokes = tell(model, options.jokes, seed=1)
+    work, model = options.work, options.model
+    work.mkdir(exist_ok=True)
+    database = f"sqlite:///{work.resolve()}/jokes.sqlite"
+    jokes = tell(model, options.jokes, 1, work / "before.jsonl")
     report("before", jokes)
-    others = options.work / "others.csv"
-    with others.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["Question", "Answer"])
-        rows.writerows([joke.question, joke.answer] for joke in tell(model, 60, seed=10**8))
-    prepared = options.work / "prepared"
-    joker("data", "prepare", "--jokes", others, "--out", prepared)
+    vote(database, jokes, "before")
+    prepared = work / "prepared"
+    prepare(tell(model, 60, 10**8, work / "others.jsonl"), prepared)
     for number in range(1, options.rounds + 1):
-        folder = options.work / f"round-{number}"
-        database = f"sqlite:///{folder}.sqlite"
-        store = Store(database)
-        vote(store, jokes, model.name, rng)
-        store.close()
-        votes = options.work / f"votes-{number}.csv"
-        joker("feedback", "export", "--out", votes, JOKER_DATABASE=database)
-        joker(
-            *("train", "--data", prepared, "--preferences", votes, "--base", model),
-            *("--out", folder, "--punchline-first", "--freeze-layers", "16"),
-            *("--epochs", str(options.epochs), "--learning-rate", "1.5e-4"),
-            *("--batch-size", "16", "--gradient-accumulation-steps", "1"),
-            *("--compile", "never", "--report-to", "none"),
-        )
+        votes, folder = work / f"votes-{number}.csv", work / f"round-{number}"
+        if not votes.exists():
+            joker("feedback", "export", "--out", votes, JOKER_DATABASE=database)
+        train(model, prepared, votes, folder, options.epochs)
         model = folder
-        jokes = tell(model, options.jokes, seed=10**6 * number)
+        jokes = tell(model, options.jokes, 10**6 * number, work / f"{folder.name}.jsonl")
         report(f"after round {number}", jokes)
+        vote(database, jokes, folder.name)
+    joker("feedback", "compare", JOKER_DATABASE=database)
 
 
 if __name__ == "__main__":
