@@ -4,6 +4,9 @@ import pytest
 
 from joker.core.errors import ConfigError
 from joker.training.config import training_config
+from joker.training.filtering import read_jokes
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_original_recipe_is_the_originals_to_the_letter() -> None:
@@ -67,3 +70,10 @@ def test_a_wrong_value_in_a_file_names_the_file_and_what_is_allowed(tmp_path: Pa
 def test_verdicts_in_blocks_are_refused() -> None:
     with pytest.raises(ConfigError, match="'preferences' needs packing 'jokes'"):
         training_config({"recipe": "original", "preferences": "rated.csv"})
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("configs/*")), ids=lambda file: file.name)
+def test_the_repositorys_configurations_are_valid_and_their_files_hold_jokes(file: Path) -> None:
+    config = training_config({}, file)
+    for name in (config.extra_jokes, config.preferences):
+        assert name is None or read_jokes(ROOT / name)

@@ -18,11 +18,12 @@ import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from huggingface_hub import ModelCard, metadata_load
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from openvino import opset13 as ops
 from safetensors.torch import load_file, save_file
 
 from joker.core.errors import MissingPartError, ModelFolderError
-from joker.core.model_folder import Manifest, ModelFolder
+from joker.core.model_folder import Manifest, ModelFolder, bundled_model
 from joker.core.template import TEMPLATES
 from joker.training import export
 from joker.training.export import MAX_MEAN_KL, export_openvino, write_card
@@ -186,6 +187,19 @@ def test_the_cards_header_is_what_the_hub_reads(tmp_path: Path) -> None:
     (result,) = read.data.eval_results
     assert (result.metric_type, result.metric_value) == ("bits_per_byte", 1.2346)
     assert header_of(tmp_path)["model-index"][0]["results"]
+
+
+def test_the_bundled_models_header_is_what_the_hub_reads() -> None:
+    folder = ModelFolder.open(bundled_model())
+    read = ModelCard.load(folder.path / "README.md", ignore_metadata_errors=False)
+    header = read.data.to_dict()
+    assert header["base_model"] == folder.manifest.base_model
+    validate_repo_id(header["base_model"])
+    assert header["license"] == folder.read_license() == "apache-2.0"
+    assert header["pipeline_tag"] == "text-generation"
+    assert header["library_name"] == "openvino"
+    assert header["language"] == "en"
+    assert "jokes" in header["tags"]
 
 
 @pytest.mark.parametrize(
