@@ -1,4 +1,5 @@
 import importlib
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def make_qwen(**settings: Any) -> Any:
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**(shape | settings)))
 
 
-DEEP = {
+DEEP: dict[str, tuple[Callable[[], Any], int, tuple[int, ...]]] = {
     "GPT-2": (lambda: make_gpt2(n_layer=12), 6, (0, 2, 4, 7, 9, 11)),
     "Llama": (lambda: make_llama(num_hidden_layers=5), 3, (0, 2, 4)),
     "Llama, tied": (lambda: make_llama(num_hidden_layers=5, tie_word_embeddings=True), 2, (0, 4)),
@@ -203,7 +204,8 @@ def test_a_model_without_some_blocks_is_the_others_in_a_row(name: str, tmp_path:
         rest = smaller(ids[:, 7:], past_key_values=cached).logits
         torch.testing.assert_close(rest, expected[:, 7:])
         smaller.save_pretrained(tmp_path)
-        assert read_causal_lm(str(tmp_path)).eval()(ids, use_cache=False).logits.equal(expected)
+        read: Any = read_causal_lm(str(tmp_path))
+        assert read.eval()(ids, use_cache=False).logits.equal(expected)
 
 
 def run_blocks(model: Any, ids: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:

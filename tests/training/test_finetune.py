@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -265,11 +266,10 @@ def test_a_smaller_student_of_a_teacher_goes_on_after_a_break(
 ) -> None:
     shutil.copytree(uninterrupted, tmp_path / "deep")
     (tmp_path / "deep/joker.json").unlink()
-    deep = GPT2LMHeadModel(GPT2Config.from_pretrained(uninterrupted, n_layer=5))
-    deep.save_pretrained(tmp_path / "deep")
+    deep: Any = GPT2LMHeadModel  # untyped
+    deep(GPT2Config.from_pretrained(uninterrupted, n_layer=5)).save_pretrained(tmp_path / "deep")
     student = (*SHORT, "--base", "deep", "--keep-layers", "3", "--freeze-layers", "1")
-    student += ("--teacher", str(uninterrupted), "--distillation-weight", "0.7")
-    options = ("--data", prepared.path, "--report-to", "none")
+    options = ("--teacher", uninterrupted, "--data", prepared.path, "--report-to", "none")
     finish(start(*student, *options, "--out", "whole"))
 
     process = start(*student, *options, "--out", "broken", "--checkpoint-minutes", "0")
