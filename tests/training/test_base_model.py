@@ -187,7 +187,8 @@ DEEP: dict[str, tuple[Callable[[], Any], int, tuple[int, ...]]] = {
 def test_a_model_without_some_blocks_is_the_others_in_a_row(name: str, tmp_path: Path) -> None:
     make, count, kept = DEEP[name]
     model = make().eval()
-    smaller: Any = keep_blocks(model, count).eval()
+    kept_blocks: Any = keep_blocks(model, count)
+    smaller = kept_blocks.eval()
     blocks, wanted = (
         next(list(m) for m in each.modules() if isinstance(m, torch.nn.ModuleList))
         for each in (smaller, model)
