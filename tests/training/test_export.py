@@ -343,6 +343,18 @@ def test_push_uploads_the_whole_folder(copy: ModelFolder, hub: Hub) -> None:
 
 
 @pytest.mark.integration
+def test_a_folder_without_weights_is_pushed_with_the_graph_that_it_has(
+    served_folder: ModelFolder, tmp_path: Path, hub: Hub
+) -> None:
+    without = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(served_folder.path, tmp_path / "model", ignore=without)
+    done = push(ModelFolder.open(tmp_path / "model"), hub.address, "hf_right")
+    assert done.returncode == 0, done.stderr
+    graph = tmp_path / "model/openvino/openvino_model.bin"
+    assert hub.files["openvino/openvino_model.bin"] == graph.read_bytes()
+
+
+@pytest.mark.integration
 def test_a_push_that_the_hub_refuses_is_one_sentence(copy: ModelFolder, hub: Hub) -> None:
     done = push(copy, hub.address, "hf_wrong")
     assert done.returncode == 2

@@ -41,20 +41,24 @@ def export(
         bool, typer.Option("--private", help="With --push: make a new repository private.")
     ] = False,
 ) -> None:
-    """Add a compressed OpenVINO graph to a model folder and compare it with the weights."""
+    """Add a compressed OpenVINO graph to a model folder and compare it with the weights.
+
+    With --push, a folder that has only a graph is uploaded as it is.
+    """
     require_training()
     from joker.training.export import export_openvino, push_to_hub
     from joker.training.filtering import read_jokes
 
     folder = ModelFolder.open(model)
-    jokes = [joke for joke, _ in read_jokes(calibration)] if calibration else []
-    check = export_openvino(folder, int4_ratio=int4_ratio, calibration=jokes)
-    if drop_weights:
-        for file in folder.path.glob("model*.safetensors*"):
-            file.unlink()
-    typer.echo(f"{folder.openvino}")
-    typer.echo(f"mean_kl_nats_per_token {check.mean_kl:.4g}")
-    typer.echo(f"top_token_agreement {check.agreement:.4g}")
-    typer.echo(f"positions {check.positions}")
+    if folder.has_weights or not (push and folder.has_openvino):
+        jokes = [joke for joke, _ in read_jokes(calibration)] if calibration else []
+        check = export_openvino(folder, int4_ratio=int4_ratio, calibration=jokes)
+        if drop_weights:
+            for file in folder.path.glob("model*.safetensors*"):
+                file.unlink()
+        typer.echo(f"{folder.openvino}")
+        typer.echo(f"mean_kl_nats_per_token {check.mean_kl:.4g}")
+        typer.echo(f"top_token_agreement {check.agreement:.4g}")
+        typer.echo(f"positions {check.positions}")
     if push:
         typer.echo(push_to_hub(folder, push, private=private))
