@@ -91,7 +91,7 @@ def original(threads: int | None) -> Contestant:
         template = folder.manifest.template
         tokenizer = load_tokenizer(folder, folder.path)
         start = tokenizer.decode(tokenizer.encode_prompt("")[:1])
-        prompts = tuple(start + template.render_prompt(prompt) for prompt in PROMPTS)
+        prompts = tuple(start + template.question_prefix + prompt for prompt in PROMPTS)
         with ExitStack() as parts:
             url, server = parts.enter_context(redis())
             environment = {"ORIGINAL_MODEL": str(folder.path), "ORIGINAL_REDIS": url}

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import EncodedJoke
-from joker.evaluation.likelihood_metrics import likelihood_metrics
+from joker.evaluation.likelihood_metrics import ModelScorer, likelihood_metrics
 from joker.training import trainer
 from joker.training.base_model import keep_blocks, open_base
 from joker.training.packing import IGNORED, Rows, block_rows, pad_jokes
@@ -208,7 +208,8 @@ def test_an_evaluation_measures_bits_per_byte_as_the_test_does(tmp_path: Path) -
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
     joke_trainer = JokeTrainer(base, rows, [*jokes, too_long], torch.float32, arguments)
     found = joke_trainer.evaluate()
-    expected = likelihood_metrics(base.model, base.joke_tokenizer, jokes, seed=1, retrieval_limit=0)
+    scorer = ModelScorer(base.model, base.joke_tokenizer)
+    expected = likelihood_metrics(scorer, base.context_length, jokes, seed=1, retrieval_limit=0)
     assert found["eval_bits_per_byte"] == pytest.approx(expected.bits_per_byte.value, rel=1e-6)
     assert found["eval_loss"] == pytest.approx(math.log(expected.perplexity.value), rel=1e-6)
     (report,) = joke_trainer.state.log_history

@@ -365,7 +365,7 @@ def test_a_limit_of_tokens_leaves_drafts_room_for_a_joke() -> None:
     settings = read_settings(max_new_tokens=150)
 
     def drafted(**limit: int) -> int:
-        messages = [Message(role="user", content="Why")]
+        messages = [Message.model_validate({"role": "user", "content": "Why"})]
         body = ChatBody(messages=messages, **limit)
         return body.to_request(settings).sampling.max_new_tokens
 
