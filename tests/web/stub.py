@@ -22,7 +22,7 @@ def tell(request: GenerationRequest, listener: GenerationListener) -> list[Gener
     if request.prompt == "fail":
         raise GenerationError(
             "the joke could not be told in 5 attempts: of all drafts 80 were withheld as "
-            "offensive; allow more attempts or more new tokens, or change the prompt"
+            "offensive; use another seed or prompt, or allow more new tokens"
         )
     if request.prompt == "hang":
         while not listener.should_stop():

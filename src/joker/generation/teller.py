@@ -315,5 +315,5 @@ def _explain(request: GenerationRequest, told: int, failures: Counter[str]) -> s
     reasons = ", ".join(f"{number} {reason}" for reason, number in failures.most_common())
     return (
         f"{what} could not be told in {attempts}: of all drafts {reasons}; "
-        "allow more attempts or more new tokens, or change the prompt"
+        "use another seed or prompt, or allow more new tokens"
     )

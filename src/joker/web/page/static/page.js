@@ -378,12 +378,13 @@ function hear(mine, event, data) {
   if (event === "partial") showDraft(mine, data);
   if (event === "joke") mine.told = mine.told.then(() => tell(mine, data));
   if (event !== "state" || following !== mine) return;
+  mine.task = data.task_id;
   if (data.state === "PENDING") showWork(mine, "Waiting for others to be served…");
   if (data.state === "STARTED") showWork(mine, doing(mine.asked));
   if (data.state === "SUCCESS") mine.outcome = "";
   if (data.state === "FAILURE") mine.outcome = `${data.error.split("; ")[0]}; ${form.dataset.advice}`;
   if (data.state === "REVOKED") mine.outcome = "the joke was cancelled";
-  mine.ready = data.task_id === null;
+  mine.ready = mine.task === null;
 }
 
 function doing({ effort, n }) {
@@ -478,10 +479,16 @@ function rest(mine) {
   stop.hidden = true;
 }
 
+// Not every server hears that a client has gone: NGINX Unit does not say so.
+function cancel({ ending, task }) {
+  ending.abort();
+  if (task) fetch(`/generate/${task}`, { method: "DELETE", keepalive: true }).catch(() => {});
+}
+
 function leave() {
   const mine = following;
   if (!mine) return;
-  mine.ending.abort(); // The server cancels the job.
+  cancel(mine);
   rest(mine);
   following = null;
 }
@@ -489,7 +496,7 @@ function leave() {
 function giveUp() {
   const mine = following;
   if (!mine) return;
-  mine.ending.abort();
+  cancel(mine);
   finish(mine);
   say("Stopped.");
 }
