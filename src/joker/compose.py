@@ -72,7 +72,7 @@ def open_folder(settings: Settings) -> ModelFolder:
     """
     if settings.model is None:
         return ModelFolder.open(bundled_model())
-    with _naming("model"):
+    with naming("model"):
         return ModelFolder.open(settings.model)
 
 
@@ -156,7 +156,7 @@ def make_moderator(settings: Settings) -> Moderator:
     """
     if settings.moderation_list is None:
         return Moderator.default()
-    with _naming("moderation_list"):
+    with naming("moderation_list"):
         return Moderator.from_file(settings.moderation_list)
 
 
@@ -205,7 +205,7 @@ def open_store(settings: Settings) -> Store:
     """
     from joker.store import Store
 
-    with _naming("database"):
+    with naming("database"):
         return Store(
             settings.database,
             keep_prompts=settings.keep_prompts,
@@ -292,7 +292,7 @@ def _engine_of(settings: Settings) -> EngineKind:
 
 
 @contextmanager
-def _naming(setting: str) -> Iterator[None]:
+def naming(setting: str) -> Iterator[None]:
     """Begin an error about a setting's value with the option and the variable that give it."""
     try:
         yield

@@ -59,6 +59,14 @@ def test_a_rate_that_cannot_be_read_is_named() -> None:
         RateLimiter("often")
 
 
+def test_a_server_names_the_setting_of_a_rate_that_cannot_be_read(make_client: MakeClient) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"JOKER_RATE_LIMIT: .*'often'"),
+        make_client(rate_limit="often"),
+    ):
+        pass
+
+
 @pytest.mark.integration
 def test_processes_count_together_in_redis(redis_server: RedisServer) -> None:
     async def take() -> None:

@@ -118,6 +118,8 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     stream: bool | None = Field(default=None, description="Send each joke as soon as it is told.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256, description="Not used.")
+    safety_identifier: str | None = Field(default=None, max_length=256, description="Not used.")
+    prompt_cache_key: str | None = Field(default=None, max_length=256, description="Not used.")
     presence_penalty: Annotated[Any, _Neutral(0)] = None
     frequency_penalty: Annotated[Any, _Neutral(0)] = None
     logprobs: Annotated[Any, _Neutral(False)] = None
@@ -133,6 +135,8 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     metadata: Annotated[Any, _Neutral({})] = None
     service_tier: Annotated[Any, _Neutral("auto", "default")] = None
     reasoning_effort: Annotated[Any, _Neutral()] = None
+    verbosity: Annotated[Any, _Neutral("medium")] = None
+    modalities: Annotated[Any, _Neutral(["text"])] = None
 
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:

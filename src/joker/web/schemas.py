@@ -149,7 +149,7 @@ def _describe_parameters(schema: dict[str, Any]) -> None:
     description = "Another name for `prompt`."
     schema["properties"]["textprompt"] = {**prompt, "description": description}
     schema["not"] = {"required": ["prompt", "textprompt"]}
-    schema["examples"] = [{"textprompt": "Why do cats"}, {"prompt": "What do you call", "n": 3}]
+    schema["examples"] = [{"textprompt": "Why do cats"}, {"prompt": "Why did the cat", "n": 3}]
 
 
 _JokeParameters: Any = flat_request({"count": "n"})
