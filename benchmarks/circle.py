@@ -70,6 +70,8 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
                     jokes = teller.tell(request)
                 except UntoldError as error:
                     jokes = error.told
+                if not jokes:
+                    raise SystemExit(f"{model} tells no jokes")
                 told += jokes
                 batches.append(json.dumps([asdict(joke) for joke in jokes]))
                 print(batches[-1], file=lines, flush=True)
@@ -78,11 +80,10 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
 
 
 def vote(database: str, jokes: Sequence[GeneratedJoke], model: str) -> None:
-    """Let every visitor vote on every joke, except on those that have votes."""
+    """Let every visitor vote on every joke; what is there already is not added again."""
     store = Store(database)
-    voted = sum(joke.model == model for joke in store.voted())
-    for number, joke in enumerate(jokes[voted:], voted):
-        stored = store.add(joke, model=model)
+    for number, joke in enumerate(jokes):
+        stored = store.add(joke, model=model, key=f"{model} {number}")
         if stored is None:
             raise SystemExit("the store cannot be used")
         likes = FITS if TASTE.search(str(joke)) else MISSES
@@ -95,6 +96,8 @@ def vote(database: str, jokes: Sequence[GeneratedJoke], model: str) -> None:
 def report(name: str, jokes: Sequence[GeneratedJoke]) -> None:
     """Print how many jokes fit the taste, of all and of those that are no training jokes."""
     for kind, chosen in (("", jokes), ("original ", [joke for joke in jokes if joke.original])):
+        if not chosen:
+            continue
         fitting, count = sum(bool(TASTE.search(str(joke))) for joke in chosen), len(chosen)
         low = wilson_lower_bound(fitting, count)
         high = 1 - wilson_lower_bound(count - fitting, count)

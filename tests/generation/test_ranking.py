@@ -42,6 +42,10 @@ def test_answers_that_echo_the_question_or_are_very_short_are_overrated() -> Non
     assert overrated(Joke("Why did the chef leave?", "Too much.")) == pytest.approx(1.46)
 
 
+def test_contractions_of_function_words_are_no_echo() -> None:
+    assert overrated(Joke("Why does she think she's late?", "It's what they're all saying.")) == 0
+
+
 def test_each_word_beyond_the_ninth_makes_a_question_overrated() -> None:
     nine, eleven = ("Why did the chef leave the party" + " again" * n for n in (2, 4))
     answer = "She had too much on her plate."

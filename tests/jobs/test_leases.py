@@ -227,7 +227,14 @@ async def test_a_record_of_a_newer_format_is_left_to_newer_workers(
     assert fetch() == [newer.id, ours.id]
     leases = make_leases()
     with leases:
-        await until(lambda: fetch() == [ours.id])
+        heard: list[str] = []
+
+        def hear() -> bool:
+            heard.extend(fetch())
+            return ours.id in heard
+
+        await until(hear)
+        assert heard == [ours.id]
         leases.work_on(newer.id, tell)
         leases.work_on(ours.id, tell)
     assert fetch() == []
@@ -358,6 +365,7 @@ async def test_a_job_is_read_again_only_if_nobody_follows_it_soon(
 ) -> None:
     other = await queue.submit(make_request())
     await queue.wait(other.id, 0.5)  # connects to the channel of changes
+    await asyncio.wait_for(queue._watcher._listening.wait(), 50)
     job = await queue.submit(make_request(count=1))
     calls = []
     run = queue._call

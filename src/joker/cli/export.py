@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Add a compressed OpenVINO graph to a model folder and compare it with the weights.
 
-    With --push, a folder that has only a graph is uploaded as it is.
+    With --push, a folder that has only a graph is uploaded as it is; other options do nothing.
     """
     require_training()
     from joker.training.export import export_openvino, push_to_hub

@@ -52,7 +52,7 @@ def punchline_key(answer: str) -> str:
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class GeneratedJoke:
-    """A generated joke and how it was generated; JSON contains all of its fields everywhere."""
+    """A generated joke and how it was generated; its JSON always has all of these fields."""
 
     question: str = Field(examples=["Why did the kettle blush?"])
     answer: str = Field(examples=["It saw the teapot's bare spout."])

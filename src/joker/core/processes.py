@@ -33,7 +33,7 @@ class ProcessMetrics(Collector):
         """Measure; the values are NaN if there is no ``/proc``."""
         first = self._find()
         pids = _find_family(first)
-        while True:
+        for _ in range(5):  # Processes may come and go for ever.
             measured = [use for pid in pids if (use := _measure(pid))]
             before, pids = pids, _find_family(first)
             if pids == before:  # None has handed its CPU time to its parent meanwhile.

@@ -141,7 +141,7 @@ class JokeTokenizer:
     def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
         """Return the ids of an answer without its question: start token, answer marker, answer.
 
-        They give p(answer), the prior that punchline retrieval and ranking divide by.
+        The stub engine continues a question with them.
         """
         return self._with_answer([self.start_id], joke)
 

@@ -122,7 +122,7 @@ class LikelihoodMetrics:
 
 def likelihood_metrics(
     scorer: Scorer,
-    context_length: float,
+    context_length: int,
     jokes: Sequence[Joke],
     clusters: Sequence[int] | None = None,
     *,
@@ -258,7 +258,7 @@ def _whole(input_ids: list[int]) -> EncodedJoke:
 
 
 def _legacy_perplexity(
-    scorer: Scorer, context_length: float, jokes: Sequence[EncodedJoke], seed: int
+    scorer: Scorer, context_length: int, jokes: Sequence[EncodedJoke], seed: int
 ) -> Estimate | None:
     blocks = cut_blocks(joke.input_ids for joke in jokes)
     if not blocks or context_length < BLOCK_TOKENS:
@@ -268,7 +268,7 @@ def _legacy_perplexity(
 
 
 def _retrieval_hits(
-    scorer: Scorer, context_length: float, jokes: Sequence[Joke], rows: NDArray[np.intp]
+    scorer: Scorer, context_length: int, jokes: Sequence[Joke], rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Rank answers by log p(answer | question) - log p(answer), for the choices that fit.
 

@@ -123,7 +123,8 @@ MOST_ATTEMPTS = 3
 TOKENS_AT_ONCE = 2 * BATCH_TOKENS
 """A process starts no further job while its jobs may occupy so many tokens or more: twice what an
 engine's batch holds, so that it stays full while the drafts of other jobs are ranked. More would
-only finish later, and other workers could not take them. A larger job runs alone."""
+only finish later, and other workers could not take them. The job that reaches the limit may exceed
+it by any amount."""
 
 LOST = (
     f"the joke could not be told in {MOST_ATTEMPTS} attempts because of a server error; "

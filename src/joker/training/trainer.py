@@ -314,9 +314,10 @@ class JokeTrainer(Trainer):
 
         Args:
             teacher: A causal LM with the same vocabulary, in evaluation mode.
-            weight: Of the divergence from its predictions in the loss; the loss of the jokes' own
-                tokens has the rest.
+            weight: The share of the divergence from its predictions in the loss; the loss of the
+                jokes' own tokens has the rest.
         """
+        teacher.config.use_cache = False
         module: torch.nn.Module = teacher
         module.to(self.args.device)
         self._teacher = torch.compile(module) if self._compiled else module

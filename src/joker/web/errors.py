@@ -54,7 +54,9 @@ _JOKEAPI_CODES = {
     HTTPStatus.TOO_MANY_REQUESTS: (101, "Too many requests"),
 }
 _NO_OBJECT = "send a JSON object, with 'Content-Type: application/json'"
-_UNREADABLE = "the body is not UTF-8, nested too deeply or has too long a number; send plain JSON"
+_UNREADABLE = (
+    "the body is not UTF-8, is nested too deeply or has too long a number; send plain JSON"
+)
 _MOST_CHARACTERS = 100
 _QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
 _STORE_DOWN = "the store cannot be reached; try again in a few seconds"
@@ -83,7 +85,7 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
     **PROBLEM_RESPONSES,
-    400: describe_problem("The body is not UTF-8."),
+    400: describe_problem("The body is not UTF-8, is nested too deeply or has too long a number."),
     408: describe_problem("The body was not received in time."),
     413: describe_problem("The body is too large; `/info` has the limit."),
 }

@@ -225,10 +225,14 @@ def test_drafting_can_be_stopped(open_page: Open, pooled: str) -> None:
     )
     expect(page.locator("#seconds")).to_have_text(re.compile(r"^\d+ s$"))
     check_accessibility(page)
-    page.get_by_role("button", name="Stop").click()
+    with page.expect_request(lambda sent: sent.method == "DELETE"):
+        page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status").first).to_have_text("Stopped.")
-    while 'reason="revoked"} 1.0' not in page.request.get(f"{pooled}/metrics").text():
+    for _ in range(200):
+        if 'reason="revoked"} 1.0' in (told := page.request.get(f"{pooled}/metrics").text()):
+            break
         page.wait_for_timeout(100)
+    assert 'reason="revoked"} 1.0' in told
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     expect(page.get_by_role("button", name="Tell me a joke")).to_be_focused()
     expect(page.locator("#jokes .told .question")).to_have_text(JOKES[0][0])

@@ -90,9 +90,10 @@ async def tell(
 ) -> Response:
     """Tell jokes and wait for them: `curl HOST/joke` prints one.
 
-    Without a prompt and parameters of sampling, the pool's jokes come first, at once and never the
-    same one twice for a client. With `Accept: text/event-stream`, jokes arrive as they are told,
-    in the events of `/generate/{task_id}/events`.
+    If nothing but `n`, `safe` and `exclude_categories` is given, or the prompt asks for any joke,
+    the pool's jokes come first, at once and never the same one twice for a client. With
+    `Accept: text/event-stream`, jokes arrive as they are told, in the events of
+    `/generate/{task_id}/events`.
     """
     asked = parameters.to_request(settings)
     if choose_media_type(request.headers.get("accept", ""), _OFFERS) == EVENTS:

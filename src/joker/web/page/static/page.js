@@ -377,14 +377,16 @@ async function* eventsOf(response) {
 function hear(mine, event, data) {
   if (event === "partial") showDraft(mine, data);
   if (event === "joke") mine.told = mine.told.then(() => tell(mine, data));
-  if (event !== "state" || following !== mine) return;
+  if (event !== "state") return;
   mine.task = data.task_id;
+  if (following !== mine) return cancel(mine);
   if (data.state === "PENDING") showWork(mine, "Waiting for others to be served…");
   if (data.state === "STARTED") showWork(mine, doing(mine.asked));
   if (data.state === "SUCCESS") mine.outcome = "";
   if (data.state === "FAILURE") mine.outcome = `${data.error.split("; ")[0]}; ${form.dataset.advice}`;
   if (data.state === "REVOKED") mine.outcome = "the joke was cancelled";
   mine.ready = mine.task === null;
+  if (mine.outcome !== undefined) mine.task = null; // It has ended.
 }
 
 function doing({ effort, n }) {
