@@ -1,12 +1,11 @@
 """Jobs sent over HTTP and a real Redis while everything around them fails.
 
-    python benchmarks/faults.py --jobs 10000
+    python -m benchmarks.faults --jobs 10000
 
-Several servers (`joker serve`) and workers with the stub engine share a Redis, and clients ask for
-jokes as careful clients do: whatever fails, they ask any server again with the same idempotency
-key, and continue broken streams. In turn a worker or a server is killed, or stopped for longer than
-a lease, Redis is restarted from its append-only file, all its connections are cut, and it is filled
-to its limit. One server's clock is an hour fast. Two keys in ten are used again after the end.
+Several servers (`joker serve`) and workers with the stub engine share a Redis, and
+`benchmarks.careful_clients` ask them for jokes. In turn a worker or a server is killed, or stopped
+for longer than a lease, Redis is restarted from its append-only file, all its connections are cut,
+and it is filled to its limit. One server's clock is an hour fast.
 
 Exits with 1 if a job was lost, was told twice, told something else, or did not end.
 """
@@ -20,16 +19,13 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +33,19 @@ import httpx2
 from redis import Redis
 from redis.exceptions import RedisError
 
+from benchmarks.careful_clients import DEADLINE_SECONDS, Clients
+from benchmarks.servers import free_port
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import State
 
 WORKERS = 3
-AT_ONCE = 72
 LEASE_SECONDS = 2.0
-DEADLINE_SECONDS = 120.0
-REPLAYED = 10
 MEMORY_BYTES = 64 * 2**20
 SKEWS_SECONDS = (0.0, 3600.0, 0.0)
 PAUSE_SECONDS = 1.0
 FAULTS = 100
-AGAIN_SECONDS = 0.2
 SETTINGS = {
     "JOKER_CONCURRENCY": "8",
     "JOKER_DATABASE": "sqlite://",
@@ -110,152 +104,6 @@ def work(longest_seconds: float) -> int:
     return run_worker(settings, open_slow_work)
 
 
-@dataclass
-class End:
-    """What a client got for its seed.
-
-    Attributes:
-        seed: The seed.
-        ids: Ids of the jobs; more than one if its key was given to several.
-        task: The job in the end.
-        repeated: Whether a joke came twice in the job's stream.
-        changed: Whether the same key brought another answer later.
-        seconds: How long it took.
-    """
-
-    seed: int
-    ids: set[str] = field(default_factory=set)
-    task: dict[str, Any] = field(default_factory=dict)
-    repeated: bool = False
-    changed: bool = False
-    seconds: float = 0.0
-
-    @property
-    def final(self) -> bool:
-        """Whether the job has ended."""
-        return bool(self.task) and State(self.task["state"]).final
-
-    @property
-    def told(self) -> bool:
-        """Whether its jokes were told."""
-        return self.final and self.task["state"] == State.SUCCESS
-
-    @property
-    def wrong(self) -> bool:
-        """Whether other jokes were told."""
-        questions = [joke["question"] for joke in self.task["result"]]
-        return self.told and questions != [prompt_of(self.seed)] * count_of(self.seed)
-
-
-class Clients:
-    """Clients that ask for one joke or two until they are told, and what became of each."""
-
-    def __init__(self, addresses: list[str], chance: random.Random) -> None:
-        self._addresses = addresses
-        self._chance = chance
-        self.ends: list[End] = []
-        self.answers: Counter[int] = Counter()
-        self.broken = 0
-
-    async def ask(self, jobs: int) -> None:
-        """Ask for all jobs, some at a time."""
-        seeds = iter(range(jobs))
-
-        async def several() -> None:
-            for seed in seeds:
-                end = End(seed)
-                self.ends.append(end)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(2 * DEADLINE_SECONDS):
-                        await self._ask_one(end)
-
-        limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(timeout=30, limits=limits) as self._http:
-            await asyncio.gather(*(several() for _ in range(AT_ONCE)))
-
-    async def _ask_one(self, end: End) -> None:
-        began = time.monotonic()
-        await self._submit(end)
-        if end.seed % 2 and not end.final:
-            await self._follow(end)
-        while not end.final:
-            await self._submit(end)
-        end.seconds = time.monotonic() - began
-        if end.seed % REPLAYED < 2:
-            told = end.task
-            await self._submit(end)
-            end.changed = outline_of(end.task) != outline_of(told)
-
-    async def _submit(self, end: End) -> None:
-        """Ask until a server takes the job; those who do not read its events wait there."""
-        seed = end.seed
-        body = {"prompt": prompt_of(seed), "n": count_of(seed), "seed": seed, "candidates": 1}
-        headers = {"Idempotency-Key": f"seed {seed}"} | ({} if seed % 2 else {"Prefer": "wait=10"})
-        while True:
-            with self._trying():
-                answer = await self._http.post(
-                    f"{self._any_server()}/generate", json=body | {"safe": False}, headers=headers
-                )
-                self.answers[answer.status_code] += 1
-                if answer.is_success:
-                    end.task = answer.json()
-                    end.ids.add(end.task["task_id"])
-                    return
-            await asyncio.sleep(AGAIN_SECONDS)
-
-    async def _follow(self, end: End) -> None:
-        """Read a job's events, from any server, each time from the last one on that arrived."""
-        last, told = "", list[int]()
-        while not end.final:
-            with self._trying():
-                address = f"{self._any_server()}/generate/{end.task['task_id']}/events"
-                headers = {"Last-Event-ID": last}
-                async with self._http.stream("GET", address, headers=headers) as answer:
-                    self.answers[answer.status_code] += 1
-                    fields: dict[str, str] = {}
-                    async for line in answer.aiter_lines():
-                        name, _, fields[name] = line.partition(": ")
-                        if line or not fields.get("event"):
-                            continue
-                        data, last = json.loads(fields["data"]), fields["id"]
-                        if fields["event"] == "joke":
-                            told.append(data["index"])
-                        elif fields["event"] == "state":
-                            end.task = data
-                            if data["state"] == State.PENDING:
-                                told.clear()  # an attempt was lost, and its jokes with it
-                        fields = {}
-            await asyncio.sleep(0 if end.final else AGAIN_SECONDS)
-        end.repeated = len(told) > len(set(told))
-
-    def _any_server(self) -> str:
-        return self._chance.choice(self._addresses)
-
-    @contextmanager
-    def _trying(self) -> Iterator[None]:
-        """Go on after a connection that could not be had or broke."""
-        try:
-            yield
-        except httpx2.TransportError:
-            self.broken += 1
-
-
-def prompt_of(seed: int) -> str:
-    """Return a question that no other seed has; the stub engine only answers it."""
-    return f"What is number {seed}?"
-
-
-def count_of(seed: int) -> int:
-    """Return how many jokes a seed's client asks for."""
-    return 1 + seed % 2
-
-
-def outline_of(task: dict[str, Any]) -> Any:
-    """Return what is the same whoever is asked: ids of jokes are those of a server's own store."""
-    jokes = [(joke["question"], joke["answer"], joke["seed"]) for joke in task["result"] or ()]
-    return task["task_id"], task["state"], jokes
-
-
 class Trial:
     """A Redis, servers and workers, and what is done to them."""
 
@@ -264,7 +112,7 @@ class Trial:
         self._jobs = jobs
         self._work_seconds = work_seconds
         self._chance = chance
-        self._port, *self._web_ports = free_ports(1 + len(SKEWS_SECONDS))
+        self._port, *self._web_ports = (free_port() for _ in range(1 + len(SKEWS_SECONDS)))
         self._url = f"redis://127.0.0.1:{self._port}/0"
         self._environment = os.environ | SETTINGS | {"JOKER_BROKER": self._url}
         self._log = (folder / "log").open("w")
@@ -321,7 +169,8 @@ class Trial:
         )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
-        return self._start(__file__, "--worker", "--work-seconds", str(self._work_seconds))
+        slowness = str(self._work_seconds)
+        return self._start("-m", "benchmarks.faults", "--worker", "--work-seconds", slowness)
 
     def _start_server(self, place: int) -> subprocess.Popen[bytes]:
         skew_seconds, port = str(SKEWS_SECONDS[place]), str(self._web_ports[place])
@@ -473,17 +322,6 @@ class Trial:
         for name, number in rows.items():
             print(f"{name:34}{number:>8}")
         return int(any(checks.values()))
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that nothing uses."""
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ from benchmarks.load import (
     first,
     load,
 )
+from benchmarks.servers import free_port
 from joker.core.joke import Joke
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.core.template import Template, load_template
@@ -204,13 +205,6 @@ def redis() -> Iterator[tuple[str, int]]:
         finally:
             started.kill()
             started.wait()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def answering(port: int) -> None:
