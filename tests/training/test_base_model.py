@@ -78,16 +78,18 @@ def test_dropout_is_set_in_a_llamas_attention(share: float) -> None:
     assert torch.equal(model.eval()(ids).logits, model(ids).logits)
 
 
+SHAPE: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+
+
 def make_llama(**settings: Any) -> Any:
     torch.manual_seed(4)
-    shape = {
-        "vocab_size": 300,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-    }
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**(shape | settings)))
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**(SHAPE | settings)))
 
 
 def make_gpt2(**settings: Any) -> Any:
@@ -159,27 +161,18 @@ def test_a_model_frozen_as_a_whole_is_refused(count: int) -> None:
         freeze_layers(make_llama(), count)
 
 
-def make_qwen(**settings: Any) -> Any:
+def make_qwen() -> Any:
     torch.manual_seed(4)
-    shape = {
-        "vocab_size": 300,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "use_sliding_window": True,
-        "sliding_window": 4,
-        "max_window_layers": 3,
-    }
-    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**(shape | settings)))
+    windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 3}
+    shape = SHAPE | {"num_hidden_layers": 6, "num_key_value_heads": 2}
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shape, **windows))
 
 
 DEEP: dict[str, tuple[Callable[[], Any], int, tuple[int, ...]]] = {
     "GPT-2": (lambda: make_gpt2(n_layer=12), 6, (0, 2, 4, 7, 9, 11)),
     "Llama": (lambda: make_llama(num_hidden_layers=5), 3, (0, 2, 4)),
     "Llama, tied": (lambda: make_llama(num_hidden_layers=5, tie_word_embeddings=True), 2, (0, 4)),
-    "Qwen, sliding windows in half of the blocks": (lambda: make_qwen(), 3, (0, 2, 5)),
+    "Qwen, sliding windows in half of the blocks": (make_qwen, 3, (0, 2, 5)),
 }
 
 
@@ -234,12 +227,7 @@ def test_a_base_loses_blocks_where_asked(tiny_folder: ModelFolder) -> None:
 
 def test_a_model_that_cannot_be_built_with_fewer_blocks_is_refused() -> None:
     every_second_block_has_experts = transformers.Qwen2MoeConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=5,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        **SHAPE | {"num_hidden_layers": 5, "num_key_value_heads": 2},
         decoder_sparse_step=2,
         num_experts=2,
         num_experts_per_tok=1,
