@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from joker.compose import make_teller, open_engine
+from joker.compose import open_teller
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import UntoldError
@@ -59,9 +59,7 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
     batches = file.read_text("utf-8").splitlines() if file.exists() else []
     told = [GeneratedJoke(**fields) for batch in batches for fields in json.loads(batch)]
     if len(told) < count:
-        settings = read_settings(model=model)
-        engine = open_engine(settings)
-        teller = make_teller(settings, engine)
+        teller = open_teller(read_settings(model=model))
         with file.open("a", encoding="utf-8") as lines:
             while len(told) < count:
                 first = seed + len(batches) * AT_ONCE
@@ -75,7 +73,7 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
                 told += jokes
                 batches.append(json.dumps([asdict(joke) for joke in jokes]))
                 print(batches[-1], file=lines, flush=True)
-        engine.close()
+        teller.close()
     return told[:count]
 
 

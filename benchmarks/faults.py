@@ -84,14 +84,14 @@ def main(arguments: list[str]) -> int:
 
 def work(longest_seconds: float) -> int:
     """Be a worker whose jobs take some time."""
-    from joker.compose import open_work
+    from joker.compose import open_teller
     from joker.settings import read_settings
     from joker.worker.app import run_worker
 
     settings = read_settings()
 
     def open_slow_work() -> Any:
-        tell = open_work(settings)
+        tell = open_teller(settings, shared=True).tell
 
         def tell_slowly(
             request: GenerationRequest, listener: GenerationListener

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from joker import compose
-from joker.compose import make_teller, model_name, open_engine, open_queue
+from joker.compose import model_name, open_queue, open_teller
 from joker.core.errors import GenerationError, InputError, ModelFolderError, QueueDownError
 from joker.core.model_folder import ModelFolder
 from joker.engines.stub import SCRIPT
@@ -63,7 +63,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 def test_a_missing_moderation_list_is_named(tmp_path: Path) -> None:
     settings = read_settings(engine="stub", moderation_list=tmp_path / "no-list")
     with pytest.raises(InputError, match=r"^JOKER_MODERATION_LIST: .*no-list"):
-        make_teller(settings, open_engine(settings))
+        open_teller(settings)
 
 
 def test_jokes_are_kept_under_the_name_of_what_tells_them(tmp_path: Path) -> None:
@@ -77,23 +77,17 @@ def test_jokes_are_kept_under_the_name_of_what_tells_them(tmp_path: Path) -> Non
 def test_an_operators_list_withholds_jokes(tmp_path: Path) -> None:
     prompt = "Why do elevators"
     settings = read_settings(engine="stub")
-    assert (
-        make_teller(settings, open_engine(settings))
-        .tell(GenerationRequest(prompt))[0]
-        .question.startswith(prompt)
-    )
+    assert open_teller(settings).tell(GenerationRequest(prompt))[0].question.startswith(prompt)
     listed = tmp_path / "list.txt"
     listed.write_text("[dark offensive]\nelevator\n", encoding="utf-8")
     settings = read_settings(engine="stub", moderation_list=listed)
     with pytest.raises(GenerationError, match="withheld"):
-        make_teller(settings, open_engine(settings)).tell(GenerationRequest(prompt))
+        open_teller(settings).tell(GenerationRequest(prompt))
 
 
 def test_new_jokes_are_told_apart_from_those_of_the_training() -> None:
     settings = read_settings(engine="stub")
-    (told,) = make_teller(settings, open_engine(settings)).tell(
-        GenerationRequest("Why do elevators")
-    )
+    (told,) = open_teller(settings).tell(GenerationRequest("Why do elevators"))
     assert told.original is True
 
 
@@ -114,8 +108,8 @@ def test_the_engine_gets_the_threads_that_are_set_or_the_quota(
         given.append(num_threads)
 
     monkeypatch.setattr(compose, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(compose, "load_engine", load)
-    open_engine(read_settings(num_threads=set_to))
+    monkeypatch.setattr(compose, "open_engine", load)
+    open_teller(read_settings(num_threads=set_to))
     assert given == [threads]
 
 
@@ -133,7 +127,7 @@ def test_openvino_is_told_how_many_threads_to_take(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(openvino, "ContinuousBatchingPipeline", load)
     settings = read_settings(engine="openvino", num_threads=1)
-    teller = make_teller(settings, open_engine(settings))
+    teller = open_teller(settings)
     assert len(teller.tell(GenerationRequest("Why do", seed=7))) == 1
     assert given == [{"INFERENCE_NUM_THREADS": 1}]
     assert "INFERENCE_NUM_THREADS" not in openvino.REPRODUCIBLE
@@ -142,9 +136,7 @@ def test_openvino_is_told_how_many_threads_to_take(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("prompt", ["", "Why do", "Why do elevators make good friends?"])
 def test_the_stub_tells_with_the_bundled_models_tokens(prompt: str) -> None:
     settings = read_settings(engine="stub")
-    (told,) = make_teller(settings, open_engine(settings)).tell(
-        GenerationRequest(prompt, seed=7, candidates=4)
-    )
+    (told,) = open_teller(settings).tell(GenerationRequest(prompt, seed=7, candidates=4))
     assert told.question.startswith(prompt)
     assert told.answer in {joke.answer for joke in SCRIPT}
 

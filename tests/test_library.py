@@ -82,13 +82,13 @@ def test_jokes_begin_with_the_prompt_and_a_seed_tells_them_again() -> None:
 def test_sixteen_candidates_are_drafted_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     drafted: list[int] = []
     with joker.Joker() as own:
-        generate = own._engine.generate
+        generate = own._teller.engine.generate
 
         def count(tasks: Sequence[GenerationTask], *more: Any) -> list[Completion]:
             drafted.append(len(tasks))
             return generate(tasks, *more)
 
-        monkeypatch.setattr(own._engine, "generate", count)
+        monkeypatch.setattr(own._teller.engine, "generate", count)
         own.tell("Why do", seed=7)
         own.tell("Why do", seed=7, candidates=3)
     assert drafted == [16, 3]

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
-from joker.compose import make_teller, open_engine, open_store
+from joker.compose import open_store, open_teller
 from joker.core.errors import MissingPartError
 from joker.core.joke import GeneratedJoke
 from joker.core.logs import JsonLines
@@ -122,7 +122,7 @@ def check_chain(collector: Collector, web: str, worker: str) -> dict[str, Any]:
 def serve_one_request(headers: dict[str, str]) -> list[dict[str, Any]]:
     """Ask an application for jokes; return the lines that it logged."""
     settings = read_settings(engine="stub", rate_limit="", pool_size=0, database=KEEP_NOTHING)
-    work = make_teller(settings, open_engine(settings)).tell
+    work = open_teller(settings).tell
     lines = io.StringIO()
     handler = logging.StreamHandler(lines)
     handler.setFormatter(JsonLines())

@@ -25,10 +25,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from joker.compose import make_teller, open_engine
+from joker.compose import open_teller
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.core.sampling import Sampling
-from joker.engines.protocol import Engine
 from joker.generation.moderation import Moderator
 from joker.generation.ranking import rate
 from joker.generation.request import GenerationRequest
@@ -44,14 +43,11 @@ Verdict = int | None
 """A reader's score of a joke; None for one that may offend somebody."""
 
 
-def explore(
-    teller: Teller, engine: Engine, until: float, seed: int
-) -> Iterator[tuple[float, GeneratedJoke]]:
+def explore(teller: Teller, until: float, seed: int) -> Iterator[tuple[float, GeneratedJoke]]:
     """Yield drafts that can be picked, with the model's rating: original, on no delicate topic.
 
     Args:
         teller: Tells single drafts.
-        engine: Rates them.
         until: When to stop, on `time.monotonic`.
         seed: Of the first drafts.
     """
@@ -66,7 +62,7 @@ def explore(
             told = error.told
         usable = [one for one in told if one.original and not moderator.check(str(one))]
         jokes = [Joke(one.question, one.answer) for one in usable]
-        yield from zip(rate(engine, jokes), usable, strict=True)
+        yield from zip(rate(teller.engine, jokes), usable, strict=True)
         seed += _AT_ONCE
 
 
@@ -111,9 +107,9 @@ def choose(readers: Sequence[dict[int, Verdict]], number: int, least: int) -> bo
 def draft(args: argparse.Namespace) -> None:
     """Write the best draft of each punchline that turns up."""
     settings = read_settings(model=args.model)
-    engine = open_engine(settings)
+    teller = open_teller(settings)
     until = time.monotonic() + args.hours * 3600
-    rated = explore(make_teller(settings, engine), engine, until, args.seed)
+    rated = explore(teller, until, args.seed)
     jokes = [asdict(joke) for joke in best_of_each(rated)]
     args.out.write_text(json.dumps(jokes, ensure_ascii=False, indent=0), "utf-8")
     print(f"{len(jokes)} punchlines")

@@ -25,10 +25,8 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.parts import import_part
-from joker.engines import EngineKind, choose_kind
-from joker.engines import open_engine as load_engine
-from joker.engines.engine import BatchedEngine
-from joker.engines.protocol import Engine
+from joker.engines import EngineKind, choose_kind, open_engine
+from joker.generation.live import LiveTeller
 from joker.generation.moderation import Moderator
 from joker.generation.teller import Teller
 from joker.jobs.queue import JobQueue, Work
@@ -40,21 +38,24 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
-    """Load the model.
+def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
+    """Load the model and return a teller over it.
 
     Args:
-        settings: ``model`` and those of the engine are used.
-        shared: Run it in its own process, for any number of threads; otherwise it is for one.
+        settings: ``model``, the moderation list and those of the engine are used.
+        shared: Run the model in its own process, for any number of threads; otherwise the teller is
+            for one.
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
         MissingPartError: If the engine's library is not installed.
+        InputError: If the moderation list cannot be read.
     """
-    folder = open_folder(settings)
+    name, folder, moderator = model_name(settings), open_folder(settings), make_moderator(settings)
+    fingerprints = Fingerprints.read(folder.path)
     if _engine_of(settings) == "openvino":
         folder = ensure_graph(folder)
-    return load_engine(
+    engine = open_engine(
         folder,
         settings.engine,
         num_threads=settings.num_threads or cpu_quota(),
@@ -62,6 +63,7 @@ def open_engine(settings: Settings, *, shared: bool = False) -> BatchedEngine:
         server=settings.server,
         shared=shared,
     )
+    return Teller(engine, model=name, fingerprints=fingerprints, moderator=moderator)
 
 
 def open_folder(settings: Settings) -> ModelFolder:
@@ -134,20 +136,6 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.is_file())
 
 
-def make_teller(settings: Settings, engine: Engine) -> Teller:
-    """Return a teller over an engine, for as many threads as the engine.
-
-    Raises:
-        ModelFolderError: If the model folder cannot be used.
-        InputError: If the moderation list cannot be read.
-    """
-    return Teller(
-        engine,
-        fingerprints=Fingerprints.read(open_folder(settings).path),
-        moderator=make_moderator(settings),
-    )
-
-
 def make_moderator(settings: Settings) -> Moderator:
     """Return the moderation that the settings ask for.
 
@@ -160,18 +148,17 @@ def make_moderator(settings: Settings) -> Moderator:
         return Moderator.from_file(settings.moderation_list)
 
 
-def open_work(settings: Settings) -> Work:
-    """Load the model and return the function that runs requests, for any number of threads.
-
-    Raises:
-        ModelFolderError: If the model folder cannot be used.
-        InputError: If the moderation list cannot be read.
-    """
-    return make_teller(settings, open_engine(settings, shared=True)).tell
+def open_live_teller(settings: Settings) -> LiveTeller:
+    """Load the model for any number of threads; the errors are those of `open_teller`."""
+    return LiveTeller(lambda: open_teller(settings, shared=True))
 
 
-def open_queue(settings: Settings) -> JobQueue:
+def open_queue(settings: Settings, work: Work | None = None) -> JobQueue:
     """Return the queue that the settings ask for: over Redis if there is a broker.
+
+    Args:
+        settings: Those of the queue are used.
+        work: Runs its jobs if there is no broker; by default the settings' model.
 
     Raises:
         ModelFolderError: If this process tells the jokes and the model folder cannot be used.
@@ -188,7 +175,7 @@ def open_queue(settings: Settings) -> JobQueue:
     from joker.jobs.in_process import InProcessQueue
 
     return InProcessQueue(
-        open_work(settings),
+        work or open_live_teller(settings).tell,
         workers=settings.concurrency,
         max_queue_size=settings.max_queue_size,
         deadline_seconds=settings.deadline_seconds,

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 
-from joker.compose import make_teller, open_engine
+from joker.compose import open_teller
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import Sampling
 from joker.engines import EngineKind
@@ -51,8 +51,7 @@ class Joker:
         self, model: str | Path | None = None, *, engine: EngineKind | None = None
     ) -> None:
         self._settings = read_settings(model=model, engine=engine)
-        self._engine = open_engine(self._settings)
-        self._teller = make_teller(self._settings, self._engine)
+        self._teller = open_teller(self._settings)
         self._lock = Lock()
 
     def __enter__(self) -> Joker:
@@ -64,7 +63,7 @@ class Joker:
     def close(self) -> None:
         """Release the model; the joker cannot be used afterwards."""
         with self._lock:
-            self._engine.close()
+            self._teller.close()
 
     def tell(
         self,

@@ -60,6 +60,9 @@ class StubEngine:
         ids = [*task.prompt_ids, *drawn]
         return Completion(ids, finished=ids[-1] == self.tokenizer.end_id)
 
+    def close(self) -> None:
+        """Have nothing to release."""
+
 
 def ask(
     prompt: str = "",

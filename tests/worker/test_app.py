@@ -26,9 +26,9 @@ def test_serving_loads_nothing_that_only_training_needs() -> None:
     code = f"""
 import json, sys
 import joker.worker.app, joker.jobs.celery_redis
-from joker.compose import open_work
+from joker.compose import open_teller
 from joker.settings import read_settings
-open_work(read_settings())
+open_teller(read_settings(), shared=True)
 print(json.dumps([name for name in {TRAINING} if name in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -79,14 +79,14 @@ def _describe_settings(settings: Settings) -> str:
 
 def _check_model(settings: Settings) -> str:
     """Tell a joke with the same engine and teller as the server or worker."""
-    from joker.compose import make_teller, open_engine, open_folder
+    from joker.compose import open_folder, open_teller
     from joker.generation.request import GenerationRequest
 
-    with closing(open_engine(settings, shared=True)) as engine:
+    with closing(open_teller(settings, shared=True)) as teller:
         request = GenerationRequest(
             seed=1, max_attempts=settings.max_attempts, candidates=settings.candidates
         )
-        (joke,) = make_teller(settings, engine).tell(request)
+        (joke,) = teller.tell(request)
     return f"{open_folder(settings).path} tells jokes: {' '.join(str(joke).split())}"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from joker.cli.options import with_settings
+
+if TYPE_CHECKING:
+    from joker.jobs.queue import Work
 
 SERVER_OPTIONS = ("host", "port", "broker", "database", "model", "engine")
 
@@ -16,16 +19,23 @@ def serve(options: dict[str, Any]) -> None:
     """Serve the page and the API.
 
     Environment variables set everything else, such as JOKER_RATE_LIMIT; docs/settings.md lists
-    them, and 'joker doctor' checks them.
+    them, and 'joker doctor' checks them. The signal USR2 loads the model folder again, without a
+    restart.
     """
-    from joker.compose import open_queue, open_store
+    from joker.compose import add_picked_jokes, open_live_teller, open_queue, open_store
     from joker.settings import read_settings
     from joker.web.server import Server, bind
 
     settings = read_settings(**options)
     with bind(settings.host, settings.port) as listener:
         store = open_store(settings)
-        Server(open_queue(settings), store, settings, listener, _announce).run_until_stopped()
+        work = None
+        if settings.broker is None:
+            teller = open_live_teller(settings)
+            teller.reload_on_signal(lambda: add_picked_jokes(store, settings))
+            work = teller.tell
+        queue = open_queue(settings, work)
+        Server(queue, store, settings, listener, _announce).run_until_stopped()
 
 
 def _announce(address: str) -> None:
@@ -34,10 +44,19 @@ def _announce(address: str) -> None:
 
 @with_settings("broker", "model", "engine", "concurrency")
 def worker(options: dict[str, Any]) -> None:
-    """Process the jobs that 'joker serve --broker' puts into Redis, until a signal stops it."""
-    from joker.compose import open_work
+    """Process the jobs that 'joker serve --broker' puts into Redis, until a signal stops it.
+
+    The signal USR2 loads the model folder again, without a restart.
+    """
+    from joker.compose import open_live_teller
     from joker.settings import read_settings
     from joker.worker.app import run_worker
 
     settings = read_settings(**options)
-    raise typer.Exit(run_worker(settings, lambda: open_work(settings)))
+
+    def open_work() -> Work:
+        teller = open_live_teller(settings)
+        teller.reload_on_signal()
+        return teller.tell
+
+    raise typer.Exit(run_worker(settings, open_work))

@@ -174,11 +174,11 @@ def _invent_missing(
     listener: GenerationListener,
 ) -> None:
     """Have the model tell the jokes of a request that are not ready; load it only then."""
-    from joker.compose import make_teller, open_engine
+    from joker.compose import open_teller
 
     if ready < request.count:
         missing = replace(request, count=request.count - ready)
-        make_teller(settings, open_engine(settings)).tell(missing, listener)
+        open_teller(settings).tell(missing, listener)
 
 
 def _describe_origin(request: GenerationRequest, ready: list[StoredJoke]) -> str:

@@ -78,6 +78,7 @@ class GeneratedJoke:
         description="How well the model rates it, in nats, higher is better: log-probability per "
         "token of the answer; null for the only draft.",
     )
+    model: str | None = Field(default=None, description="The model that told it; null if unknown.")
 
     def __str__(self) -> str:
         return f"{self.question}\n{self.answer}"

@@ -92,7 +92,6 @@ class BatchedEngine:
         return scores
 
     def close(self) -> None:
-        """Release the model; no further calls are possible."""
         self._runner.close()
 
 

@@ -107,6 +107,10 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Release the model; no further calls are possible."""
+        ...
+
 
 def is_greedy(sampling: Sampling) -> bool:
     """Return whether sampling always takes the likeliest token, so that seeds do not matter.

@@ -48,6 +48,7 @@ class Teller:
 
     Args:
         engine: Continues prompts; the teller is as thread-safe as its engine.
+        model: The model's name, which its jokes bear.
         fingerprints: Of the training jokes. If given, new jokes are preferred, and a training joke
             is told only if no attempt gives another.
         moderator: Decides which jokes to withhold; by default the package's own.
@@ -57,10 +58,12 @@ class Teller:
         self,
         engine: Engine,
         *,
+        model: str | None = None,
         fingerprints: Fingerprints | None = None,
         moderator: Moderator | None = None,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.model = model
         self._fingerprints = fingerprints
         self._moderator = moderator or Moderator.default()
 
@@ -82,7 +85,7 @@ class Teller:
         """
         if is_greedy(request.sampling):
             request = replace(request, max_attempts=1, candidates=1)
-        telling = _Telling(request, self._engine, self._moderator, listener)
+        telling = _Telling(request, self.engine, self._moderator, listener)
         if telling.withholds_prompt():
             raise UntoldError("the prompt itself is withheld by moderation; change it", [])
         told: dict[int, GeneratedJoke] = {}
@@ -103,6 +106,10 @@ class Teller:
         if len(jokes) < request.count:
             raise UntoldError(_explain(request, len(jokes), telling.failures), jokes)
         return jokes
+
+    def close(self) -> None:
+        """Release the model; no further calls are possible."""
+        self.engine.close()
 
     def _attempt(
         self, telling: _Telling, missing: Sequence[int], attempt: int
@@ -125,6 +132,7 @@ class Teller:
                         original=not estimate.near_duplicate if estimate else None,
                         similarity=estimate.similarity if estimate else None,
                         score=score,
+                        model=self.model,
                     ),
                 )
 
@@ -145,11 +153,11 @@ class Teller:
             for number, group in drafts.items()
         }
         groups = [new[number] or list(drafts[number]) for number in drafts]
-        if self._engine.tokenizer.template.punchline_first:
+        if self.engine.tokenizer.template.punchline_first:
             # Behind a punchline, a model may write a statement, which is rarely a set-up.
             groups = [[joke for joke in each if "?" in joke.question] or each for each in groups]
         picked = {}
-        for number, ranked in zip(drafts, rank(self._engine, groups), strict=True):
+        for number, ranked in zip(drafts, rank(self.engine, groups), strict=True):
             fresh = (joke for joke in ranked if punchline_key(joke.answer) not in punchlines)
             joke = next(fresh, next(iter(ranked)))
             score = ranked[joke]

@@ -63,7 +63,8 @@ class StoredJoke:
         """Return the joke as it was generated, without fields that this version does not know."""
         known = {field.name for field in fields(GeneratedJoke)}
         details = {name: value for name, value in self.details.items() if name in known}
-        return GeneratedJoke(question=self.question, answer=self.answer, **details)
+        columns = {"question": self.question, "answer": self.answer, "model": self.model}
+        return GeneratedJoke(**details | columns)
 
 
 def make_row(
@@ -71,12 +72,13 @@ def make_row(
 ) -> dict[str, Any]:
     """Return the row of a new joke, without a prompt."""
     details = asdict(joke)
+    del details["model"]
     return {
         "id": "".join(secrets.choice(_ID_SIGNS) for _ in range(ID_LENGTH)),
         "question": storable(details.pop("question")),
         "answer": storable(details.pop("answer")),
-        "details": details,
         "model": storable(model),
+        "details": details,
         "prompt": None,
         "categories": tuple(map(word_of, categories)),
         "safe": safe,

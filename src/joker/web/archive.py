@@ -13,6 +13,7 @@ import functools
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -40,7 +41,7 @@ class Archive:
     Args:
         store: Where they are stored.
         moderator: Flags offensive jokes, which lists leave out.
-        model: Name of the model that tells them.
+        model: Name of the model, for jokes of older workers, which do not say it.
         has_pool: Whether jokes are taken from the store's pool.
     """
 
@@ -68,12 +69,12 @@ class Archive:
 
     async def link(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
         """Return jokes of a job with their ids, stored; without, if the store is down."""
-        return [await self._link(job, joke) for joke in jokes]
+        return [await self._link(job, self._named(joke)) for joke in jokes]
 
     async def _link(self, job: Job, joke: GeneratedJoke) -> LinkedJoke:
         flags, safe = self._moderator.label(str(joke))
         joke_id = await self._keep(job, joke)
-        return LinkedJoke.of(joke, joke_id, self._model, flags, safe=safe)
+        return LinkedJoke.of(joke, joke_id, flags, safe=safe)
 
     async def _keep(self, job: Job, joke: GeneratedJoke) -> str | None:
         # A job that is begun again may tell another joke in the same place.
@@ -89,7 +90,7 @@ class Archive:
 
     async def add_to_pool(self, joke: GeneratedJoke) -> bool:
         """Put a joke that nobody asked for into the pool; return whether it was taken in."""
-        described = self._describe(joke)
+        described = self._describe(self._named(joke))
         described["quality"] = -inf if joke.score is None else joke.score
         add = functools.partial(self._store.pool.add, joke, **described)
         return await asyncio.to_thread(add) is not None
@@ -117,9 +118,12 @@ class Archive:
         stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))
         return stored.id if stored else None
 
+    def _named(self, joke: GeneratedJoke) -> GeneratedJoke:
+        return joke if joke.model else replace(joke, model=self._model)
+
     def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
         """Return what the store keeps with a joke: its model and what moderation says."""
-        return {"model": self._model, **self._moderator.label(str(joke))._asdict()}
+        return {"model": joke.model, **self._moderator.label(str(joke))._asdict()}
 
 
 class PoolFiller:

@@ -210,15 +210,13 @@ class LinkedJoke(GeneratedJoke):
         cls,
         joke: GeneratedJoke,
         joke_id: str | None,
-        model: str,
         flags: Collection[str],
         *,
         safe: bool,
     ) -> Self:
-        """Return a joke with its id in the store, its model and what moderation says."""
+        """Return a joke that bears its model, with its id in the store and moderation's labels."""
         link = joke_id and link_to(joke_id)
-        known = asdict(joke)
-        return cls(**known, id=joke_id, link=link, model=model, flags=tuple(flags), safe=safe)
+        return cls(**asdict(joke), id=joke_id, link=link, flags=tuple(flags), safe=safe)
 
     @classmethod
     def of_pool(cls, joke: store.StoredJoke) -> Self:
@@ -227,7 +225,6 @@ class LinkedJoke(GeneratedJoke):
             **asdict(joke.as_told()),
             id=joke.id,
             link=link_to(joke.id),
-            model=joke.model,
             picked=joke.picked,
             flags=joke.categories,
             safe=joke.safe,

@@ -1,0 +1,112 @@
+"""`joker serve` and `joker worker` change their model while they tell jokes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from joker.core.model_folder import ModelFolder
+from joker.generation.live import RELOAD_SIGNAL
+from joker.generation.request import GenerationRequest
+from joker.jobs.celery_redis import CeleryRedisQueue
+from joker.jobs.job import Job, State
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisServer
+
+pytestmark = pytest.mark.integration
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
+ENVIRONMENT |= {"JOKER_POOL_SIZE": "0"}
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def link(served_folder: ModelFolder, tmp_path: Path) -> Path:
+    """Return a link to a model "first", beside which there is a "second"."""
+    for name in ("first", "second"):
+        shutil.copytree(served_folder.path, tmp_path / name)
+    link = tmp_path / "current"
+    link.symlink_to("first")
+    return link
+
+
+def swap(link: Path, process: subprocess.Popen[str]) -> None:
+    """Do what the how-to says."""
+    newer = link.with_name("newer")
+    newer.symlink_to("second")
+    newer.replace(link)
+    process.send_signal(RELOAD_SIGNAL)
+
+
+@contextmanager
+def running(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "joker", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        yield process
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_a_server_answers_every_request_while_it_changes_its_model(link: Path) -> None:
+    with running("serve", "--port", "0", "--model", link) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[1]
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        with httpx2.Client(base_url=address, timeout=60) as client:
+
+            def told_by() -> str:
+                answer = client.get("/joke", params={"safe": False}, headers=JSON)
+                assert answer.status_code == 200, answer.text
+                return str(answer.json()["result"][0]["model"])
+
+            assert told_by() == "first"
+            swap(link, process)
+            tellers = [told_by()]
+            until = time.monotonic() + 60
+            while tellers[-1] != "second":
+                assert time.monotonic() < until
+                tellers.append(told_by())
+            assert set(tellers) <= {"first", "second"}
+            assert client.get("/info").json()["model"]["name"] == "second"
+
+
+def test_a_worker_tells_every_job_while_it_changes_its_model(
+    link: Path, redis_server: RedisServer
+) -> None:
+    async def tell(queue: CeleryRedisQueue) -> Job:
+        request = GenerationRequest(safe=False, candidates=1)
+        return await queue.wait((await queue.submit(request)).id, 60)
+
+    async def scenario(worker: subprocess.Popen[str]) -> None:
+        queue = CeleryRedisQueue(redis_server.url)
+        job = await tell(queue)
+        assert (job.state, job.jokes[0].model) == (State.SUCCESS, "first")
+        swap(link, worker)
+        until = time.monotonic() + 60
+        while job.jokes[0].model != "second":
+            assert time.monotonic() < until
+            job = await tell(queue)
+            assert job.state is State.SUCCESS
+        await queue.close()
+
+    with running("worker", "--broker", redis_server.url, "--model", link) as worker:
+        assert worker.stderr is not None
+        threading.Thread(target=worker.stderr.read, daemon=True).start()
+        asyncio.run(scenario(worker))
