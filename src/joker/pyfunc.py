@@ -11,12 +11,15 @@ from typing import Any
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from joker.core.errors import InputError
+from joker.core.record import fields_of
 from joker.core.sampling import Sampling
+from joker.generation.request import candidates_of
 from joker.library import Joker
 
 
 class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
-    """Tells one joke for each row's ``prompt``; seed, candidates and sampling are parameters."""
+    """Tells one joke for each row's ``prompt``; the API's other options are parameters."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the model folder that was logged with the run."""
@@ -32,8 +35,14 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
         candidates as the settings say.
         """
         options = dict(params or {})
-        seed, candidates = options.pop("seed", None), options.pop("candidates", None)
-        sampling = Sampling(**options)
+        seed, effort = options.pop("seed", None), options.pop("effort", None)
+        if effort is not None:
+            if options.get("candidates") is not None:
+                raise InputError("'effort' sets 'candidates'; send only one of them")
+            options["candidates"] = candidates_of(effort)
+        sampling = Sampling(
+            **{name: options.pop(name) for name in fields_of(Sampling) if name in options}
+        )
         return [
             {"question": joke.question, "answer": joke.answer}
             for row, prompt in enumerate(model_input["prompt"])
@@ -41,7 +50,7 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
                 str(prompt),
                 seed=None if seed is None else int(seed) + row,
                 sampling=sampling,
-                candidates=candidates,
+                **options,
             )
         ]
 

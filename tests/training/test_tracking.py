@@ -25,7 +25,13 @@ mlflow = pytest.importorskip("mlflow")
 
 from transformers.integrations import integration_utils  # noqa: E402
 
-from joker.core.errors import ConfigError, MissingPartError, StoppedError  # noqa: E402
+from joker.core.errors import (  # noqa: E402
+    ConfigError,
+    GenerationError,
+    InputError,
+    MissingPartError,
+    StoppedError,
+)
 from joker.core.sampling import Sampling  # noqa: E402
 from joker.library import Joker  # noqa: E402
 from joker.training import tracking  # noqa: E402
@@ -131,15 +137,43 @@ def test_a_registered_model_takes_the_options_of_telling(tiny_folder: ModelFolde
     assert defaults == {
         "seed": None,
         "candidates": None,
+        "effort": None,
+        "safe": True,
+        "exclude_categories": [],
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "max_new_tokens": sampling.max_new_tokens,
+        "stop": [],
     }
     greedy = {"temperature": 0.0, "candidates": 1}
     told = [loaded.predict([{"prompt": "Why"}], {**greedy, "seed": seed}) for seed in (3, 4)]
     assert told[0] == told[1]
     assert told[0][0]["question"].startswith("Why")
+    (whole,) = told[0]
+    first, _, _ = whole["answer"].partition(" ")
+    assert loaded.predict([{"prompt": "Why"}], {**greedy, "stop": [" "]})[0]["answer"] == first
+
+
+def test_a_registered_model_withholds_what_it_is_asked_to(
+    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("[dark offensive]\nwhy\n[political topic]\nwhat\n", encoding="utf-8")
+    monkeypatch.setenv("JOKER_MODERATION_LIST", str(listed))
+    with track("careful", CONFIG):
+        tracking.register(tiny_folder, "careful")
+    loaded = mlflow.pyfunc.load_model("models:/joker@careful")
+    for prompt, option, allowed in (
+        ("Why", {"safe": True}, {"safe": False}),
+        ("What", {"exclude_categories": ["political"]}, {"exclude_categories": []}),
+    ):
+        with pytest.raises(GenerationError, match="withheld"):
+            loaded.predict([{"prompt": prompt}], {"effort": 1, **option})
+        (told,) = loaded.predict([{"prompt": prompt}], {"effort": 1, **allowed})
+        assert told["question"].startswith(prompt)
+    with pytest.raises(InputError, match="only one of them"):
+        loaded.predict([{"prompt": "Why"}], {"effort": 1, "candidates": 4})
 
 
 def test_a_registered_model_tells_what_joker_tells(

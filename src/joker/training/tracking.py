@@ -16,7 +16,7 @@ import os
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -34,7 +34,7 @@ from transformers.utils.generic import flatten_dict
 
 from joker.core.errors import ConfigError, MissingPartError, StoppedError, first_line
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
+from joker.generation.request import GenerationRequest
 from joker.training.config import TrainingConfig
 from joker.version import __version__
 
@@ -294,13 +294,19 @@ def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> P
 
 
 def _telling_options() -> list[Option]:
-    """Return the parameters that `joker.pyfunc` takes beside the prompt."""
-    kinds = {int: "long", float: "double"}
-    sampling = ((each.name, getattr(Sampling(), each.name)) for each in fields(Sampling))
-    numbers = [
-        Option(name, kinds[type(value)], value) for name, value in sampling if type(value) in kinds
+    """Return the parameters that `joker.pyfunc` takes beside the prompt: those of the API."""
+    kinds = {bool: "boolean", int: "long", float: "double"}
+    request = GenerationRequest()
+    wanted = {"safe": request.safe, "exclude_categories": request.exclude_categories}
+    return [
+        *(Option(name, "long", None) for name in ("seed", "candidates", "effort")),
+        *(
+            Option(name, "string", list(default), (-1,))
+            if isinstance(default, tuple)
+            else Option(name, kinds[type(default)], default)
+            for name, default in (wanted | asdict(request.sampling)).items()
+        ),
     ]
-    return [Option("seed", "long", None), Option("candidates", "long", None), *numbers]
 
 
 def _commit() -> str | None:
