@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from joker.cli import app
 from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
+from joker.training.export import write_card
 
 
 @pytest.mark.integration
@@ -26,6 +28,25 @@ def test_export_prints_the_graphs_folder_and_how_it_agrees(
         "top_token_agreement",
         "positions",
     ]
+
+
+@pytest.mark.integration
+def test_without_its_weights_a_folder_names_the_library_of_its_graph(
+    tiny_folder: ModelFolder, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_folder.path, tmp_path / "model")
+    card = tmp_path / "model/README.md"
+    write_card(card.parent, tiny_folder.manifest)
+    card.write_text(card.read_text() + "\nA line of my own.\n")
+    assert ModelCard.load(card).data.library_name == "transformers"
+    result = CliRunner().invoke(app, ["export", str(card.parent), "--drop-weights"])
+    assert result.exit_code == 0
+    read = ModelCard.load(card, ignore_metadata_errors=False)
+    assert read.data.library_name == "openvino"
+    assert card.read_text().endswith("A line of my own.\n")
+    folder = ModelFolder.open(card.parent)
+    assert folder.has_openvino
+    assert not folder.has_weights
 
 
 def test_export_refuses_what_is_no_model_folder(tmp_path: Path) -> None:

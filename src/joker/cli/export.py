@@ -26,7 +26,7 @@ def export(
         Path | None,
         typer.Option(help="CSV or JSONL file of jokes to calibrate the rounding to 4 bits with."),
     ] = None,
-    drop_weights: Annotated[
+    graph_only: Annotated[
         bool,
         typer.Option("--drop-weights", help="Delete the PyTorch weights and keep only the graph."),
     ] = False,
@@ -46,16 +46,15 @@ def export(
     With --push, a folder that has only a graph is uploaded as it is; other options do nothing.
     """
     require_training()
-    from joker.training.export import export_openvino, push_to_hub
+    from joker.training.export import drop_weights, export_openvino, push_to_hub
     from joker.training.filtering import read_jokes
 
     folder = ModelFolder.open(model)
     if folder.has_weights or not (push and folder.has_openvino):
         jokes = [joke for joke, _ in read_jokes(calibration)] if calibration else []
         check = export_openvino(folder, int4_ratio=int4_ratio, calibration=jokes)
-        if drop_weights:
-            for file in folder.path.glob("model*.safetensors*"):
-                file.unlink()
+        if graph_only:
+            drop_weights(folder)
         typer.echo(f"{folder.openvino}")
         typer.echo(f"mean_kl_nats_per_token {check.mean_kl:.4g}")
         typer.echo(f"top_token_agreement {check.agreement:.4g}")

@@ -44,6 +44,8 @@ _MAX_ZERO_ERROR = 0.05
 """By how much of a level a zero point in 16 bits may be off; rounding a weight costs up to 0.5."""
 _CALIBRATION_JOKES = 128
 
+_WEIGHTS_LIBRARY = "transformers"
+"""What loads the weights, as a card's header says."""
 _CARD_METRICS = ("bits_per_byte", "answer_bits_per_byte", "punchline_retrieval_accuracy")
 _LICENSES = {
     "distilgpt2": "apache-2.0",
@@ -178,6 +180,17 @@ its training data. It does not understand what it says.
 """
     )
     card.save(path / CARD)
+
+
+def drop_weights(folder: ModelFolder) -> None:
+    """Delete a folder's PyTorch weights; its card then names what loads the graph."""
+    card = folder.path / CARD
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        text = text.replace(f"library_name: {_WEIGHTS_LIBRARY}", "library_name: openvino", 1)
+        card.write_text(text, encoding="utf-8")
+    for file in folder.path.glob("model*.safetensors*"):
+        file.unlink()
 
 
 def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> str:
@@ -374,7 +387,7 @@ def _card_data(manifest: Manifest) -> ModelCardData:
     return ModelCardData(
         language="en",
         license=_LICENSES.get((base or "").rpartition("/")[2], "unknown"),
-        library_name="transformers",
+        library_name=_WEIGHTS_LIBRARY,
         pipeline_tag="text-generation",
         tags=["jokes", "humor"],
         base_model=base,
