@@ -47,8 +47,11 @@ def test_nothing_to_resume_is_said(prepared: PreparedData, tmp_path: Path) -> No
 def test_a_run_that_never_got_to_a_checkpoint_can_begin_again(
     prepared: PreparedData, tmp_path: Path
 ) -> None:
-    begin_run(prepared, tmp_path / "model", CONFIG)
+    run = begin_run(prepared, tmp_path / "model", CONFIG)
+    run.logs.mkdir()
+    (run.logs / "events.out.tfevents.1.host").touch()
     assert begin_run(prepared, tmp_path / "model", TrainingConfig()).config == TrainingConfig()
+    assert not run.logs.exists()
 
 
 def test_an_unfinished_run_is_not_overwritten(prepared: PreparedData, tmp_path: Path) -> None:
@@ -61,9 +64,15 @@ def test_an_unfinished_run_is_not_overwritten(prepared: PreparedData, tmp_path: 
 
 def test_a_file_or_a_folder_in_use_is_refused(prepared: PreparedData, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    for out, named in ((tmp_path, "not empty"), (tmp_path / "notes.txt", "is a file")):
+    (tmp_path / "logs/runs").mkdir(parents=True)
+    for out, named in (
+        (tmp_path, "not empty"),
+        (tmp_path / "logs", "not empty"),  # perhaps another program's
+        (tmp_path / "notes.txt", "is a file"),
+    ):
         with pytest.raises(ModelFolderError, match=named):
             begin_run(prepared, out, CONFIG)
+    assert (tmp_path / "logs/runs").is_dir()
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

@@ -100,7 +100,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     config = run.config
     set_seed(config.seed)
     precision = resolve_precision(config.precision)
-    reporters = tracking.reporters(config, run.out)
+    reporters = tracking.reporters(config, run.logs)
     validation = validation_jokes(run.data, config.validation_limit)
     selection = select_jokes(run.data, config, validation)
     base = _open_base(run, selection, checkpoint)

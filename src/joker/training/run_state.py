@@ -8,6 +8,7 @@ weights as if it had not been killed.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from joker.training.config import TrainingConfig
 
 CHECKPOINTS = "checkpoints"
 
+_LOGS = "runs"
 _NOTE = "run.json"
 
 
@@ -46,6 +48,11 @@ class Run:
         return self.out / CHECKPOINTS
 
     @property
+    def logs(self) -> Path:
+        """Where TensorBoard's files go, which stay in the model folder."""
+        return self.out / _LOGS
+
+    @property
     def data_facts(self) -> dict[str, Any]:
         """What the model folder's manifest says of the data."""
         manifest = self.data.manifest
@@ -61,6 +68,8 @@ class Run:
 def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     """Set up an empty folder for a run and record its settings and data there.
 
+    What a run left that died before its first checkpoint is removed.
+
     Raises:
         ModelFolderError: If the folder contains anything but a run without a checkpoint.
         TemplateError: If there is no such template, or it cannot be used with these settings.
@@ -74,8 +83,10 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
             f"{out} contains an unfinished training run: continue it with --resume, "
             "or remove the folder"
         )
-    if out.is_dir() and any(path != run.checkpoints for path in out.iterdir()):
+    left = {run.checkpoints, run.logs} if (run.checkpoints / _NOTE).is_file() else {run.checkpoints}
+    if out.is_dir() and not left.issuperset(out.iterdir()):
         raise ModelFolderError(f"{out} is not empty: name another folder or remove it")
+    shutil.rmtree(run.logs, ignore_errors=True)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     note = {"config": asdict(config), "data": data.manifest.fingerprint}
     (run.checkpoints / _NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")

@@ -113,12 +113,12 @@ def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
         _end(status)
 
 
-def reporters(config: TrainingConfig, out: Path) -> list[TrainerCallback]:
+def reporters(config: TrainingConfig, logs: Path) -> list[TrainerCallback]:
     """Return Transformers' own callbacks for all that ``report_to`` names.
 
     Args:
         config: The settings.
-        out: The folder in which TensorBoard's files go, where TENSORBOARD_LOGGING_DIR says nothing.
+        logs: The folder for TensorBoard's files, where TENSORBOARD_LOGGING_DIR says nothing.
 
     Raises:
         ConfigError: If Transformers reports to no such thing.
@@ -137,7 +137,7 @@ def reporters(config: TrainingConfig, out: Path) -> list[TrainerCallback]:
             isinstance(callback, integration_utils.TensorBoardCallback)
             and callback.logging_dir is None
         ):
-            callback.logging_dir = str(out / "runs")  # its own is among the checkpoints
+            callback.logging_dir = str(logs)  # its own is among the checkpoints
     return made
 
 
