@@ -1,10 +1,15 @@
 import json
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.cli import app as typer_cli
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from joker.cli import app
@@ -44,6 +49,27 @@ def test_help_lists_every_exit_code_and_commands_in_the_order_of_need() -> None:
     assert {int(code) for code in re.findall(r"\* (\d+): ", shown)} == codes
     found = [shown.index(f"│ {verb} ") for verb in ("tell", "serve", "doctor", "data", "train")]
     assert found == sorted(found)
+
+
+def commands(command: Any, words: str = "joker") -> Iterator[str]:
+    """Yield the words of a command and of those below it."""
+    yield words
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, f"{words} {name}")
+
+
+@pytest.mark.parametrize("words", list(commands(get_command(app))))
+def test_help_ends_with_examples_that_can_be_run(words: str) -> None:
+    shown = CliRunner().invoke(app, [*words.split()[1:], "--help"], env={"COLUMNS": "200"}).output
+    examples = re.findall(r"^ *\* (joker .*?) *$", shown, re.MULTILINE)
+    assert examples
+    for example in examples:
+        assert example.startswith(words)
+        named: Any = get_command(app)
+        rest = shlex.split(example)[1:]
+        while hasattr(named, "commands"):
+            named = named.commands[rest.pop(0)]
+        named.make_context(words, rest)  # raises for what it cannot parse
 
 
 def test_the_command_line_page_is_the_commands_own_help() -> None:

@@ -19,6 +19,7 @@ from joker.cli.compare import compare
 from joker.cli.doctor import doctor
 from joker.cli.evaluate import evaluate
 from joker.cli.export import export
+from joker.cli.options import examples
 from joker.cli.serve import serve, worker
 from joker.cli.tell import tell
 from joker.cli.train import train
@@ -39,14 +40,29 @@ _VERBS: dict[str, Any] = {
 }
 """In the order in which people need them."""
 
-_EPILOG = """
-Examples:
+_EXAMPLES = {
+    "tell": ['joker tell "Why do cats" --count 3', "joker tell cats --effort 5"],
+    "serve": ["joker serve --port 8080", "joker serve --broker redis://localhost:6379/0"],
+    "doctor": ["joker doctor --port 8080"],
+    "train": [
+        "joker train --data prepared --out my-joker",
+        "joker train --data prepared --out my-joker --resume",
+    ],
+    "compare": ["joker compare --data prepared --out models --max-steps 2000"],
+    "evaluate": [
+        "joker evaluate my-joker --data prepared",
+        "joker evaluate my-joker --data jokes.csv --generate 0 --json",
+    ],
+    "export": [
+        "joker export my-joker",
+        "joker export my-joker --int4-ratio 0.5 --calibration data/riddles.csv",
+    ],
+    "worker": ["joker worker --broker redis://localhost:6379/0"],
+}
+"""The commands of `data` and `feedback` have theirs beside them."""
 
-* joker tell "Why do cats" --count 3
-
-* joker serve --port 8080
-
-* joker doctor --port 8080
+_EPILOG = f"""
+{examples(*(_EXAMPLES[verb][0] for verb in ("tell", "serve", "doctor")))}
 
 Exit codes:
 
@@ -111,7 +127,7 @@ for _name, _verb in _VERBS.items():
     if isinstance(_verb, typer.Typer):
         app.add_typer(_verb, name=_name)
     else:
-        app.command(_name)(_verb)
+        app.command(_name, epilog=examples(*_EXAMPLES[_name]))(_verb)
 
 
 def main() -> None:

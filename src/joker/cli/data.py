@@ -10,15 +10,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from joker.cli.options import examples
 from joker.data.prepared import DataManifest, PreparedData, SplitKind
 
 if TYPE_CHECKING:
     from joker.data.statistics import Statistics
 
-app = typer.Typer(help="Download, prepare and inspect jokes.", no_args_is_help=True)
+app = typer.Typer(
+    help="Download, prepare and inspect jokes.",
+    epilog=examples("joker data prepare --jokes my-jokes.csv --out prepared"),
+    no_args_is_help=True,
+)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "joker data prepare --jokes my-jokes.csv --out prepared",
+        "joker data prepare --qa-jokes data/jokes.csv "
+        "--rjokes data/jokes_score_name_clean.csv --out prepared",
+    )
+)
 def prepare(
     out: Annotated[Path, typer.Option("--out", help="Prepared folder to create.")],
     qa_jokes: Annotated[
@@ -69,7 +80,7 @@ def prepare(
     _print(_manifest_tables(manifest))
 
 
-@app.command()
+@app.command(epilog=examples("joker data download --out data"))
 def download(
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data"),
 ) -> None:
@@ -81,7 +92,7 @@ def download(
         typer.echo(download_file(dataset, out))
 
 
-@app.command()
+@app.command(epilog=examples("joker data show prepared --plot jokes.png"))
 def show(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
     plot: Annotated[

@@ -13,16 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from joker.cli.options import with_settings
+from joker.cli.options import examples, with_settings
 from joker.core.errors import DataError
 
 if TYPE_CHECKING:
     from joker.store.feedback import Feedback
 
-app = typer.Typer(help="Use people's votes to train and compare models.", no_args_is_help=True)
+app = typer.Typer(
+    help="Use people's votes to train and compare models.",
+    epilog=examples("joker feedback export --out votes.csv"),
+    no_args_is_help=True,
+)
 
 
-@app.command()
+@app.command(epilog=examples("joker feedback export --out votes.csv --min-votes 3"))
 @with_settings("database")
 def export(
     options: dict[str, Any],
@@ -65,7 +69,7 @@ def export(
     typer.echo(f"{count} jokes written to {out}", err=True)
 
 
-@app.command()
+@app.command(epilog=examples("joker feedback compare --database sqlite:///jokes.sqlite"))
 @with_settings("database")
 def compare(options: dict[str, Any]) -> None:
     """Compare models by the votes on their jokes.

@@ -15,6 +15,12 @@ from joker.core.record import fields_of
 from joker.settings import Settings
 
 
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: a list of examples."""
+    title = "Examples:" if len(commands) > 1 else "Example:"
+    return "\n\n".join([title, *(f"* {command}" for command in commands)])
+
+
 def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
     """Give a command an option for each field of a record, except those to skip.
 
