@@ -1,4 +1,4 @@
-"""The command line, with one module for each command.
+"""The command line, with a module for each command or a few like ones.
 
 Commands import heavy libraries when they run, so that ``joker --help`` is quick. `main` turns
 errors into one line and an exit code.
@@ -15,14 +15,11 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from joker.cli import data, feedback
-from joker.cli.compare import compare
 from joker.cli.doctor import doctor
-from joker.cli.evaluate import evaluate
-from joker.cli.export import export
 from joker.cli.options import examples
 from joker.cli.serve import serve, worker
 from joker.cli.tell import tell
-from joker.cli.train import train
+from joker.cli.train import compare, evaluate, export, train
 from joker.core.errors import JokerError
 from joker.version import __version__
 
