@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from joker.data import reddit
 from joker.data.cleaning import clean, flatten
-from joker.data.reddit import boilerplate, questions
 
 Outcome = Literal["joke", "plain", "dropped"]
 
@@ -64,7 +64,7 @@ def parse_pair(question: str, answer: str) -> Parsed:
         return row.end("dropped", reason)
     if max(len(row.title), len(row.body)) > LONGEST_GIVEN:
         return row.end("dropped", "too long")
-    row.change_title("question mark", questions.tidy_question)
+    row.change_title("question mark", reddit.tidy_question)
     return row.end("joke")
 
 
@@ -73,7 +73,7 @@ def parse_post(title: str, body: str) -> Parsed:
     if max(len(title), len(body)) > LONGEST_RAW:
         return _TOO_LONG
     row = _Post(title, body)
-    request = questions.requests(row.title, row.body)
+    request = reddit.requests(row.title, row.body)
     row.strip_title()
     if reason := row.emptiness():
         return row.end("dropped", reason)
@@ -83,29 +83,27 @@ def parse_post(title: str, body: str) -> Parsed:
     if reason := row.emptiness():
         return row.end("dropped", reason)
 
-    pairs = questions.find_pairs(row.body)
+    pairs = reddit.find_pairs(row.body)
     if len(pairs) > 1:
         return row.end("plain", "several jokes")
-    if pairs and (request or not questions.asks(row.title)):
+    if pairs and (request or not reddit.asks(row.title)):
         row.take(*pairs[0])
     elif request:
         return row.end("dropped", "request")
-    elif pair := questions.continued_question(row.title, row.body):
+    elif pair := reddit.continued_question(row.title, row.body):
         row.take(*pair)
     if len(row.title) > LONGEST_QUESTION or len(row.body) > LONGEST_PUNCHLINE:
         return row.end("plain", "story")
-    if questions.quotes(row.body, row.title):
+    if reddit.quotes(row.body, row.title):
         return row.end("plain", "headline")
-    if questions.asks(row.title):
-        row.change_title("question mark", questions.end_question)
-        row.change_body("leading dots", boilerplate.strip_leading_dots)
+    if reddit.asks(row.title):
+        row.change_title("question mark", reddit.end_question)
+        row.change_body("leading dots", reddit.strip_leading_dots)
         return row.end("joke")
     paragraphs = row.body.count("\n\n") + 1
     if len(row.body) > LONGEST_SETUP_PUNCHLINE or paragraphs > MOST_SETUP_PARAGRAPHS:
         return row.end("plain", "story")
-    return (
-        row.end("joke") if questions.sets_up(row.title, row.body) else row.end("plain", "headline")
-    )
+    return row.end("joke") if reddit.sets_up(row.title, row.body) else row.end("plain", "headline")
 
 
 class _Post:
@@ -118,20 +116,20 @@ class _Post:
         self._changes = title_changes | body_changes
 
     def strip_title(self) -> None:
-        self.change_title("tags", boilerplate.strip_tags)
-        self.change_title("labels", boilerplate.strip_question_label)
-        self.change_title("introductions", boilerplate.strip_introduction)
+        self.change_title("tags", reddit.strip_tags)
+        self.change_title("labels", reddit.strip_question_label)
+        self.change_title("introductions", reddit.strip_introduction)
 
     def strip_body(self) -> None:
-        self.change_body("repeated title", lambda body: boilerplate.strip_repeat(self.title, body))
-        self.change_body("labels", boilerplate.strip_answer_label)
-        self.change_body("asides", boilerplate.strip_asides)
+        self.change_body("repeated title", lambda body: reddit.strip_repeat(self.title, body))
+        self.change_body("labels", reddit.strip_answer_label)
+        self.change_body("asides", reddit.strip_asides)
 
     def take(self, question: str, answer: str) -> None:
         """Use a question and answer that were found in the body."""
         self.title, self.body = question, answer
         self._changes |= {"question in the body"}
-        self.change_body("labels", boilerplate.strip_answer_label)
+        self.change_body("labels", reddit.strip_answer_label)
 
     def change_title(self, name: str, rule: Callable[[str], str]) -> None:
         if (title := rule(self.title)) != self.title:
@@ -147,9 +145,9 @@ class _Post:
         """Return why the row contains no joke, or an empty text."""
         if not self.title or not self.body:
             return "empty"
-        if boilerplate.is_deleted(self.body) or boilerplate.is_deleted(self.title):
+        if reddit.is_deleted(self.body) or reddit.is_deleted(self.title):
             return "deleted"
-        if not boilerplate.says_something(self.title) or not boilerplate.says_something(self.body):
+        if not reddit.says_something(self.title) or not reddit.says_something(self.body):
             return "no words"
         return ""
 

@@ -1,1 +1,0 @@
-"""Rules for Reddit posts: their boilerplate and how they ask questions."""
