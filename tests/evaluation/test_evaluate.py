@@ -11,9 +11,8 @@ from joker.core.errors import ConfigError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
-from joker.evaluation.config import EvaluationConfig
 from joker.evaluation.evaluate import evaluate
-from joker.evaluation.held_out import HeldOut
+from joker.evaluation.held_out import EvaluationConfig, HeldOut
 
 
 @pytest.mark.integration

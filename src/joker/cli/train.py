@@ -14,7 +14,7 @@ from joker.cli.options import with_options
 from joker.core.model_folder import ModelFolder
 from joker.core.parts import require_training
 from joker.core.template import TEMPLATES
-from joker.evaluation.config import EvaluationConfig
+from joker.evaluation.held_out import EvaluationConfig
 from joker.training.config import TrainingConfig, training_config
 
 _DataOption = Annotated[Path, typer.Option("--data", help="Folder created by 'joker data prepare'.")]

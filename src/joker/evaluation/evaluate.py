@@ -22,8 +22,7 @@ from joker.core.tokenizer import JokeTokenizer
 from joker.engines import open_engine
 from joker.engines.weights import load_causal_lm
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
-from joker.evaluation.config import EvaluationConfig
-from joker.evaluation.held_out import HeldOut
+from joker.evaluation.held_out import EvaluationConfig, HeldOut
 from joker.evaluation.likelihood_metrics import (
     CHANCE,
     ORIGINAL_PERPLEXITY,
