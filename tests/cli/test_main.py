@@ -4,16 +4,12 @@ import sys
 import pytest
 
 from joker.version import __version__
-
-
-def joker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "joker", *arguments], capture_output=True, text=True, check=False
-    )
+from tests.command import joker
 
 
 def test_version_is_printed() -> None:
-    assert joker("--version").stdout == f"joker {__version__}\n"
+    printed = subprocess.check_output([sys.executable, "-m", "joker", "--version"], text=True)
+    assert printed == f"joker {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -25,7 +21,11 @@ def test_version_is_printed() -> None:
         (["compare", "--data", "nowhere", "--out", "models"], "nowhere"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], named: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_code_2_before_pytorch_is_loaded(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("joker.training.finetune", "joker.training.compare"):
+        monkeypatch.setitem(sys.modules, module, None)
     done = joker(*arguments)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -14,11 +14,11 @@ from joker.cli.options import with_options
 from joker.core.model_folder import ModelFolder
 from joker.core.parts import require_training
 from joker.core.template import TEMPLATES
-from joker.evaluation.held_out import EvaluationConfig
+from joker.evaluation.held_out import EvaluationConfig, HeldOut
 from joker.training.config import TrainingConfig, training_config
 
-_DataOption = Annotated[Path, typer.Option("--data", help="Folder created by 'joker data prepare'.")]
-_ConfigOption = Annotated[
+_Prepared = Annotated[Path, typer.Option("--data", help="Folder created by 'joker data prepare'.")]
+_Settings = Annotated[
     Path | None,
     typer.Option("--config", help="YAML or JSON file of settings; options override it."),
 ]
@@ -35,9 +35,9 @@ _COLUMNS = {
 @with_options(TrainingConfig)
 def train(
     given: dict[str, Any],
-    data: _DataOption,
+    data: _Prepared,
     out: Annotated[Path, typer.Option("--out", help="Model folder to create.")],
-    config: _ConfigOption = None,
+    config: _Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
     ] = False,
@@ -49,7 +49,6 @@ def train(
     """
     require_training()
     from joker.data.prepared import PreparedData
-    from joker.training.finetune import finetune
 
     settings = training_config(given, config)
     prepared = PreparedData.open(data)
@@ -58,6 +57,8 @@ def train(
             "The original's recipe uses a random split; this folder is split by "
             f"{prepared.manifest.split}, so its metrics will not show the original's leak."
         )
+    from joker.training.finetune import finetune  # takes seconds, which a mistake above saves
+
     folder = finetune(prepared, out, settings, resume=resume)
     if folder is None:
         return
@@ -69,9 +70,9 @@ def train(
 @with_options(TrainingConfig, skip=frozenset({"template", "markers"}))
 def compare(
     given: dict[str, Any],
-    data: _DataOption,
+    data: _Prepared,
     out: Annotated[Path, typer.Option("--out", help="Folder for the models, one subfolder each.")],
-    config: _ConfigOption = None,
+    config: _Settings = None,
     template: Annotated[
         list[str] | None,
         typer.Option("--template", help="Template to compare; repeatable. By default all three."),
@@ -87,13 +88,15 @@ def compare(
     """
     require_training()
     from joker.data.prepared import PreparedData
+
+    settings = training_config(given, config)
+    prepared = PreparedData.open(data)
     from joker.training.compare import compare as run_comparison
     from joker.training.compare import templates
 
-    settings = training_config(given, config)
     kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
     chosen = templates(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
-    result = run_comparison(PreparedData.open(data), out, settings, chosen)
+    result = run_comparison(prepared, out, settings, chosen)
     table = Table(Column("template", no_wrap=True), *_COLUMNS.values())
     for label, metrics in result.metrics.items():
         style = "bold" if label == result.winner else None
@@ -126,11 +129,10 @@ def evaluate(
     require_training()
     config = EvaluationConfig(**given)
     folder = ModelFolder.open(model)
+    held_out = HeldOut.open(data)
     from joker.compose import ensure_graph
     from joker.evaluation.evaluate import evaluate as measure
-    from joker.evaluation.held_out import HeldOut
 
-    held_out = HeldOut.open(data)
     with Console(stderr=True).status(f"Evaluating {model} on {held_out.facts['name']}"):
         teller = ensure_graph(folder) if config.generate else None
         report = measure(folder, held_out, config, teller)
