@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from huggingface_hub import ModelCard, metadata_load
+from huggingface_hub import constants as hub_constants
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from openvino import opset13 as ops
 from safetensors.torch import load_file, save_file
@@ -27,6 +27,10 @@ from joker.core.model_folder import Manifest, ModelFolder, bundled_model
 from joker.core.template import TEMPLATES
 from joker.training import export
 from joker.training.export import MAX_MEAN_KL, export_openvino, write_card
+from tests.command import joker
+
+UPLOAD = pytest.mark.filterwarnings("ignore:Use 'content=")  # huggingface_hub's own
+Push = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -315,23 +319,26 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def push(
-    folder: ModelFolder, hub: str, token: str, *options: str
-) -> subprocess.CompletedProcess[str]:
-    """Run ``joker export --push`` against a hub at an address, with a token."""
-    command = [sys.executable, "-m", "joker", "export", str(folder.path), "--push", "me/jokes"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment = {**kept, "HF_ENDPOINT": hub, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run(
-        [*command, *options], env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def push(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Push:
+    """Return ``push(folder, token, *options)``, which runs ``joker export --push``."""
+    monkeypatch.setattr(hub_constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(hub_constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+
+    def run(folder: ModelFolder, token: str, *options: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("HF_TOKEN", token)
+        return joker("export", folder.path, "--push", "me/jokes", *options)
+
+    return run
 
 
+@UPLOAD
 @pytest.mark.integration
-def test_push_uploads_the_whole_folder(copy: ModelFolder, hub: Hub) -> None:
+def test_push_uploads_the_whole_folder(copy: ModelFolder, hub: Hub, push: Push) -> None:
     (copy.path / "checkpoints").mkdir()
     (copy.path / "checkpoints" / "optimizer.pt").write_bytes(b"not for others")
-    done = push(copy, hub.address, "hf_right", "--private")
+    done = push(copy, "hf_right", "--private")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{hub.address}/me/jokes"
     (created,) = hub.created
@@ -342,21 +349,22 @@ def test_push_uploads_the_whole_folder(copy: ModelFolder, hub: Hub) -> None:
     assert hub.files == {str(path.relative_to(copy.path)): path.read_bytes() for path in paths}
 
 
+@UPLOAD
 @pytest.mark.integration
 def test_a_folder_without_weights_is_pushed_with_the_graph_that_it_has(
-    served_folder: ModelFolder, tmp_path: Path, hub: Hub
+    served_folder: ModelFolder, tmp_path: Path, hub: Hub, push: Push
 ) -> None:
     without = shutil.ignore_patterns("*.safetensors")
     shutil.copytree(served_folder.path, tmp_path / "model", ignore=without)
-    done = push(ModelFolder.open(tmp_path / "model"), hub.address, "hf_right")
+    done = push(ModelFolder.open(tmp_path / "model"), "hf_right")
     assert done.returncode == 0, done.stderr
     graph = tmp_path / "model/openvino/openvino_model.bin"
     assert hub.files["openvino/openvino_model.bin"] == graph.read_bytes()
 
 
 @pytest.mark.integration
-def test_a_push_that_the_hub_refuses_is_one_sentence(copy: ModelFolder, hub: Hub) -> None:
-    done = push(copy, hub.address, "hf_wrong")
+def test_a_push_that_the_hub_refuses_is_one_sentence(copy: ModelFolder, push: Push) -> None:
+    done = push(copy, "hf_wrong")
     assert done.returncode == 2
     assert "cannot push to me/jokes" in done.stderr
     assert "HF_TOKEN" in done.stderr

@@ -1,12 +1,12 @@
 import json
 import os
+import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,15 @@ from joker.core.sampling import Sampling
 from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.training.base_model import open_base
-from joker.training.callbacks import evaluation_interval
+from joker.training.callbacks import CheckpointCallback, evaluation_interval
 from joker.training.finetune import sample_jokes
+from tests.command import joker
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # MLflow's own code is not free of warnings.
+    pytest.mark.filterwarnings("default"),
+]
 
 Command = Callable[..., subprocess.Popen[str]]
 
@@ -38,6 +43,13 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors
     return errors
+
+
+def train(*arguments: object, code: int = 0) -> str:
+    """Run ``joker train`` in this process, as `finish` waits for one of its own."""
+    done = joker(*arguments)
+    assert done.returncode == code, done.stderr
+    return done.stderr
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -64,15 +76,32 @@ def statuses(folder: Path) -> list[str]:
 def uninterrupted(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the model folder of `SHORT`, trained without a break."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    command = [sys.executable, "-m", "joker", *SHORT, "--data", prepared.path, "--out", "model"]
-    subprocess.run(
-        list(map(str, command)),
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        train(*SHORT, "--data", prepared.path, "--out", "model")
     return folder / "model"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C once, when the first checkpoint is there."""
+    save = CheckpointCallback.on_save
+    pressed: list[int] = []
+
+    def save_and_press(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        if not pressed:
+            pressed.append(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(CheckpointCallback, "on_save", save_and_press)
 
 
 def test_training_writes_a_folder_that_describes_itself(
@@ -95,8 +124,8 @@ def test_training_writes_a_folder_that_describes_itself(
 def test_a_killed_training_goes_on_to_the_same_weights(
     prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
 ) -> None:
-    often = ("--checkpoint-minutes", "0", "--data", prepared.path, "--out", "model")
-    process = start(*SHORT, *often)
+    options = ("--data", prepared.path, "--out", "model")
+    process = start(*SHORT, *options, "--checkpoint-minutes", "0", "--report-to", "none")
     wait_for(lambda: len(list(tmp_path.glob("model/checkpoints/*/complete"))) > 0, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -104,25 +133,22 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     (tmp_path / "model/checkpoints/checkpoint-29").mkdir(exist_ok=True)
     assert not (tmp_path / "model/joker.json").exists()
 
-    finish(start("train", "--data", prepared.path, "--out", "model", "--resume"))
+    train("train", *options, "--resume")
     assert same_weights(tmp_path / "model", uninterrupted)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_a_checkpoint_that_resume_takes_up(
-    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+    prepared: PreparedData, tmp_path: Path, uninterrupted: Path
 ) -> None:
-    process = start(*SHORT, "--data", prepared.path, "--out", "model", "--checkpoint-minutes", "0")
-    wait_for(lambda: len(list(tmp_path.glob("model/checkpoints/*/complete"))) > 0, process)
-    process.send_signal(signal.SIGINT)
-    said = finish(process, code=130)
+    options = ("--data", prepared.path, "--out", "model")
+    said = train(*SHORT, *options, "--checkpoint-minutes", "0", code=130)
     assert "--resume" in said
     assert "Traceback" not in said
-
     assert statuses(tmp_path) == ["KILLED"]
 
-    refused = finish(start(*SHORT, "--data", prepared.path, "--out", "model"), code=2)
-    assert "unfinished" in refused
-    finish(start("train", "--data", prepared.path, "--out", "model", "--resume"))
+    assert "unfinished" in train(*SHORT, *options, code=2)
+    train("train", *options, "--resume")
     assert same_weights(tmp_path / "model", uninterrupted)
     assert statuses(tmp_path) == ["KILLED", "FINISHED"]
 
@@ -146,15 +172,16 @@ def test_mlflow_shows_how_a_training_went(uninterrupted: Path, prepared: Prepare
 
 
 def test_a_tracking_server_that_is_down_ends_a_training_before_it_begins(
-    prepared: PreparedData, start: Command, tmp_path: Path
+    prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     options = ("--data", prepared.path, "--out", "model")
-    said = finish(start(*SHORT, *options, **server), code=2)
+    said = train(*SHORT, *options, code=2)
     assert "MLFLOW_TRACKING_URI" in said
     assert "Traceback" not in said
     assert not list(tmp_path.glob("model/checkpoints/checkpoint-*"))
-    finish(start(*SHORT[:-1], "2", *options, "--report-to", "none", **server))
+    train(*SHORT[:-1], "2", *options, "--report-to", "none")
     assert (tmp_path / "model/joker.json").is_file()
 
 
@@ -180,20 +207,20 @@ def test_evaluations_are_as_often_as_a_twentieth_of_the_arithmetic_allows() -> N
     assert evaluation_interval(3, tokens_per_step=4000, validation_tokens=30) == 1
 
 
+@pytest.fixture
+def _small_disk() -> Iterator[None]:
+    """Let no file grow beyond 300 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("_small_disk")
 @pytest.mark.parametrize("report_to", ["mlflow", "none"])
-def test_a_full_disk_is_one_sentence(
-    prepared: PreparedData, start: Command, tmp_path: Path, report_to: str
-) -> None:
-    script = tmp_path / "limited.py"
-    script.write_text(
-        "import resource, runpy\n"
-        "import joker.training.finetune\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
-        "runpy.run_module('joker', run_name='__main__')\n"
-    )
+def test_a_full_disk_is_one_sentence(prepared: PreparedData, report_to: str) -> None:
     options = ("--data", prepared.path, "--out", "model", "--report-to", report_to)
-    process = start(*SHORT, *options, module="limited")
-    said = finish(process, code=4)
+    said = train(*SHORT, *options, code=4)
     assert "disk" in said
     assert "Traceback" not in said
 
@@ -254,15 +281,17 @@ def test_the_original_recipe_trains_on_blocks_with_plain_markers(
 
 
 def test_a_trained_folder_is_a_base(
-    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+    prepared: PreparedData, tmp_path: Path, uninterrupted: Path
 ) -> None:
     options = ("--max-steps", "2", "--data", prepared.path, "--out", "model", "--compile", "never")
-    finish(start("train", "--base", uninterrupted, "--template", "separator", *options))
+    layout = ("--template", "separator", "--report-to", "none")
+    train("train", "--base", uninterrupted, *layout, *options)
     assert ModelFolder.open(tmp_path / "model").manifest.template.name == "separator"
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_smaller_student_of_a_teacher_goes_on_after_a_break(
-    prepared: PreparedData, start: Command, tmp_path: Path, uninterrupted: Path
+    prepared: PreparedData, tmp_path: Path, uninterrupted: Path
 ) -> None:
     shutil.copytree(uninterrupted, tmp_path / "deep")
     (tmp_path / "deep/joker.json").unlink()
@@ -270,13 +299,9 @@ def test_a_smaller_student_of_a_teacher_goes_on_after_a_break(
     deep(GPT2Config.from_pretrained(uninterrupted, n_layer=5)).save_pretrained(tmp_path / "deep")
     student = (*SHORT, "--base", "deep", "--keep-layers", "3", "--freeze-layers", "1")
     options = ("--teacher", uninterrupted, "--data", prepared.path, "--report-to", "none")
-    finish(start(*student, *options, "--out", "whole"))
-
-    process = start(*student, *options, "--out", "broken", "--checkpoint-minutes", "0")
-    wait_for(lambda: len(list(tmp_path.glob("broken/checkpoints/*/complete"))) > 0, process)
-    process.send_signal(signal.SIGINT)
-    finish(process, code=130)
-    finish(start("train", "--data", prepared.path, "--out", "broken", "--resume"))
+    train(*student, *options, "--out", "broken", "--checkpoint-minutes", "0", code=130)
+    train("train", "--data", prepared.path, "--out", "broken", "--resume")
+    train(*student, *options, "--out", "whole")
     assert same_weights(tmp_path / "broken", tmp_path / "whole")
     config = json.loads((tmp_path / "whole/config.json").read_text())
     assert config["n_layer"] == 3

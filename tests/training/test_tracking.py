@@ -69,6 +69,17 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         mlflow.end_run()
 
 
+@pytest.fixture(scope="module")
+def registered(served_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of a version of the registered model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("registered"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with track("registered", CONFIG):
+            tracking.register(served_folder, "shared")
+        return str(Path(mlflow.artifacts.download_artifacts("models:/joker@shared")).resolve())
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """Return a real tracking server's address and a function that kills it."""
@@ -104,15 +115,16 @@ def only_run(name: str) -> Any:
 
 
 def test_a_run_is_recorded_in_sqlite_by_default(tiny_folder: ModelFolder) -> None:
+    Path("jokes.csv").touch()
     with track("first", CONFIG):
+        assert mlflow.get_tracking_uri() == "sqlite:///mlflow.db"
         tracking.log_params({"training": {"epochs": 3}})
         tracking.log_metrics({"loss": 2.5}, step=10)
         for step in (1, 2):
             row = {"step": step, "question": "Why?", "answer": "Because."}
             tracking.log_table([row], "sample_jokes.json")
-        tracking.log_data(Path("mlflow.db"), "jokes-training", "0" * 64, "training")
+        tracking.log_data(Path("jokes.csv"), "jokes-training", "0" * 64, "training")
         tracking.register(tiny_folder, "newest")
-    assert Path("mlflow.db").is_file()
     run = only_run("first")
     assert run.info.status == "FINISHED"
     assert run.data.params == {"training.epochs": "3"}
@@ -126,10 +138,8 @@ def test_a_run_is_recorded_in_sqlite_by_default(tiny_folder: ModelFolder) -> Non
     assert samples["step"].tolist() == [1, 2]
 
 
-def test_a_registered_model_takes_the_options_of_telling(tiny_folder: ModelFolder) -> None:
-    with track("registered", CONFIG):
-        tracking.register(tiny_folder, "options")
-    loaded = mlflow.pyfunc.load_model("models:/joker@options")
+def test_a_registered_model_takes_the_options_of_telling(registered: str) -> None:
+    loaded = mlflow.pyfunc.load_model(registered)
     defaults = {
         option.name: option.default for option in loaded.metadata.get_params_schema().params
     }
@@ -156,14 +166,12 @@ def test_a_registered_model_takes_the_options_of_telling(tiny_folder: ModelFolde
 
 
 def test_a_registered_model_withholds_what_it_is_asked_to(
-    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registered: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("[dark offensive]\nwhy\n[political topic]\nwhat\n", encoding="utf-8")
     monkeypatch.setenv("JOKER_MODERATION_LIST", str(listed))
-    with track("careful", CONFIG):
-        tracking.register(tiny_folder, "careful")
-    loaded = mlflow.pyfunc.load_model("models:/joker@careful")
+    loaded = mlflow.pyfunc.load_model(registered)
     for prompt, option, allowed in (
         ("Why", {"safe": True}, {"safe": False}),
         ("What", {"exclude_categories": ["political"]}, {"exclude_categories": []}),
@@ -177,13 +185,11 @@ def test_a_registered_model_withholds_what_it_is_asked_to(
 
 
 def test_a_registered_model_tells_what_joker_tells(
-    tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+    served_folder: ModelFolder, registered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOKER_CANDIDATES", "1")
-    with track("same", CONFIG):
-        tracking.register(tiny_folder, "same")
-    loaded = mlflow.pyfunc.load_model("models:/joker@same")
-    with Joker(tiny_folder.path) as teller:
+    loaded = mlflow.pyfunc.load_model(registered)
+    with Joker(served_folder.path) as teller:
         for seed in range(5):
             (joke,) = teller.tell("Why", seed=seed)
             told = loaded.predict([{"prompt": "Why"}], {"seed": seed})
@@ -271,16 +277,12 @@ def test_a_reporter_without_its_package_is_one_sentence(
         tracking.reporters(TrainingConfig(report_to="wandb"), tmp_path)
 
 
-def test_a_registered_model_is_served(tiny_folder: ModelFolder) -> None:
-    with track("served", CONFIG):
-        tracking.register(tiny_folder, "served")
+def test_a_registered_model_is_served(registered: str) -> None:
     port = free_port()
-    store = mlflow.MlflowClient().get_model_version_by_alias("joker", "served").source
-    folder = Path(mlflow.artifacts.download_artifacts(store)).resolve()
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     process = subprocess.Popen(
-        [*command, "--model-uri", str(folder), "--port", str(port)],
+        [*command, "--model-uri", registered, "--port", str(port)],
         env={**os.environ, "PATH": search},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ import importlib
 import json
 import logging
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from joker.training.vocabulary import (
     shrink_vocabulary,
     train_tokenizer,
 )
+from tests.command import joker
 from tests.training.gguf_files import SENTENCES, make_llama, make_tokenizer, write_gguf
 
 transformers: Any = importlib.import_module("transformers")  # its classes are half typed
@@ -350,15 +350,15 @@ def test_a_tokenizer_that_is_not_known_is_refused(
 
 @pytest.mark.integration
 def test_a_model_learns_jokes_from_a_file(
-    file: Path, prepared: PreparedData, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    file: Path, prepared: PreparedData, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    process = start(
-        *("train", "--base", file, "--data", prepared.path, "--out", "model"),
+    done = joker(
+        *("train", "--base", file, "--data", prepared.path, "--out", tmp_path / "model"),
         *("--vocabulary-size", "300", "--freeze-layers", "1", "--punchline-first"),
-        *("--max-steps", "2", "--batch-size", "2", "--compile", "never"),
+        *("--max-steps", "2", "--batch-size", "2", "--compile", "never", "--report-to", "none"),
     )
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    assert done.returncode == 0, done.stderr
+    said = done.stderr + capfd.readouterr().err
     assert "GGUF tensors" not in said
     assert "multivariate" not in said
     folder = ModelFolder.open(tmp_path / "model")
