@@ -24,7 +24,7 @@ main()
 
 @pytest.fixture(scope="module")
 def told() -> list[dict[str, str]]:
-    command = [sys.executable, "-c", WITHOUT_TORCH, "tell", "-n", "20", "--seed", "1", "--json"]
+    command = [sys.executable, "-c", WITHOUT_TORCH, "tell", "-n", "10", "--seed", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     jokes: list[dict[str, str]] = json.loads(done.stdout)
@@ -32,12 +32,12 @@ def told() -> list[dict[str, str]]:
 
 
 def test_it_tells_as_many_jokes_as_asked(told: list[dict[str, str]]) -> None:
-    assert len(told) == 20
+    assert len(told) == 10
     assert all(joke["question"] and joke["answer"] for joke in told)
 
 
 def test_its_questions_differ(told: list[dict[str, str]]) -> None:
-    assert len({joke["question"] for joke in told}) >= 18
+    assert len({joke["question"] for joke in told}) >= 9
 
 
 def test_none_of_its_jokes_is_offensive(told: list[dict[str, str]]) -> None:

@@ -1,6 +1,4 @@
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +6,13 @@ import pytest
 from joker.core.model_folder import ModelFolder
 from joker.data.preparation import prepare
 from joker.data.sources import Source
+from tests.command import joker
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # MLflow's own code is not free of warnings.
+    pytest.mark.filterwarnings("default"),
+]
 
 LABELS = {"original-special", "separator-special", "words-plain"}
 
@@ -19,12 +22,14 @@ def compared(tmp_path_factory: pytest.TempPathFactory, sample_file: Path) -> Pat
     """Return a folder in which ``joker compare`` has run, twice."""
     folder = tmp_path_factory.mktemp("compare")
     prepare([Source.own(sample_file)], folder / "data", split="random", seed=1)
-    command = [sys.executable, "-m", "joker", "compare", "--data", "data", "--out", "models"]
-    command += ["--base", "new:tiny", "--max-steps", "2", "--compile", "never"]
-    for name in ("first.txt", "second.txt"):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        (folder / name).write_text(done.stdout)
+    options = ("--base", "new:tiny", "--max-steps", "2", "--compile", "never")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        for name in ("first.txt", "second.txt"):
+            done = joker("compare", "--data", "data", "--out", "models", *options)
+            assert done.returncode == 0, done.stderr
+            (folder / name).write_text(done.stdout)
     return folder
 
 

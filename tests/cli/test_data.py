@@ -1,8 +1,8 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import joker
 
 JOKES = [
     ("Why do owls hum?", "They lost the words."),
@@ -10,16 +10,6 @@ JOKES = [
     ("Who guards the pantry?", "A cereal officer."),
     ("How does a map relax?", "It folds."),
 ]
-
-
-def joker_data(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "joker", "data", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
 
 
 @pytest.fixture
@@ -32,24 +22,24 @@ def mine(tmp_path: Path) -> Path:
 def test_prepare_and_show_print_and_plot(mine: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     columns = ("--question-column", "setup", "--answer-column", "punchline")
-    done = joker_data("prepare", "--jokes", mine, *columns, "--out", out)
+    done = joker("data", "prepare", "--jokes", mine, *columns, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "dropped: duplicate" in done.stdout
     assert "clusters (this folder)" in done.stdout
     assert not done.stderr
 
-    shown = joker_data("show", out)
+    shown = joker("data", "show", out)
     assert shown.returncode == 0, shown.stderr
     assert "characters of answer" in shown.stdout
     assert (out / "statistics.png").is_file()
-    assert joker_data("show", out, "--plot", tmp_path / "mine.png").returncode == 0
+    assert joker("data", "show", out, "--plot", tmp_path / "mine.png").returncode == 0
     assert (tmp_path / "mine.png").is_file()
 
-    again = joker_data("prepare", "--jokes", mine, *columns, "--out", out)
+    again = joker("data", "prepare", "--jokes", mine, *columns, "--out", out)
     assert again.returncode == 2
     assert "--force" in again.stderr
     random = ("--split", "random", "--force", "--seed", "5")
-    done = joker_data("prepare", "--jokes", mine, *columns, "--out", out, *random)
+    done = joker("data", "prepare", "--jokes", mine, *columns, "--out", out, *random)
     assert done.returncode == 0
     assert "random (this folder)" in done.stdout
 
@@ -67,9 +57,10 @@ def test_prepare_and_show_print_and_plot(mine: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
-    mine: Path, arguments: list[str], named: str
+    mine: Path, arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = joker_data(*arguments, cwd=mine.parent)
+    monkeypatch.chdir(mine.parent)
+    done = joker("data", *arguments)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert named in done.stderr

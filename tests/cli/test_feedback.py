@@ -4,16 +4,16 @@ import csv
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from joker.cli import app, main
+from joker.cli import app
 from joker.core.joke import GeneratedJoke
 from joker.store import Store, Vote
 from joker.training.filtering import read_jokes
+from tests.command import joker
 from tests.store.told import add, told
 
 
@@ -121,17 +121,12 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     arguments: list[str],
     said: str,
     code: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["joker", "feedback", "export", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    error = capsys.readouterr().err
-    assert ended.value.code == code
-    assert said in error
-    assert "hush" not in error
-    assert "Traceback" not in error
+    done = joker("feedback", "export", *arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_folder_that_is_not_there_is_named(database: str, tmp_path: Path) -> None:

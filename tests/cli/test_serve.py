@@ -10,8 +10,11 @@ import sys
 import httpx2
 import pytest
 
+from tests.command import joker
+
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
 ENVIRONMENT["JOKER_POOL_SIZE"] = "0"  # no other jobs than those of the tests
+ENVIRONMENT["JOKER_CANDIDATES"] = "2"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -35,22 +38,20 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], named: str) -> None:
-    with start(*arguments) as process:
-        _, errors = process.communicate(timeout=300)
-    assert process.returncode == 2
-    assert len(errors.splitlines()) == 1
-    assert named in errors
+    done = joker("serve", *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert named in done.stderr
 
 
 def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        with start("--port", port) as process:
-            _, errors = process.communicate(timeout=300)
-    assert process.returncode == 2
-    assert len(errors.splitlines()) == 1
-    assert port in errors
-    assert "choose another" in errors
+        done = joker("serve", "--port", port)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert port in done.stderr
+    assert "choose another" in done.stderr
 
 
 @pytest.mark.integration

@@ -12,6 +12,7 @@ import pytest
 from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import Job, State
+from tests.command import joker
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -29,15 +30,10 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "JOK
     ],
 )
 def test_a_mistake_is_one_sentence_and_an_exit_code(
-    arguments: list[str], exit_code: int, named: str
+    arguments: list[str], exit_code: int, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "joker", "worker", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ENVIRONMENT,
-    )
+    monkeypatch.delenv("JOKER_BROKER", raising=False)
+    done = joker("worker", *arguments)
     assert done.returncode == exit_code
     assert len(done.stderr.splitlines()) == 1
     assert named in done.stderr
