@@ -63,4 +63,10 @@ def test_operations_are_those_of_the_multiplied_matrices_and_of_attention(tied: 
 def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 20.5, 30.0, 34.0, 40.0, 41.0])
     monkeypatch.setattr("joker.training.hardware.time.perf_counter", lambda: next(clock))
-    assert matrix_rate(torch.device("cpu"), torch.float32) == 2 * 2048**3 / 0.5
+    assert matrix_rate.__wrapped__(torch.device("cpu"), torch.float32) == 2 * 2048**3 / 0.5
+
+
+def test_the_rate_is_measured_once_for_all_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joker.training.hardware._MATRIX_PRODUCTS", 1)
+    first, again = (matrix_rate(torch.device("cpu"), torch.float32) for _ in range(2))
+    assert first == again

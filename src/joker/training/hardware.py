@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,11 @@ def flops_per_token(model: PreTrainedModel, row: int) -> float:
     return float(6.0 * multiplied + attention)
 
 
+@cache
 def matrix_rate(device: torch.device, precision: torch.dtype) -> float:
     """Measure the floating point operations per second of a large matrix product.
 
-    Measured and not looked up, so that MFU means the same on a CPU and on a GPU.
+    Measured and not looked up, so that MFU means the same on a CPU and on a GPU; once in a process.
 
     Args:
         device: Where; on a CPU with as many threads as PyTorch uses.
