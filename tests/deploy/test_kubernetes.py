@@ -184,19 +184,43 @@ def test_only_a_named_network_is_believed_about_addresses(
 def test_the_way_in_has_tls_a_class_and_the_service(kind: str, tmp_path: Path) -> None:
     folder = FOLDER / kind.lower()
     (file,) = [path for path in folder.glob("*.yaml") if path.name != "kustomization.yaml"]
-    made = {r["kind"]: r["spec"] for r in yaml.safe_load_all(file.read_text(encoding="utf-8"))}
-    spec = made[kind]
+    made = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    way_in, *_, policy = made
+    assert (way_in["kind"], policy["kind"]) == (kind, "NetworkPolicy")
+    spec = way_in["spec"]
     assert spec.get("ingressClassName") or spec["gatewayClassName"]
     if kind == "Ingress":
         assert spec["tls"][0]["hosts"] == [rule["host"] for rule in spec["rules"]]
         assert spec["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] == "web"
     else:
-        (listener,) = spec["listeners"]
-        assert listener["tls"]["certificateRefs"]
-        route = made["HTTPRoute"]
-        assert route["hostnames"] == [listener["hostname"]]
-        assert route["rules"][0]["backendRefs"] == [{"name": "web", "port": 80}]
-    assert made["NetworkPolicy"]["podSelector"]["matchLabels"] == {"app": "web"}
+        assert spec["listeners"][0]["tls"]["certificateRefs"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == {"app": "web"}
+
+
+def test_nothing_is_served_without_tls(tmp_path: Path) -> None:
+    made = build_overlay(tmp_path, FOLDER / "gateway", FOLDER / "ingress")
+    listeners = made["Gateway/web"]["spec"]["listeners"]
+    assert {each["name"]: each["protocol"] for each in listeners} == {
+        "https": "HTTPS",
+        "http": "HTTP",
+    }
+    rules: dict[str, Resource] = {}
+    for route in of_kind(made, "HTTPRoute"):
+        (parent,) = route["spec"]["parentRefs"]
+        assert parent["name"] == "web"
+        assert route["spec"]["hostnames"] == [each["hostname"] for each in listeners[:1]]
+        (rules[parent["sectionName"]],) = route["spec"]["rules"]
+    assert rules["https"]["backendRefs"] == [{"name": "web", "port": 80}]
+    assert rules["http"] == {
+        "filters": [
+            {
+                "type": "RequestRedirect",
+                "requestRedirect": {"scheme": "https", "statusCode": 301},
+            }
+        ]
+    }
+    annotations = made["Ingress/web"]["metadata"]["annotations"]
+    assert annotations["traefik.ingress.kubernetes.io/router.entrypoints"] == "websecure"
 
 
 def test_names_are_resolved_through_the_cache_of_the_node_too(
