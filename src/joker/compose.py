@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from joker.core.cpus import cpu_quota
+from joker.core.cgroups import cpu_quota
 from joker.core.errors import InputError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke

@@ -55,6 +55,7 @@ def test_memory_and_cpu_time_are_those_of_all_processes(tmp_path: Path) -> None:
     name = "joker:web_memory_bytes"
     assert read(both, name) > 1.5 * read(alone, name) > 0
     assert read(both, name) > 1.5 * read(after, name) > 0
+    assert read(both, "joker:web_memory_limit_bytes") > read(both, name)
     name = "joker:web_cpu_seconds_total"
     assert read(after, name) >= read(both, name) > 3
 

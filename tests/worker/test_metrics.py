@@ -60,8 +60,7 @@ def test_a_taken_port_is_named() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="has no /proc")
 def test_memory_counts_the_engines_process() -> None:
-    def read(port: int) -> float:
-        name = "joker:worker_memory_bytes "
+    def read(port: int, name: str = "joker:worker_memory_bytes ") -> float:
         (line,) = [line for line in read_figures(port) if line.startswith(name)]
         return float(line.removeprefix(name))
 
@@ -73,4 +72,6 @@ def test_memory_counts_the_engines_process() -> None:
             child.stdout.readline()
             together = read(port)
             child.communicate(b"\n")
+        limit = read(port, "joker:worker_memory_limit_bytes ")
     assert 10_000_000 < alone < together - 50_000_000
+    assert together < limit

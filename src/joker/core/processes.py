@@ -13,11 +13,13 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from joker.core.cgroups import memory_limit
+
 _PROC = Path("/proc")
 
 
 class ProcessMetrics(Collector):
-    """The metrics ``joker:NAME_memory_bytes`` and ``joker:NAME_cpu_seconds_total``.
+    """The metrics ``joker:NAME_memory_bytes``, its limit and ``joker:NAME_cpu_seconds_total``.
 
     Args:
         name: What the processes are, such as ``worker``.
@@ -44,6 +46,11 @@ class ProcessMetrics(Collector):
             f"joker:{self._name}_memory_bytes",
             "Resident memory of all its processes.",
             value=memory_bytes,
+        )
+        yield GaugeMetricFamily(
+            f"joker:{self._name}_memory_limit_bytes",
+            "Memory that its container or else this machine has.",
+            value=memory_limit() or math.nan,
         )
         yield CounterMetricFamily(
             f"joker:{self._name}_cpu_seconds",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from joker.core.cpus import cpu_quota
+from joker.core.cgroups import cpu_quota, memory_limit
 
 
 @pytest.fixture(autouse=True)
@@ -84,5 +84,31 @@ def test_version_1_is_read_too(
     assert cpu_quota(tmp_path) == quota
 
 
-def test_a_system_without_control_groups_has_no_quota(tmp_path: Path) -> None:
+def test_a_system_without_control_groups_has_no_limits(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None
+    assert memory_limit(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "file"),
+    [
+        ("0::/pods/one\n", "sys/fs/cgroup/pods/one/memory.max"),
+        ("0::/pods/one\n", "sys/fs/cgroup/pods/memory.max"),
+        ("0::/only/seen/by/the/host\n", "sys/fs/cgroup/memory.max"),
+        ("5:cpu:/box\n4:memory:/box\n", "sys/fs/cgroup/memory/box/memory.limit_in_bytes"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [
+        ("805306368\n", 768 << 20),
+        ("max\n", 2 << 30),
+        ("9223372036854771712\n", 2 << 30),  # what version 1 says for none
+    ],
+)
+def test_memory_is_what_the_group_may_use_or_the_machine_has(
+    groups: str, file: str, limit: str, found: int, tmp_path: Path
+) -> None:
+    group(tmp_path, groups)
+    write(tmp_path, **{file: limit, "proc/meminfo": "MemTotal:  2097152 kB\nMemFree: 1 kB\n"})
+    assert memory_limit(tmp_path) == found

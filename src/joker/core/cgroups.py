@@ -1,4 +1,4 @@
-"""The CPU limit that control groups set for this process, such as a container's.
+"""The limits that control groups set for this process, such as a container's.
 
 Libraries that count cores start too many threads in a container that is limited to a few.
 """
@@ -23,7 +23,7 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
     """
     quotas = [
         int(microseconds) / int(period)
-        for microseconds, period in _limits(root)
+        for microseconds, period in _cpu_limits(root)
         if microseconds.isdecimal() and period.isdecimal()  # otherwise "max", -1 or no file
     ]
     if hasattr(os, "sched_getaffinity"):
@@ -34,19 +34,43 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
     return whole if whole < cores else None
 
 
-def _limits(root: Path) -> Iterator[tuple[str, str]]:
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process may use with the others of its group.
+
+    This is the smallest limit of its group and the groups above it, or else the machine's memory;
+    None if neither is known.
+
+    Args:
+        root: The folder that contains ``proc`` and ``sys``.
+    """
+    total = _read(root / "proc/meminfo").partition("MemTotal:")[2].split(maxsplit=2)
+    limits = [
+        _read(folder / name)
+        for folder in _groups(root, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+    ]
+    found = [int(total[0]) * 1024] if total else []
+    return min(found + [int(limit) for limit in limits if limit.isdecimal()], default=None)
+
+
+def _cpu_limits(root: Path) -> Iterator[tuple[str, str]]:
     """Yield the CPU time per period, and the period, of the process's groups."""
+    for folder in _groups(root, "cpu"):
+        time, _, period = _read(folder / "cpu.max").partition(" ")
+        yield time, period
+        yield _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders with the limits of the process's groups, in both versions of cgroups."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, group = line.split(":", 2)
         if hierarchy == "0":
-            for folder in _folders(root / _MOUNT, group):
-                time, _, period = _read(folder / "cpu.max").partition(" ")
-                yield time, period
-        elif "cpu" in controllers.split(","):
+            yield from _folders(root / _MOUNT, group)
+        elif controller in controllers.split(","):
             # Distributions mount it under all its names, under the first one, or both.
-            for name in {controllers, "cpu"}:
-                for folder in _folders(root / _MOUNT / name, group):
-                    yield _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+            for name in {controllers, controller}:
+                yield from _folders(root / _MOUNT / name, group)
 
 
 def _folders(mount: Path, group: str) -> Iterator[Path]:
