@@ -107,6 +107,22 @@ def test_postgresql_without_its_driver_names_the_extra(
         make_store("postgresql://localhost/jokes")
 
 
+def test_a_driver_that_finds_no_postgresql_library_names_the_extra(
+    make_store: OpenStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As psycopg without its extra ``binary`` does where libpq is not installed.
+    reason = "no pq wrapper available.\nAttempts made: ..."
+    (tmp_path / "psycopg.py").write_text(f"raise ImportError({reason!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "psycopg", raising=False)
+    with pytest.raises(MissingPartError) as refused:
+        make_store("postgresql://localhost/jokes")
+    assert str(refused.value) == (
+        "psycopg cannot be imported (no pq wrapper available.); "
+        "PostgreSQL needs pip install 'gpt2-the-joker[postgres]'"
+    )
+
+
 def test_no_password_is_shown(make_store: OpenStore) -> None:
     store = make_store("postgres://joker:hush@localhost/jokes")
     assert str(store) == "postgresql+psycopg://joker:***@localhost/jokes"

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-from joker.core.errors import MissingPartError
+from joker.core.errors import MissingPartError, first_line
 
 
 def import_part(module: str, need: str, *, extra: str = "train", otherwise: str = "") -> Any:
@@ -19,15 +19,18 @@ def import_part(module: str, need: str, *, extra: str = "train", otherwise: str 
         otherwise: What to do instead of installing it, if there is a choice.
 
     Raises:
-        MissingPartError: If it is not installed.
+        MissingPartError: If it is not installed, or lacks something that it needs itself.
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         missing = (error.name or module).partition(".")[0]
+        state = "is not installed"
+        if not isinstance(error, ModuleNotFoundError):
+            state = f"cannot be imported ({first_line(error)})"
         choice = f", or {otherwise}" if otherwise else ""
         raise MissingPartError(
-            f"{missing} is not installed; {need} pip install 'gpt2-the-joker[{extra}]'{choice}"
+            f"{missing} {state}; {need} pip install 'gpt2-the-joker[{extra}]'{choice}"
         ) from error
 
 
