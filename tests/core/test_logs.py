@@ -23,6 +23,17 @@ def test_a_plain_line_shows_the_fields_and_cannot_steer_a_terminal() -> None:
     assert line.endswith(r'INFO     request status=200 method="GET" path="/\u001b[31m"')
 
 
+def test_a_request_that_a_stop_cuts_off_has_no_traceback_in_the_log() -> None:
+    script = (
+        "import asyncio, logging; from joker.core.logs import log_as_json_lines\n"
+        "log_as_json_lines()\n"
+        "for error in (asyncio.CancelledError(), OSError()):\n"
+        "    logging.getLogger('uvicorn.error').error('in a request', exc_info=error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert "OSError" in json.loads(done.stderr)["exception"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
 def test_a_terminal_gets_plain_lines_and_a_file_gets_json() -> None:
     script = (

@@ -132,6 +132,38 @@ def test_a_stopped_server_says_where_a_job_goes_on_and_what_to_ask_again(
         assert redis.zcard("{joker}:waiting") == 2, "nobody could fetch the third"
 
 
+def test_a_server_ends_though_its_event_loop_is_busy(redis_server: RedisServer) -> None:
+    """As it is for longer than anybody waits when it ends thousands of streams."""
+    script = """
+import sys, time
+from joker.cli import main
+from joker.jobs.celery_redis import CeleryRedisQueue
+from joker.web import server
+
+async def stop(queue):
+    time.sleep(1000)
+
+CeleryRedisQueue.stop = stop
+server._FINISH_SECONDS = 0
+main()
+"""
+    arguments = ["serve", "--port=0", f"--broker={redis_server.url.removesuffix('0')}12"]
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[1]
+        job = httpx2.post(f"{address}/generate", json={}).headers["Location"]
+        with (
+            httpx2.Client(timeout=120) as client,
+            client.stream("GET", f"{address}{job}/events") as stream,
+        ):
+            process.terminate()
+            with pytest.raises(httpx2.RemoteProtocolError):
+                stream.read()
+        assert "ended with requests still open" in process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 240
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging.config
 import sys
+from asyncio import CancelledError
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +43,14 @@ class PlainLines(logging.Formatter):
         return " ".join([super().formatMessage(record), *shown])
 
 
+class NoCancellations(logging.Filter):
+    """Drops tracebacks of requests that were cut off because the server stops."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is written."""
+        return not (record.exc_info and isinstance(record.exc_info[1], CancelledError))
+
+
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields of a record, and the id of the trace that it is part of."""
     fields: dict[str, Any] = getattr(record, "fields", {})
@@ -58,7 +67,10 @@ _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"chosen": {"()": choose_formatter}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen"}},
+    "filters": {"news": {"()": NoCancellations}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "chosen", "filters": ["news"]}
+    },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "joker": {"level": "INFO"},

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 
@@ -20,6 +25,9 @@ from joker.web.connection import Connection
 # Together less than the 10 seconds after which Docker kills a container.
 _FINISH_SECONDS = 5
 _ANSWER_SECONDS = 3
+_LAST_SECONDS = 9.0
+
+_log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -53,7 +61,8 @@ class Server(uvicorn.Server):
     """Serves the application until it is stopped.
 
     A stop lets open requests finish for some seconds. What still waits is then told to ask again,
-    or where its job goes on.
+    or where its job goes on. Ending thousands of streams takes longer than anybody waits for a
+    process to end, so it ends before them.
 
     Args:
         queue: Where jobs wait; closed in the end.
@@ -92,6 +101,17 @@ class Server(uvicorn.Server):
         if self.started:
             self._announce(_address_of(self._listener))
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop, and see that the process ends."""
+        if not self.should_exit:
+            # A thread, because the event loop may be busy with one turn for seconds.
+            last = threading.Timer(_LAST_SECONDS, _end_process, [sig])
+            last.daemon = True
+            last.start()
+            # It would look through all objects of all streams, again and again.
+            gc.disable()
+        super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish requests, and close the application."""
         ending = asyncio.create_task(self._end_waits())
@@ -107,6 +127,11 @@ class Server(uvicorn.Server):
         log_as_json_lines()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
+
+
+def _end_process(number: int) -> None:
+    _log.warning("ended with requests still open")
+    os._exit(128 + number)
 
 
 def _address_of(listener: socket.socket) -> str:
