@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +20,12 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from joker.core.errors import MemoryFullError, QueueDownError
+from joker.engines.tasks import PLACE_TOKENS
 from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State, StateEvent
+from joker.jobs.queue import TOKENS_AT_ONCE
+from tests.jobs.conftest import SCRIPT
 from tests.jobs.events import all_events, last_job, until_told
 
 if TYPE_CHECKING:
@@ -29,6 +35,20 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
 LONG = 150.0
+SLOW_CLAIMS = """
+import runpy, sys, time
+from joker.jobs.leases import _Lease
+
+claim = _Lease.claim
+
+def claim_late(*arguments):
+    time.sleep(0.5)
+    return claim(*arguments)
+
+_Lease.claim = claim_late
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 OUTAGE_SECONDS = 10.0
 
 
@@ -172,6 +192,27 @@ async def test_two_workers_tell_each_of_many_jobs_once(
         states = [event.job.state for event in told if isinstance(event, StateEvent)]
         assert states == ["PENDING", "STARTED", "SUCCESS"]
         assert [joke.seed for joke in last_job(told).jokes] == [job.request.seed]
+
+
+async def test_a_burst_of_jobs_takes_no_more_room_than_there_is(
+    redis: RedisServer, queue: CeleryRedisQueue, make_request: MakeRequest, gate: Path
+) -> None:
+    """Messages come faster than jobs are claimed."""
+    half = TOKENS_AT_ONCE // PLACE_TOKENS // 2
+    request = replace(make_request(f"after {gate}", count=1), candidates=half)
+    jobs = [await queue.submit(request) for _ in range(6)]
+    command = [sys.executable, "-c", SLOW_CLAIMS, str(SCRIPT), redis.url, "8", str(LONG), "10"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as worker:
+        try:
+            while (await queue.stats()).running < 2:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1.5)
+            assert (await queue.stats()).running == 2
+            gate.touch()
+            for job in jobs:
+                assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
+        finally:
+            worker.kill()
 
 
 async def test_a_worker_told_to_stop_ends_what_it_has_in_hand(

@@ -354,6 +354,18 @@ async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
     assert leases.has_room
 
 
+async def test_room_is_kept_for_jobs_that_are_not_claimed_yet(
+    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
+) -> None:
+    leases = make_leases(lease_seconds=50)
+    job = await queue.submit(replace(make_request(), candidates=TOKENS_AT_ONCE))
+    for job_id in (job.id, "unknown"):
+        leases.expect(job_id, TOKENS_AT_ONCE)
+        assert not leases.has_room
+        await asyncio.to_thread(leases.work_on, job_id, tell)
+        assert leases.has_room
+
+
 @pytest.mark.parametrize(("pause_seconds", "reads"), [(0.0, 0), (1.2, 1)])
 async def test_a_job_is_read_again_only_if_nobody_follows_it_soon(
     pause_seconds: float,

@@ -32,13 +32,13 @@ LISTS = [f"{{joker}}:messages:{version}" for version in range(1, VERSION + 1)]
 
 MESSAGES = LISTS[-1]
 
-# Celery's protocol 2, with gaps for the job's id, twice, and for an id of the message.
+# Celery's protocol 2, with gaps for the job's id, twice, its tokens, and an id of the message.
 _MESSAGE = json.dumps(
     {
         "body": '[["%s"], {}, {}]',
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {"task": TASK, "id": "%s"},
+        "headers": {"task": TASK, "id": "%s", "tokens": "%d"},
         "properties": {
             "delivery_info": {"exchange": "", "routing_key": MESSAGES},
             "delivery_tag": "%s",

@@ -97,6 +97,7 @@ class CeleryRedisQueue:
             deadline_seconds,
             self._result_ttl_seconds,
             traceparent() or "",
+            request.tokens,
         )
         watched = self._watcher.expect(job_id)
         with reaching(self._url):

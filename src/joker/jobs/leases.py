@@ -144,6 +144,7 @@ class Leases:
         self._script = self._redis.register_script(SCRIPT)
         self._worker = secrets.token_urlsafe(8)
         self._held: set[_Lease] = set()
+        self._expected: dict[str, int] = {}
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="leases", daemon=True)
 
@@ -176,8 +177,13 @@ class Leases:
 
     @property
     def has_room(self) -> bool:
-        """Whether the jobs that are held leave room for another."""
-        return sum(lease.tokens for lease in list(self._held)) < TOKENS_AT_ONCE
+        """Whether the jobs that are expected or held leave room for another."""
+        held = sum(lease.tokens for lease in list(self._held))
+        return held + sum(list(self._expected.values())) < TOKENS_AT_ONCE
+
+    def expect(self, job_id: str, tokens: int) -> None:
+        """Keep room for a job whose message has come, until `work_on` has claimed it."""
+        self._expected[job_id] = tokens
 
     def work_on(self, job_id: str, work: Work) -> None:
         """Claim a job, work on it and finish it; do nothing if it is no longer waiting.
@@ -186,10 +192,13 @@ class Leases:
             QueueDownError: If Redis stays unreachable; the job is swept later.
         """
         lease = _Lease(self._call, job_id)
-        job = lease.claim(self._lease_seconds)
-        if job is None:
-            return
-        self._held.add(lease)
+        try:
+            job = lease.claim(self._lease_seconds)
+            if job is None:
+                return
+            self._held.add(lease)
+        finally:
+            self._expected.pop(job_id, None)
         try:
             self._settle(lease, make_attempt(job, work, lease, self._observe))
         finally:

@@ -70,7 +70,8 @@ end
 -- Tell the workers about a waiting job; the message may get lost.
 local function publish(id, record)
   record.published_at = now()
-  redis.call('LPUSH', MESSAGES, string.format(MESSAGE, id, id, id .. seconds(now())))
+  local tag = id .. seconds(now())
+  redis.call('LPUSH', MESSAGES, string.format(MESSAGE, id, id, record.tokens or 0, tag))
 end
 
 local function finish(id, record, state, error)
@@ -80,7 +81,8 @@ local function finish(id, record, state, error)
   record.ended, record.state, record.error = record.state, state, error
   announce_record(id, record)
   -- What only a job on its way needs is not kept with the result.
-  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers', 'trace', 'quiet'}) do
+  for _, field in ipairs({'lease', 'key', 'keep', 'published_at', 'watchers', 'trace', 'quiet',
+    'tokens'}) do
     record[field] = nil
   end
   save(id, record, 'PX', keep)
@@ -137,7 +139,7 @@ local commands = {}
 
 -- Return what became of it (new, same, full or conflict) and the job.
 function commands.submit(id, server, request, request_id, key, digest, max_queue_size, deadline_seconds,
-                         result_ttl_seconds, trace)
+                         result_ttl_seconds, trace, tokens)
   if key ~= '' then
     local known = redis.call('GET', idempotency_key(key))
     if known then
@@ -161,7 +163,8 @@ function commands.submit(id, server, request, request_id, key, digest, max_queue
   local record = {v = VERSION, request = request, request_id = request_id, state = 'PENDING',
     created_at = now(), deadline_at = now() + deadline_seconds, published_at = now(), attempts = 0,
     error = 'null', jokes = {}, lease = '', key = key, keep = tonumber(result_ttl_seconds),
-    watchers = {server}, quiet = true, trace = trace ~= '' and trace or nil}
+    watchers = {server}, quiet = true, trace = trace ~= '' and trace or nil,
+    tokens = tonumber(tokens)}
   if not save(id, record, 'NX') then return {'same', snapshot(id, load(id))} end
   publish(id, record)
   redis.call('ZADD', WAITING, seconds(record.deadline_at), id)

@@ -69,7 +69,12 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         def tell(job_id: str) -> None:
             leases.work_on(job_id, work)
 
+        def expect(request: Any, **_: Any) -> None:
+            leases.expect(request.id, int(request.request_dict.get("tokens", 0)))
+
         app.task(tell, name=TASK)
+        # It is sent before the next message is fetched; a thread claims the job later.
+        signals.task_received.connect(expect)
         pulse = Pulse()
         app.steps["consumer"].add(_fetches_with_room(lambda: leases.has_room, pulse))
         worker = _make_worker(app, settings.concurrency)
