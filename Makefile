@@ -80,7 +80,7 @@ secrets:  ## Generate the passwords for deploy/, once
 	  chmod 0444 deploy/secrets/joker_database; }
 	@grep -qs '^JOKER_SECRETS=' deploy/.env || echo 'JOKER_SECRETS=./secrets' >> deploy/.env
 
-stack: $(RUN)/.ready  ## Run the web server, two workers and Redis as local processes; Ctrl-C stops them
+stack: $(RUN)/.postgres  ## Run the web server, two workers and the databases as local processes; Ctrl-C stops them
 	$(RUN)/bin/python deploy/stack.py
 
 constraints: $(DEV)/.ready  ## Pin the installed versions
@@ -93,6 +93,11 @@ $(RUN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(RUN)
 	$(RUN)/bin/pip install $(PIP_FLAGS) --editable .
+	touch $@
+
+# The web server of the stack keeps jokes in a PostgreSQL where the system has one.
+$(RUN)/.postgres: $(RUN)/.ready
+	$(RUN)/bin/pip install $(PIP_FLAGS) --editable '.[postgres]'
 	touch $@
 
 # PyTorch is installed first, so that pip picks a CPU build where its configured indexes have one.

@@ -1,15 +1,17 @@
 """Runs the services of the Compose file as local processes: `make stack`.
 
-A web server with two processes, two workers, and a Redis with a password, an append-only file
-and noeviction, on free ports unless told otherwise. A process that exits is restarted; Ctrl-C
-stops them all after running jobs have finished. Output of the processes goes to standard error,
-prefixed with their names. Jobs are stored in a temporary folder that is deleted with the stack.
-Once the stack is ready, one JSON line on standard output has its address and process ids.
+A web server with two processes, two workers, a Redis with a password, an append-only file and
+noeviction, and a PostgreSQL if one is installed, on free ports unless told otherwise. A process
+that exits is restarted; Ctrl-C stops them all after running jobs have finished. Output of the
+processes goes to standard error, prefixed with their names. Redis and PostgreSQL write to temporary
+folders that are deleted with the stack. Once the stack is ready, one JSON line on standard output
+has its address, that of its PostgreSQL, and its process ids.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import secrets
@@ -24,6 +26,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 READY_SECONDS = 120
@@ -36,26 +39,38 @@ UVICORN += ["--log-config", str(HERE / "uvicorn-logging.json")]
 UVICORN += ["--timeout-worker-healthcheck", "30", "--timeout-graceful-shutdown", "65"]
 
 
+# Debian does not put PostgreSQL's programs on the PATH.
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=str)
+
+
 class Stack:
-    """The processes, started in order and stopped in reverse order."""
+    """The processes, started in order and stopped in reverse order.
+
+    Attributes:
+        environment: Environment variables of the processes that are started next.
+        database: Address of the stack's own PostgreSQL.
+        processes: The processes by name.
+    """
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = os.environ | environment
-        self._commands: dict[str, list[str]] = {}
+        self.environment = os.environ | environment
+        self.database: str | None = None
+        self._commands: dict[str, tuple[list[str], dict[str, Any]]] = {}
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
-    def start(self, name: str, command: list[str]) -> None:
-        """Start a process and forward its output."""
+    def start(self, name: str, command: list[str], user: dict[str, Any] | None = None) -> None:
+        """Start a process, as another user if one is given, and forward its output."""
         process = subprocess.Popen(
             command,
-            env=self._environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             # Keeps Ctrl-C in a terminal from reaching the process: this script stops them in order.
             start_new_session=True,
+            **(user or {}),
         )
-        self._commands[name] = command
+        self._commands[name] = command, user or {}
         self.processes[name] = process
         threading.Thread(target=_pass_on, args=(name, process), daemon=True).start()
 
@@ -64,11 +79,11 @@ class Stack:
         for name, process in list(self.processes.items()):
             if process.poll() is not None:
                 print(f"stack: {name} exited and is restarted", file=sys.stderr)
-                self.start(name, self._commands[name])
+                self.start(name, *self._commands[name])
 
     def stop(self) -> None:
-        """Stop the web server, then the workers, then Redis, and wait for each kind."""
-        for kind in ("web", "worker", "redis"):
+        """Stop the web server, then the workers, then the databases, and wait for each kind."""
+        for kind in ("web", "worker", "redis", "postgres"):
             chosen = [p for name, p in self.processes.items() if name.startswith(kind)]
             for process in chosen:
                 process.terminate()
@@ -98,12 +113,19 @@ def main() -> int:
     # Set explicitly, because shells start background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="joker-stack-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="joker-stack-") as name,
+        tempfile.TemporaryDirectory(prefix="joker-postgres-") as database,
+    ):
         folder, port, redis_port = Path(name), options.port or _free_port(), _free_port()
         stack = Stack(_write_settings(folder, redis_port))
         try:
             stack.start("redis", ["redis-server", str(folder / "redis.conf")])
             _wait_for(redis_port)
+            print(
+                f"stack: jokes and votes go to {_start_postgres(stack, Path(database))}",
+                file=sys.stderr,
+            )
             _start_others(stack, port, options.workers)
             return _watch(stack, f"http://127.0.0.1:{port}")
         except KeyboardInterrupt:
@@ -140,6 +162,53 @@ def _wait_for(port: int) -> None:
         time.sleep(0.05)
 
 
+def initialize_postgres(folder: Path) -> dict[str, Any]:
+    """Create a PostgreSQL for the user joker in a folder.
+
+    Returns:
+        Options of `subprocess.Popen` that start it as the folder's owner; it refuses root.
+    """
+    assert POSTGRES is not None
+    user: dict[str, Any] = {"cwd": folder}
+    if os.getuid() == 0:
+        user |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        shutil.chown(folder, "nobody", "nogroup")
+    subprocess.run(
+        [
+            *(POSTGRES / "initdb", "--pgdata", folder / "data", "--username", "joker"),
+            *("--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
+        ],
+        check=True,
+        capture_output=True,
+        **user,
+    )
+    return user
+
+
+def _start_postgres(stack: Stack, folder: Path) -> str:
+    """Start a PostgreSQL for the web server unless it has a database; say where jokes go."""
+    if stack.environment.get("JOKER_DATABASE"):
+        return "JOKER_DATABASE"
+    for missing, there in (
+        ("PostgreSQL", POSTGRES),
+        ("psycopg", importlib.util.find_spec("psycopg")),
+    ):
+        if there is None:
+            return f"your own SQLite store, because {missing} is not installed"
+    assert POSTGRES is not None
+    user = initialize_postgres(folder)
+    # Only who may enter the folder can connect, so it needs no password and no port.
+    command = [str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-k", str(folder), "-h", ""]
+    stack.start("postgres", command, user)
+    until = time.monotonic() + READY_SECONDS
+    asking = [POSTGRES / "pg_isready", "--quiet", "--host", folder, "--username", "joker"]
+    while subprocess.run(asking, check=False).returncode and time.monotonic() < until:
+        time.sleep(0.05)
+    stack.database = f"postgresql://joker@/postgres?host={folder}"
+    stack.environment["JOKER_DATABASE"] = stack.database
+    return "a PostgreSQL that is deleted with the stack"
+
+
 def _start_others(stack: Stack, port: int, workers: int) -> None:
     for number in range(1, workers + 1):
         stack.start(f"worker-{number}", [sys.executable, "-m", "joker", "worker"])
@@ -155,7 +224,8 @@ def _watch(stack: Stack, address: str) -> int:
             return 1
         time.sleep(0.5)
     pids = {name: process.pid for name, process in stack.processes.items()}
-    print(json.dumps({"address": address, "pids": pids}), flush=True)
+    ready = {"address": address, "database": stack.database, "pids": pids}
+    print(json.dumps(ready), flush=True)
     print(f"Open {address} (Ctrl-C stops)", file=sys.stderr)
     while True:
         time.sleep(0.5)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from deploy import stack as stack_module
+from deploy.stack import POSTGRES
 from tests.deploy.dockerfile import STAGES
 
 STACK = Path(__file__).parents[2] / "deploy" / "stack.py"
@@ -43,6 +44,7 @@ class RunningStack:
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
         self.address: str = told["address"]
+        self.database: str | None = told["database"]
         self.pids: dict[str, int] = told["pids"]
 
     def find_tellers(self) -> set[str]:
@@ -88,7 +90,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_the_web_server_has_the_images_options() -> None:
-    own = runpy.run_path(str(STACK))["UVICORN"]
+    own = stack_module.UVICORN
     _, *words = STAGES["web-maintained"].command
     image = [
         str(STACK.parent / Path(word).name) if word.startswith("/etc/") else word for word in words
@@ -106,7 +108,7 @@ def test_the_page_the_api_and_its_documentation_answer(client: httpx2.Client) ->
     assert len(client.get("/joke").text.splitlines()) >= 2
 
 
-def test_a_joke_of_the_pool_is_voted_to_the_top(client: httpx2.Client) -> None:
+def test_a_joke_of_the_pool_is_voted_to_the_top(stack: RunningStack, client: httpx2.Client) -> None:
     client.headers["Accept"] = "application/json"
     told = client.get("/joke").json()
     assert told["task_id"] is None
@@ -116,6 +118,27 @@ def test_a_joke_of_the_pool_is_voted_to_the_top(client: httpx2.Client) -> None:
     (best,) = client.get("/jokes/top").json()["jokes"]
     assert (best["id"], best["answer"]) == (joke["id"], joke["answer"])
     assert best["votes"] == vote.json()
+    (line,) = [line for line in stack.lines if "jokes and votes go to" in line]
+    if POSTGRES is None:
+        assert "SQLite" in line
+        return
+    psycopg = pytest.importorskip("psycopg")
+    assert "PostgreSQL" in line
+    with psycopg.connect(stack.database) as connection:
+        assert connection.execute("SELECT count(*) FROM votes").fetchall() == [(1,)]
+
+
+def test_without_postgresql_the_store_is_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("JOKER_DATABASE", raising=False)
+    monkeypatch.setattr(stack_module, "POSTGRES", None)
+    stack = stack_module.Stack({})
+    assert stack_module._start_postgres(stack, tmp_path) == (
+        "your own SQLite store, because PostgreSQL is not installed"
+    )
+    assert "JOKER_DATABASE" not in stack.environment
+    assert not stack.processes
 
 
 def test_a_job_streams_from_any_process_of_the_server(client: httpx2.Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from joker.store import KEEP_NOTHING, Store, rows
 from joker.store import store as store_module
-from tests.store.postgres import PROGRAMS, PostgresServer
+from tests.store.postgres import POSTGRES, PostgresServer
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _sqlite_file(folder: Path) -> Backend:
 @pytest.fixture(scope="session")
 def postgres(require: Callable[[str], None]) -> Iterator[PostgresServer]:
     """Return a running PostgreSQL; whoever stops it starts it again."""
-    if PROGRAMS is None:
+    if POSTGRES is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed")
     require("psycopg")
     server = PostgresServer()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -10,56 +9,37 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=str)
-"""Where Debian installs the server; its programs are not on the PATH."""
+from deploy.stack import POSTGRES, initialize_postgres
 
 
 class PostgresServer:
     """A PostgreSQL on a free port; what is in it outlives a stop and start."""
 
     def __init__(self) -> None:
-        assert PROGRAMS is not None
-        # PostgreSQL refuses to run as root, and pytest's folders are root's alone.
-        self._as: dict[str, Any] = {}
-        if os.getuid() == 0:
-            self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        # PostgreSQL does not run as root, and pytest's folders are root's alone.
         self._folder = Path(tempfile.mkdtemp(prefix="joker-postgres-"))
-        if self._as:
-            shutil.chown(self._folder, "nobody", "nogroup")
+        self._user = initialize_postgres(self._folder)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._databases = 0
-        subprocess.run(
-            [
-                *(PROGRAMS / "initdb", "--pgdata", self._folder / "data"),
-                *("--username", "joker", "--auth", "trust", "--encoding", "UTF8"),
-                *("--locale", "C.UTF-8", "--no-sync"),
-            ],
-            check=True,
-            capture_output=True,
-            cwd=self._folder,
-            **self._as,
-        )
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         import psycopg
 
-        assert PROGRAMS is not None
+        assert POSTGRES is not None
         self._process = subprocess.Popen(
             [
-                *(PROGRAMS / "postgres", "-D", self._folder / "data", "-k", self._folder),
+                *(POSTGRES / "postgres", "-D", self._folder / "data", "-k", self._folder),
                 *("-h", "127.0.0.1", "-p", str(self._port)),
                 *("-c", "fsync=off", "-c", "max_connections=100"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=self._folder,
-            **self._as,
+            **self._user,
         )
         until = time.monotonic() + 60
         while True:
