@@ -334,11 +334,33 @@ def test_the_model_invents_what_the_picked_jokes_leave_open_and_says_so() -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--fresh"], ["Why"], ["--seed", "7"], ["--temperature", "1"], ["--effort", "1"]],
+    [
+        ["--fresh"],
+        ["Why did", "--fresh"],
+        ["Why so?"],
+        ["What"],
+        ["--seed", "7"],
+        ["--temperature", "1"],
+        ["--effort", "1"],
+    ],
 )
 @pytest.mark.usefixtures("picked_folder")
 def test_who_asks_for_something_gets_a_new_joke(arguments: list[str]) -> None:
     assert told_by(tell_any(*arguments))[0] not in PICKED
+
+
+@pytest.mark.parametrize("words", [["why", "did", "the"], ["plugs"], ["a joke about a lamp"]])
+@pytest.mark.usefixtures("picked_folder")
+def test_a_picked_joke_that_fits_the_words_is_told_once_and_then_the_model_invents(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("joker.compose.open_engine", no_engine)
+        first = tell_any(*words)
+    assert told_by(first) == PICKED[:1]
+    assert "picked by readers; --fresh" in first.stderr
+    again = tell_any("why", "did", "the", "--max-attempts", "99")
+    assert told_by(again)[0] not in PICKED
 
 
 @pytest.mark.usefixtures("picked_folder")

@@ -89,6 +89,12 @@ def test_a_hint_is_taken_up_or_not(written: str, taken_up: bool) -> None:
     assert (Prompt.read(written, PUNCHLINE_FIRST).take_up(JOKE) is not None) is taken_up
 
 
+def test_no_joke_that_is_there_fits_a_whole_question_or_no_prompt() -> None:
+    for written in ("Why do two foxes share a box?", "", "..."):
+        assert not Prompt.read(written).fits(JOKE)
+    assert Prompt.read("Why do two foxes").fits(JOKE)
+
+
 @pytest.mark.parametrize(
     ("topic", "start"),
     [

@@ -55,6 +55,31 @@ def test_the_pool_leaves_out_what_a_client_does_not_want(store: Store) -> None:
         store.pool.take("ann", exclude_categories=["%"])
 
 
+def test_a_prompt_gets_the_best_unheard_joke_of_the_pool_that_fits(store: Store) -> None:
+    for number, (question, answer) in enumerate(
+        [
+            ("Why did the cat nap?", "It was dog-tired."),
+            ("What do cats read?", "Mews papers."),
+            ("Why did the  Catfish hide?", "It saw a boat."),
+            ("What do you call a goat?", "A kid at heart."),
+        ]
+    ):
+        store.pool.add(told(question, answer), model="tiny", quality=-number)
+
+    def take(client: str, prompt: str) -> str | None:
+        joke = store.pool.take(client, prompt=prompt)
+        return joke.answer if joke else None
+
+    topic = [take("ann", prompt) for prompt in ("a cat", "tell me a joke about cats", "cats")]
+    assert topic == ["It was dog-tired.", "Mews papers.", None]
+    start = [take("bob", "why did the cat") for _ in range(3)]
+    assert start == ["It was dog-tired.", "It saw a boat.", None]
+    assert take("cid", "What do you call a goat?") is None
+    assert take("cid", "...") is None
+    jokes = store.pool.take_several("cid", 2, prompt="What")
+    assert [joke.answer for joke in jokes] == ["Mews papers.", "A kid at heart."]
+
+
 def test_the_same_punchline_is_in_the_pool_once(store: Store) -> None:
     draft(store, 1)
     joke = numbered(1)

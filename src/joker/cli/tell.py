@@ -89,8 +89,9 @@ def tell(
 ) -> None:
     """Tell jokes.
 
-    'joker tell me a joke' and 'joker tell' tell the jokes that readers picked from the model's
-    drafts first, each of them once. With another prompt or options, the model invents new ones.
+    The jokes that readers picked from the model's drafts come first, each of them once; with a
+    topic or the start of a question, only those that fit it. Once none is left, and with a whole
+    question or options, the model invents new ones.
     """
     _check_terminal(rate, as_json)
     from joker.compose import open_store, read_picked_jokes
@@ -108,8 +109,8 @@ def tell(
         exclude_categories=read_categories(map(str.strip, named.split(","))) if named else (),
         **({} if seed is None else {"seed": seed}),
     )
-    any_will_do = not (fresh or request.prompt or given or options or effort) and seed is None
-    pooled = any_will_do and settings.pool_size > 0 and bool(read_picked_jokes(settings))
+    plain = not (fresh or given or options or effort) and seed is None
+    pooled = plain and settings.pool_size > 0 and bool(read_picked_jokes(settings))
     store = open_store(settings) if pooled or rate else None
     ready = _take_from_pool(settings, store, request) if store and pooled else []
     if as_json:
@@ -146,13 +147,14 @@ def _read_prompt(words: list[str]) -> str:
 def _take_from_pool(
     settings: Settings, store: Store, request: GenerationRequest
 ) -> list[StoredJoke]:
-    """Return jokes of the pool, which may be another model's, that this user has not had."""
+    """Return jokes of the pool, maybe another model's, that fit and that this user has not had."""
     from joker.compose import add_picked_jokes
 
     add_picked_jokes(store, settings)
     return store.pool.take_several(
         _user(),
         request.count,
+        prompt=request.prompt,
         safe=request.safe,
         exclude_categories=request.exclude_categories,
     )

@@ -2,19 +2,21 @@
 
 In a question-first template, every joke starts with the prompt. In a punchline-first one, it is a
 hint that a model may ignore; this module checks whether a joke follows it. Starts of questions are
-better hints than topics, so a topic becomes one.
+better hints than topics, so a topic becomes one. For jokes that are there already, any prompt but a
+whole question is such a hint.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from joker.core.joke import Joke
-from joker.core.template import Template
+from joker.core.template import TEMPLATES, Template
 from joker.generation.moderation import fold_words, spell_numbers
 
+_TAKES_HINTS = replace(TEMPLATES["original"], punchline_first=True)
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _ASKS = (
     r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) )?(?:me |us )?"
@@ -63,8 +65,8 @@ class Prompt:
     is_hint: bool
 
     @classmethod
-    def read(cls, text: str, template: Template) -> Prompt:
-        """Read a user's prompt for a model with this template."""
+    def read(cls, text: str, template: Template = _TAKES_HINTS) -> Prompt:
+        """Read a user's prompt for a model with this template, or for jokes that are there."""
         text = _one_line(text)
         if template.punchline_first and (asked := _ASKS_FOR_A_TOPIC.fullmatch(text)):
             text = asked["topic"]
@@ -95,15 +97,18 @@ class Prompt:
 
     def take_up(self, joke: Joke) -> Joke | None:
         """Return a joke with the prompt's own spelling, or None if it ignores the prompt."""
+        if self.is_hint and not self.fits(joke):
+            return None
+        return Joke(self.spell(joke.question), joke.answer)
+
+    def fits(self, joke: Joke) -> bool:
+        """Return whether a joke follows the hint; no joke does if there is none."""
         if not self.is_hint:
-            return joke
+            return False
         if self.is_start:
-            fits = self._start.match(joke.question) is not None
-        else:
-            told = set(fold_words(f"{joke.question} {joke.answer}"))
-            asked = [word for word in fold_words(self.text) if word not in _LITTLE_WORDS]
-            fits = all(_occurs(word, told) for word in asked)
-        return Joke(self.spell(joke.question), joke.answer) if fits else None
+            return self._start.match(joke.question) is not None
+        told = set(fold_words(f"{joke.question} {joke.answer}"))
+        return all(_occurs(word, told) for word in self._topic)
 
     def spell(self, question: str) -> str:
         """Return a question with its start spelled as in the first hint, if that is its start."""
@@ -117,6 +122,10 @@ class Prompt:
         given, drawn = self.text.casefold(), " ".join(question.split()).casefold()
         length = min(len(given), len(drawn))
         return given[:length] == drawn[:length]
+
+    @cached_property
+    def _topic(self) -> list[str]:
+        return [word for word in fold_words(self.text) if word not in _LITTLE_WORDS]
 
     @cached_property
     def _start(self) -> re.Pattern[str]:

@@ -6,13 +6,26 @@ If the database is down, nothing here fails; the pool is empty then.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exists, func, insert, not_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    update,
+)
 
 from joker.core.errors import StoreDownError
-from joker.core.joke import GeneratedJoke, punchline_key
+from joker.core.joke import GeneratedJoke, Joke, punchline_key
+from joker.generation.prompt import Prompt
 from joker.store.database import Database
 from joker.store.rows import (
     StoredJoke,
@@ -78,7 +91,12 @@ class Pool:
         return read_row(row)
 
     def take(
-        self, client: str, *, safe: bool = True, exclude_categories: Collection[str] = ()
+        self,
+        client: str,
+        *,
+        prompt: str = "",
+        safe: bool = True,
+        exclude_categories: Collection[str] = (),
     ) -> StoredJoke | None:
         """Return the best joke that a client has not heard, and note that it has heard it now.
 
@@ -87,33 +105,18 @@ class Pool:
 
         Args:
             client: Who asks.
+            prompt: Leave out jokes that do not begin like this, or are not about this topic. No
+                joke fits a whole question.
             safe: Leave out offensive jokes.
             exclude_categories: Leave out jokes that moderation flagged for one of these.
 
         Returns:
             None if the client has heard all of them, or if the store is down.
         """
-        chosen = [shown(safe=safe), jokes.c.pool_key.is_not(None)]
-        chosen += [
-            not_(jokes.c.categories.like(f"%,{word_of(category)},%"))
-            for category in exclude_categories
-        ]
-        try:
-            with self._database.begin(write=True) as connection:
-                hashed = hash_client(connection, client)
-                self._database.lock(connection, f"client {hashed}")
-                had = exists().where(heard.c.client == hashed, heard.c.joke_id == jokes.c.id)
-                query = _best_first(select(jokes).where(*chosen, not_(had)))
-                # Keeps others from deleting it before it is noted as heard.
-                query = query.limit(1).with_for_update(read=True, key_share=True)
-                row = connection.execute(query).mappings().first()
-                if row is None:
-                    return None
-                connection.execute(insert(heard).values(client=hashed, joke_id=row["id"]))
-                mark_told(connection, row)
-        except StoreDownError:
-            return None
-        return read_row(row)
+        taken = self.take_several(
+            client, 1, prompt=prompt, safe=safe, exclude_categories=exclude_categories
+        )
+        return taken[0] if taken else None
 
     def missing(self, picked: Iterable[GeneratedJoke]) -> list[GeneratedJoke]:
         """Return those jokes whose punchline is not in the pool; none if the store is down."""
@@ -131,18 +134,53 @@ class Pool:
         client: str,
         count: int,
         *,
+        prompt: str = "",
         safe: bool = True,
         exclude_categories: Collection[str] = (),
     ) -> list[StoredJoke]:
         """Return up to ``count`` jokes, as `take` does."""
-        # Each in its own transaction: locking several rows at a time could end in a deadlock.
+        chosen = [shown(safe=safe), jokes.c.pool_key.is_not(None)]
+        chosen += [
+            not_(jokes.c.categories.like(f"%,{word_of(category)},%"))
+            for category in exclude_categories
+        ]
         taken: list[StoredJoke] = []
-        while len(taken) < count:
-            joke = self.take(client, safe=safe, exclude_categories=exclude_categories)
-            if joke is None:
-                break
-            taken.append(joke)
+        with suppress(StoreDownError):
+            if prompt:
+                fitting = self._find_fitting(client, chosen, prompt)
+                count = min(count, len(fitting))
+                chosen.append(jokes.c.id.in_(fitting))
+            # Each in its own transaction: locking several rows at a time could end in a deadlock.
+            while len(taken) < count and (joke := self._take(client, chosen)):
+                taken.append(joke)
         return taken
+
+    def _find_fitting(
+        self, client: str, chosen: Sequence[ColumnElement[bool]], prompt: str
+    ) -> list[str]:
+        """Return the ids of those of the best jokes that fit a prompt."""
+        hint = Prompt.read(prompt)
+        if not hint.is_hint:
+            return []
+        with self._database.begin() as connection:
+            unheard = _unheard(hash_client(connection, client))
+            query = select(jokes.c.id, jokes.c.question, jokes.c.answer).where(*chosen, unheard)
+            best = connection.execute(_best_first(query).limit(_BATCH)).all()
+        return [row.id for row in best if hint.fits(Joke(row.question, row.answer))]
+
+    def _take(self, client: str, chosen: Sequence[ColumnElement[bool]]) -> StoredJoke | None:
+        with self._database.begin(write=True) as connection:
+            hashed = hash_client(connection, client)
+            self._database.lock(connection, f"client {hashed}")
+            query = _best_first(select(jokes).where(*chosen, _unheard(hashed)))
+            # Keeps others from deleting it before it is noted as heard.
+            query = query.limit(1).with_for_update(read=True, key_share=True)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                return None
+            connection.execute(insert(heard).values(client=hashed, joke_id=row["id"]))
+            mark_told(connection, row)
+        return read_row(row)
 
     def size(self, *, untold: bool = False) -> int:
         """Return how many jokes of the pool can be told; 0 if the store is down.
@@ -176,6 +214,11 @@ class Pool:
         connection.execute(delete(jokes).where(removed, not_(jokes.c.told)))
         connection.execute(update(jokes).where(removed).values(pool_key=None))
         return set(worst)
+
+
+def _unheard(client: str) -> ColumnElement[bool]:
+    """Return the condition of jokes that a client, given by its hash, has not heard."""
+    return not_(exists().where(heard.c.client == client, heard.c.joke_id == jokes.c.id))
 
 
 def _best_first(query: Select[Any]) -> Select[Any]:

@@ -100,8 +100,8 @@ class Archive:
     ) -> list[StoredJoke]:
         """Return the best jokes of the pool that a client has not had, up to the number asked for.
 
-        Prompt and sampling are ignored. The client never gets the same jokes again. Without a
-        request, it is one joke.
+        They fit the prompt; sampling is ignored. The client never gets the same jokes again.
+        Without a request, it is one joke.
         """
         asked = asked or GenerationRequest()
         if not self._has_pool:
@@ -110,6 +110,7 @@ class Archive:
             self._store.pool.take_several,
             client,
             asked.count,
+            prompt=asked.prompt,
             safe=asked.safe,
             exclude_categories=asked.exclude_categories,
         )

@@ -139,8 +139,8 @@ class Submission:
         Args:
             request: The HTTP request.
             wanted: The requests for jokes, which share the limit of one.
-            plain: Whether nothing says how jokes are to be made. Then a request without a prompt
-                gets the best of the pool that the client has not had.
+            plain: Whether nothing says how jokes are to be made. Then a request gets the best of
+                the pool that fit its prompt and that the client has not had.
 
         Raises:
             InputError, HTTPException, QueueError: As `submit` does.
@@ -163,7 +163,7 @@ class Submission:
 
     async def _begin(self, request: Request, asked: GenerationRequest, *, plain: bool) -> Telling:
         ready: list[LinkedJoke] = []
-        if plain and not asked.prompt:
+        if plain:
             taken = await self._archive.take_from_pool(identify_client(request), asked)
             ready = list(map(LinkedJoke.of_pool, taken))
         if len(ready) == asked.count:
@@ -174,7 +174,7 @@ class Submission:
     async def answer(self, request: Request, parameters: JokeParameters) -> Task:
         """Return the jokes that parameters ask for, told and stored.
 
-        Where any jokes will do, those of the pool that the client has not had come first.
+        If nothing says how they are to be made, those of the pool come first, as `begin` says.
 
         Raises:
             GenerationError, HTTPException: As `tell` does.

@@ -265,6 +265,18 @@ def test_who_asks_for_any_joke_gets_the_best_of_the_pool(
     assert "Why did the kettle number" in told
 
 
+def test_each_prompt_gets_a_joke_of_the_pool_that_fits(
+    make_client: MakeClient, picked: GeneratedJoke
+) -> None:
+    with make_client(pool_size=1) as client:
+        body = {"prompt": ["How do cats", "Why did the lamp"]}
+        choices = client.post("/v1/completions", json=body).json()["choices"]
+    assert [choice["text"].partition(" number")[0] for choice in choices] == [
+        "How do cats",
+        str(picked),
+    ]
+
+
 @pytest.mark.parametrize(
     "wish", [{"seed": 1}, {"temperature": 0.7}, {"stop": "!"}, {"candidates": 1}, {"best_of": 2}]
 )

@@ -86,6 +86,26 @@ def test_who_asks_for_any_joke_in_words_gets_one_of_the_pool(
         assert client.get("/joke?prompt=tell+me+a+joke").text == f"{picked}\n"
 
 
+def test_a_prompt_gets_a_joke_of_the_pool_that_fits_and_then_a_draft(
+    make_client: MakeClient, picked: GeneratedJoke
+) -> None:
+    def ask(client: TestClient, key: str, **query: str | int) -> Any:
+        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        return client.get("/joke", params=query, headers=headers).json()["result"]
+
+    with make_client(pool_size=1, api_keys="one,two,three") as client:
+        jokes = ask(client, "one", prompt="lamps", n=2)
+        assert [joke["picked"] for joke in jokes] == [True, False]
+        assert jokes[0] | asdict(picked) == jokes[0]
+        assert jokes[1]["question"].startswith("lamps number")
+        (again,) = ask(client, "one", prompt="lamps")
+        assert not again["picked"]
+        for wish in ({"prompt": picked.question}, {"prompt": "lamps", "effort": 1}):
+            assert not ask(client, "two", **wish)[0]["picked"]
+        assert ask(client, "two", prompt="why did the lamp")[0]["picked"]
+        assert not ask(client, "three", prompt="candles")[0]["picked"]
+
+
 def test_a_stream_that_cannot_begin_is_an_error(client: TestClient) -> None:
     refused = client.get("/joke?n=99", headers={"Accept": "text/event-stream"})
     assert refused.status_code == 422

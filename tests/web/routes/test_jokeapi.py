@@ -120,6 +120,15 @@ def test_what_a_joke_contains_overrides_the_category(client: TestClient) -> None
     assert client.get("/joke/Spooky").json()["category"] == "Spooky"
 
 
+def test_what_a_joke_contains_is_looked_for_in_the_pool(
+    make_client: MakeClient, picked: GeneratedJoke
+) -> None:
+    with make_client(pool_size=1) as client:
+        told = client.get("/joke/Any?contains=LAMP&amount=2").json()
+    assert told["jokes"][0]["setup"] == picked.question
+    assert told["jokes"][1]["setup"].startswith("LAMP number")
+
+
 def test_flags_of_the_blacklist_are_withheld() -> None:
     assert request_of("Any", blacklistFlags="religious,nsfw").exclude_categories == (
         "nsfw",

@@ -90,8 +90,8 @@ async def tell(
 ) -> Response:
     """Tell jokes and wait for them: `curl HOST/joke` prints one.
 
-    If nothing but `n`, `safe` and `exclude_categories` is given, or the prompt asks for any joke,
-    the pool's jokes come first, at once and never the same one twice for a client. With
+    If nothing but `prompt`, `n`, `safe` and `exclude_categories` is given, the pool's jokes that
+    fit the prompt come first, at once and never the same one twice for a client. With
     `Accept: text/event-stream`, jokes arrive as they are told, in the events of
     `/generate/{task_id}/events`.
     """
