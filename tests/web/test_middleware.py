@@ -8,11 +8,13 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
+from joker.core.joke import GeneratedJoke
 from joker.core.logs import JsonLines
 from joker.web.middleware import HeadAsGet
 
 LOGGER = "joker.web.middleware"
 
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
 
 
@@ -22,6 +24,35 @@ def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
     assert (head.status_code, head.content) == (get.status_code, b"")
     for name in ("Content-Type", "Content-Length", "Content-Security-Policy"):
         assert head.headers[name] == get.headers[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        ("/", "text/html"),
+        ("/", "application/json"),
+        ("/slack", "*/*"),
+        ("/joke", "*/*"),
+        ("/joke", "text/event-stream"),
+        ("/joke?seed=1", "text/html"),
+        ("/joke/Any", "*/*"),
+        ("/jokes/random", "*/*"),
+    ],
+)
+def test_head_takes_and_drafts_no_joke(
+    make_client: MakeClient, picked: GeneratedJoke, path: str, accept: str
+) -> None:
+    with make_client(pool_size=1, rate_limit="1/minute") as client:
+        head = client.head(path, headers={"Accept": accept})
+        assert (head.status_code, head.content) == (200, b"")
+        assert client.get("/joke").text == f"{picked}\n"  # which would be the second one
+
+
+def test_head_of_a_joke_is_checked_as_get_is(make_client: MakeClient) -> None:
+    with make_client(api_keys="sesame") as client:
+        assert client.head("/joke").status_code == 401
+        client.headers["Authorization"] = "Bearer sesame"
+        assert client.head("/joke?n=99").status_code == 422
 
 
 def test_head_is_counted_by_its_route(client: TestClient) -> None:

@@ -116,6 +116,10 @@ JOKEAPI_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+class HeadError(Exception):
+    """Ends a HEAD request where a joke would be taken from the pool or drafted."""
+
+
 class UnknownModelError(InputError):
     """A client of OpenAI's API names a model that is not there."""
 
@@ -142,6 +146,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(JokerError, _handle_joker_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(HeadError, _answer_head)
 
 
 def tell_client(error: JokerError) -> str:
@@ -275,6 +280,12 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
             "see /docs",
         }.get(status, detail)
     return render_problem(request, status, detail, headers)
+
+
+async def _answer_head(_: Request, __: Exception) -> Response:
+    response = Response()
+    del response.headers["Content-Length"]  # nobody knows that of a joke that is not told
+    return response
 
 
 def _find_methods(request: Request) -> list[str]:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from joker.core.tracing import Span, span
-from joker.web.errors import render_problem
+from joker.web.errors import HeadError, render_problem
 from joker.web.metrics import Metrics
 from joker.web.security import identify_client
 
@@ -27,6 +27,7 @@ _DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inl
 _BODY_SECONDS = 10.0
 # Probes come all the time, and what they ask for says little about what users wait for.
 _UNTRACED = ("/health/", "/metrics")
+_IS_HEAD = "joker.is_head"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -189,7 +190,7 @@ class HeadAsGet:
     """Answers HEAD like GET, with the same headers and no body.
 
     Uptime checks and link previews use it. FastAPI's routes, unlike Starlette's, support only the
-    methods that they name.
+    methods that they name. A route that takes a joke calls `stop_at_head` before.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -207,11 +208,26 @@ class HeadAsGet:
             await send(message)
 
         # The server reads the method of its own scope, which stays HEAD.
-        as_get = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET", _IS_HEAD: True}
         try:
             await self._app(as_get, receive, send_without_body)
         finally:
             scope["route"] = as_get.get("route")
+
+
+def is_head(request: Request) -> bool:
+    """Return whether a request that looks like GET is HEAD."""
+    return _IS_HEAD in request.scope
+
+
+def stop_at_head(request: Request) -> None:
+    """Answer HEAD now: a joke that is taken or drafted for it would be told to nobody.
+
+    Raises:
+        HeadError: If the request is one.
+    """
+    if is_head(request):
+        raise HeadError
 
 
 def _choose_id(headers: Headers) -> str:

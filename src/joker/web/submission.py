@@ -30,6 +30,7 @@ from joker.settings import Settings
 from joker.web.archive import Archive
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower
+from joker.web.middleware import stop_at_head
 from joker.web.schemas import JokeParameters, LinkedJoke, Task
 from joker.web.security import identify_client
 
@@ -144,12 +145,14 @@ class Submission:
 
         Raises:
             InputError, HTTPException, QueueError: As `submit` does.
+            HeadError: If the request is HEAD, which takes no joke.
         """
         for asked in wanted:
             _check_limits(asked, self._settings)
         jokes, most = sum(asked.count for asked in wanted), self._settings.max_count
         if jokes > most:
             raise InputError(f"prompts times jokes (n): at most {most}; ask for less")
+        stop_at_head(request)
         await self._charge(request, jokes)
         begun: list[Telling] = []
         try:

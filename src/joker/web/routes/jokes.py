@@ -18,6 +18,7 @@ from joker.store import Period, Store, StoredJoke, Vote, Votes
 from joker.web.dependencies import TheArchive, TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
 from joker.web.html import HTML, JSON, TEXT, render_jokes
+from joker.web.middleware import stop_at_head
 from joker.web.picture import draw_joke
 from joker.web.schemas import PublishedJoke, PublishedJokes, link_to
 from joker.web.security import identify_client, require_key
@@ -109,6 +110,7 @@ async def take_random(request: Request, archive: TheArchive, limiter: TheLimiter
 
     An idle server fills the pool (`JOKER_POOL_SIZE`). Offensive jokes are left out.
     """
+    stop_at_head(request)
     client = identify_client(request)
     if limiter:
         request.state.headers |= await limiter.take(client, 1)

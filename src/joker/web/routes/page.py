@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from joker.web.dependencies import TheArchive, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import HTML, JSON, TEXT, choose_media_type, load_template, render_page
+from joker.web.middleware import is_head
 from joker.web.schemas import JokeParameters, LinkedJoke, PublishedJoke
 from joker.web.security import identify_client, require_key
 from joker.web.submission import Submission
@@ -69,7 +70,7 @@ async def page(request: Request, archive: TheArchive, submission: TheSubmission)
     wanted = choose_media_type(request.headers.get("accept", ""), offers)
     if wanted != HTML:
         return await _tell_dadjoke(request, submission, wanted)
-    found = await archive.take_from_pool(identify_client(request))
+    found = [] if is_head(request) else await archive.take_from_pool(identify_client(request))
     jokes = list(map(PublishedJoke.of, found))
     return render_page(request, jokes=jokes, headers={"Vary": _VARY})
 
