@@ -43,6 +43,13 @@ def test_langchain_completes(address: str) -> None:
     assert [one.text.partition(" number")[0] for (one,) in told] == ["Why do cats", "Why do dogs"]
 
 
+def test_langchain_completes_a_batch_of_its_own_size(address: str) -> None:
+    model = OpenAI(model="joker", base_url=address, api_key=SecretStr("sesame"), max_retries=0)
+    prompts = [f"Why do {number} cats" for number in range(model.batch_size + 1)]
+    told = model.generate(prompts).generations
+    assert [one.text.partition(" number")[0] for (one,) in told] == prompts
+
+
 @pytest.mark.parametrize("options", [(), ("--no-stream",)])
 def test_llm_is_told_jokes_by_a_model_of_its_configuration(
     address: str, tmp_path: Path, options: tuple[str, ...]

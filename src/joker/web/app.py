@@ -37,7 +37,7 @@ from joker.web.routes import (
 )
 from joker.web.schemas import JokeApiError, JokeParameters, OpenAIError, Problem
 from joker.web.security import digest_key
-from joker.web.submission import Submission, limits_of
+from joker.web.submission import Submission, limits_of, max_prompts_of
 
 _DESCRIPTION = """Invents question-and-answer jokes.
 
@@ -183,3 +183,6 @@ def _state_limits(document: dict[str, Any], settings: Settings) -> None:
             schema.get("anyOf", [schema])[0][limit] = most
         if "textprompt" in schemas:
             schemas["textprompt"]["maxLength"] = settings.max_prompt_characters
+        for branch in schemas.get("prompt", {}).get("anyOf", ()):
+            if branch["type"] == "array":
+                branch["maxItems"] = max_prompts_of(settings)

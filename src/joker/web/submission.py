@@ -35,6 +35,7 @@ from joker.web.schemas import JokeParameters, LinkedJoke, Task
 from joker.web.security import identify_client
 
 _GRACE_SECONDS = 2.0
+_MAX_PROMPTS = 20  # as many as LangChain sends at once
 
 
 def limits_of(settings: Settings) -> dict[str, float]:
@@ -46,6 +47,11 @@ def limits_of(settings: Settings) -> dict[str, float]:
         "max_new_tokens": settings.max_new_tokens,
         "deadline_seconds": settings.deadline_seconds,
     }
+
+
+def max_prompts_of(settings: Settings) -> int:
+    """Return the server's maximum number of prompts in a request; the queue must have room."""
+    return min(_MAX_PROMPTS, settings.max_queue_size)
 
 
 class Telling(NamedTuple):
@@ -139,7 +145,7 @@ class Submission:
 
         Args:
             request: The HTTP request.
-            wanted: The requests for jokes, which share the limit of one.
+            wanted: The requests for jokes, one for each prompt.
             plain: Whether nothing says how jokes are to be made. Then a request gets the best of
                 the pool that fit its prompt and that the client has not had.
 
@@ -149,11 +155,10 @@ class Submission:
         """
         for asked in wanted:
             _check_limits(asked, self._settings)
-        jokes, most = sum(asked.count for asked in wanted), self._settings.max_count
-        if jokes > most:
-            raise InputError(f"prompts times jokes (n): at most {most}; ask for less")
+        if len(wanted) > (most := max_prompts_of(self._settings)):
+            raise InputError(f"prompts: at most {most}; send several requests")
         stop_at_head(request)
-        await self._charge(request, jokes)
+        await self._charge(request, sum(asked.count for asked in wanted))
         begun: list[Telling] = []
         try:
             for asked in wanted:

@@ -130,15 +130,23 @@ def test_where_one_of_several_prompts_fails_the_others_are_not_told(
         pass
 
 
-def test_prompts_and_their_jokes_are_together_no_more_than_a_request_may_have(
-    make_client: MakeClient,
-) -> None:
-    with make_client(rate_limit="4/hour", max_count=4) as client:
-        refused = client.post("/v1/completions", json={"prompt": ["Why"] * 3, "n": 2})
-        assert refused.status_code == 422
-        assert "at most 4" in refused.json()["error"]["message"]
+def test_the_jokes_of_all_prompts_count_towards_the_rate_limit(make_client: MakeClient) -> None:
+    with make_client(rate_limit="4/hour", max_count=2) as client:
         assert client.post("/v1/completions", json=SEVERAL).status_code == 200
         assert client.post("/v1/completions", json={"prompt": "Why"}).status_code == 429
+
+
+@pytest.mark.parametrize(("max_queue_size", "most"), [(64, 20), (2, 2)])
+def test_a_request_has_no_more_prompts_than_fit_in_the_queue(
+    make_client: MakeClient, max_queue_size: int, most: int
+) -> None:
+    with make_client(max_queue_size=max_queue_size) as client:
+        refused = client.post("/v1/completions", json={"prompt": ["Why"] * (most + 1)})
+        document = client.get("/openapi.json").json()
+    assert refused.status_code == 422
+    assert f"prompts: at most {most}" in refused.json()["error"]["message"]
+    schema = document["components"]["schemas"]["CompletionBody"]["properties"]["prompt"]
+    assert most in [branch.get("maxItems") for branch in schema["anyOf"]]
 
 
 CHAT: list[Any] = [
