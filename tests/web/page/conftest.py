@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from joker.core.joke import GeneratedJoke
 from joker.store import Store
 from tests.conftest import JOKES
-from tests.web.page.browser import EXPECTED, PATIENCE_MS, Open, Serve
+from tests.web.page.browser import EXPECTED, LOST, PATIENCE_MS, Open, Serve
 
 
 @pytest.fixture
@@ -65,11 +65,15 @@ def open_page(browser: Browser, address: str) -> Iterator[Open]:
 
     Whatever the browser complains about fails the test: errors, refused scripts and styles.
     Only responses of 4xx or 502, which the browser reports, are expected: the page handles them.
+    So are lost connections, with ``loses_connections=True``.
     """
     complaints: list[str] = []
     contexts = []
 
-    def start(path: str = "/", at: str = address, **options: Any) -> Page:
+    def start(
+        path: str = "/", at: str = address, *, loses_connections: bool = False, **options: Any
+    ) -> Page:
+        expected = [EXPECTED, *([LOST] if loses_connections else [])]
         context = browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
@@ -79,7 +83,7 @@ def open_page(browser: Browser, address: str) -> Iterator[Open]:
             "console",
             lambda message: (
                 complaints.append(message.text)
-                if message.type == "error" and not EXPECTED.search(message.text)
+                if message.type == "error" and not any(one.search(message.text) for one in expected)
                 else None
             ),
         )

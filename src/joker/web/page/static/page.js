@@ -4,6 +4,7 @@
 const BEAT_MS = 1500;
 const DOUBLE_CLICK_MS = 500;
 const NOTE_MS = 4000;
+const RETRY_MS = 2000;
 const MOST_KEPT = 200;
 const AT_ONCE = "joker.at-once";
 const FAVOURITES = "joker.favourites"; // In this browser, until cleared.
@@ -306,6 +307,7 @@ async function ask(event) {
   leave();
   const mine = (following = {
     ...{ asked, ending: new AbortController(), cards: [], ready: false },
+    missing: [...Array(asked.n).keys()],
     told: Promise.resolve(),
     before: { heading: find("heading").textContent, cards: [...list.children] },
     from: event.submitter ?? find("tell"),
@@ -317,11 +319,7 @@ async function ask(event) {
   list.setAttribute("aria-busy", "true");
   lookUp();
   const plain = asked.prompt.trim() === "" && asked.n === 1 && asked.safe && !effort;
-  try {
-    if (!(plain && (await takeReady(mine)))) await request(mine);
-  } catch {
-    finish(mine, "The server cannot be reached. Try again in a moment.");
-  }
+  if (!(plain && (await takeReady(mine)))) await request(mine);
 }
 
 // Shows the stage, which may have been scrolled away or be behind a phone's keyboard.
@@ -342,21 +340,35 @@ async function takeReady(mine) {
   return true;
 }
 
-// The server has the jokes ready, or drafts them.
+// The server has the jokes ready, or drafts them. If the connection is lost on the way, what is
+// missing is asked for once more.
 async function request(mine) {
-  const { prompt, n, safe, effort } = mine.asked;
-  const query = new URLSearchParams({ prompt, n, safe, ...(effort && { effort }) });
-  const response = await fetch(`/joke?${query}`, {
-    headers: { Accept: "text/event-stream" },
-    signal: mine.ending.signal,
-  });
-  if (!response.ok) return finish(mine, (await response.json()).detail);
-  try {
-    for await (const { event, data } of eventsOf(response)) hear(mine, event, data);
-  } finally {
-    await mine.told;
-    finish(mine, mine.outcome ?? "The connection was lost. Try again in a moment.");
+  await listen(mine);
+  if (following === mine && mine.outcome === undefined) {
+    showWork(mine, "The connection was lost. Trying again…");
+    await new Promise((wake) => setTimeout(wake, RETRY_MS));
+    withdraw(mine);
+    await listen(mine);
   }
+  finish(mine, mine.outcome ?? "The connection was lost. Try again in a moment.");
+}
+
+async function listen(mine) {
+  const { prompt, safe, effort } = mine.asked;
+  const places = mine.missing; // Of the jokes on the page.
+  const query = new URLSearchParams({ prompt, n: places.length, safe, ...(effort && { effort }) });
+  try {
+    const response = await fetch(`/joke?${query}`, {
+      headers: { Accept: "text/event-stream" },
+      signal: mine.ending.signal,
+    });
+    if (!response.ok) mine.outcome = (await response.json()).detail;
+    else for await (const { event, data } of eventsOf(response)) hear(mine, event, data, places);
+  } catch {
+    // What has arrived counts.
+  }
+  await mine.told;
+  if (mine.missing.length === 0) mine.outcome = "";
 }
 
 // Yields server-sent events.
@@ -374,9 +386,13 @@ async function* eventsOf(response) {
   }
 }
 
-function hear(mine, event, data) {
-  if (event === "partial") showDraft(mine, data);
-  if (event === "joke") mine.told = mine.told.then(() => tell(mine, data));
+function hear(mine, event, data, places) {
+  const index = places[data.index];
+  if (event === "partial") showDraft(mine, { ...data, index });
+  if (event === "joke") {
+    mine.missing = mine.missing.filter((place) => place !== index);
+    mine.told = mine.told.then(() => tell(mine, { ...data, index }));
+  }
   if (event !== "state") return;
   mine.task = data.task_id;
   if (following !== mine) return cancel(mine);
@@ -466,8 +482,10 @@ function finish(mine, sentence) {
     find("heading").textContent = mine.before.heading;
     list.replaceChildren(...mine.before.cards);
   }
-  again.hidden = list.childElementCount === 0;
-  harder.hidden = mine.ready;
+  const lost = mine.outcome === undefined && sentence !== undefined;
+  again.hidden = list.childElementCount === 0 && !lost;
+  again.textContent = lost ? "Try again" : "Another one";
+  harder.hidden = mine.ready || lost;
   say(sentence ? sentenceOf(sentence) : "", Boolean(sentence));
   showKept();
 }
@@ -481,10 +499,16 @@ function rest(mine) {
   stop.hidden = true;
 }
 
+function cancel(mine) {
+  mine.ending.abort();
+  withdraw(mine);
+}
+
 // Not every server hears that a client has gone: NGINX Unit does not say so.
-function cancel({ ending, task }) {
-  ending.abort();
+function withdraw(mine) {
+  const { task } = mine;
   if (task) fetch(`/generate/${task}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  mine.task = null;
 }
 
 function leave() {
@@ -526,6 +550,7 @@ function showPage(page) {
   const latest = (joke) => told.find((other) => same(other, joke)) ?? joke;
   list.replaceChildren(...page.jokes.map(latest).map(makeCard));
   again.hidden = list.childElementCount === 0;
+  again.textContent = "Another one";
   harder.hidden = page.ready || again.hidden;
   say("");
   showKept();

@@ -1,0 +1,133 @@
+"""What the page makes of a connection that is cut while jokes are on their way."""
+
+from __future__ import annotations
+
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.web.page.browser import Open, ask, choose
+
+Relay = Callable[[bytes, int], AbstractContextManager[str]]
+
+
+class _Wire(socketserver.BaseRequestHandler):
+    """Passes on what a browser and a server send each other, until it is cut."""
+
+    server: _Relay
+
+    def handle(self) -> None:
+        with socket.create_connection(self.server.target) as upstream:
+            back = threading.Thread(target=self._pass_back, args=(upstream,))
+            back.start()
+            with suppress(OSError):
+                while data := self.request.recv(65536):
+                    upstream.sendall(data)
+            _shut(upstream)
+            back.join()
+
+    def _pass_back(self, upstream: socket.socket) -> None:
+        with suppress(OSError):
+            while data := upstream.recv(65536):
+                passed = self.server.cut(data)
+                self.request.sendall(passed)
+                if passed != data:
+                    break
+        _shut(upstream)
+        _shut(self.request)
+
+
+class _Relay(socketserver.ThreadingTCPServer):
+    """Stands between browsers and a server, and cuts connections.
+
+    Args:
+        target: The server's address.
+        event: The beginning of the event after which a connection is cut.
+        cuts: How many of them are cut.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, target: tuple[str, int], event: bytes, cuts: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Wire)
+        self.target = target
+        self._event = event
+        self._cuts = cuts
+
+    def cut(self, data: bytes) -> bytes:
+        """Return what the browser gets of some data before the connection is cut."""
+        if not self._cuts or self._event not in data:
+            return data
+        self._cuts -= 1
+        return data[: data.index(b"\n\n", data.index(self._event)) + 2]
+
+
+def _shut(wire: socket.socket) -> None:
+    with suppress(OSError):
+        wire.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def relay(address: str) -> Relay:
+    """Return ``relay(event, cuts)``, a context manager that gives the address of a `_Relay`."""
+
+    @contextmanager
+    def open_relay(event: bytes, cuts: int) -> Iterator[str]:
+        host, _, port = address.removeprefix("http://").partition(":")
+        with _Relay((host, int(port)), event, cuts) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+            server.shutdown()
+
+    return open_relay
+
+
+@pytest.mark.integration
+def test_a_lost_connection_is_tried_once_more_and_what_was_told_stays(
+    open_page: Open, relay: Relay
+) -> None:
+    with relay(b"event: joke", 1) as address:
+        page = open_page(at=address, loses_connections=True)
+        choose(page, count=3, at_once=True)
+        ask(page, "Why do cats")
+        said = page.get_by_role("status").first
+        expect(said).to_have_text("The connection was lost. Trying again…")
+        first = page.locator("#jokes .told .question").inner_text()
+        with page.expect_request("**/joke?*") as sent:
+            expect(page.locator("#jokes .told .question")).to_have_count(3)
+        assert "n=2" in sent.value.url
+        assert page.locator("#jokes .told .question").first.inner_text() == first
+        expect(said).to_have_text("")
+        expect(page.get_by_role("button", name="Another one")).to_be_visible()
+
+
+@pytest.mark.integration
+def test_a_connection_that_is_lost_again_leaves_the_choice_to_try_again(
+    open_page: Open, relay: Relay
+) -> None:
+    with relay(b"event: state", 2) as address:
+        page = open_page(at=address, loses_connections=True)
+        ask(page, "slow")
+        said = page.get_by_role("status").first
+        expect(said).to_have_text("The connection was lost. Try again in a moment.")
+        expect(page.locator("#jokes .joke")).to_have_count(0)
+        expect(page.get_by_role("button", name="Try harder")).to_be_hidden()
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#jokes .told .question")).to_have_text(re.compile("^slow number"))
+        expect(page.get_by_role("button", name="Another one")).to_be_visible()
+
+
+@pytest.mark.integration
+def test_a_joke_that_has_arrived_needs_no_connection(open_page: Open, relay: Relay) -> None:
+    with relay(b"event: joke", 1) as address:
+        page = open_page(at=address, loses_connections=True)
+        ask(page, "Why do cats")
+        expect(page.locator("#jokes .told .question")).to_have_text(re.compile("^Why do cats"))
+        expect(page.get_by_role("status").first).to_have_text("")
+        expect(page.get_by_role("button", name="Another one")).to_be_visible()
