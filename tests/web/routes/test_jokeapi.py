@@ -153,6 +153,27 @@ def test_a_flagged_joke_says_so(client: TestClient) -> None:
     assert told["safe"] is False
 
 
+def test_bots_find_what_their_menus_list(make_client: MakeClient) -> None:
+    with make_client(api_keys="sesame") as client:
+        lists = [client.get(path).json() for path in ("/categories", "/flags", "/languages")]
+    for one in lists:
+        assert (one.pop("error"), one.pop("timestamp") > 1.7e12) == (False, True)
+    categories, flags, languages = lists
+    assert categories["categories"] == [
+        *("Any", "Misc", "Programming", "Dark", "Pun", "Spooky", "Christmas"),
+    ]
+    assert {"alias": "Coding", "resolved": "Programming"} in categories["categoryAliases"]
+    for known in (*categories["categories"], *(a["alias"] for a in categories["categoryAliases"])):
+        assert choose_category(known, JokeApiParameters())
+    assert flags == {"flags": list(FLAGS)}
+    assert languages == {
+        "defaultLanguage": "en",
+        "jokeLanguages": ["en"],
+        "systemLanguages": ["en"],
+        "possibleLanguages": [{"code": "en", "name": "English"}],
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

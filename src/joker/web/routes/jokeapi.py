@@ -1,5 +1,7 @@
 """``/joke/{category}``: jokes for clients of JokeAPI (version 2), which change only the host.
 
+``/categories``, ``/flags`` and ``/languages`` say what they may ask for.
+
 `joker.web.errors` sends errors in its shape. ``docs/api.md`` says how categories, flags and ids
 differ from JokeAPI's.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 from xml.etree import ElementTree  # it only writes here
@@ -48,7 +51,7 @@ _YAML = "application/yaml"
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BETWEEN_TEXTS = f"\n\n{46 * '-'}\n\n"
 
-router = APIRouter(tags=["jokes"], dependencies=[Depends(require_key)], responses=JOKEAPI_RESPONSES)
+router = APIRouter(tags=["jokes"])
 
 
 def _list_of(words: tuple[str, ...]) -> str:
@@ -199,11 +202,64 @@ class JokeApiAnswers(BaseModel):
     jokes: list[JokeApiJoke]
 
 
+class _List(BaseModel):
+    error: Literal[False] = False
+    timestamp: int = Field(
+        default_factory=lambda: time.time_ns() // 1_000_000,
+        description="In milliseconds since 1970.",
+    )
+
+
+class JokeApiCategories(_List):
+    """The categories that may be asked for."""
+
+    categories: tuple[Category, ...] = _CATEGORIES
+    categoryAliases: list[dict[str, str]] = [  # noqa: N815
+        {"alias": alias.capitalize(), "resolved": category}
+        for alias, category in _ALIASES.items()
+        if alias != category.lower()
+    ]
+
+
+class JokeApiFlags(_List):
+    """The flags that may be withheld."""
+
+    flags: tuple[str, ...] = _FLAGS
+
+
+class JokeApiLanguages(_List):
+    """The languages of jokes and errors."""
+
+    defaultLanguage: Literal["en"] = "en"  # noqa: N815
+    jokeLanguages: list[Literal["en"]] = ["en"]  # noqa: N815
+    systemLanguages: list[Literal["en"]] = ["en"]  # noqa: N815
+    possibleLanguages: list[dict[str, str]] = [{"code": "en", "name": "English"}]  # noqa: N815
+
+
+@router.get("/categories", summary="List the categories to a client of JokeAPI")
+async def list_categories() -> JokeApiCategories:
+    """Return the categories of `/joke/{category}`."""
+    return JokeApiCategories()
+
+
+@router.get("/flags", summary="List the flags to a client of JokeAPI")
+async def list_flags() -> JokeApiFlags:
+    """Return the flags that `blacklistFlags` may name."""
+    return JokeApiFlags()
+
+
+@router.get("/languages", summary="List the languages to a client of JokeAPI")
+async def list_languages() -> JokeApiLanguages:
+    """Return the only language."""
+    return JokeApiLanguages()
+
+
 @router.get(
     "/joke/{category}",
     summary="Tell a joke to a client of JokeAPI",
     response_model=JokeApiAnswer | JokeApiAnswers,
-    responses={200: {"content": {TEXT: {}, _XML: {}, _YAML: {}}}},
+    dependencies=[Depends(require_key)],
+    responses={**JOKEAPI_RESPONSES, 200: {"content": {TEXT: {}, _XML: {}, _YAML: {}}}},
 )
 async def tell(
     category: Annotated[
