@@ -28,6 +28,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 FOLDER = Path(__file__).parents[1] / "docs" / "screenshots"
 _COLORS = 128
 _PATIENCE_SECONDS = 90.0
+_UNPICKED = "Why do cats"  # no picked joke begins like this
+_WELL_KNOWN = "What did one wall say to the other wall?"
+_REFUSED = "dumb blondes"
 _DESKTOP = {"width": 1000, "height": 760}
 _PHONE: dict[str, Any] = {
     "viewport": {"width": 375, "height": 553},
@@ -148,23 +151,28 @@ def picture_jokes(camera: Camera) -> None:
 
 def picture_drafts(camera: Camera) -> None:
     """Take the states of a joke that is drafted on demand."""
-    camera.take(camera.open("/joke?prompt=Why+did+the", forced_colors="active"), "forced-colors")
-    page = _ask(camera, "Why do")
+    page = camera.open(f"/joke?prompt={_UNPICKED}", forced_colors="active")
+    camera.take(page, "forced-colors")
+    page = _ask(camera, _UNPICKED)
     page.wait_for_selector(".told")
     page.click("#harder")
     page.wait_for_selector("#stop")
     camera.take(page, "drafting")
-    page = _ask(camera, "Why do")
+    page = _ask(camera, _UNPICKED)
     page.click("#stop")
     camera.take(page, "stopped")
+    page = camera.open(f"/joke?temperature=0&prompt={_WELL_KNOWN}")
+    page.click(".origin summary")
+    camera.take(page, "retold")
+    camera.take(_ask(camera, _REFUSED, until=".wrong"), "refused")
 
 
-def _ask(camera: Camera, prompt: str) -> Page:
-    """Return a page on which a joke is being drafted."""
+def _ask(camera: Camera, prompt: str, *, until: str = "#stop") -> Page:
+    """Return a page on which a joke was asked for, by default while it is drafted."""
     page = camera.open()
     page.fill("#prompt", prompt)
     page.click("#tell")
-    page.wait_for_selector("#stop")
+    page.wait_for_selector(until)
     return page
 
 
@@ -190,6 +198,10 @@ def main() -> None:
                 page.wait_for_timeout(4000)
             page.wait_for_selector(".wrong")
             camera.take(page, "rate-limit")
+            page = camera.open()
+        page.click("#again")
+        page.wait_for_selector("text=Try again in a moment")
+        camera.take(page, "lost")
         browser.close()
 
 
