@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from joker.compose import model_name
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
-from joker.web.schemas import REFUSED_TYPE, LinkedJoke, Problem, PublishedJoke
+from joker.web.schemas import REFUSED_TYPE, LinkedJoke, Problem, PublishedJoke, Task
 from joker.web.static import locate
 
 TEXT = "text/plain"
@@ -68,6 +68,7 @@ def render_page(
     message: str = "",
     *,
     is_one: bool = False,
+    drafted: bool = False,
     problem: Problem | None = None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -80,6 +81,7 @@ def render_page(
         jokes: Jokes that were told.
         message: Shown above them.
         is_one: Whether the page is that of one stored joke, which link previews show.
+        drafted: Whether the model has drafted jokes just now, and may try harder.
         problem: What went wrong; the page has advice of its own.
         status: The HTTP status.
         headers: Further headers.
@@ -96,6 +98,7 @@ def render_page(
         advice=_REFUSED_ADVICE,
         refused=REFUSED_TYPE,
         linked=is_one,
+        drafted=drafted,
         permanent=is_one and jokes[0].link == request.url.path,
         site=str(request.base_url).rstrip("/"),
         starts=_STARTS + topics_of(datetime.now(UTC).date()),
@@ -144,7 +147,8 @@ def render_jokes(
     response: Response
     if wanted == HTML:
         is_one = isinstance(body, PublishedJoke)
-        response = render_page(request, asked, jokes, message, is_one=is_one)
+        drafted = isinstance(body, Task) and body.task_id is not None
+        response = render_page(request, asked, jokes, message, is_one=is_one, drafted=drafted)
     elif wanted == JSON:
         response = Response(body.model_dump_json(), media_type=JSON)
     else:

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -117,6 +118,17 @@ def test_browsers_get_the_page_with_the_joke_as_text(client: TestClient) -> None
     assert told.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "<img" not in told.text
     assert "&lt;img src=" in told.text
+
+
+def test_only_what_was_drafted_can_be_tried_harder(
+    make_client: MakeClient, picked: GeneratedJoke
+) -> None:
+    with make_client(pool_size=1) as client:
+        for question, offered in ((picked.question, False), ("lamp number", True)):
+            told = client.get("/joke?prompt=lamp", headers={"Accept": BROWSER}).text
+            assert question in told
+            (button,) = re.findall('<button id="harder"[^>]*>', told)
+            assert (" hidden" not in button) is offered
 
 
 def test_the_form_as_a_browser_sends_it_is_understood(client: TestClient) -> None:
