@@ -144,4 +144,7 @@ def _singular(word: str) -> str:
 
 def _occurs(word: str, told: set[str]) -> bool:
     """Return whether others include a word, in the singular or the plural."""
-    return not told.isdisjoint(spell_numbers(word)) or any(word in spell_numbers(w) for w in told)
+    singulars = told & {word[:-1], word[:-2], f"{word[:-3]}y"}
+    return not told.isdisjoint(spell_numbers(word)) or any(
+        word in spell_numbers(singular) for singular in singulars
+    )
