@@ -180,6 +180,21 @@ def test_who_asks_for_any_joke_in_words_gets_one_that_is_ready(
 
 
 @pytest.mark.integration
+def test_a_topic_gets_the_picked_joke_that_fits_and_then_a_draft(
+    open_page: Open, pooled: str
+) -> None:
+    page = open_page(at=pooled)
+    ask(page, "umbrellas")
+    expect(page.locator("#jokes .told .question")).to_have_text(JOKES[6][0])
+    expect(page.locator("#jokes .badge:visible").first).to_have_text("Picked by readers")
+    expect(page.get_by_role("button", name="Try harder")).to_be_hidden()
+    page.get_by_role("button", name="Another one").click(delay=600)
+    expect(page.locator("#jokes .told .question")).to_have_text(re.compile("^umbrellas number"))
+    expect(page.locator("#jokes .badge:visible").first).to_have_text("Straight from the model")
+    expect(page.get_by_role("button", name="Try harder")).to_be_visible()
+
+
+@pytest.mark.integration
 def test_a_double_click_asks_once(open_page: Open, pooled: str) -> None:
     page = open_page(at=pooled)
     asked: list[str] = []
