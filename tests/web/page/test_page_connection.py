@@ -94,15 +94,19 @@ def test_a_lost_connection_is_tried_once_more_and_what_was_told_stays(
 ) -> None:
     with relay(b"event: joke", 1) as address:
         page = open_page(at=address, loses_connections=True)
+        page.clock.install()
         choose(page, count=3, at_once=True)
         ask(page, "Why do cats")
         said = page.get_by_role("status").first
+        told = page.locator("#jokes .told .question")
         expect(said).to_have_text("The connection was lost. Trying again…")
-        first = page.locator("#jokes .told .question").inner_text()
+        expect(told).to_have_count(1)
+        first = told.inner_text()
         with page.expect_request("**/joke?*") as sent:
-            expect(page.locator("#jokes .told .question")).to_have_count(3)
+            page.clock.run_for(3000)
         assert "n=2" in sent.value.url
-        assert page.locator("#jokes .told .question").first.inner_text() == first
+        expect(told).to_have_count(3)
+        assert told.first.inner_text() == first
         expect(said).to_have_text("")
         expect(page.get_by_role("button", name="Another one")).to_be_visible()
 
