@@ -4,7 +4,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from joker.web.html import HTML, JSON, TEXT, choose_media_type, topics_of
+from joker.core.model_folder import ModelFolder, bundled_model
+from joker.generation.prompt import Prompt
+from joker.web.html import HTML, JSON, STARTS, TEXT, TOPICS, choose_media_type, topics_of
 
 
 def test_topics_change_every_day_until_all_had_their_turn() -> None:
@@ -12,6 +14,13 @@ def test_topics_change_every_day_until_all_had_their_turn() -> None:
     topics = [topic for day in days for topic in day]
     assert len(topics) == len({*topics}) == 42
     assert topics_of(date(2026, 12, 25) + timedelta(14)) == days[0]
+
+
+@pytest.mark.parametrize("suggested", STARTS + TOPICS)
+def test_picked_jokes_fit_what_the_page_suggests(suggested: str) -> None:
+    picked = ModelFolder.open(bundled_model()).read_picked_jokes()
+    prompt = Prompt.read(suggested)
+    assert sum(prompt.fits(joke.pair) for joke in picked) >= 2
 
 
 @pytest.mark.parametrize(

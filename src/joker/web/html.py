@@ -25,15 +25,16 @@ TEXT = "text/plain"
 JSON = "application/json"
 HTML = "text/html"
 
-_STARTS = ("Why did the", "Why do")
-_TOPICS = (
-    *("cats", "coffee", "ghosts", "dentists", "penguins", "the moon"),
-    *("robots", "bread", "pirates", "umbrellas", "school", "cows"),
-    *("doctors", "cheese", "snow", "trains", "spiders", "lawyers"),
-    *("fish", "music", "vampires", "gardens", "money", "bees"),
-    *("farmers", "tea", "ducks", "books", "witches", "winter"),
-    *("dogs", "chess", "bananas", "astronauts", "the sea", "hats"),
-    *("computers", "chickens", "painters", "mountains", "pizza", "owls"),
+# At least two picked jokes of the bundled model fit each start and each topic.
+STARTS = ("Why did the", "What did the", "How did the")
+TOPICS = (
+    *("dogs", "ghosts", "the moon", "chefs", "socks", "detectives"),
+    *("pianos", "chickens", "teachers", "kites", "bees", "the beach"),
+    *("skeletons", "tennis", "judges", "trees", "honey", "clowns"),
+    *("penguins", "money", "artists", "shoes", "pencils", "cowboys"),
+    *("birds", "bread", "exams", "submarines", "neighbors", "chess"),
+    *("crabs", "cars", "writers", "giraffes", "clocks", "restaurants"),
+    *("sheep", "balloons", "bosses", "diamonds", "marriage", "bookworms"),
 )
 _TOPICS_A_DAY = 3
 # What the page advises; the details' own advice is for programs.
@@ -43,8 +44,8 @@ _REFUSED_ADVICE = "ask again, perhaps with other words"
 
 def topics_of(day: date) -> tuple[str, ...]:
     """Return the topics that the page suggests on a day, other ones than on the day before."""
-    first = day.toordinal() * _TOPICS_A_DAY % len(_TOPICS)
-    return _TOPICS[first : first + _TOPICS_A_DAY]
+    first = day.toordinal() * _TOPICS_A_DAY % len(TOPICS)
+    return TOPICS[first : first + _TOPICS_A_DAY]
 
 
 @cache
@@ -101,7 +102,7 @@ def render_page(
         drafted=drafted,
         permanent=is_one and jokes[0].link == request.url.path,
         site=str(request.base_url).rstrip("/"),
-        starts=_STARTS + topics_of(datetime.now(UTC).date()),
+        starts=STARTS + topics_of(datetime.now(UTC).date()),
         model=model_name(settings),
         drafts=settings.candidates,
         most_jokes=settings.max_count,
