@@ -24,7 +24,8 @@ main()
 
 @pytest.fixture(scope="module")
 def told() -> list[dict[str, str]]:
-    command = [sys.executable, "-c", WITHOUT_TORCH, "tell", "-n", "10", "--seed", "1", "--json"]
+    options = ("-n", "10", "--candidates", "4", "--seed", "1", "--json")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "tell", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     jokes: list[dict[str, str]] = json.loads(done.stdout)

@@ -14,15 +14,25 @@ from joker.core.model_folder import ModelFolder
 from joker.training.export import write_card
 
 
-@pytest.mark.integration
-def test_export_prints_the_graphs_folder_and_how_it_agrees(
-    served_folder: ModelFolder, tmp_path: Path
-) -> None:
-    shutil.copytree(served_folder.path, tmp_path / "model")
-    result = CliRunner().invoke(app, ["export", str(tmp_path / "model")])
+@pytest.fixture(scope="module")
+def exported(tiny_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model that was exported and lost its weights, and what was said."""
+    path = tmp_path_factory.mktemp("exported")
+    shutil.copytree(tiny_folder.path, path / "model")
+    write_card(path / "model", tiny_folder.manifest)
+    with (path / "model/README.md").open("a") as card:
+        card.write("\nA line of my own.\n")
+    assert ModelCard.load(path / "model/README.md").data.library_name == "transformers"
+    result = CliRunner().invoke(app, ["export", str(path / "model"), "--drop-weights"])
     assert result.exit_code == 0
-    folder, *figures = result.stdout.splitlines()
-    assert folder == str(tmp_path / "model" / "openvino")
+    (path / "printed.txt").write_text(result.stdout)
+    return path
+
+
+@pytest.mark.integration
+def test_export_prints_the_graphs_folder_and_how_it_agrees(exported: Path) -> None:
+    folder, *figures = (exported / "printed.txt").read_text().splitlines()
+    assert folder == str(exported / "model/openvino")
     assert [re.sub(r" [\d.e-]+$", "", line) for line in figures] == [
         "mean_kl_nats_per_token",
         "top_token_agreement",
@@ -31,22 +41,14 @@ def test_export_prints_the_graphs_folder_and_how_it_agrees(
 
 
 @pytest.mark.integration
-def test_without_its_weights_a_folder_names_the_library_of_its_graph(
-    tiny_folder: ModelFolder, tmp_path: Path
-) -> None:
-    shutil.copytree(tiny_folder.path, tmp_path / "model")
-    card = tmp_path / "model/README.md"
-    write_card(card.parent, tiny_folder.manifest)
-    card.write_text(card.read_text() + "\nA line of my own.\n")
-    assert ModelCard.load(card).data.library_name == "transformers"
-    result = CliRunner().invoke(app, ["export", str(card.parent), "--drop-weights"])
-    assert result.exit_code == 0
+def test_without_its_weights_a_folder_names_the_library_of_its_graph(exported: Path) -> None:
+    folder = ModelFolder.open(exported / "model")
+    assert folder.has_openvino
+    assert not folder.has_weights
+    card = exported / "model/README.md"
     read = ModelCard.load(card, ignore_metadata_errors=False)
     assert read.data.library_name == "openvino"
     assert card.read_text().endswith("A line of my own.\n")
-    folder = ModelFolder.open(card.parent)
-    assert folder.has_openvino
-    assert not folder.has_weights
 
 
 def test_export_refuses_what_is_no_model_folder(tmp_path: Path) -> None:

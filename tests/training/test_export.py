@@ -39,6 +39,13 @@ def copy(tiny_folder: ModelFolder, tmp_path: Path) -> ModelFolder:
     return ModelFolder.open(tmp_path / "model")
 
 
+@pytest.fixture
+def graph_only(served_folder: ModelFolder, tmp_path: Path) -> ModelFolder:
+    without = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(served_folder.path, tmp_path / "model", ignore=without)
+    return ModelFolder.open(tmp_path / "model")
+
+
 def names(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
 
@@ -131,11 +138,9 @@ def test_weights_that_are_no_numbers_leave_nothing_behind(copy: ModelFolder) -> 
 
 
 @pytest.mark.integration
-def test_a_folder_without_weights_is_refused(served_folder: ModelFolder, tmp_path: Path) -> None:
-    shutil.copytree(served_folder.path, tmp_path / "model")
-    (tmp_path / "model" / "model.safetensors").unlink()
+def test_a_folder_without_weights_is_refused(graph_only: ModelFolder) -> None:
     with pytest.raises(ModelFolderError, match="has no model"):
-        export_openvino(ModelFolder.open(tmp_path / "model"))
+        export_openvino(graph_only)
 
 
 @pytest.mark.integration
@@ -352,21 +357,19 @@ def test_push_uploads_the_whole_folder(copy: ModelFolder, hub: Hub, push: Push) 
 @UPLOAD
 @pytest.mark.integration
 def test_a_folder_without_weights_is_pushed_with_the_graph_that_it_has(
-    served_folder: ModelFolder, tmp_path: Path, hub: Hub, push: Push
+    graph_only: ModelFolder, hub: Hub, push: Push
 ) -> None:
-    without = shutil.ignore_patterns("*.safetensors")
-    shutil.copytree(served_folder.path, tmp_path / "model", ignore=without)
-    done = push(ModelFolder.open(tmp_path / "model"), "hf_right")
+    done = push(graph_only, "hf_right")
     assert done.returncode == 0, done.stderr
-    graph = tmp_path / "model/openvino/openvino_model.bin"
+    graph = graph_only.openvino / "openvino_model.bin"
     assert hub.files["openvino/openvino_model.bin"] == graph.read_bytes()
 
 
 @pytest.mark.integration
-def test_a_push_that_the_hub_refuses_is_one_sentence(copy: ModelFolder, push: Push) -> None:
-    done = push(copy, "hf_wrong")
+def test_a_push_that_the_hub_refuses_is_one_sentence(graph_only: ModelFolder, push: Push) -> None:
+    done = push(graph_only, "hf_wrong")
     assert done.returncode == 2
     assert "cannot push to me/jokes" in done.stderr
     assert "HF_TOKEN" in done.stderr
     assert "Traceback" not in done.stderr
-    assert copy.has_openvino
+    assert graph_only.has_openvino

@@ -90,6 +90,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     process = subprocess.Popen(
         command,
         cwd=store,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # several processes
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
