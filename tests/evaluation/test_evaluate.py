@@ -11,8 +11,9 @@ from joker.core.errors import ConfigError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
+from joker.evaluation import EvaluationConfig
 from joker.evaluation.evaluate import evaluate
-from joker.evaluation.held_out import EvaluationConfig, HeldOut
+from joker.evaluation.held_out import HeldOut
 
 
 @pytest.mark.integration

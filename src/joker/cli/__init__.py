@@ -1,4 +1,4 @@
-"""The command line, with a module for each command or a few like ones.
+"""The command line; each module has one command, or a few that are alike.
 
 Commands import heavy libraries when they run, so that ``joker --help`` is quick. `main` turns
 errors into one line and an exit code.

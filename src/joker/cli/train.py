@@ -14,7 +14,7 @@ from joker.cli.options import with_options
 from joker.core.model_folder import ModelFolder
 from joker.core.parts import require_training
 from joker.core.template import TEMPLATES
-from joker.evaluation.held_out import EvaluationConfig, HeldOut
+from joker.evaluation import EvaluationConfig
 from joker.training.config import TrainingConfig, training_config
 
 _Prepared = Annotated[Path, typer.Option("--data", help="Folder created by 'joker data prepare'.")]
@@ -129,6 +129,8 @@ def evaluate(
     require_training()
     config = EvaluationConfig(**given)
     folder = ModelFolder.open(model)
+    from joker.evaluation.held_out import HeldOut
+
     held_out = HeldOut.open(data)
     from joker.compose import ensure_graph
     from joker.evaluation.evaluate import evaluate as measure

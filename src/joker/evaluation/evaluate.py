@@ -21,8 +21,9 @@ from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines import open_engine
 from joker.engines.weights import load_causal_lm
+from joker.evaluation import EvaluationConfig
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
-from joker.evaluation.held_out import EvaluationConfig, HeldOut
+from joker.evaluation.held_out import HeldOut
 from joker.evaluation.likelihood_metrics import (
     CHANCE,
     ORIGINAL_PERPLEXITY,

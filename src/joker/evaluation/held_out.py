@@ -1,4 +1,4 @@
-"""What to measure on: held-out jokes of a prepared folder or a CSV file, and how many."""
+"""Held-out jokes to measure on: the test split of a prepared folder, or a CSV file."""
 
 from __future__ import annotations
 
@@ -9,32 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from joker.core.errors import ConfigError, DataError
+from joker.core.errors import DataError
 from joker.core.joke import Joke
-from joker.core.record import Seed, record
 from joker.data.near_duplicates import find_near_duplicates
 from joker.data.prepared import PreparedData
 from joker.data.sources import Source, read_rows
-
-
-@record(ConfigError)
-class EvaluationConfig:
-    """An evaluation's settings."""
-
-    limit: int = Field(
-        default=0,
-        ge=0,
-        description="Number of held-out jokes to evaluate, drawn at random; 0 takes all.",
-    )
-    retrieval_limit: int = Field(
-        default=1000, ge=0, description="Maximum number of questions for punchline retrieval."
-    )
-    generate: int = Field(
-        default=200, ge=0, description="Number of jokes to generate and measure; 0 generates none."
-    )
-    seed: Seed = Field(default=1, description="Random seed.")
 
 
 @dataclass(frozen=True, slots=True)
