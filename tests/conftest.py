@@ -126,13 +126,12 @@ def served_folder(
     """Return a copy of `tiny_folder` that also holds an OpenVINO graph; do not change it."""
     for module in ("nncf", "openvino_genai", "optimum"):
         _require(module)
-    from joker.training.export import export_openvino
+    from joker.compose import ensure_graph
 
     path = tmp_path_factory.mktemp("served") / "model"
     shutil.copytree(tiny_folder.path, path)
-    folder = ModelFolder.open(path)
-    export_openvino(folder)
-    return folder
+    shutil.copytree(ensure_graph(tiny_folder).openvino, path / "openvino")
+    return ModelFolder.open(path)
 
 
 class RedisServer:
