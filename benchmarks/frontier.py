@@ -1,82 +1,119 @@
-"""Size, bits per byte and tokens a second of a model rounded in several ways.
+"""Size, bits per byte and tokens a second of models, a row of a table for each.
 
-    python -m benchmarks.frontier FOLDER --data PREPARED [--jokes 250] [--ratios 0 0.5 1]
-                                  [--calibration data/riddles.csv]
+    python -m benchmarks.frontier FOLDER... --data PREPARED [--jokes 250] [--rounds 5]
 
-FOLDER has PyTorch weights. Each ratio of 4-bit weights becomes a graph in a temporary copy; the
-held-out jokes are those that `joker evaluate` draws.
+Each folder needs its graph (`joker export`, with `--int4-ratio` for weights in 4 bits). All are
+measured on the same held-out jokes, drawn as by `joker evaluate`, in the engine's default mode, and
+take turns within each round; rates are medians after a round that warms up.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import json
+import math
 import statistics
-import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.engine import joke_bits, run_engine
-from joker.core.errors import ModelFolderError
+import openvino
+
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
-from joker.engines import GenerationTask, open_engine
+from joker.engines import Engine, GenerationTask, open_engine
 from joker.evaluation.held_out import HeldOut
-from joker.training.export import export_openvino
-from joker.training.filtering import read_jokes
+from joker.evaluation.likelihood_metrics import likelihood_metrics
 
-_AT_ONCE = 64
-_ROUNDS = 3
+_AT_ONCE = (1, 64)
+_FEWEST_TASKS = 8
+_FEW = 0.05
+"""Smallest share of a number format that is named; scales and zero points are fewer."""
 
 
 def main() -> None:
-    """Measure and print one line for each ratio."""
+    """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--jokes", type=int, default=250)
-    parser.add_argument("--ratios", type=float, nargs="*", default=[0.0, 0.5, 1.0])
-    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    jokes = HeldOut.open(options.data).sample(options.jokes, seed=1).jokes
-    bytes_of_jokes = sum(joke.byte_count for joke in jokes)
-    calibration = (
-        [joke for joke, _ in read_jokes(options.calibration)] if options.calibration else ()
-    )
-    for ratio in options.ratios:
-        with tempfile.TemporaryDirectory() as name:
-            path = Path(name) / "model"
-            shutil.copytree(options.folder, path, ignore=shutil.ignore_patterns("checkpoints"))
-            folder = ModelFolder.open(path)
-            try:
-                check = export_openvino(folder, int4_ratio=ratio, calibration=calibration)
-            except ModelFolderError as error:
-                print(f"{ratio:4.0%} in 4 bits  refused: {error}", flush=True)
-                continue
-            size = sum(file.stat().st_size for file in folder.openvino.iterdir())
-            bits = joke_bits(open_engine(folder, "openvino"), jokes).sum()
-            print(
-                f"{ratio:4.0%} in 4 bits  {size / 2**20:6.1f} MiB  "
-                f"{bits / bytes_of_jokes:.4f} bits per byte  {check.mean_kl:.4f} nats mean KL  "
-                f"{tokens_per_second(folder):6.1f} tokens/s at {_AT_ONCE} at once",
-                flush=True,
-            )
+    folders = [ModelFolder.open(path) for path in options.folders]
+    engines = [open_engine(folder, "openvino") for folder in folders]
+    held_out = HeldOut.open(options.data).sample(options.jokes, seed=1)
+    titles = ["folder", "vocabulary", "blocks", "weights", "MiB", "bits per byte (95% interval)"]
+    rows = [
+        [*describe(folder), bits_per_byte(engine, folder, held_out)]
+        for engine, folder in zip(engines, folders, strict=True)
+    ]
+    for at_once in _AT_ONCE:
+        titles += [f"tokens/s, {at_once} at once (range)", "CPU ms a token"]
+        speeds = compare_speed(engines, at_once, options.rounds)
+        rows = list(map(list.__add__, rows, speeds))
+    for cells in (titles, ["---"] * len(titles), *rows):
+        print(f"| {' | '.join(cells)} |")
 
 
-def tokens_per_second(folder: ModelFolder) -> float:
-    """Return the median rate of three rounds of requests, after one that warms up."""
-    engine = open_engine(folder, "openvino", shared=True)
-    run = run_engine(engine)
-    prompt_ids = engine.tokenizer.encode_prompt()
-    rates = []
-    for number in range(_ROUNDS + 1):
-        tasks = [
-            GenerationTask(prompt_ids, Sampling(), _AT_ONCE * number + i) for i in range(_AT_ONCE)
+def describe(folder: ModelFolder) -> list[str]:
+    """Return a graph's folder, vocabulary, blocks, number formats of weights and size."""
+    config = json.loads((folder.openvino / "config.json").read_text(encoding="utf-8"))
+    blocks = config.get("num_hidden_layers") or config["n_layer"]
+    numbers: Counter[str] = Counter()
+    for node in openvino.Core().read_model(folder.openvino / "openvino_model.xml").get_ops():
+        if node.get_type_name() == "Constant":
+            bits = node.get_element_type().bitwidth
+            numbers[f"{bits} bits"] += math.prod(node.get_output_shape(0))
+    shares = ((name, count / numbers.total()) for name, count in numbers.most_common())
+    weights = ", ".join(f"{share:.0%} {name}" for name, share in shares if share > _FEW)
+    size = sum(file.stat().st_size for file in folder.openvino.glob("openvino_model.*"))
+    name, vocabulary = folder.path.name, config["vocab_size"]
+    return [name, f"{vocabulary:,}", f"{blocks}", weights, f"{size / 2**20:.1f}"]
+
+
+def bits_per_byte(engine: Engine, folder: ModelFolder, held_out: HeldOut) -> str:
+    """Return bits per byte of held-out jokes with their interval."""
+    found = likelihood_metrics(
+        engine,
+        folder.manifest.context_length,
+        held_out.jokes,
+        held_out.clusters,
+        seed=1,
+        retrieval_limit=0,
+    ).bits_per_byte
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def compare_speed(engines: Sequence[Engine], at_once: int, rounds: int) -> list[list[str]]:
+    """Return each engine's median tokens a second with their range, and its CPU time a token."""
+    rates: list[list[float]] = [[] for _ in engines]
+    costs: list[list[float]] = [[] for _ in engines]
+    for number in range(rounds + 1):
+        for engine, speeds, spent in zip(engines, rates, costs, strict=True):
+            start, cpu_start = time.perf_counter(), time.process_time()
+            tokens = draw(engine, at_once, number)
+            speeds.append(tokens / (time.perf_counter() - start))
+            spent.append(1000 * (time.process_time() - cpu_start) / tokens)
+    return [  # the first round warms up
+        [
+            f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})",
+            f"{statistics.median(spent):.2f}",
         ]
-        start = time.perf_counter()
-        rates.append(run(tasks, _AT_ONCE) / (time.perf_counter() - start))
-    engine.close()
-    return statistics.median(rates[1:])
+        for (_, *speeds), (_, *spent) in zip(rates, costs, strict=True)
+    ]
+
+
+def draw(engine: Engine, at_once: int, number: int) -> int:
+    """Return how many tokens a round of tasks has, so many of which run at once."""
+    prompt_ids = engine.tokenizer.encode_prompt()
+    seeds = [1000 * number + i for i in range(max(_FEWEST_TASKS, at_once))]
+    tasks = [GenerationTask(prompt_ids, Sampling(), seed) for seed in seeds]
+    tokens = 0
+    for first in range(0, len(tasks), at_once):
+        done = engine.generate(tasks[first : first + at_once])
+        tokens += sum(len(completion.token_ids) - len(prompt_ids) for completion in done)
+    return tokens
 
 
 if __name__ == "__main__":
