@@ -176,18 +176,21 @@ async def test_an_older_server_does_not_ask_for_a_late_newer_job_all_the_time(
             1,
             f"{{joker}}:job:{job_id}",
         )
-        before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+        before = redis.info("commandstats")["cmdstat_fcall"]["calls"]
         assert (await queue.wait(job_id, 2)).state is State.PENDING
-        assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 10
+        assert redis.info("commandstats")["cmdstat_fcall"]["calls"] - before < 10
 
 
 async def test_older_workers_do_not_keep_newer_ones_from_sweeping(
     update: Update, queue: CeleryRedisQueue
 ) -> None:
     (job_id,) = await asyncio.to_thread(update.submit_newer, 1)
-    newer = broker.SCRIPT.replace(f"= {broker.VERSION},", f"= {broker.VERSION + 1},", 1)
+    newer = broker.LIBRARY.replace(f"= {broker.VERSION},", f"= {broker.VERSION + 1},", 1)
     newer = newer.replace(broker.MESSAGES, "{joker}:messages:none")
+    newer = newer.replace(broker.FUNCTION, "newer")
     await asyncio.sleep(0.2)
     with Redis.from_url(update.url, decode_responses=True) as redis:
-        for script, found in ((broker.SCRIPT, []), (newer, [job_id])):
-            assert redis.register_script(script)(broker.KEYS, ["sweep", 60, 0.1]) == found
+        for library in (broker.LIBRARY, newer):
+            redis.function_load(library, replace=True)
+        for function, found in ((broker.FUNCTION, []), ("newer", [job_id])):
+            assert redis.fcall(function, 1, broker.KEY, "sweep", 60, 0.1) == found

@@ -7,6 +7,7 @@ they are not acknowledged: the record decides, and the workers' sweep publishes 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from pydantic import TypeAdapter
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from joker.core.errors import QueueDownError
 from joker.jobs.connection import TIMEOUTS, address_of
@@ -52,13 +53,20 @@ _DEFINITIONS = (
 )
 _RECORDS = (resources.files("joker.jobs") / "records.lua").read_text(encoding="utf-8")
 
-SUBMIT = f"#!lua\n{_DEFINITIONS}{_RECORDS}"
-"""The script for new jobs, which Redis refuses while its memory is full."""
+FUNCTION = (
+    "joker_" + hashlib.blake2b(f"{_DEFINITIONS}{_RECORDS}".encode(), digest_size=8).hexdigest()
+)
+"""Redis's function that changes accepted jobs. Redis keeps it, by a name that other versions of it
+do not have."""
 
-SCRIPT = f"#!lua flags=allow-oom\n{_DEFINITIONS}{_RECORDS}"
-"""The same script for accepted jobs: leases and results are written even then."""
+SUBMIT = f"{FUNCTION}_submit"
+"""The function for new jobs, which Redis refuses while its memory is full."""
 
-KEYS = ("{joker}:waiting",)
+LIBRARY = f"#!lua name={FUNCTION}\nlocal NAME = '{FUNCTION}'\n{_DEFINITIONS}{_RECORDS}"
+"""The source of both, to be loaded by whoever finds them missing; scripts would be put together
+from it again in every call."""
+
+KEY = "{joker}:waiting"
 """Tells a cluster which node holds all records."""
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
@@ -72,6 +80,11 @@ def read_record(text: str) -> Job:
     if job.error == "late":
         return replace(job, error=late(round(job.deadline_at - job.created_at, 3)))
     return replace(job, error=LOST) if job.error == "lost" else job
+
+
+def is_missing(error: ResponseError) -> bool:
+    """Return whether a call failed because Redis does not have the function yet."""
+    return "Function not found" in str(error)
 
 
 def server_channel(name: str) -> str:

@@ -19,12 +19,21 @@ from pydantic_core import to_json
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from joker.core.errors import KeyConflictError, MemoryFullError, QueueFullError, UnknownJobError
 from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
-from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, SUBMIT, reaching, read_record
+from joker.jobs.broker import (
+    CONNECTION,
+    FUNCTION,
+    KEY,
+    LIBRARY,
+    SUBMIT,
+    is_missing,
+    reaching,
+    read_record,
+)
 from joker.jobs.connection import open_pool
 from joker.jobs.job import Event, Job, event_id, read_event_id
 from joker.jobs.queue import CONFLICT, MEMORY_FULL, QueueStats, full, unknown
@@ -67,8 +76,6 @@ class CeleryRedisQueue:
             url, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, retry=retry, **CONNECTION
         )
         self._redis = Redis.from_pool(pool)
-        self._script = self._redis.register_script(SCRIPT)
-        self._submit = self._redis.register_script(SUBMIT)
         self._name = secrets.token_urlsafe(8)
         options = CONNECTION | {"health_check_interval": 0, "protocol": 2}
         once = Retry(NoBackoff(), 0)
@@ -102,7 +109,7 @@ class CeleryRedisQueue:
         watched = self._watcher.expect(job_id)
         with reaching(self._url):
             try:
-                what, record = await self._submit(KEYS, arguments)
+                what, record = await self._run(SUBMIT, arguments)
             except OutOfMemoryError as error:
                 raise MemoryFullError(MEMORY_FULL) from error
         if what == "full":
@@ -206,7 +213,16 @@ class CeleryRedisQueue:
 
     async def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
-            return await self._script(KEYS, arguments)
+            return await self._run(FUNCTION, arguments)
+
+    async def _run(self, function: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return await self._redis.fcall(function, 1, KEY, *arguments)
+        except ResponseError as error:
+            if not is_missing(error):
+                raise
+            await self._redis.function_load(LIBRARY, replace=True)
+            return await self._redis.fcall(function, 1, KEY, *arguments)
 
 
 def _digest(text: str) -> str:

@@ -20,14 +20,22 @@ from pydantic_core import to_json
 from redis import Redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from joker.core.errors import QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
-from joker.jobs.broker import CONNECTION, KEYS, SCRIPT, reaching, read_record
+from joker.jobs.broker import (
+    CONNECTION,
+    FUNCTION,
+    KEY,
+    LIBRARY,
+    is_missing,
+    reaching,
+    read_record,
+)
 from joker.jobs.connection import connect
 from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
@@ -77,7 +85,7 @@ class _Lease(GenerationListener):
         return job
 
     def change(self, command: str, *arguments: Any) -> int | None:
-        """Change the record; return the script's answer, or None if the lease was lost."""
+        """Change the record; return the function's answer, or None if the lease was lost."""
         answer: int | None = self._call(command, self.job_id, self.token, *arguments)
         if answer is None:
             self.end()
@@ -141,7 +149,6 @@ class Leases:
         self._observe = observe
         retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES, _WAIT_FOR)
         self._redis = connect(url, retry=retry, **CONNECTION)
-        self._script = self._redis.register_script(SCRIPT)
         self._worker = secrets.token_urlsafe(8)
         self._held: set[_Lease] = set()
         self._expected: dict[str, int] = {}
@@ -168,7 +175,7 @@ class Leases:
         self._closing.set()
         self._keeper.join(self._lease_seconds)
         with suppress(QueueDownError), self._connect() as redis:
-            redis.register_script(SCRIPT)(KEYS, ["leave", self._worker])
+            redis.fcall(FUNCTION, 1, KEY, "leave", self._worker)
         self.close()
 
     def close(self) -> None:
@@ -230,7 +237,13 @@ class Leases:
 
     def _call(self, *arguments: Any) -> Any:
         with reaching(self._url):
-            return self._script(KEYS, arguments)
+            try:
+                return self._redis.fcall(FUNCTION, 1, KEY, *arguments)
+            except ResponseError as error:
+                if not is_missing(error):
+                    raise
+                self._redis.function_load(LIBRARY, replace=True)
+                return self._redis.fcall(FUNCTION, 1, KEY, *arguments)
 
     @contextmanager
     def _connect(self) -> Iterator[Redis]:

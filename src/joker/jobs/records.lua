@@ -1,11 +1,11 @@
--- The records of all jobs in one Redis. Each call of this script is one atomic change.
+-- The records of all jobs in one Redis. Each call of these functions is one atomic change.
 --
 --   {joker}:job:ID       the job, packed with MessagePack
 --   {joker}:key:KEY      the job that an idempotency key stands for, and its request's digest
 --   {joker}:waiting      jobs that no worker has, by their deadline
 --   {joker}:running      jobs that a worker has, by the end of its lease or their deadline
 --   {joker}:workers      workers that are there, by the time they count as gone
---   {joker}:told         when a job was last told
+--   {joker}:last_told    there since a job was last told, with its time to live as a clock
 --   {joker}:sweep:V      there while the last sweep by workers of format V is recent
 --   {joker}:messages:V   Celery's messages about waiting jobs of format V; see `joker.jobs.broker`
 --   {joker}:server:NAME  a channel on which one server hears of the jobs that it watches
@@ -13,11 +13,12 @@
 -- All keys share a hash tag, so a cluster holds them in one slot. Redis's clock is the only one,
 -- so machines whose clocks differ agree. Requests, jokes and errors come in and go out as JSON; it
 -- is put together here, never parsed. Fields of a record that this version does not know stay in
--- it; a record of a newer format is left to newer workers. VERSION, MOST_ATTEMPTS, MESSAGES and
+-- it; a record of a newer format is left to newer workers. NAME, VERSION, MOST_ATTEMPTS, MESSAGES and
 -- MESSAGE, the format of a message, are defined in front of this text.
 
 local WAITING, RUNNING, WORKERS = '{joker}:waiting', '{joker}:running', '{joker}:workers'
-local TOLD, SWEEP = '{joker}:told', '{joker}:sweep:' .. VERSION
+local TOLD, SWEEP = '{joker}:last_told', '{joker}:sweep:' .. VERSION
+local REMEMBERED_SECONDS = 7 * 86400
 
 local function job_key(id) return '{joker}:job:' .. id end
 local function idempotency_key(key) return '{joker}:key:' .. key end
@@ -214,9 +215,9 @@ function commands.leave(worker) redis.call('ZREM', WORKERS, worker) end
 function commands.stats()
   fail_late_jobs()
   redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', seconds(now()))
-  local told = redis.call('GET', TOLD)
+  local left = redis.call('PTTL', TOLD)
   return {redis.call('ZCARD', WAITING), redis.call('ZCARD', RUNNING), redis.call('ZCARD', WORKERS),
-    told and seconds(now() - told)}
+    left >= 0 and seconds(REMEMBERED_SECONDS - left / 1000)}
 end
 
 -- Give a waiting job to the holder of a new lease; return the job, or false where none waits.
@@ -278,7 +279,7 @@ function commands.succeed(id, lease, ...)
   if not record then return false end
   add(record.jokes, {...})
   finish(id, record, 'SUCCESS', 'null')
-  redis.call('SET', TOLD, seconds(now()))
+  redis.call('SET', TOLD, '', 'EX', REMEMBERED_SECONDS)
   return 1
 end
 
@@ -326,4 +327,12 @@ function commands.sweep(pause_seconds, lease_seconds)
   return ids
 end
 
-return commands[ARGV[1]](unpack(ARGV, 2))
+local function run(_, arguments)
+  time = nil
+  return commands[arguments[1]](unpack(arguments, 2))
+end
+
+-- Redis refuses new jobs while its memory is full; for accepted ones, leases and results are written
+-- even then.
+redis.register_function(NAME .. '_submit', run)
+redis.register_function{function_name = NAME, callback = run, flags = {'allow-oom'}}
