@@ -13,15 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
-from typing import Any
+from ssl import CERT_REQUIRED
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 from redis.exceptions import RedisError, ResponseError
 
 from joker.core.errors import QueueDownError
-from joker.jobs.connection import TIMEOUTS, address_of
+from joker.jobs.connection import TIMEOUTS, address_of, celery_address
 from joker.jobs.job import Job
 from joker.jobs.queue import LOST, MOST_ATTEMPTS, late
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 TASK = "joker.tell"
 
@@ -106,3 +111,49 @@ def reaching(url: str) -> Iterator[None]:
             f"the queue's Redis at {address_of(url)} cannot be used ({error}); "
             "check that it is running and that the address and password are correct"
         ) from error
+
+
+def make_celery(url: str) -> Celery:
+    """Return the workers' Celery, which fetches the messages; it has no task yet."""
+    from celery import Celery
+    from kombu.entity import Queue
+
+    address, options = celery_address(url)
+    app = Celery("joker", broker=address, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        # Nothing is declared in Redis: the default exchange routes by the queue's name.
+        task_queues=[
+            Queue(  # type: ignore[no-untyped-call]
+                name, exchange="", routing_key=name, no_declare=True
+            )
+            for name in LISTS
+        ],
+        # A thread fetches a message only once its last job has ended.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        # The record is the result.
+        task_ignore_result=True,
+        broker_transport_options=options
+        | TIMEOUTS
+        | {
+            # The record decides, and a sweep publishes jobs without a message again.
+            "ack_emulation": False,
+            "priority_steps": [0],
+            "health_check_interval": 10,
+        },
+        broker_use_ssl=_tls_options(url),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+def _tls_options(url: str) -> dict[str, Any] | None:
+    """Return the options that make Celery verify certificates, unless the URL says otherwise."""
+    if urlsplit(url).scheme != "rediss":
+        return None
+    return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True}

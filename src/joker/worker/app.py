@@ -18,8 +18,7 @@ from celery.worker.consumer.tasks import Tasks
 from joker.core.errors import ConfigError
 from joker.core.logs import log_as_json_lines
 from joker.core.tracing import start_tracing, stop_tracing
-from joker.jobs.broker import TASK
-from joker.jobs.celery_app import make_celery
+from joker.jobs.broker import TASK, make_celery
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import ssl
 
-from joker.jobs.celery_app import make_celery
+from joker.jobs.broker import make_celery
 
 
 def test_certificates_are_verified_without_being_asked_for() -> None:
