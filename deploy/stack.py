@@ -40,7 +40,11 @@ UVICORN += ["--timeout-worker-healthcheck", "30", "--timeout-graceful-shutdown",
 
 
 # Debian does not put PostgreSQL's programs on the PATH.
-POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=str)
+POSTGRES = max(
+    Path("/usr/lib/postgresql").glob("[0-9]*/bin"),
+    default=None,
+    key=lambda path: float(path.parent.name),
+)
 
 
 class Stack:
@@ -179,7 +183,7 @@ def initialize_postgres(folder: Path) -> dict[str, Any]:
             *("--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
         ],
         check=True,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
         **user,
     )
     return user
@@ -201,8 +205,10 @@ def _start_postgres(stack: Stack, folder: Path) -> str:
     command = [str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-k", str(folder), "-h", ""]
     stack.start("postgres", command, user)
     until = time.monotonic() + READY_SECONDS
-    asking = [POSTGRES / "pg_isready", "--quiet", "--host", folder, "--username", "joker"]
-    while subprocess.run(asking, check=False).returncode and time.monotonic() < until:
+    asking = [str(POSTGRES / "pg_isready"), "--quiet", "--host", str(folder), "-U", "joker"]
+    while subprocess.run(asking, check=False).returncode:
+        if time.monotonic() > until:
+            raise SystemExit(f"PostgreSQL did not answer within {READY_SECONDS} seconds")
         time.sleep(0.05)
     stack.database = f"postgresql://joker@/postgres?host={folder}"
     stack.environment["JOKER_DATABASE"] = stack.database

@@ -51,10 +51,12 @@ def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
         MissingPartError: If the engine's library is not installed.
         InputError: If the moderation list cannot be read.
     """
-    name, folder, moderator = model_name(settings), open_folder(settings), make_moderator(settings)
+    folder, moderator = open_folder(settings), make_moderator(settings)
     fingerprints = Fingerprints.read(folder.path)
     if _engine_of(settings) == "openvino":
-        folder = ensure_graph(folder)
+        name, folder = folder.path.name, ensure_graph(folder)
+    else:
+        name = model_name(settings)
     engine = open_engine(
         folder,
         settings.engine,
@@ -67,7 +69,7 @@ def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
 
 
 def open_folder(settings: Settings) -> ModelFolder:
-    """Open the model folder, by default the bundled one.
+    """Open the model folder, by default the bundled one; of a link, the folder it points to now.
 
     Raises:
         ModelFolderError: If it cannot be used.
@@ -75,7 +77,7 @@ def open_folder(settings: Settings) -> ModelFolder:
     if settings.model is None:
         return ModelFolder.open(bundled_model())
     with naming("model"):
-        return ModelFolder.open(settings.model)
+        return ModelFolder.open(settings.model.resolve())
 
 
 def ensure_graph(folder: ModelFolder) -> ModelFolder:
@@ -175,7 +177,7 @@ def open_queue(settings: Settings, work: Work | None = None) -> JobQueue:
     from joker.jobs.in_process import InProcessQueue
 
     return InProcessQueue(
-        work or open_live_teller(settings).tell,
+        work or open_teller(settings, shared=True).tell,
         workers=settings.concurrency,
         max_queue_size=settings.max_queue_size,
         deadline_seconds=settings.deadline_seconds,

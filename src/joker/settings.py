@@ -180,9 +180,7 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         16_384, description="Maximum size of a request body in bytes."
     )
-    max_count: PositiveInt = Field(
-        10, description="Maximum number of jokes in a request, for each of its prompts."
-    )
+    max_count: PositiveInt = Field(10, description="Maximum number of jokes per prompt.")
     max_candidates: PositiveInt = Field(64, description="Maximum number of drafts per joke.")
     max_new_tokens: PositiveInt = Field(200, description="Maximum number of tokens per joke.")
     max_wait_seconds: NonNegativeInt = Field(

@@ -60,5 +60,6 @@ def test_its_picked_jokes_are_new_inoffensive_and_different() -> None:
     assert fingerprints is not None
     assert len({punchline_key(joke.answer) for joke in picked}) == len(picked) >= 150
     for joke in picked:
+        assert joke.tokens > 0
         assert not Moderator.default().check(str(joke))
         assert not fingerprints.estimate(Joke(joke.question, joke.answer)).near_duplicate

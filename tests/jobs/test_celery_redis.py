@@ -9,6 +9,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -204,8 +205,11 @@ async def test_a_burst_of_jobs_takes_no_more_room_than_there_is(
     command = [sys.executable, "-c", SLOW_CLAIMS, str(SCRIPT), redis.url, "8", str(LONG), "10"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as worker:
         try:
+            until = time.monotonic() + LONG
             while (await queue.stats()).running < 2:
+                assert time.monotonic() < until
                 await asyncio.sleep(0.05)
+            # What is not fetched now is not fetched before one of the two ends.
             await asyncio.sleep(1.5)
             assert (await queue.stats()).running == 2
             gate.touch()

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from deploy.stack import POSTGRES
 from joker.store import KEEP_NOTHING, Store, rows
 from joker.store import store as store_module
-from tests.store.postgres import POSTGRES, PostgresServer
+from tests.store.postgres import PostgresServer
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,14 @@ def test_jokes_over_the_rate_are_refused_until_later(make_client: MakeClient) ->
         assert 'outcome_total{reason="rate_limited"} 1.0' in client.get("/metrics").text
 
 
+def test_more_jokes_than_the_rate_ever_allows_are_a_mistake(make_client: MakeClient) -> None:
+    with make_client(rate_limit="3/hour") as client:
+        refused = client.get("/joke", params={"n": 4})
+        assert refused.status_code == 422
+        assert "at most 3 jokes in one request" in refused.json()["detail"]
+        assert "Retry-After" not in refused.headers
+
+
 def test_every_entrance_counts(make_client: MakeClient) -> None:
     with make_client(rate_limit="1/hour") as client:
         assert client.get("/joke").status_code == 200

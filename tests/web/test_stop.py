@@ -152,14 +152,18 @@ main()
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         address = process.stderr.readline().split()[1]
-        job = httpx2.post(f"{address}/generate", json={}).headers["Location"]
-        with (
-            httpx2.Client(timeout=120) as client,
-            client.stream("GET", f"{address}{job}/events") as stream,
-        ):
-            process.terminate()
-            with pytest.raises(httpx2.RemoteProtocolError):
-                stream.read()
+        try:
+            job = httpx2.post(f"{address}/generate", json={}, timeout=60).headers["Location"]
+            with (
+                httpx2.Client(timeout=120) as client,
+                client.stream("GET", f"{address}{job}/events") as stream,
+            ):
+                process.terminate()
+                with pytest.raises(httpx2.RemoteProtocolError):
+                    stream.read()
+        except BaseException:
+            process.kill()
+            raise
         assert "ended with requests still open" in process.stderr.read()
     assert process.returncode == 128 + signal.SIGTERM
 

@@ -23,18 +23,23 @@ def serve(options: dict[str, Any]) -> None:
     restart.
     """
     from joker.compose import add_picked_jokes, open_live_teller, open_queue, open_store
+    from joker.generation.live import on_reload_signal
     from joker.settings import read_settings
     from joker.web.server import Server, bind
 
+    on_reload_signal(None)
     settings = read_settings(**options)
     with bind(settings.host, settings.port) as listener:
         store = open_store(settings)
-        work = None
-        if settings.broker is None:
-            teller = open_live_teller(settings)
-            teller.reload_on_signal(lambda: add_picked_jokes(store, settings))
-            work = teller.tell
-        queue = open_queue(settings, work)
+        teller = open_live_teller(settings) if settings.broker is None else None
+
+        def reload() -> None:
+            if teller:
+                teller.reload()
+            add_picked_jokes(store, settings)
+
+        on_reload_signal(reload)
+        queue = open_queue(settings, teller.tell if teller else None)
         Server(queue, store, settings, listener, _announce).run_until_stopped()
 
 
@@ -49,14 +54,16 @@ def worker(options: dict[str, Any]) -> None:
     The signal USR2 loads the model folder again, without a restart.
     """
     from joker.compose import open_live_teller
+    from joker.generation.live import on_reload_signal
     from joker.settings import read_settings
     from joker.worker.app import run_worker
 
+    on_reload_signal(None)
     settings = read_settings(**options)
 
     def open_work() -> Work:
         teller = open_live_teller(settings)
-        teller.reload_on_signal()
+        on_reload_signal(teller.reload)
         return teller.tell
 
     raise typer.Exit(run_worker(settings, open_work))

@@ -90,8 +90,8 @@ def tell(
     """Tell jokes.
 
     The jokes that readers picked from the model's drafts come first, each of them once; with a
-    topic or the start of a question, only those that fit it. Once none is left, and with a whole
-    question or options, the model invents new ones.
+    topic or the start of a question, only those that fit it. When none is left, or if you give a
+    whole question or options, the model invents new ones.
     """
     _check_terminal(rate, as_json)
     from joker.compose import open_store, read_picked_jokes

@@ -44,11 +44,12 @@ class PlainLines(logging.Formatter):
 
 
 class NoCancellations(logging.Filter):
-    """Drops tracebacks of requests that were cut off because the server stops."""
+    """Drops uvicorn's errors about requests that were cut off because the server stops."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written."""
-        return not (record.exc_info and isinstance(record.exc_info[1], CancelledError))
+        cancelled = record.exc_info and isinstance(record.exc_info[1], CancelledError)
+        return not (cancelled and record.name.startswith("uvicorn"))
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -67,9 +68,13 @@ _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"chosen": {"()": choose_formatter}},
-    "filters": {"news": {"()": NoCancellations}},
+    "filters": {"no_cancellations": {"()": NoCancellations}},
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "chosen", "filters": ["news"]}
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "chosen",
+            "filters": ["no_cancellations"],
+        }
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {

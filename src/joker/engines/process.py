@@ -89,6 +89,8 @@ class _Process:
                 [sys.executable, "-c", _MAIN, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # Signals are for the parent, even if a shell sends them to its whole job.
+                process_group=0,
             )
         try:
             self._connection.send(open_batch)
@@ -225,7 +227,7 @@ def main(descriptor: int) -> None:
         descriptor: This end of the pipe. The first message is a function that returns the batch;
             the answer is None, or the `JokerError` it raised.
     """
-    # Signals are for the parent, which may want running jobs to finish first.
+    # The parent may want running jobs to finish first.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError), Connection(descriptor) as connection:

@@ -20,6 +20,29 @@ RELOAD_SIGNAL = signal.SIGUSR2
 _log = logging.getLogger(__name__)
 
 
+def on_reload_signal(reload: Callable[[], None] | None) -> None:
+    """From now on call a function whenever the process gets `RELOAD_SIGNAL`.
+
+    Args:
+        reload: Called in a thread of its own; what it raises is logged. None ignores the signal,
+            which would end the process otherwise.
+    """
+
+    def try_to_reload() -> None:
+        try:
+            if reload:
+                reload()
+        except JokerError as error:
+            _log.error("the model was not reloaded: %s", error)
+        except Exception:
+            _log.exception("the model was not reloaded")
+
+    def handle(*_: object) -> None:
+        Thread(target=try_to_reload, name="reload", daemon=True).start()
+
+    signal.signal(RELOAD_SIGNAL, handle)
+
+
 class LiveTeller:
     """Tells jokes with the newest of its tellers, for any number of threads.
 
@@ -58,26 +81,7 @@ class LiveTeller:
             with self._in_use(), self._lock:
                 self._newest = newest
                 self._calls[newest] = 0
-
-    def reload_on_signal(self, then: Callable[[], object] = lambda: None) -> None:
-        """From now on reload whenever the process gets `RELOAD_SIGNAL`; for the main thread.
-
-        Args:
-            then: Called after each reload that succeeded.
-        """
-
-        def reload() -> None:
-            try:
-                self.reload()
-                then()
-            except JokerError as error:
-                _log.error("the model was not reloaded: %s", error)
-            except Exception:
-                _log.exception("the model was not reloaded")
-            else:
-                _log.info("the model was reloaded", extra={"fields": {"model": self._newest.model}})
-
-        signal.signal(RELOAD_SIGNAL, lambda *_: Thread(target=reload, name="reload").start())
+            _log.info("the model was reloaded", extra={"fields": {"model": newest.model}})
 
     @contextmanager
     def _in_use(self) -> Iterator[Teller]:

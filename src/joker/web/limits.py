@@ -13,7 +13,7 @@ from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool
 from starlette.exceptions import HTTPException
 
-from joker.core.errors import ConfigError
+from joker.core.errors import ConfigError, InputError
 from joker.jobs.connection import TIMEOUTS, open_pool
 
 _TURN_SECONDS = 5.0
@@ -75,8 +75,11 @@ class RateLimiter:
             (draft-ietf-httpapi-ratelimit-headers).
 
         Raises:
+            InputError: If it is more than the limit ever allows.
             HTTPException: 429 if the client has reached the limit.
         """
+        if amount > self._rate.amount:
+            raise InputError(f"at most {self._rate.amount} {of} in one request; ask for fewer")
         try:
             granted = await self._limiter.hit(self._rate, of, client, cost=amount)
             window = await self._limiter.get_window_stats(self._rate, of, client)

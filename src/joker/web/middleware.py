@@ -187,10 +187,11 @@ class BodyLimit:
 
 
 class HeadAsGet:
-    """Answers HEAD like GET, with the same headers and no body.
+    """Answers HEAD like GET, with the same headers and no body, except where GET takes a joke.
 
     Uptime checks and link previews use it. FastAPI's routes, unlike Starlette's, support only the
-    methods that they name. A route that takes a joke calls `stop_at_head` before.
+    methods that they name. A route that takes a joke calls `stop_at_head` before, so its status is
+    200 and the headers that depend on the joke are missing.
     """
 
     def __init__(self, app: ASGIApp) -> None:

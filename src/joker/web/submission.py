@@ -156,7 +156,7 @@ class Submission:
         for asked in wanted:
             _check_limits(asked, self._settings)
         if len(wanted) > (most := max_prompts_of(self._settings)):
-            raise InputError(f"prompts: at most {most}; send several requests")
+            raise InputError(f"at most {most} prompts in a request; split them into several")
         stop_at_head(request)
         await self._charge(request, sum(asked.count for asked in wanted))
         begun: list[Telling] = []

@@ -22,6 +22,7 @@ from joker.version import __version__
 from joker.web.dependencies import TheMetrics, TheQueue, TheSettings, TheStore
 from joker.web.errors import describe_problem, tell_client
 from joker.web.schemas import REFUSED_TYPE, JokeParameters
+from joker.web.submission import max_prompts_of
 
 _FRESH_SECONDS = 60.0
 _QUEUE_SECONDS = 2.0
@@ -101,7 +102,8 @@ async def explain_refusal() -> str:
 class Limits(BaseModel):
     """The limits of a request."""
 
-    jokes: int = Field(description="Jokes in one request.")
+    jokes: int = Field(description="Jokes for each prompt.")
+    prompts: int = Field(description="Prompts in one request.")
     candidates: int = Field(description="Candidates of each joke.")
     new_tokens: int = Field(description="Tokens after the prompt.")
     prompt_characters: int = Field(description="Characters in a prompt.")
@@ -133,6 +135,7 @@ async def info(settings: TheSettings) -> Info:
         model=model,
         limits=Limits(
             jokes=settings.max_count,
+            prompts=max_prompts_of(settings),
             candidates=settings.max_candidates,
             new_tokens=settings.max_new_tokens,
             prompt_characters=settings.max_prompt_characters,

@@ -362,8 +362,10 @@ async function listen(mine) {
       headers: { Accept: "text/event-stream" },
       signal: mine.ending.signal,
     });
-    if (!response.ok) mine.outcome = (await response.json()).detail;
-    else for await (const { event, data } of eventsOf(response)) hear(mine, event, data, places);
+    if (!response.ok) {
+      mine.outcome = (await response.json()).detail;
+      mine.ready ||= response.status !== 422; // Only a refusal may end otherwise if it tries harder.
+    } else for await (const { event, data } of eventsOf(response)) hear(mine, event, data, places);
   } catch {
     // What has arrived counts.
   }
