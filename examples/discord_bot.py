@@ -39,6 +39,14 @@ def call_discord(method: str, path: str, body: Any) -> None:
     urlopen(request, timeout=30).close()
 
 
+def reason_of(error: HTTPError) -> str:
+    """Return the server's reason, or the status of a proxy that answers in its place."""
+    try:
+        return str(json.load(error)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.code} {error.reason}"
+
+
 def tell(about: str) -> str:
     """Return a joke with a covered punchline, or why there is none."""
     query = urlencode({"prompt": about} if about else {})
@@ -47,7 +55,7 @@ def tell(about: str) -> str:
         with urlopen(request, timeout=90) as response:
             (joke,) = json.load(response)["result"]
     except HTTPError as error:
-        return f"No joke: {json.load(error)['detail']}."
+        return f"No joke: {reason_of(error)}."
     except OSError:
         return "The server of jokes cannot be reached."
     return f"{joke['question']}\n||{joke['answer'].replace('||', '')}||"

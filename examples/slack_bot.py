@@ -32,6 +32,14 @@ def is_signed(body: bytes, timestamp: str, signature: str) -> bool:
     return hmac.compare_digest(f"v0={digest}".encode(), signature.encode())
 
 
+def reason_of(error: HTTPError) -> str:
+    """Return the server's reason, or the status of a proxy that answers in its place."""
+    try:
+        return str(json.load(error)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.code} {error.reason}"
+
+
 def tell(about: str) -> dict[str, str]:
     """Return a joke as a message for all, or why there is none as one for the asker."""
     query = urlencode({"prompt": about} if about else {})
@@ -40,7 +48,7 @@ def tell(about: str) -> dict[str, str]:
         with urlopen(request, timeout=90) as response:
             (joke,) = json.load(response)["result"]
     except HTTPError as error:
-        return {"response_type": "ephemeral", "text": f"No joke: {json.load(error)['detail']}."}
+        return {"response_type": "ephemeral", "text": f"No joke: {reason_of(error)}."}
     except OSError:
         return {"response_type": "ephemeral", "text": "The server of jokes cannot be reached."}
     question, answer = (html.escape(joke[part], quote=False) for part in ("question", "answer"))

@@ -1,6 +1,6 @@
 """Average the weights of two model folders with the same vocabulary.
 
-    python tools/average_weights.py puns people joker --share 0.7
+    python tools/average_weights.py puns people joker --share 0.7 --drop-critic
 
 Models on the line between a model and its fine-tune often keep what both can do
 (Wortsman et al., 2022, "Robust fine-tuning of zero-shot models"). The new folder has the second
@@ -10,6 +10,7 @@ one's tokenizer, fingerprints and record of trainings, and the weighted mean of 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -21,13 +22,18 @@ from tokenizers import Tokenizer
 
 from joker.core.errors import InputError, JokerError, ModelFolderError
 from joker.core.model_folder import MANIFEST, OPENVINO, ModelFolder, write_manifest
+from joker.core.tokenizer import FAILS, WORKS
 from joker.training.base_model import earlier_trainings
 from joker.training.export import write_card
 
 WEIGHTS = "model.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+EXTRA_TOKENS = "extra_special_tokens"
 
 
-def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
+def average(
+    first: Path, second: Path, out: Path, share: float = 0.5, *, drop_critic: bool = False
+) -> None:
     """Write the model folder between two others.
 
     Args:
@@ -35,6 +41,7 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
         second: One with the same vocabulary, fine-tuned from the first or from the same base.
         out: The folder to write.
         share: The second one's share in the mean, from 0 to 1.
+        drop_critic: Leave the critic's tokens out of the vocabulary, so that it ranks no drafts.
 
     Raises:
         InputError: If the share is not from 0 to 1.
@@ -58,6 +65,8 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
             "tokens; average a model with its own fine-tune"
         )
     shutil.copytree(second, out, ignore=shutil.ignore_patterns(WEIGHTS, OPENVINO, MANIFEST))
+    if drop_critic:
+        _drop_critic(out)
     mean = {name: torch.lerp(left[name], right[name], share) for name in left}
     save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
     manifest = replace(
@@ -68,6 +77,19 @@ def average(first: Path, second: Path, out: Path, share: float = 0.5) -> None:
     )
     write_card(out, manifest)
     write_manifest(out, manifest)
+
+
+def _drop_critic(folder: Path) -> None:
+    for name, key in (("tokenizer.json", "added_tokens"), (TOKENIZER_CONFIG, EXTRA_TOKENS)):
+        path = folder / name
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        kept = [
+            token
+            for token in fields.get(key, [])
+            if (token if isinstance(token, str) else token["content"]) not in (WORKS, FAILS)
+        ]
+        text = json.dumps(fields | {key: kept}, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
@@ -88,9 +110,16 @@ def main() -> None:
     for name in ("first", "second", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--share", type=float, default=0.5, help="share of the second model")
+    parser.add_argument("--drop-critic", action="store_true", help="leave the critic out")
     options = parser.parse_args()
     try:
-        average(options.first, options.second, options.out, options.share)
+        average(
+            options.first,
+            options.second,
+            options.out,
+            options.share,
+            drop_critic=options.drop_critic,
+        )
     except JokerError as error:
         sys.exit(f"error: {error}")
 

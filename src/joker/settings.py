@@ -134,9 +134,9 @@ class Settings(BaseSettings):
     )
     concurrency: PositiveInt = Field(
         64,
-        description="Maximum number of jobs that a process runs at the same time. It starts no "
-        "more while its jobs may occupy 16,384 tokens, twice what the engine's batch "
-        "holds: 8 jobs of 16 drafts with up to 128 tokens each, prompts included.",
+        description="Maximum number of jobs that a process runs at the same time. No further job "
+        "starts while the running ones may need 16,384 tokens, which is two batches of the "
+        "engine: 8 jobs of 16 drafts with up to 128 tokens each, prompts included.",
     )
     max_queue_size: PositiveInt = Field(
         64, description="Maximum number of waiting jobs; further requests get status 503."
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         900, description="How long a finished job is kept, in seconds."
     )
     lease_seconds: _Positive = Field(
-        10, description="Seconds without a sign of life after which a worker's jobs are requeued."
+        10, description="Seconds after a worker's last heartbeat before its jobs are requeued."
     )
     heartbeat: Path | None = Field(
         None, description="File that a worker touches every few seconds, for liveness probes."

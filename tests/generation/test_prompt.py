@@ -153,7 +153,7 @@ def test_a_joke_beside_the_prompt_is_drawn_anew() -> None:
 
 
 def test_a_prompt_that_no_joke_takes_up_is_said_to_be_so() -> None:
-    with pytest.raises(UntoldError, match="2 did not take up the prompt"):
+    with pytest.raises(UntoldError, match="2 that ignored the prompt"):
         Teller(engine_telling(JOKE, JOKE)).tell(ask("why do cats", max_attempts=2))
 
 

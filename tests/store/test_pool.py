@@ -143,3 +143,15 @@ def test_threads_that_fill_the_pool_keep_its_bound(open_store: OpenStore) -> Non
         *(numbered(n).question for n in range(29, 19, -1)),
         None,
     ]
+
+
+def test_a_model_has_a_pool_of_its_own(store: Store) -> None:
+    store.pool.add(numbered(1), model="mine", quality=1.0)
+    store.pool.add(numbered(2), model="bundled", picked=True)
+    assert store.pool.size(untold=True, model="mine") == 1
+    taken = store.pool.take("ann", model="mine")
+    assert taken is not None
+    assert taken.model == "mine"
+    assert store.pool.take("ann", model="mine") is None
+    assert store.pool.size(untold=True, model="mine") == 0
+    assert store.pool.size(untold=True) == 1

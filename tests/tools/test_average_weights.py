@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from joker.core.model_folder import ModelFolder, write_manifest
+from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from joker.engines.weights import load_causal_lm
 from tools.average_weights import WEIGHTS, main
 
@@ -115,3 +117,18 @@ def test_a_missing_model_missing_weights_and_a_target_in_use_are_refused(
         with pytest.raises(SystemExit, match=said):
             run(monkeypatch, first, second, target)
     assert not out.exists()
+
+
+def test_a_critic_can_be_left_out(
+    tiny_folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critic = tmp_path / "critic"
+    shutil.copytree(tiny_folder.path, critic)
+    backend = Tokenizer.from_file(str(critic / "tokenizer.json"))
+    backend.add_special_tokens([WORKS, FAILS])
+    backend.save(str(critic / "tokenizer.json"))
+    run(monkeypatch, critic, critic, tmp_path / "with")
+    run(monkeypatch, critic, critic, tmp_path / "without", "--drop-critic")
+    template = tiny_folder.manifest.template
+    assert JokeTokenizer.from_folder(tmp_path / "with", template).has_critic
+    assert not JokeTokenizer.from_folder(tmp_path / "without", template).has_critic

@@ -28,7 +28,7 @@ def test_a_run_is_taken_up_with_the_settings_it_began_with(
 
 def test_other_settings_are_refused(prepared: PreparedData, tmp_path: Path) -> None:
     begin_run(prepared, tmp_path / "model", CONFIG)
-    with pytest.raises(ConfigError, match="keeps its settings"):
+    with pytest.raises(ConfigError, match="uses the settings saved"):
         resume_run(prepared, tmp_path / "model", TrainingConfig(epochs=9.0))
 
 

@@ -21,8 +21,8 @@ def tell(request: GenerationRequest, listener: GenerationListener) -> list[Gener
     """Tell jokes; what the prompt says decides how it goes."""
     if request.prompt == "fail":
         raise GenerationError(
-            "the joke could not be told in 5 attempts: of all drafts 80 were withheld as "
-            "offensive; use another seed or prompt, or allow more new tokens"
+            "the joke could not be told in 5 attempts (rejected drafts: 80 withheld by "
+            "moderation); try another prompt or seed, or raise max_new_tokens"
         )
     if request.prompt == "hang":
         while not listener.should_stop():

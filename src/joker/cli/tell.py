@@ -147,13 +147,14 @@ def _read_prompt(words: list[str]) -> str:
 def _take_from_pool(
     settings: Settings, store: Store, request: GenerationRequest
 ) -> list[StoredJoke]:
-    """Return jokes of the pool, maybe another model's, that fit and that this user has not had."""
-    from joker.compose import add_picked_jokes
+    """Return jokes of the model's pool that fit and that this user has not had."""
+    from joker.compose import add_picked_jokes, model_name
 
     add_picked_jokes(store, settings)
     return store.pool.take_several(
         _user(),
         request.count,
+        model=model_name(settings),
         prompt=request.prompt,
         safe=request.safe,
         exclude_categories=request.exclude_categories,

@@ -151,8 +151,8 @@ def export(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of the weights to round to 4 bits, starting with those that lose least; "
-            "the others are rounded to 8.",
+            help="Fraction of the weights to compress to 4 bits, least sensitive first; the rest "
+            "use 8.",
         ),
     ] = 0.0,
     calibration: Annotated[
@@ -176,7 +176,7 @@ def export(
 ) -> None:
     """Add a compressed OpenVINO graph to a model folder and compare it with the weights.
 
-    With --push, a folder that has only a graph is uploaded as it is; other options do nothing.
+    With --push, a folder without PyTorch weights is uploaded as is; other options are ignored.
     """
     require_training()
     from joker.training.export import drop_weights, export_openvino, push_to_hub

@@ -85,9 +85,7 @@ class SourceCounts:
 
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.plain.values()) + sum(self.dropped.values()):
-            raise ValueError(
-                f"{self.read} rows read are not the sum of the kept, plain and dropped ones"
-            )
+            raise ValueError(f"rows read ({self.read}) must equal kept + plain + dropped")
 
 
 @record(DataError)

@@ -219,8 +219,8 @@ class _Client:
             return await self._score_echoed(abilities, joke)
         if not abilities.gives_ids:
             raise ConfigError(
-                "the engine's server returns no log-probabilities of an answer, which ranking "
-                "needs; set candidates to 1, or use another server"
+                "the server at engine_url returns no log-probabilities for answers, which "
+                "ranking needs; set candidates to 1, or use another server"
             )
         places = range(joke.answer_start, len(joke))
         forced = [self._score_forced(abilities, joke.input_ids, place) for place in places]

@@ -243,7 +243,7 @@ class _Telling:
     def _read(self, completion: Completion) -> Joke | str:
         """Return the joke that a completion tells, or why it tells none."""
         if not completion.finished:
-            return "were cut off before their end"
+            return "cut off"
         # A joke that a stop has ended lacks its end token.
         joke = self.tokenizer.parse([*completion.token_ids, self.tokenizer.end_id])
         if joke:
@@ -251,15 +251,15 @@ class _Telling:
             joke = Joke.from_text(printable(joke.question), printable(answer))
         # Behind a hint and an answer the question may be missing; then the hint looks like one.
         if joke is None or (self.prompt.is_hint and joke.question == self.hint):
-            return "had no question or no single answer"
+            return "malformed"
         text = joke.question + joke.answer
         if BROKEN_UTF8 in text and BROKEN_UTF8 not in self.prompt.text:
-            return "held broken characters"
+            return "with invalid characters"
         joke = self.prompt.take_up(joke)
         if joke is None:
-            return "did not take up the prompt"
+            return "that ignored the prompt"
         if self.withholds(joke.question, joke.answer):
-            return "were withheld by moderation"
+            return "withheld by moderation"
         return joke
 
 
@@ -322,6 +322,6 @@ def _explain(request: GenerationRequest, told: int, failures: Counter[str]) -> s
     attempts = "one attempt" if most == 1 else f"{most} attempts"
     reasons = ", ".join(f"{number} {reason}" for reason, number in failures.most_common())
     return (
-        f"{what} could not be told in {attempts}: of all drafts {reasons}; "
-        "use another seed or prompt, or allow more new tokens"
+        f"{what} could not be told in {attempts} (rejected drafts: {reasons}); "
+        "try another prompt or seed, or raise max_new_tokens"
     )

@@ -312,9 +312,12 @@ function commands.sweep(pause_seconds, lease_seconds)
     if is_ours(record) and wait_again(id, record) then table.insert(ids, id) end
   end
   if redis.call('ZCARD', WAITING) <= redis.call('LLEN', MESSAGES) then return ids end
-  local messages = table.concat(redis.call('LRANGE', MESSAGES, 0, -1), ' ')
+  local there = {}
+  for _, message in ipairs(redis.call('LRANGE', MESSAGES, 0, -1)) do
+    there[string.match(message, '"id":%s*"([^"]+)"') or ''] = true
+  end
   for _, id in ipairs(redis.call('ZRANGE', WAITING, 0, -1)) do
-    if not string.find(messages, id, 1, true) then
+    if not there[id] then
       local record = load(id)
       if not record then redis.call('ZREM', WAITING, id)
       elseif is_ours(record) and record.published_at + lease_seconds < now() then

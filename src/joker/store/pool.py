@@ -34,6 +34,7 @@ from joker.store.rows import (
     mark_told,
     read_row,
     shown,
+    storable,
     word_of,
 )
 from joker.store.tables import DIGEST_LENGTH, heard, jokes
@@ -94,6 +95,7 @@ class Pool:
         self,
         client: str,
         *,
+        model: str | None = None,
         prompt: str = "",
         safe: bool = True,
         exclude_categories: Collection[str] = (),
@@ -105,6 +107,7 @@ class Pool:
 
         Args:
             client: Who asks.
+            model: Leave out jokes of other models; None takes those of all.
             prompt: Leave out jokes that do not begin like this, or are not about this topic. No
                 joke fits a whole question.
             safe: Leave out offensive jokes.
@@ -114,7 +117,12 @@ class Pool:
             None if the client has heard all of them, or if the store is down.
         """
         taken = self.take_several(
-            client, 1, prompt=prompt, safe=safe, exclude_categories=exclude_categories
+            client,
+            1,
+            model=model,
+            prompt=prompt,
+            safe=safe,
+            exclude_categories=exclude_categories,
         )
         return taken[0] if taken else None
 
@@ -134,12 +142,15 @@ class Pool:
         client: str,
         count: int,
         *,
+        model: str | None = None,
         prompt: str = "",
         safe: bool = True,
         exclude_categories: Collection[str] = (),
     ) -> list[StoredJoke]:
         """Return up to ``count`` jokes, as `take` does."""
         chosen = [shown(safe=safe), jokes.c.pool_key.is_not(None)]
+        if model is not None:
+            chosen.append(jokes.c.model == storable(model))
         chosen += [
             not_(jokes.c.categories.like(f"%,{word_of(category)},%"))
             for category in exclude_categories
@@ -182,23 +193,25 @@ class Pool:
             mark_told(connection, row)
         return read_row(row)
 
-    def size(self, *, untold: bool = False) -> int:
+    def size(self, *, untold: bool = False, model: str | None = None) -> int:
         """Return how many jokes of the pool can be told; 0 if the store is down.
 
         Args:
             untold: Count only those that nobody has heard.
+            model: Count only those of this model.
         """
+        chosen = [] if model is None else [jokes.c.model == storable(model)]
+        if untold:
+            chosen.append(not_(jokes.c.told))
         try:
             with self._database.begin() as connection:
-                return self._size(connection, untold=untold)
+                return self._size(connection, chosen)
         except StoreDownError:
             return 0
 
-    def _size(self, connection: Connection, *, untold: bool = False) -> int:
-        counted = select(func.count()).where(jokes.c.pool_key.is_not(None), shown(safe=False))
-        if untold:
-            counted = counted.where(not_(jokes.c.told))
-        return connection.execute(counted).scalar_one()
+    def _size(self, connection: Connection, chosen: Sequence[ColumnElement[bool]] = ()) -> int:
+        pooled = jokes.c.pool_key.is_not(None), shown(safe=False)
+        return connection.execute(select(func.count()).where(*pooled, *chosen)).scalar_one()
 
     def _shrink(self, connection: Connection) -> set[str]:
         """Remove the worst drafts if the pool is too large; return their ids."""

@@ -47,7 +47,7 @@ class TrainingConfig:
         default=False, description="Train on only one joke of each cluster of near-duplicates."
     )
     min_score: int = Field(
-        default=0, ge=0, description="Leave out clusters in which no post has at least this score."
+        default=0, ge=0, description="Skip clusters whose best post scores below this."
     )
     extra_jokes: str | None = Field(
         default=None,
@@ -80,15 +80,15 @@ class TrainingConfig:
     )
     teacher: str | None = Field(
         default=None,
-        description="Model folder with PyTorch weights, template and vocabulary of the new model, "
-        "which also learns to predict what this teacher predicts (distillation).",
+        description="Model folder to distill from; it needs PyTorch weights and the same template "
+        "and vocabulary.",
     )
     distillation_weight: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="With a teacher: weight of its predictions in the loss; the jokes' own tokens "
-        "have the rest.",
+        description="With a teacher: weight of the distillation loss; the rest goes to "
+        "cross-entropy on the jokes.",
     )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training jokes.")
     max_steps: int = Field(

@@ -213,6 +213,7 @@ def write_folder(
         base.context_length,
         held_out.jokes,
         held_out.clusters,
+        known=[fingerprints.estimate(joke).near_duplicate for joke in held_out.jokes],
         seed=config.seed,
         retrieval_limit=min(_RETRIEVAL_LIMIT, config.test_limit),
     )

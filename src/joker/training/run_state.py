@@ -109,10 +109,10 @@ def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
         raise InputError(f"there is no unfinished training run in {out} to resume")
     note = read_config_file(path)
     if note["data"] != data.manifest.fingerprint:
-        raise DataError(f"{data.path} is not the data that the training run in {out} started with")
+        raise DataError(
+            f"the run in {out} started with other data than {data.path}; pass that with --data"
+        )
     begun = make_record(TrainingConfig, note["config"], path)
     if config not in (begun, TrainingConfig()):
-        raise ConfigError(
-            f"a resumed training run keeps its settings, those in {path}; leave out other options"
-        )
+        raise ConfigError(f"--resume uses the settings saved in {path}; leave out other options")
     return Run(data, out, begun)

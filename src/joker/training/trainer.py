@@ -209,9 +209,8 @@ def joke_rows(
         model.config.use_cache = False
         if not keeps_jokes_apart(model, jokes, block_size, pad_id):
             logger.warning(
-                "%s does not keep the jokes of a packed row apart; each joke gets a row of its "
-                "own, so a step sees fewer tokens: raise --batch-size or "
-                "--gradient-accumulation-steps to make up for it",
+                "%s attends across packed jokes, so packing is off and steps have fewer tokens: "
+                "raise --batch-size or --gradient-accumulation-steps to make up for it",
                 type(model).__name__,
             )
             return pad_jokes(jokes, block_size, pad_id, multiple)

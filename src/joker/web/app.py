@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -81,7 +81,8 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         stop_tracing()
 
     moderator = make_moderator(settings)
-    archive = Archive(store, moderator, model_name(settings), has_pool=settings.pool_size > 0)
+    model = partial(model_name, settings)  # a link may come to point to another one
+    archive = Archive(store, moderator, model, has_pool=settings.pool_size > 0)
     filler = PoolFiller(queue, store, archive, settings)
     app = FastAPI(
         title="GPT-2 the Joker",

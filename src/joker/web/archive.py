@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -41,12 +41,18 @@ class Archive:
     Args:
         store: Where they are stored.
         moderator: Flags offensive jokes, which lists leave out.
-        model: Name of the model, for jokes of older workers, which do not say it.
+        model: Returns the name of the model: whose pool it is, and who told the jokes of older
+            workers, which do not say it.
         has_pool: Whether jokes are taken from the store's pool.
     """
 
     def __init__(
-        self, store: Store, moderator: Moderator, model: str, *, has_pool: bool = True
+        self,
+        store: Store,
+        moderator: Moderator,
+        model: Callable[[], str],
+        *,
+        has_pool: bool = True,
     ) -> None:
         self._store = store
         self._has_pool = has_pool
@@ -95,6 +101,11 @@ class Archive:
         add = functools.partial(self._store.pool.add, joke, **described)
         return await asyncio.to_thread(add) is not None
 
+    async def count_untold(self) -> int:
+        """Return how many jokes of the pool nobody has heard."""
+        size = functools.partial(self._store.pool.size, untold=True, model=self._model())
+        return await asyncio.to_thread(size)
+
     async def take_from_pool(
         self, client: str, asked: GenerationRequest | None = None
     ) -> list[StoredJoke]:
@@ -110,6 +121,7 @@ class Archive:
             self._store.pool.take_several,
             client,
             asked.count,
+            model=self._model(),
             prompt=asked.prompt,
             safe=asked.safe,
             exclude_categories=asked.exclude_categories,
@@ -120,7 +132,7 @@ class Archive:
         return stored.id if stored else None
 
     def _named(self, joke: GeneratedJoke) -> GeneratedJoke:
-        return joke if joke.model else replace(joke, model=self._model)
+        return joke if joke.model else replace(joke, model=self._model())
 
     def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
         """Return what the store keeps with a joke: its model and what moderation says."""
@@ -165,7 +177,7 @@ class PoolFiller:
                 pause_seconds = _REST_SECONDS
 
     async def _has_room(self) -> bool:
-        untold = await asyncio.to_thread(self._store.pool.size, untold=True)
+        untold = await self._archive.count_untold()
         return not self._store.down and untold < self._settings.pool_size
 
     async def _is_idle(self) -> bool:

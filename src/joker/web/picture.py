@@ -21,7 +21,7 @@ _TITLE_TOP = HEIGHT - _MARGIN - _TITLE_SIZE
 _LARGEST, _SMALLEST, _STEP = 84, 20, 4
 _LEADING = 1.3
 _MOST_CHARACTERS = 1500  # More do not fit in the smallest letters.
-_UNREADABLE = ("This joke has letters that no picture here can show.", "Read it at its link.")
+_UNREADABLE = ("This picture cannot show the script of the joke.", "Read it at its link.")
 
 _PAPER, _INK, _SOFT, _ACCENT = "#fdf7ee", "#2a1f2d", "#655868", "#a3195b"
 

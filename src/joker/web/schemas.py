@@ -54,7 +54,7 @@ def require_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("half a surrogate pair is not a character; send valid Unicode") from error
+        raise ValueError("the text contains a lone surrogate; send valid Unicode") from error
     return text
 
 
@@ -70,7 +70,7 @@ class FlatRequest(BaseModel):
         """Refuse what pydantic would take for the number 1 or 0."""
         is_flag = cls.model_fields[info.field_name or ""].annotation in (bool, bool | None, Any)
         if isinstance(value, bool) and not is_flag:
-            raise ValueError("true and false are neither numbers nor strings")
+            raise ValueError("must be a number or a string, not true or false")
         return value
 
     @field_validator("*")

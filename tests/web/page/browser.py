@@ -17,7 +17,7 @@ PHONE: Any = {"viewport": {"width": 375, "height": 553}, "is_mobile": True, "has
 
 EXPECTED = re.compile(r"responded with a status of (4\d\d|502)")
 LOST = re.compile("net::ERR_")
-PATIENCE_MS = 300_000
+PATIENCE_MS = 60_000
 
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -123,7 +123,7 @@ def test_jokes_by_keyboard(open_page: Open) -> None:
     for _ in range(2):
         page.keyboard.press("Tab")
     page.keyboard.type("Why do cats")
-    for _ in range(7):
+    for _ in range(8):  # past the six starts and topics
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
@@ -322,9 +322,9 @@ def test_a_refusal_advises_what_the_page_can_do(open_page: Open) -> None:
         ask(page, "fail")
         said = page.get_by_role("status").first
         expect(said).to_have_text(
-            re.compile("withheld as offensive; ask again, perhaps with other")
+            re.compile(r"withheld by moderation\); ask again, perhaps with other")
         )
-        expect(said).not_to_have_text(re.compile("attempts or|tokens"))
+        expect(said).not_to_have_text(re.compile("tokens"))
         assert page.get_by_label("Start a question or name a topic.").input_value() == "fail"
         expect(page.get_by_role("button", name="Try harder")).to_be_visible()
 

@@ -94,7 +94,8 @@ async def explain_refusal() -> str:
     """Explain the problem of this type."""
     return (
         "No acceptable joke was found for this request: moderation withheld the drafts or the\n"
-        "prompt itself, or no draft took up the prompt. `detail` says how many drafts failed why.\n"
+        "prompt itself, or no draft followed the prompt. `detail` counts rejected drafts by\n"
+        "reason.\n"
         "Change the prompt or the other parameters; the same request will fail again.\n"
     )
 

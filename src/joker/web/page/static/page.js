@@ -5,6 +5,7 @@ const BEAT_MS = 1500;
 const DOUBLE_CLICK_MS = 500;
 const NOTE_MS = 4000;
 const RETRY_MS = 2000;
+const REFUSED = "/problems/refused";
 const MOST_KEPT = 200;
 const AT_ONCE = "joker.at-once";
 const FAVOURITES = "joker.favourites"; // In this browser, until cleared.
@@ -363,8 +364,9 @@ async function listen(mine) {
       signal: mine.ending.signal,
     });
     if (!response.ok) {
-      mine.outcome = (await response.json()).detail;
-      mine.ready ||= response.status !== 422; // Only a refusal may end otherwise if it tries harder.
+      const problem = await response.json();
+      mine.outcome = problem.detail;
+      mine.ready ||= problem.type !== REFUSED; // Trying harder helps against nothing else.
     } else for await (const { event, data } of eventsOf(response)) hear(mine, event, data, places);
   } catch {
     // What has arrived counts.
@@ -565,7 +567,8 @@ function start() {
   cards.forEach(equip);
   const { permanent } = document.body.dataset;
   const fresh = cards.length === 1 && permanent === undefined && location.pathname === "/";
-  if (history.state?.jokes?.length && !find("status").classList.contains("wrong")) {
+  const known = history.state?.jokes?.length && !history.state.served;
+  if (known && !find("status").classList.contains("wrong")) {
     // A reload: what the server has sent instead is for later.
     if (fresh) remember(READY, [...recall(READY, []), read(cards[0])]);
     return showPage(history.state);
@@ -573,7 +576,9 @@ function start() {
   if (cards.length) {
     const page = pageOf(find("prompt").value, harder.hidden);
     const asked = location.pathname === "/joke"; // Loading it again would ask again.
-    history.replaceState(page, "", asked ? addressOf(page) : location.href);
+    // The server knows best what is at any other address but this page's own.
+    const served = !asked && location.pathname !== "/";
+    history.replaceState({ ...page, served }, "", asked ? addressOf(page) : location.href);
   }
   if (cards.length === 1 && (permanent === undefined || atOnce.checked)) {
     beat(cards[0]).then(() => reveal(cards[0]));
