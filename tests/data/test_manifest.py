@@ -54,5 +54,5 @@ def test_other_json_is_no_manifest(fields: Any, tmp_path: Path) -> None:
 
 
 def test_rows_must_add_up() -> None:
-    with pytest.raises(DataError, match="12 rows"):
+    with pytest.raises(DataError, match=r"rows read \(12\)"):
         SourceCounts(12, 9, {}, {"empty": 1}, {})

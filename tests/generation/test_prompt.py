@@ -169,5 +169,5 @@ def test_drafts_beside_the_prompt_are_not_shown() -> None:
 
 def test_a_hint_without_a_question_behind_the_answer_is_no_joke() -> None:
     engine = StubEngine(lambda _: f" They are cats.{END}", PUNCHLINE_FIRST)
-    with pytest.raises(UntoldError, match="1 had no question"):
+    with pytest.raises(UntoldError, match="1 malformed"):
         Teller(engine).tell(ask("cats", max_attempts=1))

@@ -163,7 +163,7 @@ def test_a_draft_gives_way_to_a_request() -> None:
     async def fill() -> None:
         settings = read_settings(pool_size=1)
         queue, store = InProcessQueue(work, workers=2), Store(KEEP_NOTHING)
-        archive = Archive(store, Moderator.default(), lambda: "stub")
+        archive = Archive(store, Moderator.default(), settings)
         filling = asyncio.create_task(PoolFiller(queue, store, archive, settings).run())
         while not (await queue.stats()).running:
             await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from joker.compose import add_picked_jokes, make_moderator, model_name, naming
+from joker.compose import add_picked_jokes, make_moderator, naming
 from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
@@ -80,9 +80,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         store.close()
         stop_tracing()
 
-    moderator = make_moderator(settings)
-    model = partial(model_name, settings)  # a link may come to point to another one
-    archive = Archive(store, moderator, model, has_pool=settings.pool_size > 0)
+    archive = Archive(store, make_moderator(settings), settings)
     filler = PoolFiller(queue, store, archive, settings)
     app = FastAPI(
         title="GPT-2 the Joker",

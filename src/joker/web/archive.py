@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from typing import Any
 
+from joker.compose import model_name
 from joker.core.errors import QueueError, StoreDownError
 from joker.core.joke import GeneratedJoke
 from joker.generation.moderation import Moderator
@@ -41,23 +42,13 @@ class Archive:
     Args:
         store: Where they are stored.
         moderator: Flags offensive jokes, which lists leave out.
-        model: Returns the name of the model: whose pool it is, and who told the jokes of older
-            workers, which do not say it.
-        has_pool: Whether jokes are taken from the store's pool.
+        settings: Say which model tells the jokes, and whether they are taken from its pool.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        moderator: Moderator,
-        model: Callable[[], str],
-        *,
-        has_pool: bool = True,
-    ) -> None:
+    def __init__(self, store: Store, moderator: Moderator, settings: Settings) -> None:
         self._store = store
-        self._has_pool = has_pool
         self._moderator = moderator
-        self._model = model
+        self._settings = settings
         self._ids: dict[str, str] = {}
 
     async def prune_hourly(self) -> None:
@@ -103,8 +94,8 @@ class Archive:
 
     async def count_untold(self) -> int:
         """Return how many jokes of the pool nobody has heard."""
-        size = functools.partial(self._store.pool.size, untold=True, model=self._model())
-        return await asyncio.to_thread(size)
+        model = model_name(self._settings)
+        return await asyncio.to_thread(self._store.pool.size, untold=True, model=model)
 
     async def take_from_pool(
         self, client: str, asked: GenerationRequest | None = None
@@ -115,13 +106,13 @@ class Archive:
         Without a request, it is one joke.
         """
         asked = asked or GenerationRequest()
-        if not self._has_pool:
+        if not self._settings.pool_size:
             return []
         return await asyncio.to_thread(
             self._store.pool.take_several,
             client,
             asked.count,
-            model=self._model(),
+            model=model_name(self._settings),
             prompt=asked.prompt,
             safe=asked.safe,
             exclude_categories=asked.exclude_categories,
@@ -132,7 +123,8 @@ class Archive:
         return stored.id if stored else None
 
     def _named(self, joke: GeneratedJoke) -> GeneratedJoke:
-        return joke if joke.model else replace(joke, model=self._model())
+        # Older workers do not say which model told a joke.
+        return joke if joke.model else replace(joke, model=model_name(self._settings))
 
     def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
         """Return what the store keeps with a joke: its model and what moderation says."""
