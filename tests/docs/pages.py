@@ -203,7 +203,7 @@ def _environment(home: Path, ports: Ports) -> dict[str, str]:
         "CURL_HOME": str(home),
         "HF_HUB_OFFLINE": "1",
         "JOKER_PORT": ports["8000"],
-        "JOKER_CANDIDATES": "2",  # each draft takes a while
+        "JOKER_CANDIDATES": "8",  # each draft takes a while
         "JOKER_POOL_SIZE": "0",  # what drafts while it idles would slow the commands down
         "MLFLOW_PORT": ports["5000"],
         # MLflow's pages would start four workers and a scheduler, each a Python of its own.
