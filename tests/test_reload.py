@@ -99,14 +99,16 @@ def test_a_server_answers_every_request_while_it_changes_its_model(link: Path) -
 
 
 def test_a_worker_tells_every_job_while_it_changes_its_model(
-    link: Path, redis_server: RedisServer
+    link: Path, start_redis: Callable[[], RedisServer]
 ) -> None:
+    url = start_redis().url  # of its own: no other worker may tell these jobs
+
     async def tell(queue: CeleryRedisQueue) -> Job:
         request = GenerationRequest(safe=False, candidates=1)
         return await queue.wait((await queue.submit(request)).id, 60)
 
     async def scenario(worker: subprocess.Popen[str]) -> None:
-        queue = CeleryRedisQueue(redis_server.url)
+        queue = CeleryRedisQueue(url)
         job = await tell(queue)
         assert (job.state, job.jokes[0].model) == (State.SUCCESS, "first")
         swap(link, worker)
@@ -117,7 +119,7 @@ def test_a_worker_tells_every_job_while_it_changes_its_model(
             assert job.state is State.SUCCESS
         await queue.close()
 
-    with running("worker", "--broker", redis_server.url, "--model", link) as worker:
+    with running("worker", "--broker", url, "--model", link) as worker:
         drain(worker)
         asyncio.run(scenario(worker))
 
