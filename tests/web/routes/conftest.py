@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
+import openai
 import pytest
 from redis import Redis
+
+Serve = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(params=["in_process", pytest.param("celery_redis", marks=pytest.mark.integration)])
@@ -20,3 +24,13 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str | None]:
     with Redis.from_url(url, decode_responses=True) as redis:
         for key in set(redis.scan_iter("{joker}:*")) - {"{joker}:workers"}:
             redis.delete(key)
+
+
+@pytest.fixture
+def openai_client(serve: Serve, broker: str | None) -> Iterator[openai.OpenAI]:
+    """Return the OpenAI client of a running server that asks for a key."""
+    with (
+        serve(api_keys="sesame", broker=broker) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="sesame", max_retries=0) as client,
+    ):
+        yield client

@@ -1,8 +1,7 @@
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import openai
 import pytest
@@ -14,16 +13,6 @@ from joker.web.openai_schemas import ChatBody, CompletionBody, Message
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
-
-
-@pytest.fixture
-def openai_client(serve: Serve, broker: str | None) -> Iterator[openai.OpenAI]:
-    """Return the OpenAI client of a running server that asks for a key."""
-    with (
-        serve(api_keys="sesame", broker=broker) as address,
-        openai.OpenAI(base_url=f"{address}/v1", api_key="sesame", max_retries=0) as client,
-    ):
-        yield client
 
 
 @pytest.mark.integration
@@ -101,6 +90,8 @@ def test_leaving_a_stream_cancels_its_job(serve: Serve, broker: str | None) -> N
 
 
 SEVERAL = {"prompt": ["Why", "How"], "n": 2, "seed": 3, "stop": ["\n"]}
+
+
 FOUR = [(0, "Why number 3?"), (1, "Why number 4?"), (2, "How number 3?"), (3, "How number 4?")]
 
 
@@ -151,130 +142,6 @@ def test_a_request_has_no_more_prompts_than_fit_in_the_queue(
     assert most in [branch.get("maxItems") for branch in schema["anyOf"]]
 
 
-CHAT: list[Any] = [
-    {"role": "system", "content": "You are a comedian."},
-    {"role": "user", "content": "Tell me a joke."},
-    {"role": "assistant", "content": "Why?\nBecause."},
-    {"role": "user", "content": "Why do cats"},
-]
-NEUTRAL: dict[str, Any] = {
-    "presence_penalty": 0,
-    "frequency_penalty": 0.0,
-    "logprobs": None,
-    "echo": False,
-    "logit_bias": {},
-    "user": "somebody",
-    "safety_identifier": "somebody",
-    "prompt_cache_key": "jokes",
-    "verbosity": "medium",
-    "modalities": ["text"],
-    "response_format": {"type": "text"},
-    "top_logprobs": 0,
-    "suffix": None,
-    "store": False,
-    "metadata": None,
-    "tools": [],
-    "tool_choice": "auto",
-    "parallel_tool_calls": None,
-    "service_tier": "auto",
-    "stream_options": None,
-    "stop": None,
-    "n": None,
-    "seed": None,
-    "temperature": None,
-    "max_tokens": 100_000,
-}
-
-
-@pytest.mark.integration
-def test_the_openai_client_chats(openai_client: openai.OpenAI) -> None:
-    told = openai_client.chat.completions.create(
-        model="joker",
-        messages=CHAT,
-        n=2,
-        seed=3,
-        temperature=0.7,
-        top_p=0.9,
-        max_completion_tokens=40,
-    )
-    assert told.object == "chat.completion"
-    assert [choice.message.content for choice in told.choices] == [
-        "Why do cats number 3?\nIt was told with seed 3.",
-        "Why do cats number 4?\nIt was told with seed 4.",
-    ]
-    assert {choice.finish_reason for choice in told.choices} == {"stop"}
-    assert told.usage is not None
-    assert told.usage.total_tokens == 21
-
-
-@pytest.mark.integration
-def test_the_openai_client_streams_a_chat(openai_client: openai.OpenAI) -> None:
-    *chunks, last = openai_client.chat.completions.create(
-        model="joker",
-        messages=CHAT,
-        n=2,
-        seed=3,
-        stop="\n",
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
-    assert [(c.index, c.delta.content) for chunk in chunks for c in chunk.choices] == [
-        (0, "Why do cats number 3?"),
-        (1, "Why do cats number 4?"),
-    ]
-    assert last.usage is not None
-    assert last.usage.total_tokens == 21
-    failing = openai_client.chat.completions.create(
-        model="joker", messages=[{"role": "user", "content": "fail"}], stream=True
-    )
-    with pytest.raises(openai.APIError, match="5 attempts"):
-        list(failing)
-
-
-def test_a_chats_stream_ends_with_done(client: TestClient) -> None:
-    streamed = client.post("/v1/chat/completions", json={"messages": CHAT, "stream": True})
-    assert streamed.headers["Content-Type"].startswith("text/event-stream")
-    assert streamed.text.rstrip().endswith("data: [DONE]")
-
-
-@pytest.mark.parametrize(
-    ("content", "begins"),
-    [
-        ("Why do cats", "Why do cats number"),
-        ([{"type": "text", "text": "Why do"}, {"type": "text", "text": "cats"}], "Why do cats n"),
-        ("tell me a joke about cats", "tell me a joke about cats number"),
-        ("Hello there! Why do cats", "Why do cats number"),
-        ("hello kitty", "hello kitty number"),
-        ("Why do they say hi, hey!", "Why do they say hi, hey! number"),
-        ("Another planet", "Another planet number"),
-        ("", "Why did the kettle"),
-        (None, "Why did the kettle"),
-        ("Hi!", "Why did the kettle"),
-        ("Tell me a joke", "Why did the kettle"),
-        ("Hey, can you tell me another funny joke, please?", "Why did the kettle"),
-        ("one more", "Why did the kettle"),
-    ],
-)
-def test_a_chats_last_message_is_the_prompt(
-    client: TestClient, content: object, begins: str
-) -> None:
-    messages = [*CHAT[:3], {"role": "user", "content": content}]
-    told = client.post("/v1/chat/completions", json={"messages": messages}).json()
-    assert told["choices"][0]["message"]["content"].startswith(begins)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_who_asks_for_any_joke_gets_the_best_of_the_pool(
-    make_client: MakeClient, picked: GeneratedJoke, *, stream: bool
-) -> None:
-    body = {"messages": CHAT[:2], "n": 2, "user": "me", "stop": None, "stream": stream}
-    with make_client(pool_size=1) as client:
-        told = client.post("/v1/chat/completions", json=body).text
-    assert json.dumps(str(picked)) in told
-    assert "Why did the kettle number" in told
-
-
 def test_each_prompt_gets_a_joke_of_the_pool_that_fits(
     make_client: MakeClient, picked: GeneratedJoke
 ) -> None:
@@ -296,95 +163,6 @@ def test_who_says_how_a_joke_is_made_has_it_drafted(
     with make_client(pool_size=1) as client:
         told = client.post("/v1/completions", json={"prompt": "", **wish}).json()
     assert told["choices"][0]["text"] != str(picked)
-
-
-def test_a_chat_without_a_users_message_gets_any_joke(client: TestClient) -> None:
-    told = client.post("/v1/chat/completions", json={"messages": CHAT[:1]}).json()
-    assert told["choices"][0]["message"]["content"].startswith("Why did the kettle")
-
-
-@pytest.mark.parametrize(
-    ("path", "asked"),
-    [
-        ("/v1/completions", {"prompt": ["Why"], "best_of": None}),
-        ("/v1/completions", {"prompt": None}),
-        ("/v1/chat/completions", {"messages": CHAT}),
-    ],
-)
-def test_values_that_ask_for_nothing_are_accepted(
-    client: TestClient, path: str, asked: dict[str, object]
-) -> None:
-    assert client.post(path, json={**asked, **NEUTRAL}).status_code == 200
-    options = {"include_usage": None, "include_obfuscation": False, "continuous_usage_stats": None}
-    streamed = client.post(path, json={**asked, "stream": True, "stream_options": options})
-    assert streamed.status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("presence_penalty", 0.5),
-        ("presence_penalty", False),
-        ("frequency_penalty", -1),
-        ("logprobs", True),
-        ("logprobs", 0),
-        ("logit_bias", {"50256": -100}),
-        ("echo", True),
-        ("response_format", {"type": "json_object"}),
-        ("top_logprobs", 2),
-        ("suffix", " The end."),
-        ("store", True),
-        ("metadata", {"topic": "cats"}),
-        ("tools", [{"type": "function", "function": {"name": "laugh"}}]),
-        ("parallel_tool_calls", False),
-    ],
-)
-def test_what_is_not_supported_is_refused_in_openais_words(
-    client: TestClient, path: str, name: str, value: object
-) -> None:
-    body = {"messages": CHAT} if "chat" in path else {}
-    refused = client.post(path, json={**body, name: value})
-    assert refused.status_code == 422
-    assert refused.headers["Content-Type"] == "application/json"
-    assert refused.json()["error"] == {
-        "message": f"{name}: not supported; leave it out",
-        "type": "invalid_request_error",
-        "param": name,
-        "code": None,
-    }
-
-
-def test_half_a_surrogate_pair_in_a_message_is_refused(client: TestClient) -> None:
-    body = b'{"messages": [{"role": "user", "content": "\\ud800"}]}'
-    refused = client.post(
-        "/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
-    )
-    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "messages")
-
-
-def test_statuses_have_openais_types_and_codes(make_client: MakeClient) -> None:
-    with make_client(api_keys=("sesame",), rate_limit="1/hour") as client:
-        keyless = client.get("/v1/models")
-        client.headers["Authorization"] = "Bearer sesame"
-        answers = [
-            keyless,
-            client.get("/v1/models/gpt-9"),
-            client.get("/v1/nowhere"),
-            client.post("/v1/completions", json={"prompt": "fail"}),
-            client.post("/v1/completions", json={}),
-        ]
-    errors = [answer.json()["error"] for answer in answers]
-    assert [
-        (answer.status_code, error["type"], error["code"])
-        for answer, error in zip(answers, errors, strict=True)
-    ] == [
-        (401, "invalid_request_error", "invalid_api_key"),
-        (404, "invalid_request_error", "model_not_found"),
-        (404, "invalid_request_error", None),
-        (422, "invalid_request_error", "joke_refused"),
-        (429, "rate_limit_error", "rate_limit_exceeded"),
-    ]
 
 
 def test_a_limit_of_tokens_leaves_drafts_room_for_a_joke() -> None:

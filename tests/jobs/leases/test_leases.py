@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
@@ -19,91 +16,24 @@ from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import PLACE_TOKENS
 from joker.generation.request import GenerationRequest
-from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
-from joker.jobs.job import Job, State
+from joker.jobs.job import State
 from joker.jobs.leases import Leases
 from joker.jobs.queue import TOKENS_AT_ONCE
+from tests.jobs.leases.support import (
+    JOKE,
+    LEASE_SECONDS,
+    Fetch,
+    MakeLeases,
+    change_record,
+    tell,
+    until,
+)
 
 if TYPE_CHECKING:
-    from tests.conftest import RedisServer
     from tests.jobs.conftest import MakeRequest
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
-
-LEASE_SECONDS = 0.5
-JOKE = GeneratedJoke("What waits?", "A test.", 7, 1)
-
-MakeLeases = Callable[..., Leases]
-Fetch = Callable[[], list[str]]
-
-
-@pytest.fixture
-def url(redis_server: RedisServer) -> str:
-    """Return a database that no worker looks at."""
-    url = redis_server.url.removesuffix("0") + "1"
-    with Redis.from_url(url) as redis:
-        redis.flushdb()
-    return url
-
-
-@pytest.fixture
-async def queue(url: str) -> AsyncIterator[CeleryRedisQueue]:
-    queue = CeleryRedisQueue(url, deadline_seconds=50)
-    yield queue
-    await queue.close()
-
-
-@pytest.fixture
-def make_leases(url: str) -> Iterator[MakeLeases]:
-    """Return ``make(lease_seconds=0.5)``: leases, not yet renewed."""
-    made = []
-
-    def make(lease_seconds: float = LEASE_SECONDS) -> Leases:
-        made.append(Leases(url, lease_seconds=lease_seconds))
-        return made[-1]
-
-    yield make
-    for leases in made:
-        leases.close()
-
-
-@pytest.fixture
-def fetch(url: str) -> Iterator[Fetch]:
-    """Return ``fetch()``, which takes the messages that are there and returns their jobs."""
-    with Redis.from_url(url) as redis:
-
-        def fetch() -> list[str]:
-            return [json.loads(text)["headers"]["id"] for text in redis.rpop(MESSAGES, 100) or ()]
-
-        yield fetch
-
-
-def tell(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
-    return [JOKE]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + 50
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
-
-
-def change_record(url: str, job: Job, change: str) -> object:
-    """Change a job's record as a newer version could, and return what it says of its mood."""
-    with Redis.from_url(url) as redis:
-        return redis.eval(
-            f"""
-            local record = cmsgpack.unpack(redis.call('GET', KEYS[1]))
-            {change}
-            redis.call('SET', KEYS[1], cmsgpack.pack(record), 'KEEPTTL')
-            return record.mood
-            """,
-            1,
-            f"{{joker}}:job:{job.id}",
-        )
 
 
 async def test_of_many_messages_for_one_job_one_is_worked_on(
@@ -244,97 +174,6 @@ async def test_a_record_of_a_newer_format_is_left_to_newer_workers(
     assert change_record(url, ours, "") == b"new"
 
 
-async def test_work_sees_that_its_job_was_cancelled(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
-) -> None:
-    job = await queue.submit(make_request())
-    begun = threading.Event()
-
-    def patient(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
-        begun.set()
-        end = time.monotonic() + 50
-        while not listener.should_stop():
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return []
-
-    leases = make_leases()
-    with leases:
-        work = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, patient))
-        await asyncio.to_thread(begun.wait, 50)
-        await queue.cancel(job.id)
-        await work
-    assert (await queue.get(job.id)).state is State.REVOKED
-
-
-async def test_text_that_reaches_a_slow_client_after_its_joke_is_not_shown(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
-) -> None:
-    job = await queue.submit(make_request(count=2))
-    told, go = threading.Event(), threading.Event()
-
-    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
-        time.sleep(0.3)
-        listener.on_draft(0, "What", "")
-        listener.on_joke(0, JOKE)
-        told.set()
-        go.wait(50)
-        return [JOKE, JOKE]
-
-    leases = make_leases(lease_seconds=50)
-    working = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, work))
-    heard = []
-    async with aclosing(queue.events(job.id)) as events:  # type: ignore[type-var]
-        async for event in events:
-            heard.append(event.name)
-            if heard == ["state", "state"]:
-                await asyncio.to_thread(told.wait, 50)
-                await asyncio.sleep(0.2)  # both messages arrive meanwhile
-            if event.name == "joke":
-                go.set()
-    await working
-    assert heard == ["state", "state", "joke", "joke", "state"]
-
-
-async def test_drafts_are_sent_only_to_those_who_read_them(
-    queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
-) -> None:
-    wanted: list[bool] = []
-    draw = threading.Semaphore(0)
-
-    def work(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
-        time.sleep(0.2)  # no draft is sent right away
-        for _ in range(2):
-            draw.acquire(timeout=50)
-            listener.on_draft(0, "What", "")
-            wanted.append(listener.wants_drafts())
-            time.sleep(0.2)
-        draw.acquire(timeout=50)
-        return [JOKE]
-
-    async def follow(*, drafts: bool) -> None:
-        async for event in queue.events(job.id, drafts=drafts):
-            heard[drafts].append(event.name)
-
-    job = await queue.submit(make_request(count=1))
-    heard: dict[bool, list[str]] = {True: [], False: []}
-    leases = make_leases(lease_seconds=50)
-    working = asyncio.create_task(asyncio.to_thread(leases.work_on, job.id, work))
-    counting = asyncio.create_task(follow(drafts=False))
-    await until(lambda: len(heard[False]) == 2)
-    draw.release()
-    await until(lambda: len(wanted) == 1)
-    reading = asyncio.create_task(follow(drafts=True))
-    await until(lambda: len(heard[True]) == 2)
-    draw.release()
-    await until(lambda: len(heard[True]) == 3)
-    draw.release()
-    await asyncio.gather(working, counting, reading)
-    assert wanted == [False, True]
-    assert heard[False] == ["state", "state", "joke", "state"]
-    assert heard[True] == ["state", "state", "partial", "joke", "state"]
-
-
 async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
     queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
@@ -364,35 +203,6 @@ async def test_room_is_kept_for_jobs_that_are_not_claimed_yet(
         assert not leases.has_room
         await asyncio.to_thread(leases.work_on, job_id, tell)
         assert leases.has_room
-
-
-@pytest.mark.parametrize(("pause_seconds", "reads"), [(0.0, 0), (1.2, 1)])
-async def test_a_job_is_read_again_only_if_nobody_follows_it_soon(
-    pause_seconds: float,
-    reads: int,
-    queue: CeleryRedisQueue,
-    make_leases: MakeLeases,
-    make_request: MakeRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    other = await queue.submit(make_request())
-    await queue.wait(other.id, 0.5)  # connects to the channel of changes
-    await asyncio.wait_for(queue._watcher._listening.wait(), 50)
-    job = await queue.submit(make_request(count=1))
-    calls = []
-    run = queue._call
-
-    async def call(*arguments: Any) -> Any:
-        calls.append(arguments)
-        return await run(*arguments)
-
-    monkeypatch.setattr(queue, "_call", call)
-    await asyncio.sleep(pause_seconds)
-    waiting = asyncio.create_task(queue.wait(job.id, 50))
-    await asyncio.sleep(0.2)
-    await asyncio.to_thread(make_leases().work_on, job.id, tell)
-    assert (await waiting).state is State.SUCCESS
-    assert sum(job.id in arguments for arguments in calls) == reads
 
 
 async def test_a_worker_counts_while_it_gives_signs_of_life(
