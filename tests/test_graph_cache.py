@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joker.compose import ensure_graph
-from joker.core.errors import MissingPartError, ModelFolderError
+from joker.core.errors import MissingDependencyError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
@@ -62,7 +62,7 @@ def test_a_missing_extra_is_named(
     cache: Path, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingPartError, match=r"\[train\]', or use .* 'joker export'"):
+    with pytest.raises(MissingDependencyError, match=r"\[train\]', or use .* 'joker export'"):
         ensure_graph(folder)
     assert not any(cache.rglob("joker.json"))
 

@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from joker.compose import open_store, open_teller
-from joker.core.errors import MissingPartError
+from joker.core.errors import MissingDependencyError
 from joker.core.joke import GeneratedJoke
 from joker.core.logs import JsonLines
 from joker.core.tracing import span, start_tracing, stop_tracing, traceparent
@@ -247,7 +247,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     said = r"\[tracing\]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
-    with pytest.raises(MissingPartError, match=said):
+    with pytest.raises(MissingDependencyError, match=said):
         start_tracing("joker-web")
 
 

@@ -24,7 +24,7 @@ from joker.core.errors import InputError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 from joker.engines import EngineKind, choose_kind, open_engine
 from joker.generation.live import LiveTeller
 from joker.generation.moderation import Moderator
@@ -48,7 +48,7 @@ def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
-        MissingPartError: If the engine's library is not installed.
+        MissingDependencyError: If the engine's library is not installed.
         InputError: If the moderation list cannot be read.
     """
     folder, moderator = open_folder(settings), make_moderator(settings)
@@ -89,7 +89,7 @@ def ensure_graph(folder: ModelFolder) -> ModelFolder:
 
     Raises:
         ModelFolderError: If the weights cannot be exported or the cache cannot be written.
-        MissingPartError: If the extra ``train`` is not installed.
+        MissingDependencyError: If the extra ``train`` is not installed.
     """
     if folder.has_openvino:
         return folder
@@ -110,7 +110,7 @@ def ensure_graph(folder: ModelFolder) -> ModelFolder:
 
 def _copy_with_graph(folder: ModelFolder, copy: Path) -> None:
     """Make a copy of a folder with a graph in place of the weights."""
-    import_part(
+    import_optional(
         "torch",
         f"{folder.path} has no OpenVINO graph, and exporting one needs",
         otherwise="use a folder with a graph from 'joker export'",
@@ -190,7 +190,7 @@ def open_store(settings: Settings) -> Store:
 
     Raises:
         ConfigError: If its address cannot be used.
-        MissingPartError: If it is a PostgreSQL and its driver is not installed.
+        MissingDependencyError: If it is a PostgreSQL and its driver is not installed.
     """
     from joker.store import Store
 

@@ -44,7 +44,7 @@ class Joker:
     Raises:
         ConfigError: If a setting in the environment cannot be used.
         ModelFolderError: If the model folder cannot be used.
-        MissingPartError: If the engine's library is not installed.
+        MissingDependencyError: If the engine's library is not installed.
     """
 
     def __init__(

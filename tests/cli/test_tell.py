@@ -159,14 +159,14 @@ def test_jokes_are_printed_as_they_come(
 ) -> None:
     """Of jokes that are drawn in turn, the first is printed before the second is drawn."""
     printed: list[int] = []
-    draw = teller._Telling.draw
+    draw = teller._Drafting.draw
 
-    def note(self: teller._Telling, numbers: list[int], attempt: int) -> Any:
+    def note(self: teller._Drafting, numbers: list[int], attempt: int) -> Any:
         printed.append(len(capture.getvalue().splitlines()) // 2)
         return draw(self, numbers, attempt)
 
     capture = io.StringIO()
-    monkeypatch.setattr(teller._Telling, "draw", note)
+    monkeypatch.setattr(teller._Drafting, "draw", note)
     arguments = ["-n", "2", "--candidates", "64", "--seed", "7"]
     with contextlib.redirect_stdout(capture):
         app(["tell", "--model", str(tiny_folder.path), *arguments], standalone_mode=False)

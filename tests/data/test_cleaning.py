@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joker.core.errors import MissingPartError
+from joker.core.errors import MissingDependencyError
 from joker.data.cleaning import RULES, clean, flatten
 
 PIECES = [
@@ -108,5 +108,5 @@ def test_flatten_makes_one_line() -> None:
 def test_without_ftfy_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ftfy", None)
     monkeypatch.delitem(sys.modules, "joker.data.cleaning")
-    with pytest.raises(MissingPartError, match=r"ftfy .*gpt2-the-joker\[train\]"):
+    with pytest.raises(MissingDependencyError, match=r"ftfy .*gpt2-the-joker\[train\]"):
         importlib.import_module("joker.data.cleaning")

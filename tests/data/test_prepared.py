@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from joker.core.errors import DataError, MissingPartError
+from joker.core.errors import DataError, MissingDependencyError
 from joker.core.joke import Joke
 from joker.data.prepared import (
     DROPPED,
@@ -158,7 +158,7 @@ def test_without_pyarrow_the_missing_part_is_named(
 ) -> None:
     data = PreparedData.open(folder)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingPartError, match=r"gpt2-the-joker\[train\]"):
+    with pytest.raises(MissingDependencyError, match=r"gpt2-the-joker\[train\]"):
         data.jokes("train")
 
 

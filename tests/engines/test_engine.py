@@ -9,7 +9,7 @@ from joker.core.sampling import Sampling
 from joker.engines.engine import Scheduler
 from joker.engines.protocol import load_tokenizer
 from joker.engines.stub import StubBatch
-from joker.engines.tasks import PLACE_TOKENS, EngineTask, GenerationTask, Key
+from joker.engines.tasks import SEQUENCE_TOKENS, EngineTask, GenerationTask, Key
 
 LONG = GenerationTask([0], Sampling(temperature=0, max_new_tokens=1_000), seed=0)
 
@@ -70,11 +70,13 @@ def test_the_batch_is_never_overfull(scheduler: Scheduler) -> None:
         assert len(scheduler.step()) <= 3
 
 
-@pytest.mark.parametrize(("tokens", "joined"), [(1, 4), (PLACE_TOKENS - 1, 4), (PLACE_TOKENS, 3)])
-def test_a_task_takes_a_place_or_all_the_tokens_that_it_may_have(
+@pytest.mark.parametrize(
+    ("tokens", "joined"), [(1, 4), (SEQUENCE_TOKENS - 1, 4), (SEQUENCE_TOKENS, 3)]
+)
+def test_a_task_takes_a_fixed_share_or_all_the_tokens_that_it_may_have(
     batch: NarrowBatch, tokens: int, joined: int
 ) -> None:
-    batch.capacity = 4 * PLACE_TOKENS
+    batch.capacity = 4 * SEQUENCE_TOKENS
     scheduler = Scheduler(batch)
     scheduler.submit(1, [GenerationTask([0], Sampling(max_new_tokens=tokens), seed=0)] * 9)
     scheduler.step()
@@ -82,7 +84,7 @@ def test_a_task_takes_a_place_or_all_the_tokens_that_it_may_have(
 
 
 def test_a_task_larger_than_the_batch_runs_alone(batch: NarrowBatch) -> None:
-    batch.capacity = PLACE_TOKENS
+    batch.capacity = SEQUENCE_TOKENS
     scheduler = Scheduler(batch)
     scheduler.submit(1, [LONG] * 2)
     scheduler.step()

@@ -12,7 +12,7 @@ from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.core.template import TEMPLATES
 from joker.engines import Engine, GenerationTask, open_engine
-from joker.engines.tasks import PLACE_TOKENS
+from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest, draw_seed
 from joker.generation.teller import Teller, UntoldError
 from tests.generation.stub import END, MARKER, StubEngine, ask, excited, good
@@ -254,7 +254,7 @@ def test_numbers_out_of_range_are_refused(options: dict[str, int], named: str) -
     ],
 )
 def test_a_request_occupies_what_it_drafts_at_once(options: dict[str, Any], places: int) -> None:
-    assert GenerationRequest(**options).tokens == places * PLACE_TOKENS
+    assert GenerationRequest(**options).tokens == places * SEQUENCE_TOKENS
 
 
 def test_drawn_seeds_are_seeds() -> None:

@@ -21,7 +21,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from joker.core.errors import MemoryFullError, QueueDownError
-from joker.engines.tasks import PLACE_TOKENS
+from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.jobs.broker import MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State, StateEvent
@@ -199,7 +199,7 @@ async def test_a_burst_of_jobs_takes_no_more_room_than_there_is(
     redis: RedisServer, queue: CeleryRedisQueue, make_request: MakeRequest, gate: Path
 ) -> None:
     """Messages come faster than jobs are claimed."""
-    half = TOKENS_AT_ONCE // PLACE_TOKENS // 2
+    half = TOKENS_AT_ONCE // SEQUENCE_TOKENS // 2
     request = replace(make_request(f"after {gate}", count=1), candidates=half)
     jobs = [await queue.submit(request) for _ in range(6)]
     command = [sys.executable, "-c", SLOW_CLAIMS, str(SCRIPT), redis.url, "8", str(LONG), "10"]

@@ -16,7 +16,7 @@ from joker.core.errors import QueueStoppedError
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
-from joker.engines.tasks import PLACE_TOKENS
+from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import PartialEvent, State, StateEvent
@@ -65,7 +65,7 @@ async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones
 @pytest.mark.parametrize(
     "each",
     [
-        {"candidates": TOKENS_AT_ONCE // PLACE_TOKENS // 2},
+        {"candidates": TOKENS_AT_ONCE // SEQUENCE_TOKENS // 2},
         {"candidates": 16, "sampling": Sampling(max_new_tokens=TOKENS_AT_ONCE // 32)},
     ],
     ids=["many drafts", "long drafts"],

@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
-from joker.core.errors import ConfigError, MissingPartError, StoreDownError, UnknownJokeError
+from joker.core.errors import ConfigError, MissingDependencyError, StoreDownError, UnknownJokeError
 from joker.store import KEEP_NOTHING, Votes, default_database
 from joker.store import database as database_module
 from joker.store.tables import SCHEMA_VERSION, metadata
@@ -103,7 +103,7 @@ def test_postgresql_without_its_driver_names_the_extra(
     make_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(MissingPartError, match=r"gpt2-the-joker\[postgres\]"):
+    with pytest.raises(MissingDependencyError, match=r"gpt2-the-joker\[postgres\]"):
         make_store("postgresql://localhost/jokes")
 
 
@@ -115,7 +115,7 @@ def test_a_driver_that_finds_no_postgresql_library_names_the_extra(
     (tmp_path / "psycopg.py").write_text(f"raise ImportError({reason!r})")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "psycopg", raising=False)
-    with pytest.raises(MissingPartError) as refused:
+    with pytest.raises(MissingDependencyError) as refused:
         make_store("postgresql://localhost/jokes")
     assert str(refused.value) == (
         "psycopg cannot be imported (no pq wrapper available.); "

@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from openvino import opset13 as ops
 from safetensors.torch import load_file, save_file
 
-from joker.core.errors import MissingPartError, ModelFolderError
+from joker.core.errors import MissingDependencyError, ModelFolderError
 from joker.core.model_folder import Manifest, ModelFolder, bundled_model
 from joker.core.template import TEMPLATES
 from joker.training import export
@@ -146,7 +146,7 @@ def test_a_folder_without_weights_is_refused(graph_only: ModelFolder) -> None:
 @pytest.mark.integration
 def test_a_missing_exporter_is_named(copy: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optimum.intel", None)
-    with pytest.raises(MissingPartError, match="optimum"):
+    with pytest.raises(MissingDependencyError, match="optimum"):
         export_openvino(copy)
 
 

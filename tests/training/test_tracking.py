@@ -29,7 +29,7 @@ from joker.core.errors import (  # noqa: E402
     ConfigError,
     GenerationError,
     InputError,
-    MissingPartError,
+    MissingDependencyError,
     StoppedError,
 )
 from joker.core.sampling import Sampling  # noqa: E402
@@ -274,7 +274,7 @@ def test_a_reporter_without_its_package_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
-    with pytest.raises(MissingPartError, match="wandb"):
+    with pytest.raises(MissingDependencyError, match="wandb"):
         tracking.reporters(TrainingConfig(report_to="wandb"), tmp_path)
 
 

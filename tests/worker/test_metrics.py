@@ -11,7 +11,7 @@ import pytest
 from joker.core.errors import ConfigError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
-from joker.engines.tasks import PLACE_TOKENS
+from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.worker.metrics import WorkerMetrics
 
@@ -37,7 +37,7 @@ def test_a_worker_shows_what_it_does_and_did() -> None:
     assert {
         "joker:worker_threads 3.0",
         "joker:worker_busy_threads 1.0",
-        f"joker:worker_tokens {10 * PLACE_TOKENS}.0",
+        f"joker:worker_tokens {10 * SEQUENCE_TOKENS}.0",
     } <= set(seen)
     assert {
         "joker:worker_tokens 0.0",

@@ -13,7 +13,7 @@ import typer
 from joker.cli.options import with_settings
 from joker.cli.serve import SERVER_OPTIONS
 from joker.core.errors import JokerError, QueueDownError, StoreDownError
-from joker.core.parts import missing_for_training
+from joker.core.optional import missing_for_training
 from joker.version import __version__
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from joker.cli.options import with_options
 from joker.core.model_folder import ModelFolder
-from joker.core.parts import require_training
+from joker.core.optional import require_training
 from joker.core.template import TEMPLATES
 from joker.evaluation import EvaluationConfig
 from joker.training.config import TrainingConfig, training_config

@@ -50,7 +50,7 @@ class ModelFolderError(InputError):
     """A model folder or base model is missing, incomplete or of another format."""
 
 
-class MissingPartError(JokerError):
+class MissingDependencyError(JokerError):
     """An optional part of the package is not installed."""
 
     exit_code = 3

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from joker.core.errors import ConfigError
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -44,7 +44,7 @@ def start_tracing(service: str) -> None:
             ``OTEL_RESOURCE_ATTRIBUTES`` gives one.
 
     Raises:
-        MissingPartError: If the extra ``tracing`` is not installed.
+        MissingDependencyError: If the extra ``tracing`` is not installed.
         ConfigError: If one of the variables cannot be used.
     """
     global _provider
@@ -55,7 +55,7 @@ def start_tracing(service: str) -> None:
         or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
     ):
         return
-    import_part(
+    import_optional(
         "opentelemetry.exporter.otlp.proto.http.trace_exporter",
         f"traces, which {endpoint} turns on, need",
         extra="tracing",

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import NamedTuple
 
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 
-ftfy = import_part("ftfy", "cleaning jokes needs")
+ftfy = import_optional("ftfy", "cleaning jokes needs")
 
 
 class Cleaned(NamedTuple):

@@ -53,7 +53,7 @@ _PROCESSES = min(8, os.cpu_count() or 1)
 Mask = NDArray[np.bool_]
 
 
-class _Split(NamedTuple):
+class _SplitMasks(NamedTuple):
     """Which jokes are for testing, and which are kept."""
 
     test: Mask
@@ -87,7 +87,7 @@ def prepare(
     Raises:
         DataError: If an input or the target cannot be used, or too few jokes are left to split.
         ResourceError: If a process runs out of memory, or the disk is full.
-        MissingPartError: If pyarrow is not installed.
+        MissingDependencyError: If pyarrow is not installed.
     """
     report = report or (lambda line: None)  # noqa: ARG005
     _check_sources(sources)
@@ -247,18 +247,18 @@ def _parse_batch(kind: Kind, rows: Sequence[Row]) -> list[Parsed]:
     return [parse(row.question, row.answer) for row in rows]
 
 
-def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dict[str, _Split]:
+def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dict[str, _SplitMasks]:
     """Return both splits."""
     unique = _best_of_equal(copies, origins)
     keys = [f"{origin.source}\0{origin.source_id}" for origin in origins]
     test = split_by_cluster(keys, copies.clusters, seed, counted=unique)
     return {
-        "clusters": _Split(test, kept=unique),
-        "random": _Split(split_by_joke(keys, seed), kept=np.ones_like(unique)),
+        "clusters": _SplitMasks(test, kept=unique),
+        "random": _SplitMasks(split_by_joke(keys, seed), kept=np.ones_like(unique)),
     }
 
 
-def _rows(ingestion: Ingestion, clusters: NDArray[np.int64], split: _Split) -> TableRows:
+def _rows(ingestion: Ingestion, clusters: NDArray[np.int64], split: _SplitMasks) -> TableRows:
     """Return the rows of the table of jokes."""
     flags = (split.test.tolist(), split.kept.tolist())
     marked = zip(ingestion.jokes, ingestion.origins, clusters.tolist(), *flags, strict=True)
@@ -289,7 +289,7 @@ def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Mask:
     return best
 
 
-def _leak(copies: NearDuplicates, split: _Split) -> Leak:
+def _leak(copies: NearDuplicates, split: _SplitMasks) -> Leak:
     tested, trained = split.kept & split.test, split.kept & ~split.test
     copied = tested & copies.near_duplicate_in(trained)
     return Leak(train=int(trained.sum()), test=int(tested.sum()), copied=int(copied.sum()))

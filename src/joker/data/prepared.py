@@ -25,7 +25,7 @@ from pydantic import Field
 
 from joker.core.errors import DataError, ResourceError
 from joker.core.joke import Joke
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 from joker.core.record import read_json, record, write_json
 
 FORMAT_VERSION = 1
@@ -219,9 +219,9 @@ class PreparedData:
 
         Raises:
             DataError: If the file is missing or damaged.
-            MissingPartError: If pyarrow is not installed.
+            MissingDependencyError: If pyarrow is not installed.
         """
-        parquet = import_part("pyarrow.parquet", _NEED)
+        parquet = import_optional("pyarrow.parquet", _NEED)
         names = list(TABLES[table])
         try:
             columns = parquet.read_table(self.path / table, columns=names).to_pydict()
@@ -266,7 +266,7 @@ def write_prepared(
     Raises:
         DataError: If the folder cannot be written.
         ResourceError: If the disk is full.
-        MissingPartError: If pyarrow is not installed.
+        MissingDependencyError: If pyarrow is not installed.
     """
     check_target(path, force=force)
     path = path.resolve()
@@ -294,10 +294,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _write_table(path: Path, rows: TableRows, types: Mapping[str, str]) -> None:
-    pyarrow = import_part("pyarrow", _NEED)
+    pyarrow = import_optional("pyarrow", _NEED)
     columns = {
         name: pyarrow.array([row[place] for row in rows], kind)
         for place, (name, kind) in enumerate(types.items())
     }
-    parquet = import_part("pyarrow.parquet", _NEED)
+    parquet = import_optional("pyarrow.parquet", _NEED)
     parquet.write_table(pyarrow.table(columns), path, compression="zstd")

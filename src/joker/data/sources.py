@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from joker.core.errors import DataError
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 
 Kind = Literal["pairs", "posts"]
 
@@ -217,9 +217,9 @@ def download(dataset: Dataset, out: Path) -> Path:
 
     Raises:
         DataError: If the download fails; the message says how to get the file by hand.
-        MissingPartError: If kagglehub is not installed.
+        MissingDependencyError: If kagglehub is not installed.
     """
-    kagglehub = import_part("kagglehub", "downloading needs")
+    kagglehub = import_optional("kagglehub", "downloading needs")
     target = out / dataset.file
     try:
         place = Path(kagglehub.dataset_download(dataset.slug))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from joker.core.joke import Joke
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 from joker.data.prepared import DataManifest, PreparedData, PreparedJoke, writing
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
@@ -74,9 +74,9 @@ def plot(statistics: Statistics, manifest: DataManifest, path: Path) -> None:
     Raises:
         DataError: If the file cannot be written.
         ResourceError: If the disk is full.
-        MissingPartError: If matplotlib is not installed.
+        MissingDependencyError: If matplotlib is not installed.
     """
-    figures = import_part("matplotlib.figure", "plots need")
+    figures = import_optional("matplotlib.figure", "plots need")
     figure = figures.Figure(figsize=(12, 10), layout="constrained")
     (outcomes, reasons), (lengths, scores), (clusters, leak) = figure.subplots(3, 2)
 

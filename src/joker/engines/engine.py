@@ -75,9 +75,9 @@ class BatchedEngine:
         return [
             Completion(
                 [*task.prompt_ids, *output.token_ids],
-                place in stopping.at_stop or output.token_ids[-1:] == [self.tokenizer.end_id],
+                index in stopping.at_stop or output.token_ids[-1:] == [self.tokenizer.end_id],
             )
-            for place, (task, output) in enumerate(zip(tasks, outputs, strict=True))
+            for index, (task, output) in enumerate(zip(tasks, outputs, strict=True))
         ]
 
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
@@ -143,8 +143,8 @@ class InThread:
             while not outputs.complete:
                 outputs.check_wanted()
                 new = self._scheduler.step()
-                for place in outputs.take({place: output for (_, place), output in new.items()}):
-                    self._scheduler.drop((call, place))
+                for index in outputs.take({index: output for (_, index), output in new.items()}):
+                    self._scheduler.drop((call, index))
         finally:
             self._scheduler.cancel(call)
         return outputs.whole
@@ -178,24 +178,24 @@ class Outputs:
             raise AbandonedError
 
     def take(self, new: Mapping[int, Output]) -> list[int]:
-        """Add the new output of each task, by its place; return the places that need no more.
+        """Add the new output of each task, by its index; return the indices that need no more.
 
         Raises:
             ResourceError: If a task failed.
         """
         enough = []
-        for place, output in new.items():
-            if self.whole[place].done:  # it was under way when the task was dropped
+        for index, output in new.items():
+            if self.whole[index].done:  # it was under way when the task was dropped
                 continue
             if output.error:
                 raise ResourceError(output.error)
-            token_ids = self.whole[place].token_ids + output.token_ids
+            token_ids = self.whole[index].token_ids + output.token_ids
             done = output.done
-            is_new = self._streamed[place] and output.token_ids
-            if is_new and self._listener.on_tokens(place, token_ids) and not done:
-                enough.append(place)
+            is_new = self._streamed[index] and output.token_ids
+            if is_new and self._listener.on_tokens(index, token_ids) and not done:
+                enough.append(index)
                 done = True
-            self.whole[place] = Output(token_ids, done, output.log_probability)
+            self.whole[index] = Output(token_ids, done, output.log_probability)
             self._open -= done
         return enough
 
@@ -224,7 +224,7 @@ class Scheduler:
     def submit(self, call: int, tasks: Sequence[EngineTask]) -> None:
         """Queue a call's tasks."""
         if tasks:
-            self._waiting[call] = deque(((call, place), task) for place, task in enumerate(tasks))
+            self._waiting[call] = deque(((call, index), task) for index, task in enumerate(tasks))
 
     def cancel(self, call: int) -> None:
         """Drop a call's waiting and running tasks."""

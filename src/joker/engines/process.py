@@ -38,7 +38,7 @@ _HEARTBEAT_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 Updates = dict[int, Output]
-"""New outputs of a call's tasks, by their place."""
+"""New outputs of a call's tasks, by their index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ class _Process:
         self._send(Submit(call, tasks))
         return updates
 
-    def drop(self, call: int, place: int) -> None:
+    def drop(self, call: int, index: int) -> None:
         """End one task."""
-        self._send(Drop((call, place)))
+        self._send(Drop((call, index)))
 
     def forget(self, call: int, *, cancel: bool) -> None:
         """Discard further updates of a call; also end its tasks if ``cancel`` is set."""
@@ -197,8 +197,8 @@ class EngineProcess:
                     continue
                 if updates is None:
                     raise EngineDiedError("the engine died and is being restarted")
-                for place in outputs.take(updates):
-                    process.drop(call, place)
+                for index in outputs.take(updates):
+                    process.drop(call, index)
         finally:
             process.forget(call, cancel=not outputs.complete)
         return outputs.whole
@@ -260,8 +260,8 @@ def serve(connection: Connection, batch: Batch) -> None:
             if isinstance(message, Submit):
                 scheduler.submit(message.call, message.tasks)
                 unstreamed |= {
-                    (message.call, place): []
-                    for place, task in enumerate(message.tasks)
+                    (message.call, index): []
+                    for index, task in enumerate(message.tasks)
                     if not task.streamed
                 }
             elif isinstance(message, Drop):
@@ -277,8 +277,8 @@ def serve(connection: Connection, batch: Batch) -> None:
                 if not output.done:
                     continue
                 output = replace(output, token_ids=unstreamed.pop(key))
-            call, place = key
-            updates[call][place] = output
+            call, index = key
+            updates[call][index] = output
         now = time.monotonic()
         if updates or now - last_sent_at > _HEARTBEAT_SECONDS:
             connection.send(dict(updates))

@@ -47,7 +47,7 @@ class GenerationListener:
     def on_tokens(self, index: int, token_ids: list[int]) -> bool:  # noqa: ARG002
         """Get all tokens drawn so far for a task; return whether they are enough.
 
-        Engines call it for streamed tasks, with the task's place in the call.
+        Engines call it for streamed tasks, with the task's index in the call.
         """
         return False
 

@@ -89,21 +89,21 @@ class RemoteRunner:
         outputs = Outputs(tasks, listener)
         updates: SimpleQueue[tuple[int, Output | Exception]] = SimpleQueue()
         requests = [
-            asyncio.run_coroutine_threadsafe(self._send(place, task, updates), self._loop)
-            for place, task in enumerate(tasks)
+            asyncio.run_coroutine_threadsafe(self._send(index, task, updates), self._loop)
+            for index, task in enumerate(tasks)
         ]
         try:
             while not outputs.complete:
                 outputs.check_wanted()
                 try:
-                    place, update = updates.get(timeout=_POLL_SECONDS)
+                    index, update = updates.get(timeout=_POLL_SECONDS)
                 except Empty:
                     if self._closed:
                         raise EngineDownError("the remote engine was closed") from None
                     continue
                 if isinstance(update, Exception):
                     raise update
-                for enough in outputs.take({place: update}):
+                for enough in outputs.take({index: update}):
                     requests[enough].cancel()
         finally:
             for request in requests:  # A closed connection makes the server stop generating.
@@ -119,21 +119,21 @@ class RemoteRunner:
         self._loop.close()
 
     async def _send(
-        self, place: int, task: EngineTask, updates: SimpleQueue[tuple[int, Output | Exception]]
+        self, index: int, task: EngineTask, updates: SimpleQueue[tuple[int, Output | Exception]]
     ) -> None:
         try:
             if isinstance(task, ScoringTask):
                 found = await self._client.score(task.joke)
-                updates.put((place, Output(done=True, log_probability=found)))
+                updates.put((index, Output(done=True, log_probability=found)))
             else:
                 async for output in self._client.generate(task):
-                    updates.put((place, output))
+                    updates.put((index, output))
         except Exception as error:  # It is raised in the calling thread.
-            updates.put((place, error))
+            updates.put((index, error))
 
 
 @dataclass(frozen=True, slots=True)
-class _Abilities:
+class _Capabilities:
     """What a server can do.
 
     Attributes:
@@ -167,7 +167,7 @@ class _Client:
         self._silent_seconds = silent_seconds
         self._turns = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._examining = asyncio.Lock()
-        self._abilities: _Abilities | None = None
+        self._capabilities: _Capabilities | None = None
         key = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
         try:
             self._http = httpx.AsyncClient(
@@ -193,8 +193,8 @@ class _Client:
 
     async def generate(self, task: GenerationTask) -> AsyncIterator[Output]:
         """Yield a task's tokens, one by one where it is streamed."""
-        abilities = await self._examine()
-        body = self._body(abilities, task.prompt_ids) | self._sampling(task)
+        capabilities = await self._examine()
+        body = self._body(capabilities, task.prompt_ids) | self._sampling(task)
         if not task.streamed:
             choice = await self._post(body)
             ids = self._token_ids(choice)
@@ -214,35 +214,39 @@ class _Client:
 
     async def score(self, joke: EncodedJoke) -> float:
         """Return log p(answer, end | preceding tokens), in nats."""
-        abilities = await self._examine()
-        if abilities.echoes:
-            return await self._score_echoed(abilities, joke)
-        if not abilities.gives_ids:
+        capabilities = await self._examine()
+        if capabilities.echoes:
+            return await self._score_echoed(capabilities, joke)
+        if not capabilities.gives_ids:
             raise ConfigError(
                 "the server at engine_url returns no log-probabilities for answers, which "
                 "ranking needs; set candidates to 1, or use another server"
             )
-        places = range(joke.answer_start, len(joke))
-        forced = [self._score_forced(abilities, joke.input_ids, place) for place in places]
+        positions = range(joke.answer_start, len(joke))
+        forced = [
+            self._score_forced(capabilities, joke.input_ids, position) for position in positions
+        ]
         return math.fsum(await asyncio.gather(*forced))
 
-    async def _score_echoed(self, abilities: _Abilities, joke: EncodedJoke) -> float:
+    async def _score_echoed(self, capabilities: _Capabilities, joke: EncodedJoke) -> float:
         ids = joke.input_ids
         # Servers generate one token at least.
-        body = self._body(abilities, ids) | {"echo": True, "logprobs": 1, "max_tokens": 1}
+        body = self._body(capabilities, ids) | {"echo": True, "logprobs": 1, "max_tokens": 1}
         found = (await self._post(body))["logprobs"]
         values = found["token_logprobs"]
-        if abilities.takes_ids:
+        if capabilities.takes_ids:
             return math.fsum(values[joke.answer_start : len(ids)])
         # As text the prompt may have become other tokens: those count that begin in the answer.
         start, end = len(self._spell(ids[: joke.answer_start])), len(self._spell(ids))
-        places = zip(found["text_offset"], values, strict=True)
-        return math.fsum(value for offset, value in places if start <= offset < end)
+        offsets = zip(found["text_offset"], values, strict=True)
+        return math.fsum(value for offset, value in offsets if start <= offset < end)
 
-    async def _score_forced(self, abilities: _Abilities, ids: Sequence[int], place: int) -> float:
+    async def _score_forced(
+        self, capabilities: _Capabilities, ids: Sequence[int], position: int
+    ) -> float:
         """Return log p(one token | those before it), without the bias that forces it."""
-        token = ids[place]
-        body = self._body(abilities, ids[:place]) | {
+        token = ids[position]
+        body = self._body(capabilities, ids[:position]) | {
             "temperature": 0,
             "max_tokens": 1,
             "logprobs": 1,
@@ -251,19 +255,19 @@ class _Client:
         drawn, *_ = (await self._post(body))["logprobs"]["content"]
         return float(drawn["logprob"]) if drawn["id"] == token else -math.inf
 
-    async def _examine(self) -> _Abilities:
+    async def _examine(self) -> _Capabilities:
         """Return what the server can do; detect it the first time."""
         async with self._examining:
-            if self._abilities is None:
-                self._abilities = await self._ask_abilities()
-                _log.info("remote engine: %s", self._abilities)
-            return self._abilities
+            if self._capabilities is None:
+                self._capabilities = await self._ask_capabilities()
+                _log.info("remote engine: %s", self._capabilities)
+            return self._capabilities
 
-    async def _ask_abilities(self) -> _Abilities:
+    async def _ask_capabilities(self) -> _Capabilities:
         model = self._server.model or await self._first_model()
         prompt = self._tokenizer.encode_prompt("Why")
         for takes_ids, echoes in product((True, False), repeat=2):
-            asked = _Abilities(model, takes_ids, echoes, gives_ids=False)
+            asked = _Capabilities(model, takes_ids, echoes, gives_ids=False)
             body = self._body(asked, prompt) | {"logprobs": 1, "max_tokens": 1}
             try:
                 choice = await self._post(body | ({"echo": True} if echoes else {}))
@@ -276,7 +280,7 @@ class _Client:
             echoed = len(scores.get("token_logprobs") or ()) >= len(prompt)
             content = scores.get("content") or [{}]
             gives_ids = takes_ids and ("token_ids" in choice or "id" in content[0])
-            return _Abilities(model, takes_ids, echoes and echoed, gives_ids)
+            return _Capabilities(model, takes_ids, echoes and echoed, gives_ids)
         raise ConfigError(f"the engine's server refuses completions: {reason}")
 
     async def _first_model(self) -> str:
@@ -288,11 +292,11 @@ class _Client:
         except (ValueError, LookupError, TypeError) as error:
             raise ConfigError("the engine's server lists no model; set engine_model") from error
 
-    def _body(self, abilities: _Abilities, ids: Sequence[int]) -> dict[str, Any]:
+    def _body(self, capabilities: _Capabilities, ids: Sequence[int]) -> dict[str, Any]:
         """Return the fields of every request."""
         return {
-            "model": abilities.model,
-            "prompt": list(ids) if abilities.takes_ids else self._spell(ids),
+            "model": capabilities.model,
+            "prompt": list(ids) if capabilities.takes_ids else self._spell(ids),
             # Keep the markers in the output: for vLLM, and for llama.cpp.
             "return_token_ids": True,
             "skip_special_tokens": False,

@@ -14,21 +14,21 @@ from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 
 Key = tuple[int, int]
-"""Names a task: the call it belongs to, and its place there."""
+"""Names a task: the call it belongs to, and its index there."""
 
-PLACES = 64
+MAX_SEQUENCES = 64
 """Tasks at once. More gains little on a CPU, 4% for 128 and 10% for 256, and takes memory."""
 
-PLACE_TOKENS = 128
+SEQUENCE_TOKENS = 128
 
-BATCH_TOKENS = PLACES * PLACE_TOKENS
+BATCH_TOKENS = MAX_SEQUENCES * SEQUENCE_TOKENS
 """What a batch holds: tokens of prompts, and those that may be drawn. That bounds the memory for
 keys and values, to 106 MB for the bundled model at 8 bits and 377 MB at 32."""
 
 
 def occupied(tokens: int) -> int:
-    """Return how much of `BATCH_TOKENS` a task of so many tokens takes: a place, or more."""
-    return max(tokens, PLACE_TOKENS)
+    """Return how much of `BATCH_TOKENS` a task takes: its tokens, or `SEQUENCE_TOKENS` if fewer."""
+    return max(tokens, SEQUENCE_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

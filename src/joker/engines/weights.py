@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from joker.core.errors import InputError, ModelFolderError, ResourceError, first_line
 from joker.core.model_folder import ModelFolder
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrained
 
     Raises:
         ModelFolderError: If the folder holds no weights, or weights that do not make a model.
-        MissingPartError: If PyTorch or Transformers is not installed.
+        MissingDependencyError: If PyTorch or Transformers is not installed.
         ResourceError: If the model does not fit into memory.
         InputError: If there is no such device.
     """
@@ -69,11 +69,11 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
 
     Raises:
         ModelFolderError: If there is no such model, or its weights do not make one.
-        MissingPartError: If PyTorch or Transformers is not installed.
+        MissingDependencyError: If PyTorch or Transformers is not installed.
         ResourceError: If the model does not fit into memory.
     """
-    torch = import_part("torch", "reading PyTorch weights needs")
-    loader = import_part("transformers", "reading PyTorch weights needs").AutoModelForCausalLM
+    torch = import_optional("torch", "reading PyTorch weights needs")
+    loader = import_optional("transformers", "reading PyTorch weights needs").AutoModelForCausalLM
     place = source
     if is_gguf(source):
         place, options = str(Path(source).parent), {**options, "gguf_file": Path(source).name}

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from joker.core.errors import InputError
 from joker.core.record import record
 from joker.core.sampling import Sampling
-from joker.engines.tasks import PLACES, occupied
+from joker.engines.tasks import MAX_SEQUENCES, occupied
 from joker.generation.moderation import CATEGORIES, Category, read_categories
 from joker.generation.prompt import asks_for_any
 
@@ -114,7 +114,7 @@ class GenerationRequest:
     @property
     def jokes_at_once(self) -> int:
         """Number of jokes that are drafted together: as many as fill a batch."""
-        return max(1, PLACES // self.candidates)
+        return max(1, MAX_SEQUENCES // self.candidates)
 
     @property
     def tokens(self) -> int:

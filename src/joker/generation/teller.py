@@ -85,8 +85,8 @@ class Teller:
         """
         if is_greedy(request.sampling):
             request = replace(request, max_attempts=1, candidates=1)
-        telling = _Telling(request, self.engine, self._moderator, listener)
-        if telling.withholds_prompt():
+        drafting = _Drafting(request, self.engine, self._moderator, listener)
+        if drafting.withholds_prompt():
             raise UntoldError("the prompt itself is withheld by moderation; change it", [])
         told: dict[int, GeneratedJoke] = {}
         near_duplicates: dict[int, GeneratedJoke] = {}
@@ -94,7 +94,7 @@ class Teller:
             missing = [number for number in range(request.count) if number not in told]
             if not missing:
                 break
-            for number, found in self._attempt(telling, missing, attempt):
+            for number, found in self._attempt(drafting, missing, attempt):
                 (near_duplicates if found.original is False else told).setdefault(number, found)
                 if listener and number in told:
                     listener.on_joke(number, found)
@@ -104,7 +104,7 @@ class Teller:
                 listener.on_joke(number, near_duplicates[number])
         jokes = [told[number] for number in sorted(told)]
         if len(jokes) < request.count:
-            raise UntoldError(_explain(request, len(jokes), telling.failures), jokes)
+            raise UntoldError(_explain(request, len(jokes), drafting.failures), jokes)
         return jokes
 
     def close(self) -> None:
@@ -112,22 +112,22 @@ class Teller:
         self.engine.close()
 
     def _attempt(
-        self, telling: _Telling, missing: Sequence[int], attempt: int
+        self, drafting: _Drafting, missing: Sequence[int], attempt: int
     ) -> Iterator[tuple[int, GeneratedJoke]]:
         """Yield the jokes that an attempt finds, a few at a time, so that the first come early."""
-        size = telling.request.jokes_at_once
+        size = drafting.request.jokes_at_once
         for start in range(0, len(missing), size):
-            drafts = telling.draw(missing[start : start + size], attempt)
-            for number, picked in self._pick(drafts, telling.punchlines).items():
+            drafts = drafting.draw(missing[start : start + size], attempt)
+            for number, picked in self._pick(drafts, drafting.punchlines).items():
                 joke, score, estimate = picked
                 yield (
                     number,
                     GeneratedJoke(
                         question=joke.question,
                         answer=joke.answer,
-                        seed=telling.seed_of(number),
+                        seed=drafting.seed_of(number),
                         attempts=attempt + 1,
-                        prompt_tokens=len(telling.prompt_ids),
+                        prompt_tokens=len(drafting.prompt_ids),
                         tokens=drafts[number][joke],
                         original=not estimate.near_duplicate if estimate else None,
                         similarity=estimate.similarity if estimate else None,
@@ -167,7 +167,7 @@ class Teller:
         return picked
 
 
-class _Telling:
+class _Drafting:
     """One request in progress: draws drafts and rejects faulty ones."""
 
     def __init__(
@@ -271,9 +271,9 @@ class _ShowsDrafts(GenerationListener):
     """
 
     def __init__(
-        self, telling: _Telling, numbers: Sequence[int], listener: GenerationListener
+        self, drafting: _Drafting, numbers: Sequence[int], listener: GenerationListener
     ) -> None:
-        self._telling = telling
+        self._drafting = drafting
         self._numbers = numbers
         self._listener = listener
         self._shown: dict[int, tuple[str, str]] = {}
@@ -281,17 +281,17 @@ class _ShowsDrafts(GenerationListener):
     def on_tokens(self, index: int, token_ids: list[int]) -> bool:
         if not self._listener.wants_drafts():
             return False
-        telling = self._telling
-        question, answer = telling.tokenizer.parse_start([*telling.prompt_ids, *token_ids])
+        drafting = self._drafting
+        question, answer = drafting.tokenizer.parse_start([*drafting.prompt_ids, *token_ids])
         if answer:
-            answer = telling.request.sampling.cut(_whole_words(answer)).rstrip()
+            answer = drafting.request.sampling.cut(_whole_words(answer)).rstrip()
         else:
             question = _whole_words(question)
         question, answer = printable(question), printable(answer)
-        draft = telling.prompt.spell(question), answer
-        if draft != self._shown.get(index, ("", "")) and telling.prompt.fits_draft(question):
+        draft = drafting.prompt.spell(question), answer
+        if draft != self._shown.get(index, ("", "")) and drafting.prompt.fits_draft(question):
             self._shown[index] = draft
-            if not telling.withholds(*draft):
+            if not drafting.withholds(*draft):
                 self._listener.on_draft(self._numbers[index], *draft)
         return False
 

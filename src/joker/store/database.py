@@ -40,7 +40,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from joker.core.errors import ConfigError, JokerError, StoreDownError, first_line
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 from joker.store.tables import SCHEMA_VERSION
 
 KEEP_NOTHING = "sqlite://"
@@ -72,7 +72,7 @@ class Database:
 
     Raises:
         ConfigError: If the address cannot be used.
-        MissingPartError: If it is a PostgreSQL and psycopg is not installed.
+        MissingDependencyError: If it is a PostgreSQL and psycopg is not installed.
     """
 
     def __init__(self, url: str, *, patience_seconds: float, retry_seconds: float) -> None:
@@ -274,7 +274,7 @@ def _parse(address: str) -> URL:
         in_memory = url.database in ("", ":memory:")
         return url.set(drivername="sqlite", database=None if in_memory else url.database)
     if backend in ("postgresql", "postgres"):
-        import_part("psycopg", "PostgreSQL needs", extra="postgres")
+        import_optional("psycopg", "PostgreSQL needs", extra="postgres")
         return url.set(drivername="postgresql+psycopg")
     # The address may contain a password, so the message does not repeat it.
     raise ConfigError(

@@ -87,7 +87,7 @@ class Store:
 
     Raises:
         ConfigError: If the address cannot be used.
-        MissingPartError: If PostgreSQL is asked for and psycopg is not installed.
+        MissingDependencyError: If PostgreSQL is asked for and psycopg is not installed.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from joker.core.errors import InputError, MissingPartError, ModelFolderError, first_line
+from joker.core.errors import InputError, MissingDependencyError, ModelFolderError, first_line
 from joker.core.joke import Joke
 from joker.core.model_folder import CARD, OPENVINO, Manifest, ModelFolder
 from joker.engines.protocol import load_tokenizer
@@ -102,7 +102,7 @@ def export_openvino(
     Raises:
         ModelFolderError: If the weights cannot be read or exported, or the graph disagrees with
             them; the folder is then as it was.
-        MissingPartError: If the extra ``train`` is not installed.
+        MissingDependencyError: If the extra ``train`` is not installed.
     """
     model = load_causal_lm(folder, device="cpu")
     try:
@@ -230,7 +230,7 @@ def _convert(folder: ModelFolder, floats: Path) -> None:
             from optimum.exporters.openvino import main_export
             from optimum.intel import OVConfig
         except ImportError as error:
-            raise MissingPartError(
+            raise MissingDependencyError(
                 f"exporting needs {error.name}: pip install 'gpt2-the-joker[train]'"
             ) from error
         try:

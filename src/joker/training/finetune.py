@@ -84,7 +84,7 @@ def finetune(
 
     Raises:
         InputError: If base, template, data, settings or folder cannot be used.
-        MissingPartError: If a package that ``report_to`` needs is not installed.
+        MissingDependencyError: If a package that ``report_to`` needs is not installed.
         StoppedError: If a signal ended it early; a checkpoint is there.
         ResourceError: If memory or disk ran out.
     """

@@ -32,7 +32,7 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 from transformers.utils.generic import flatten_dict
 
-from joker.core.errors import ConfigError, MissingPartError, StoppedError, first_line
+from joker.core.errors import ConfigError, MissingDependencyError, StoppedError, first_line
 from joker.core.model_folder import ModelFolder
 from joker.generation.request import GenerationRequest
 from joker.training.config import TrainingConfig
@@ -122,7 +122,7 @@ def reporters(config: TrainingConfig, logs: Path) -> list[TrainerCallback]:
 
     Raises:
         ConfigError: If Transformers reports to no such thing.
-        MissingPartError: If a package for it is not installed.
+        MissingDependencyError: If a package for it is not installed.
     """
     os.environ.setdefault("WANDB_PROJECT", EXPERIMENT)
     try:
@@ -131,7 +131,9 @@ def reporters(config: TrainingConfig, logs: Path) -> list[TrainerCallback]:
     except ValueError as error:
         raise ConfigError(f"setting 'report_to' is {config.report_to!r}: {error}") from error
     except (RuntimeError, ImportError) as error:  # what each raises for want of its package
-        raise MissingPartError(f"setting 'report_to' is {config.report_to!r}: {error}") from error
+        raise MissingDependencyError(
+            f"setting 'report_to' is {config.report_to!r}: {error}"
+        ) from error
     for callback in made:
         if (
             isinstance(callback, integration_utils.TensorBoardCallback)

@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from joker.core.errors import ConfigError, ModelFolderError
-from joker.core.parts import import_part
+from joker.core.optional import import_optional
 from joker.core.tokenizer import plain_text_copy
 
 _CONTROL, _USER_DEFINED = 3, 4
@@ -63,7 +63,7 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
     Raises:
         ModelFolderError: If the file is damaged or its tokenizer is not a byte-level BPE.
-        MissingPartError: If the package ``gguf`` is not installed.
+        MissingDependencyError: If the package ``gguf`` is not installed.
     """
     fields = _read_gguf_fields(path)
     model, pattern = fields.get("model"), fields.get("pre", _GPT2_PATTERN)
@@ -171,7 +171,7 @@ def _fast_tokenizer(
 
 def _read_gguf_fields(path: Path) -> dict[str, Any]:
     """Return what a GGUF file says of its tokenizer."""
-    gguf = import_part("gguf", "reading a GGUF file needs")
+    gguf = import_optional("gguf", "reading a GGUF file needs")
     if not path.is_file():
         raise ModelFolderError(f"there is no GGUF file at {path}")
     try:

@@ -57,7 +57,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     Raises:
         InputError: If the rate limit, the moderation list or the folder for metrics cannot be used.
-        MissingPartError: If traces are wanted and OpenTelemetry is not installed.
+        MissingDependencyError: If traces are wanted and OpenTelemetry is not installed.
     """
     start_tracing("joker-web")
     metrics = Metrics(settings)

@@ -42,7 +42,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     Raises:
         ConfigError: If there is no broker, the heartbeat cannot be written, or the port for
             metrics is taken.
-        MissingPartError: If traces are wanted and OpenTelemetry is not installed.
+        MissingDependencyError: If traces are wanted and OpenTelemetry is not installed.
         QueueDownError: If it cannot be reached.
     """
     if settings.broker is None:

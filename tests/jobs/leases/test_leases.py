@@ -14,7 +14,7 @@ from redis import Redis
 from joker.core.errors import QueueDownError
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
-from joker.engines.tasks import PLACE_TOKENS
+from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State
@@ -184,7 +184,7 @@ async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
         return [JOKE]
 
     leases = make_leases(lease_seconds=50)
-    most = TOKENS_AT_ONCE // PLACE_TOKENS
+    most = TOKENS_AT_ONCE // SEQUENCE_TOKENS
     for candidates in (most - 1, most):
         request = replace(make_request(count=1), candidates=candidates)
         job = await queue.submit(request)

@@ -29,17 +29,17 @@ from joker.web.html import JSON, TEXT
 from joker.web.schemas import JokeParameters, LinkedJoke
 from joker.web.security import require_key
 
-Category = Literal["Any", "Misc", "Programming", "Dark", "Pun", "Spooky", "Christmas"]
+JokeApiCategory = Literal["Any", "Misc", "Programming", "Dark", "Pun", "Spooky", "Christmas"]
 
-_CATEGORIES: tuple[Category, ...] = get_args(Category)
-_ALIASES: dict[str, Category] = {
+_CATEGORIES: tuple[JokeApiCategory, ...] = get_args(JokeApiCategory)
+_ALIASES: dict[str, JokeApiCategory] = {
     **{category.lower(): category for category in _CATEGORIES},
     "miscellaneous": "Misc",
     "coding": "Programming",
     "development": "Programming",
     "halloween": "Spooky",
 }
-_TOPICS: dict[Category, tuple[str, ...]] = {
+_TOPICS: dict[JokeApiCategory, tuple[str, ...]] = {
     "Programming": ("programmer", "computer", "code"),
     "Dark": ("death", "funeral", "cemetery", "undertaker"),
     "Spooky": ("ghost", "vampire", "skeleton", "witch"),
@@ -118,7 +118,7 @@ class JokeApiParameters(BaseModel):
         """Whether only jokes without flags are wanted."""
         return self.safe_mode not in (None, "false")
 
-    def to_parameters(self, category: Category, most: int) -> JokeParameters:
+    def to_parameters(self, category: JokeApiCategory, most: int) -> JokeParameters:
         """Return the parameters of `GET /joke` that ask for the same.
 
         Args:
@@ -134,7 +134,7 @@ class JokeApiParameters(BaseModel):
         )
 
 
-def choose_category(names: str, asked: JokeApiParameters) -> Category:
+def choose_category(names: str, asked: JokeApiParameters) -> JokeApiCategory:
     """Return one of the categories that a path names; in JokeAPI's way, case does not matter.
 
     Raises:
@@ -155,7 +155,9 @@ def choose_category(names: str, asked: JokeApiParameters) -> Category:
 class JokeApiJoke(BaseModel):
     """A joke in JokeAPI's shape."""
 
-    category: Category = Field(description="The category that was asked for; `Misc` for `Any`.")
+    category: JokeApiCategory = Field(
+        description="The category that was asked for; `Misc` for `Any`."
+    )
     type: Literal["single", "twopart"]
     joke: str | None = Field(default=None, description="The whole joke, if `type` is `single`.")
     setup: str | None = Field(default=None, examples=["Why did the kettle blush?"])
@@ -168,7 +170,7 @@ class JokeApiJoke(BaseModel):
     lang: Literal["en"] = "en"
 
     @classmethod
-    def of(cls, joke: LinkedJoke, category: Category, asked: JokeApiParameters) -> Self:
+    def of(cls, joke: LinkedJoke, category: JokeApiCategory, asked: JokeApiParameters) -> Self:
         """Describe a joke."""
         parts: dict[str, Any] = {"setup": joke.question, "delivery": joke.answer}
         if asked.type == "single":
@@ -213,7 +215,7 @@ class _List(BaseModel):
 class JokeApiCategories(_List):
     """The categories that may be asked for."""
 
-    categories: tuple[Category, ...] = _CATEGORIES
+    categories: tuple[JokeApiCategory, ...] = _CATEGORIES
     categoryAliases: list[dict[str, str]] = [  # noqa: N815
         {"alias": alias.capitalize(), "resolved": category}
         for alias, category in _ALIASES.items()

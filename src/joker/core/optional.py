@@ -6,10 +6,10 @@ import importlib
 import importlib.util
 from typing import Any
 
-from joker.core.errors import MissingPartError, first_line
+from joker.core.errors import MissingDependencyError, first_line
 
 
-def import_part(module: str, need: str, *, extra: str = "train", otherwise: str = "") -> Any:
+def import_optional(module: str, need: str, *, extra: str = "train", otherwise: str = "") -> Any:
     """Import a module that an extra installs.
 
     Args:
@@ -19,7 +19,7 @@ def import_part(module: str, need: str, *, extra: str = "train", otherwise: str 
         otherwise: What to do instead of installing it, if there is a choice.
 
     Raises:
-        MissingPartError: If it is not installed, or lacks something that it needs itself.
+        MissingDependencyError: If it is not installed, or lacks something that it needs itself.
     """
     try:
         return importlib.import_module(module)
@@ -29,16 +29,16 @@ def import_part(module: str, need: str, *, extra: str = "train", otherwise: str 
         if not isinstance(error, ModuleNotFoundError):
             state = f"cannot be imported ({first_line(error)})"
         choice = f", or {otherwise}" if otherwise else ""
-        raise MissingPartError(
+        raise MissingDependencyError(
             f"{missing} {state}; {need} pip install 'gpt2-the-joker[{extra}]'{choice}"
         ) from error
 
 
 def require_training() -> None:
-    """Raise a `MissingPartError` unless the extra ``train`` is installed."""
+    """Raise a `MissingDependencyError` unless the extra ``train`` is installed."""
     module = missing_for_training()
     if module is not None:
-        raise MissingPartError(
+        raise MissingDependencyError(
             f"{module} is not installed; training and evaluation need "
             "pip install 'gpt2-the-joker[train]'"
         )
