@@ -7,7 +7,8 @@
     python tools/pick_jokes.py pick key.json reader-*.txt --out MODEL_FOLDER/picked_jokes.jsonl
 
 A model falls back on a few punchlines, so 'draft' explores: of each punchline that turns up, it
-keeps the question that fits best. Human jokes stand among the lines, so that readers keep their
+keeps the question that fits best. Prompts, such as "Why did the cat" and "Why are cats", make other
+punchlines turn up. Human jokes stand among the lines, so that readers keep their
 scale; they are never picked. docs/how-to/bundled-model.md has the bundled model's numbers.
 """
 
@@ -21,6 +22,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -43,18 +45,23 @@ Verdict = int | None
 """A reader's score of a joke; None for one that may offend somebody."""
 
 
-def explore(teller: Teller, until: float, seed: int) -> Iterator[tuple[float, GeneratedJoke]]:
+def explore(
+    teller: Teller, until: float, seed: int, prompts: Sequence[str] = ("",)
+) -> Iterator[tuple[float, GeneratedJoke]]:
     """Yield drafts that can be picked, with the model's rating: original, on no delicate topic.
 
     Args:
         teller: Tells single drafts.
         until: When to stop, on `time.monotonic`.
         seed: Of the first drafts.
+        prompts: Taken in turn; by default none.
     """
     moderator = Moderator.default()
-    while time.monotonic() < until:
+    for prompt in cycle(prompts):
+        if time.monotonic() >= until:
+            return
         request = GenerationRequest(
-            count=_AT_ONCE, candidates=1, max_attempts=1, seed=seed, sampling=_SAMPLING
+            prompt, count=_AT_ONCE, candidates=1, max_attempts=1, seed=seed, sampling=_SAMPLING
         )
         try:
             told = teller.tell(request)
@@ -109,7 +116,8 @@ def draft(args: argparse.Namespace) -> None:
     settings = read_settings(model=args.model)
     teller = open_teller(settings)
     until = time.monotonic() + args.hours * 3600
-    rated = explore(teller, until, args.seed)
+    prompts = args.prompts.read_text("utf-8").splitlines() if args.prompts else [""]
+    rated = explore(teller, until, args.seed, prompts)
     jokes = [asdict(joke) for joke in best_of_each(rated)]
     args.out.write_text(json.dumps(jokes, ensure_ascii=False, indent=0), "utf-8")
     print(f"{len(jokes)} punchlines")
@@ -171,6 +179,7 @@ def main() -> None:
     drafting = steps.add_parser("draft", help="draft jokes, one for each punchline")
     drafting.add_argument("model", type=Path, help="model folder")
     drafting.add_argument("--hours", type=float, default=1.0, help="hours to draft for")
+    drafting.add_argument("--prompts", type=Path, help="text file with a prompt a line")
     drafting.add_argument("--seed", type=int, default=1, help="random seed")
     drafting.add_argument("--out", type=Path, required=True, help="JSON file to write")
     drafting.set_defaults(step=draft)

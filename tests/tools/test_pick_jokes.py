@@ -64,18 +64,20 @@ def test_of_each_punchline_the_best_rated_question_is_drafted() -> None:
 
 
 @pytest.mark.integration
-def test_drafts_are_new_jokes_with_different_punchlines(
+def test_drafts_are_new_jokes_with_different_punchlines_and_start_with_the_prompts(
     run: Callable[..., None], served_folder: ModelFolder, tmp_path: Path
 ) -> None:
     path = tmp_path / "model"
     shutil.copytree(served_folder.path, path)
     known = Joke("Why is tea wet?", "It fell in the pot.")
     Fingerprints.of([known]).write(path)  # all that the model tells is new
-    run("draft", str(path), "--hours", "0.001", "--out", "drafts.json")
+    (tmp_path / "prompts.txt").write_text("Why did the\nWhat did the\n")
+    run("draft", str(path), "--hours=0.001", "--prompts=prompts.txt", "--out=drafts.json")
     drafts = [GeneratedJoke(**one) for one in json.loads((tmp_path / "drafts.json").read_text())]
     assert len(drafts) > 1
     assert all(one.original and not Moderator.default().check(str(one)) for one in drafts)
     assert len({punchline_key(one.answer) for one in drafts}) == len(drafts)
+    assert {one.question[:12] for one in drafts} <= {"Why did the ", "What did the"}
 
 
 def test_a_joke_is_picked_if_all_its_readers_find_that_it_works(
