@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import AbandonedError, GenerationListener
-from joker.generation.moderation import Moderator
+from joker.generation.moderation import Flag, Moderator
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
@@ -175,3 +175,33 @@ def test_a_draft_gives_way_to_a_request() -> None:
         store.close()
 
     asyncio.run(fill())
+
+
+def test_jokes_are_moderated_once_however_often_their_job_is_read() -> None:
+    class Counting(Moderator):
+        checks = 0
+
+        def check(self, text: str) -> tuple[Flag, ...]:
+            self.checks += 1
+            return super().check(text)
+
+    def work(request: GenerationRequest, _: GenerationListener) -> list[GeneratedJoke]:
+        return [
+            GeneratedJoke("Why did the mayor laugh?", f"For {number} reasons.", number, 1)
+            for number in range(request.count)
+        ]
+
+    async def read(moderator: Moderator) -> None:
+        queue, store = InProcessQueue(work, workers=1), Store(KEEP_NOTHING)
+        archive = Archive(store, moderator, read_settings())
+        job = await queue.submit(GenerationRequest(count=8))
+        job = await queue.wait(job.id, 60)
+        for _ in range(5):
+            task = await archive.describe(job)
+            assert [joke.flags for joke in task.result] == 8 * [("political",)]
+        await queue.close()
+        store.close()
+
+    moderator = Counting("[political topic]\nmayor")
+    asyncio.run(read(moderator))
+    assert moderator.checks == 8

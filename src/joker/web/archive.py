@@ -47,7 +47,8 @@ class Archive:
 
     def __init__(self, store: Store, moderator: Moderator, settings: Settings) -> None:
         self._store = store
-        self._moderator = moderator
+        # A job is read many times, but the labels of its jokes never change.
+        self._label = functools.lru_cache(_REMEMBERED)(moderator.label)
         self._settings = settings
         self._ids: dict[str, str] = {}
 
@@ -69,7 +70,7 @@ class Archive:
         return [await self._link(job, self._named(joke)) for joke in jokes]
 
     async def _link(self, job: Job, joke: GeneratedJoke) -> LinkedJoke:
-        flags, safe = self._moderator.label(str(joke))
+        flags, safe = self._label(str(joke))
         joke_id = await self._keep(job, joke)
         return LinkedJoke.of(joke, joke_id, flags, safe=safe)
 
@@ -128,7 +129,7 @@ class Archive:
 
     def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
         """Return what the store keeps with a joke: its model and what moderation says."""
-        return {"model": joke.model, **self._moderator.label(str(joke))._asdict()}
+        return {"model": joke.model, **self._label(str(joke))._asdict()}
 
 
 class PoolFiller:
