@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
+from benchmarks.servers import free_port
 from joker.core.joke import Joke
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.core.template import MarkerKind, Template, load_template
@@ -137,11 +137,10 @@ def served_folder(
 class RedisServer:
     """A Redis of the test's own on a free port; what is in it outlives a stop and start."""
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, program: str = "redis-server", **options: str) -> None:
+        self._program = program
         self._options = options
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self._folder = folder
         password = options.get("requirepass")
         user = f":{quote(password, safe='')}@" if password else ""
@@ -159,11 +158,11 @@ class RedisServer:
         } | {f"--{name}": value for name, value in self._options.items()}
         arguments = [part for option in options.items() for part in option]
         self._process = subprocess.Popen(
-            ["redis-server", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [self._program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         until = time.monotonic() + 60
         while not self._answers():
-            assert time.monotonic() < until, "redis-server does not answer"
+            assert time.monotonic() < until, f"{self._program} does not answer"
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -183,13 +182,15 @@ class RedisServer:
 
 @pytest.fixture(scope="session")
 def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
-    """Return ``start(**options)``, which gives a running Redis that is nobody else's."""
+    """Return ``start(program="redis-server", **options)``: a running Redis of nobody else's."""
     if shutil.which("redis-server") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     servers = []
 
-    def start(**options: str) -> RedisServer:
-        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), **options))
+    def start(program: str = "redis-server", **options: str) -> RedisServer:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), program, **options))
         return servers[-1]
 
     yield start

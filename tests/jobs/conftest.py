@@ -6,13 +6,20 @@ import asyncio
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from redis import Redis
+from redis.crc import key_slot
 
+from benchmarks.servers import free_port
 from joker.generation.request import GenerationRequest
+from joker.jobs.broker import KEY
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
@@ -23,10 +30,19 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).with_name("stub.py")
 THREADS = 4
+SLOTS = 16_384
+# The programs, and whether they run as a cluster.
+SERVERS = {
+    "redis": ("redis-server", False),
+    "redis_cluster": ("redis-server", True),
+    "valkey_cluster": ("valkey-server", True),
+}
+REAL = pytest.mark.integration
 
 MakeQueue = Callable[..., JobQueue]
 MakeRequest = Callable[..., GenerationRequest]
 StartWorker = Callable[["RedisServer"], "subprocess.Popen[bytes]"]
+StartCluster = Callable[[str], "list[RedisServer]"]
 
 
 @pytest.fixture
@@ -67,24 +83,64 @@ def _stop(worker: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_worker(
-    redis_server: RedisServer,
+def start_cluster(start_redis: Callable[..., RedisServer]) -> StartCluster:
+    """Return ``start(program)``: two nodes of a cluster.
+
+    The first has nothing but the slot of the queue's keys, so it refuses all other keys.
+    """
+
+    def start(program: str) -> list[RedisServer]:
+        ports = [str(free_port()) for _ in range(2)]
+        options = {"cluster-enabled": "yes"}
+        servers = [start_redis(program, **options, **{"cluster-port": port}) for port in ports]
+        clients = [Redis.from_url(server.url, decode_responses=True) for server in servers]
+        slot = key_slot(KEY.encode())
+        _ask(clients[0], "ADDSLOTS", slot)
+        _ask(clients[1], "ADDSLOTSRANGE", 0, slot - 1, slot + 1, SLOTS - 1)
+        _ask(clients[1], "MEET", "127.0.0.1", urlsplit(servers[0].url).port, ports[0])
+        until = time.monotonic() + 60
+        while not all("cluster_state:ok" in str(_ask(client, "INFO")) for client in clients):
+            assert time.monotonic() < until, "the cluster does not form"
+            time.sleep(0.05)
+        for client in clients:
+            client.close()
+        return servers
+
+    return start
+
+
+def _ask(client: Redis, *command: object) -> object:
+    return client.execute_command("CLUSTER", *command)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def serve(
+    start_redis: Callable[..., RedisServer],
+    start_cluster: StartCluster,
     make_request: MakeRequest,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[None]:
-    """Have one worker process run for all tests of the contract."""
+) -> Iterator[Callable[[str, bool], str]]:
+    """Return ``serve(program, clustered)``: the URL of a Redis that all tests share, and a worker.
 
-    async def until_ready() -> None:
-        queue = CeleryRedisQueue(redis_server.url, deadline_seconds=300)
+    Of a cluster, it is that of the node that has the queue.
+    """
+    workers = []
+
+    async def until_ready(url: str) -> None:
+        queue = CeleryRedisQueue(url, deadline_seconds=300)
         job = await queue.submit(make_request())
         assert (await queue.wait(job.id, 300)).state is State.SUCCESS
         await queue.close()
 
-    worker = _start_worker(redis_server, tmp_path_factory.mktemp("worker") / "log", 10)
-    try:
-        asyncio.run(until_ready())
-        yield
-    finally:
+    @cache
+    def start(program: str, clustered: bool) -> str:
+        server = start_cluster(program)[0] if clustered else start_redis(program)
+        workers.append(_start_worker(server, tmp_path_factory.mktemp("worker") / "log", 10))
+        asyncio.run(until_ready(server.url))
+        return server.url
+
+    yield start
+    for worker in workers:
         _stop(worker)
 
 
@@ -108,14 +164,13 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gate"
 
 
-@pytest.fixture(params=["in_process", pytest.param("celery_redis", marks=pytest.mark.integration)])
+@pytest.fixture(params=["in_process", *(pytest.param(name, marks=REAL) for name in SERVERS)])
 def contract_url(request: pytest.FixtureRequest) -> str | None:
     """Return the Redis of the queue under test; None is the queue in this process."""
     if request.param == "in_process":
         return None
-    request.getfixturevalue("shared_worker")
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return server.url
+    url: str = request.getfixturevalue("serve")(*SERVERS[request.param])
+    return url
 
 
 @pytest.fixture

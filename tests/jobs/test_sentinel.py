@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
+from benchmarks.servers import free_port
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State
 from joker.settings import read_settings
@@ -69,9 +69,7 @@ def servers(start_redis: Callable[..., RedisServer]) -> tuple[RedisServer, Redis
 @pytest.fixture
 def sentinel(servers: tuple[RedisServer, RedisServer], tmp_path: Path) -> Iterator[Redis]:
     """Return a client of a Sentinel that watches the two."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     configuration = tmp_path / "sentinel.conf"
     configuration.write_text(
         f"""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from joker.core.errors import QueueDownError
 from joker.jobs.connection import TIMEOUTS, address_of, celery_address
@@ -106,6 +106,11 @@ def reaching(url: str) -> Iterator[None]:
     """
     try:
         yield
+    except MovedError as error:
+        raise QueueDownError(
+            f"the Redis at {address_of(url)} is a node of a cluster that has none of the queue's "
+            f"keys; give the address of the one that has them, {error.host}:{error.port}"
+        ) from error
     except (RedisError, OSError) as error:
         raise QueueDownError(
             f"the queue's Redis at {address_of(url)} cannot be used ({error}); "

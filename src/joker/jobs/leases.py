@@ -159,10 +159,10 @@ class Leases:
         """Start to renew leases and to sweep.
 
         Raises:
-            QueueDownError: If the Redis cannot be reached.
+            QueueDownError: If the Redis cannot be reached or used.
         """
         with self._connect() as redis:
-            redis.ping()
+            redis.exists(KEY)  # Any node of a cluster would answer a ping.
         self._keeper.start()
         return self
 
