@@ -22,7 +22,7 @@ from redis.exceptions import OutOfMemoryError
 
 from joker.core.errors import MemoryFullError, QueueDownError
 from joker.engines.tasks import SEQUENCE_TOKENS
-from joker.jobs.broker import MESSAGES
+from joker.jobs.broker import LIBRARY, MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State, StateEvent
 from joker.jobs.queue import TOKENS_AT_ONCE
@@ -271,6 +271,31 @@ async def test_a_full_redis_takes_no_job_in_and_loses_none(
     job = await queue.submit(make_request())
     assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
     await queue.close()
+
+
+async def test_a_new_version_takes_over_while_redis_is_full(
+    redis: RedisServer,
+    queue: CeleryRedisQueue,
+    start_worker: StartWorker,
+    make_request: MakeRequest,
+) -> None:
+    job = await queue.submit(make_request())
+    with Redis.from_url(redis.url, decode_responses=True) as client:
+        client.function_flush("SYNC")  # Of the new version, Redis knows no functions.
+        client.config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            client.function_load(LIBRARY)
+        assert (await queue.get(job.id)).state is State.PENDING
+        start_worker(redis)
+        assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
+        assert not client.function_list()
+        with pytest.raises(MemoryFullError):
+            await queue.submit(make_request())
+        client.config_set("maxmemory", 0)
+        await asyncio.sleep(1.1)  # A server looks once a second.
+        job = await queue.submit(make_request())
+        assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
+        assert client.function_list()
 
 
 async def test_a_message_that_a_killed_worker_had_fetched_is_not_lost(

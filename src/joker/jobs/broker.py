@@ -67,9 +67,17 @@ do not have."""
 SUBMIT = f"{FUNCTION}_submit"
 """The function for new jobs, which Redis refuses while its memory is full."""
 
-LIBRARY = f"#!lua name={FUNCTION}\nlocal NAME = '{FUNCTION}'\n{_DEFINITIONS}{_RECORDS}"
-"""The source of both, to be loaded by whoever finds them missing; scripts would be put together
-from it again in every call."""
+LIBRARY = f"""#!lua name={FUNCTION}
+{_DEFINITIONS}{_RECORDS}
+redis.register_function('{SUBMIT}', run)
+redis.register_function{{function_name = '{FUNCTION}', callback = run, flags = {{'allow-oom'}}}}
+"""
+"""The source of both, to be loaded by whoever finds them missing. Of accepted jobs, leases and
+results are written even while Redis's memory is full."""
+
+SCRIPT = f"#!lua flags=allow-oom\n{_DEFINITIONS}{_RECORDS}\nreturn run(KEYS, ARGV)"
+"""`FUNCTION` as a script, for a full Redis, which loads no functions. Redis puts it together again
+in every call."""
 
 KEY = "{joker}:waiting"
 """Tells a cluster which node holds all records."""

@@ -29,6 +29,7 @@ from joker.jobs.broker import (
     FUNCTION,
     KEY,
     LIBRARY,
+    SCRIPT,
     SUBMIT,
     is_missing,
     reaching,
@@ -221,8 +222,13 @@ class CeleryRedisQueue:
         except ResponseError as error:
             if not is_missing(error):
                 raise
+        try:
             await self._redis.function_load(LIBRARY, replace=True)
-            return await self._redis.fcall(function, 1, KEY, *arguments)
+        except OutOfMemoryError:
+            if function == SUBMIT:
+                raise
+            return await self._redis.eval(SCRIPT, 1, KEY, *arguments)
+        return await self._redis.fcall(function, 1, KEY, *arguments)
 
 
 def _digest(text: str) -> str:

@@ -32,6 +32,7 @@ from joker.jobs.broker import (
     FUNCTION,
     KEY,
     LIBRARY,
+    SCRIPT,
     is_missing,
     reaching,
     read_record,
@@ -41,10 +42,9 @@ from joker.jobs.execution import Observe, make_attempt
 from joker.jobs.job import Job, JokeEvent, State
 from joker.jobs.queue import TOKENS_AT_ONCE, Work
 
-# Retries of a call, a second apart, while Redis restarts or is full, so that finished jokes are not
-# lost.
+# Retries of a call, a second apart, while Redis restarts, so that finished jokes are not lost.
 _RETRIES = 60
-_WAIT_FOR = (RedisConnectionError, RedisTimeoutError, OSError, OutOfMemoryError)
+_WAIT_FOR = (RedisConnectionError, RedisTimeoutError, OSError)
 # Renewals within the time in which a lease expires.
 _RENEWALS = 5
 # Shortest time between two drafts of a joke, for each joke of the job.
@@ -242,8 +242,11 @@ class Leases:
             except ResponseError as error:
                 if not is_missing(error):
                     raise
+            try:
                 self._redis.function_load(LIBRARY, replace=True)
-                return self._redis.fcall(FUNCTION, 1, KEY, *arguments)
+            except OutOfMemoryError:
+                return self._redis.eval(SCRIPT, 1, KEY, *arguments)
+            return self._redis.fcall(FUNCTION, 1, KEY, *arguments)
 
     @contextmanager
     def _connect(self) -> Iterator[Redis]:

@@ -13,7 +13,7 @@
 -- All keys share a hash tag, so a cluster holds them in one slot. Redis's clock is the only one,
 -- so machines whose clocks differ agree. Requests, jokes and errors come in and go out as JSON; it
 -- is put together here, never parsed. Fields of a record that this version does not know stay in
--- it; a record of a newer format is left to newer workers. NAME, VERSION, MOST_ATTEMPTS, MESSAGES and
+-- it; a record of a newer format is left to newer workers. VERSION, MOST_ATTEMPTS, MESSAGES and
 -- MESSAGE, the format of a message, are defined in front of this text.
 
 local WAITING, RUNNING, WORKERS = '{joker}:waiting', '{joker}:running', '{joker}:workers'
@@ -330,12 +330,8 @@ function commands.sweep(pause_seconds, lease_seconds)
   return ids
 end
 
+-- Run the command that the first argument names; `joker.jobs.broker` makes functions of it.
 local function run(_, arguments)
   time = nil
   return commands[arguments[1]](unpack(arguments, 2))
 end
-
--- Redis refuses new jobs while its memory is full; for accepted ones, leases and results are written
--- even then.
-redis.register_function(NAME .. '_submit', run)
-redis.register_function{function_name = NAME, callback = run, flags = {'allow-oom'}}
