@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis
 from typer.testing import CliRunner
 
 from joker.cli import app
@@ -29,12 +31,13 @@ def examine(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.integration
 def test_a_sound_installation_passes(
-    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+    monkeypatch: pytest.MonkeyPatch, start_redis: Callable[..., RedisServer]
 ) -> None:
-    monkeypatch.setenv("JOKER_BROKER", redis_server.url)
+    monkeypatch.setenv("JOKER_BROKER", start_redis(maxmemory="64mb").url)
     exit_code, output = examine()
     assert exit_code == 0
     assert "FAIL" not in output
+    assert "warn" not in output
     assert "tells jokes" in output
     assert re.search(r"Redis \d+\.\d+", output)
     assert "set: broker, port" in output
@@ -51,7 +54,7 @@ def test_what_fails_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) ->
     assert re.findall(r"FAIL (\w+)", output) == ["model", "queue", "store", "address"]
     assert "nowhere" in output
     assert "--model (JOKER_MODEL): there is no model folder" in output
-    assert "correct --broker (JOKER_BROKER)" in output
+    assert "--broker (JOKER_BROKER): the queue's Redis at 127.0.0.1:1 cannot be used" in output
     assert "--database (JOKER_DATABASE): the database must be" in output
     assert "choose another" in output
     assert "secret" not in output
@@ -91,6 +94,42 @@ def test_the_model_is_checked_with_the_teller_and_engine_of_the_server(
     exit_code, output = examine()
     assert exit_code == 1
     assert re.search("FAIL model .*2 attempts.*withheld", output)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        ({}, ["has no memory limit"]),
+        (
+            {"maxmemory": "64mb", "maxmemory-policy": "allkeys-lru"},
+            ["drops jobs when its memory is full (maxmemory-policy allkeys-lru)"],
+        ),
+        (
+            {"maxmemory-policy": "volatile-ttl", "appendonly": "no"},
+            ["has no memory limit", "drops jobs", "has no append-only file"],
+        ),
+    ],
+)
+def test_a_redis_that_may_lose_jobs_is_warned_of(
+    start_redis: Callable[..., RedisServer], options: dict[str, str], warnings: list[str]
+) -> None:
+    broker = start_redis(**options).url
+    exit_code, output = examine("--engine", "stub", "--broker", broker)
+    assert exit_code == 0
+    found = [line for line in output.splitlines() if line.startswith("warn")]
+    assert len(found) == len(warnings)
+    for line, warning in zip(found, warnings, strict=True):
+        assert line.startswith(f"warn queue     Redis {warning}")
+        assert "; set " in line
+
+
+def test_a_redis_without_functions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Redis, "exists", lambda *_: 0)
+    monkeypatch.setattr(Redis, "info", lambda *_: {"redis_version": "6.2.14"})
+    exit_code, output = examine("--engine", "stub", "--broker", "redis://127.0.0.1:1/0")
+    assert exit_code == 1
+    assert re.search(r"FAIL queue +Redis 6\.2\.14 has no functions.*version 7", output)
 
 
 def test_a_store_that_is_away_is_named_with_its_remedy(tmp_path: Path) -> None:

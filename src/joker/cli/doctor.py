@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,15 @@ from joker.version import __version__
 if TYPE_CHECKING:
     from joker.settings import Settings
 
+_OLDEST_REDIS = 7
+
 
 @with_settings(*SERVER_OPTIONS)
 def doctor(options: dict[str, Any]) -> None:
     """Check what 'joker serve' would use; the exit code is 1 if a check fails.
 
     The model must tell a joke, the broker and the database must answer, and the port must be free.
+    A broker whose configuration does not keep jobs safe gets a warning.
     """
     from joker.settings import read_settings
 
@@ -93,20 +96,45 @@ def _check_model(settings: Settings) -> str:
 def _check_queue(settings: Settings) -> str:
     if settings.broker is None:
         return "in the server's own process; --broker (JOKER_BROKER) shares it with workers"
-    from redis import RedisError
-
+    from joker.jobs.broker import KEY, reaching
     from joker.jobs.connection import TIMEOUTS, connect
+    from joker.settings import title
 
-    client = connect(settings.broker, decode_responses=True, **TIMEOUTS)
     try:
-        version = client.info("server")["redis_version"]
-    except RedisError as error:
+        with (
+            closing(connect(settings.broker, decode_responses=True, **TIMEOUTS)) as client,
+            reaching(settings.broker),
+        ):
+            client.exists(KEY)
+            info = client.info()
+    except QueueDownError as error:
+        raise QueueDownError(f"{title('broker')}: {error}") from error
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version", info["redis_version"])
+    if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST_REDIS:
         raise QueueDownError(
-            f"Redis cannot be reached: {error}; start it, or correct --broker (JOKER_BROKER)"
-        ) from error
-    finally:
-        client.close()
-    return f"Redis {version} answers"
+            f"Redis {version} has no functions, which the queue needs; "
+            f"upgrade it to version {_OLDEST_REDIS} or later"
+        )
+    for weakness in _find_weaknesses(info):
+        _print("warn", "queue", f"{name} {weakness}")
+    return f"{name} {version} answers"
+
+
+def _find_weaknesses(info: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what Redis says of itself that does not fit what the queue promises."""
+    if not info["maxmemory"]:
+        yield (
+            "has no memory limit, so it does not refuse new jobs before the machine's memory is "
+            "used up; set maxmemory"
+        )
+    if info["maxmemory_policy"] != "noeviction":
+        yield (
+            f"drops jobs when its memory is full (maxmemory-policy {info['maxmemory_policy']}); "
+            "set maxmemory-policy noeviction"
+        )
+    if not info["aof_enabled"]:
+        yield "has no append-only file, so a restart loses jobs; set appendonly yes"
 
 
 def _check_store(settings: Settings) -> str:
