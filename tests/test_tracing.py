@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from joker.compose import open_store, open_teller
-from joker.core.errors import MissingDependencyError
+from joker.core.errors import ConfigError, MissingDependencyError
 from joker.core.joke import GeneratedJoke
 from joker.core.logs import JsonLines
 from joker.core.tracing import span, start_tracing, stop_tracing, traceparent
@@ -249,6 +249,21 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     said = r"\[tracing\]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
     with pytest.raises(MissingDependencyError, match=said):
         start_tracing("joker-web")
+
+
+def test_a_protocol_that_cannot_be_spoken_is_refused_unless_traces_have_their_own(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_PROTOCOL asks for grpc, but only"):
+        start_tracing("joker-web")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    start_tracing("joker-web")
+    with span("request"):
+        pass
+    stop_tracing()
+    assert [each.name for _, each in collector.spans] == ["request"]
 
 
 @pytest.mark.integration

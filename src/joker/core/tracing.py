@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
 
 Attributes = Mapping[str, str | int | float | None]
 """A span's attributes; None leaves one out. ``error.type`` marks the span as failed."""
@@ -55,6 +57,13 @@ def start_tracing(service: str) -> None:
         or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
     ):
         return
+    asked = next((name for name in _PROTOCOLS if os.environ.get(name)), None)
+    if asked and os.environ[asked] != _PROTOCOL:
+        raise ConfigError(
+            f"cannot export traces: {asked} asks for {os.environ[asked]}, but only {_PROTOCOL} is "
+            f"supported; set it to that, and {endpoint} to where the collector takes it, usually "
+            "port 4318"
+        )
     import_optional(
         "opentelemetry.exporter.otlp.proto.http.trace_exporter",
         f"traces, which {endpoint} turns on, need",
