@@ -46,10 +46,11 @@ types: $(DEV)/.ready
 imports: $(DEV)/.ready
 	$(DEV)/bin/lint-imports
 
-docs: $(DEV)/.ready  ## Regenerate the generated pages and plots of docs/
+docs: $(DEV)/.ready  ## Regenerate the generated pages and plots of docs/, and Kubernetes's alert rules
 	$(DEV)/bin/typer joker.cli utils docs --name joker --output docs/cli.md
 	$(DEV)/bin/python tools/settings_page.py > docs/settings.md
 	$(DEV)/bin/python tools/diagrams.py
+	$(DEV)/bin/python tools/prometheus_rule.py > deploy/kubernetes/monitoring/alerts.yaml
 
 site: $(DEV)/.ready  ## Build the documentation website into site/; warnings are errors
 	$(DEV)/bin/zensical build --strict --clean
@@ -71,6 +72,7 @@ bench: $(DEV)/.ready  ## Run benchmarks; RJOKES=file.csv uses real posts, DATA=p
 	$(DEV)/bin/python benchmarks/api_latency.py
 
 # Containers run as their own users, so the files are world-readable; the folder's mode protects them.
+# The API key of a remote engine is not ours to draw: an empty one stands for none.
 # Compose reads deploy/.env, and refuses to start before it names the folder.
 secrets:  ## Generate the passwords for deploy/, once
 	@mkdir -p -m 0700 deploy/secrets
@@ -80,6 +82,7 @@ secrets:  ## Generate the passwords for deploy/, once
 	@test -s deploy/secrets/joker_database || { \
 	  printf 'postgresql+psycopg://joker:%s@database/joker' "$$(cat deploy/secrets/database_password)" > deploy/secrets/joker_database; \
 	  chmod 0444 deploy/secrets/joker_database; }
+	@test -e deploy/secrets/joker_engine_api_key || install -m 0644 /dev/null deploy/secrets/joker_engine_api_key
 	@grep -qs '^JOKER_SECRETS=' deploy/.env || echo 'JOKER_SECRETS=./secrets' >> deploy/.env
 
 stack: $(RUN)/.postgres  ## Run the web server, two workers and the databases as local processes; Ctrl-C stops them

@@ -133,9 +133,14 @@ def test_secrets_are_drawn_by_make_once(tmp_path: Path) -> None:
     run = ["make", "--silent", f"--file={REPOSITORY / 'Makefile'}", "secrets"]
     subprocess.run(run, cwd=tmp_path, check=True)
     made = {path.name: path.read_text() for path in (tmp_path / "deploy" / "secrets").iterdir()}
+    assert set(made) == set(SECRETS)
     # The key of a remote engine is not ours to draw.
-    assert set(made) == set(SECRETS) - {"joker_engine_api_key"}
-    drawn = {name: secret for name, secret in made.items() if name != "joker_database"}
+    assert made["joker_engine_api_key"] == ""
+    drawn = {
+        name: secret
+        for name, secret in made.items()
+        if name not in ("joker_database", "joker_engine_api_key")
+    }
     assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in drawn.values())
     assert len(set(drawn.values())) == len(drawn)
     database = next(
@@ -147,6 +152,8 @@ def test_secrets_are_drawn_by_make_once(tmp_path: Path) -> None:
         f"postgresql+psycopg://joker:{drawn['database_password']}@{database}/joker"
     )
     assert (tmp_path / "deploy" / "secrets").stat().st_mode & 0o077 == 0
+    (tmp_path / "deploy" / "secrets" / "joker_engine_api_key").write_text("given")
+    made["joker_engine_api_key"] = "given"
     subprocess.run(run, cwd=tmp_path, check=True)
     assert made == {p.name: p.read_text() for p in (tmp_path / "deploy" / "secrets").iterdir()}
     (line,) = (tmp_path / "deploy" / ".env").read_text().splitlines()
@@ -185,7 +192,10 @@ def test_a_model_of_ones_own_is_the_workers_and_the_web_servers() -> None:
     assert set(services) == {"web", "worker"}
     for service in services.values():
         (volume,) = service["volumes"]
-        assert volume.endswith(f":{service['environment']['JOKER_MODEL']}:ro")
+        folder, _, name = service["environment"]["JOKER_MODEL"].rpartition("/")
+        assert volume.endswith(f":{folder}:ro")
+        # Jokes bear the name.
+        assert name.startswith("${JOKER_MODEL_NAME:?")
 
 
 def test_workers_get_out_to_a_remote_engine_and_have_its_key() -> None:

@@ -32,8 +32,11 @@ PINNED = {
     for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
 }
 COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))
-# Read by Compose itself: what it publishes, and the folders of secrets and of a model.
-OF_COMPOSE = {"JOKER_WEB_PORT", "JOKER_REDIS_ADDRESS", "JOKER_SECRETS", "JOKER_MODEL_FOLDER"}
+# Read by Compose itself: what it publishes, and the folders of secrets and models.
+OF_COMPOSE = {
+    *("JOKER_WEB_PORT", "JOKER_REDIS_ADDRESS", "JOKER_SECRETS"),
+    *("JOKER_MODELS", "JOKER_MODEL_NAME"),
+}
 TEXTS = {
     str(path.relative_to(DEPLOY)): path.read_text(encoding="utf-8")
     for path in sorted(DEPLOY.rglob("*"))

@@ -241,6 +241,26 @@ def test_monitors_find_ports_that_pods_have(example: dict[str, Resource]) -> Non
         assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in ports
 
 
+def test_alerts_are_those_of_prometheus(example: dict[str, Resource]) -> None:
+    """Kustomize has read them as they are meant."""
+    alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))
+    assert example["PrometheusRule/joker"]["spec"] == alerts
+
+
+def test_secrets_from_files_are_those_that_make_draws(component: dict[str, Resource]) -> None:
+    drawn = re.findall(r"\b(?:joker|mlflow|database)_\w+", recipe_of("secrets"))
+    for pod in pods(component).values():
+        for volume in pod.get("volumes", []):
+            if "secret" in volume or "projected" in volume:
+                assert set(secret_files(volume)) <= set(drawn)
+
+
+def recipe_of(target: str) -> str:
+    """Return the commands of a target of the Makefile."""
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    return text.partition(f"\n{target}:")[2].partition("\n\n")[0]
+
+
 def test_the_queue_may_be_as_long_as_the_autoscaler_needs_to_see(
     resources: dict[str, Resource],
 ) -> None:
@@ -298,14 +318,15 @@ def test_workers_reach_a_remote_engine_and_have_its_key(component: dict[str, Res
         assert secret_files(volume) == ["joker_broker_password", "joker_engine_api_key"]
 
 
-@pytest.mark.parametrize("name", ["web", "worker"])
+@pytest.mark.parametrize("pod_name", ["web", "worker"])
 def test_a_model_of_ones_own_is_where_the_setting_says(
-    name: str, example: dict[str, Resource]
+    pod_name: str, example: dict[str, Resource]
 ) -> None:
-    pod = pods(example)[name]
+    pod = pods(example)[pod_name]
     (container,) = pod["containers"]
-    path = next(v["value"] for v in container["env"] if v["name"] == "JOKER_MODEL")
-    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == path]
+    folder, name = Path(find_settings(example)["JOKER_MODEL"]).parts[1:]
+    assert name == "my-joker"  # which jokes bear
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == f"/{folder}"]
     assert mount["name"] in [volume["name"] for volume in pod["volumes"]]
 
 
