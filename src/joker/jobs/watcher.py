@@ -107,7 +107,8 @@ class JobWatcher:
             self._task = asyncio.create_task(self._listen())
         if not self._listening.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._listening.wait(), _PAUSE_SECONDS)
+                async with asyncio.timeout(_PAUSE_SECONDS):
+                    await self._listening.wait()
         watched = self._jobs.setdefault(job_id, WatchedJob())
         watched.followers += 1
         if drafts and not watched.drafts:

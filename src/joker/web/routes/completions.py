@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from joker.core.errors import GenerationError, QueueError
 from joker.core.joke import GeneratedJoke
-from joker.jobs.job import JokeEvent, StateEvent
+from joker.jobs.job import Job, JokeEvent, StateEvent
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import (
     BODY_RESPONSES,
@@ -49,7 +49,7 @@ from joker.web.openai_schemas import (
 )
 from joker.web.schemas import ErrorDetail, OpenAIError
 from joker.web.security import require_key
-from joker.web.streams import stream_events
+from joker.web.streams import EventStream
 from joker.web.submission import Telling, check_told, jobs_of
 
 _NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.")})
@@ -94,17 +94,24 @@ class _Answering:
         wanted = body.to_requests(self._settings)
         if body.stream:
             tellings = await self._submission.begin(self._request, wanted, plain=body.is_plain)
-            return stream_events(self._stream(body, tellings, chunk))
+            unfinished = jobs_of(tellings)
+            return EventStream(
+                self._stream(body, tellings, unfinished, chunk),
+                lambda: self._submission.abandon(*unfinished),
+            )
         tellings = await self._submission.tell(self._request, wanted, plain=body.is_plain)
         told = [telling.jokes for telling in tellings]
         jokes = dict(enumerate(chain.from_iterable(told)))
         return whole.of(self._head, body, jokes, Usage.of(told, body.most_tokens))
 
     async def _stream(
-        self, body: OpenAIBody, tellings: Sequence[Telling], chunk: type[OpenAIAnswer]
+        self,
+        body: OpenAIBody,
+        tellings: Sequence[Telling],
+        unfinished: list[Job],
+        chunk: type[OpenAIAnswer],
     ) -> AsyncGenerator[bytes]:
-        """Yield server-sent events in OpenAI's format; cancel the jobs of a client that leaves."""
-        unfinished = jobs_of(tellings)
+        """Yield server-sent events in OpenAI's format; take out the jobs that have finished."""
         told = []
         first = 0
         try:
@@ -125,8 +132,6 @@ class _Answering:
             yield _error(error.detail)
         except QueueError as error:
             yield _error(tell_client(error))
-        finally:
-            await self._submission.abandon(*unfinished)
         yield format_sse_event(data_str="[DONE]")
 
     async def _jokes_of(self, telling: Telling) -> AsyncIterator[tuple[int, GeneratedJoke]]:

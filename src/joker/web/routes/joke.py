@@ -12,15 +12,15 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.sse import format_sse_event
 
 from joker.core.errors import QueueError
-from joker.jobs.job import State, StateEvent
+from joker.jobs.job import Job, StateEvent
 from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import HTML, JSON, TEXT, choose_media_type, render_jokes
 from joker.web.routes.generate import describe_event
 from joker.web.schemas import JokeParameters
 from joker.web.security import require_key
-from joker.web.streams import EVENTS, stream_events
-from joker.web.submission import Telling
+from joker.web.streams import EVENTS, EventStream
+from joker.web.submission import Telling, jobs_of
 
 _OFFERS = (TEXT, JSON, HTML, EVENTS)
 _EXAMPLE = "Why did the kettle blush?\nIt saw the teapot's bare spout.\n"
@@ -52,27 +52,31 @@ class _Streaming:
         self._queue = queue
         self._archive = archive
 
-    async def events(self, telling: Telling) -> AsyncGenerator[bytes]:
-        """Yield the jokes that were ready, then what happens to the job, or its final state."""
+    def stream(self, telling: Telling, **headers: str) -> EventStream:
+        """Return a response with the jokes that were ready, then what happens to the job."""
+        unfinished = jobs_of([telling])
+        return EventStream(
+            self._events(telling, unfinished),
+            lambda: self._submission.abandon(*unfinished),
+            **headers,
+        )
+
+    async def _events(self, telling: Telling, unfinished: list[Job]) -> AsyncGenerator[bytes]:
         ready, job = telling
-        state = job.state if job else State.SUCCESS
+        for index, joke in enumerate(ready):
+            yield _encode("joke", {"index": index, **asdict(joke)})
+        if job is None:
+            task = await self._archive.describe(None, ready)
+            yield _encode("state", task.model_dump(mode="json"))
+            return
         try:
-            for index, joke in enumerate(ready):
-                yield _encode("joke", {"index": index, **asdict(joke)})
-            if job is None:
-                task = await self._archive.describe(None, ready)
-                yield _encode("state", task.model_dump(mode="json"))
-                return
             async for event in self._queue.events(job.id):
-                if isinstance(event, StateEvent):
-                    state = event.job.state
+                if isinstance(event, StateEvent) and event.job.state.final:
+                    unfinished.clear()
                 described = await describe_event(event, job, self._archive, ready)
                 yield _encode(event.name, described.data)
         except QueueError:
             return  # a stream without a final state has failed
-        finally:
-            if job and not state.final:
-                await self._submission.abandon(job)
 
 
 def _encode(name: str, data: Any) -> bytes:
@@ -98,6 +102,6 @@ async def tell(
     asked = parameters.to_request(settings)
     if choose_media_type(request.headers.get("accept", ""), _OFFERS) == EVENTS:
         (telling,) = await submission.begin(request, [asked], plain=parameters.is_plain)
-        return stream_events(streaming.events(telling), Vary="Accept")
+        return streaming.stream(telling, Vary="Accept")
     task = await submission.answer(request, parameters)
     return render_jokes(request, task.result, task, _OFFERS, asked=asked)
