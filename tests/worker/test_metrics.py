@@ -71,7 +71,9 @@ def test_memory_counts_the_engines_process() -> None:
         with subprocess.Popen([sys.executable, "-c", script], **pipes) as child:  # type: ignore[call-overload]
             child.stdout.readline()
             together = read(port)
+            engine = read(port, "joker:worker_engine_memory_bytes ")
             child.communicate(b"\n")
         limit = read(port, "joker:worker_memory_limit_bytes ")
     assert 10_000_000 < alone < together - 50_000_000
     assert together < limit
+    assert 50_000_000 < engine < together

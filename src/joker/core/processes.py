@@ -25,28 +25,38 @@ class ProcessMetrics(Collector):
         name: What the processes are, such as ``worker``.
         find: Returns the id of the first process; all that descend from it count, those that have
             ended with their CPU time.
+        child: What the first process starts, such as ``engine``: then there is also
+            ``joker:NAME_CHILD_memory_bytes``, without the first process.
     """
 
-    def __init__(self, name: str, find: Callable[[], int]) -> None:
+    def __init__(self, name: str, find: Callable[[], int], child: str | None = None) -> None:
         self._name = name
         self._find = find
+        self._child = child
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Measure; the values are NaN if there is no ``/proc``."""
         first = self._find()
         pids = _find_family(first)
         for _ in range(5):  # Processes may come and go for ever.
-            measured = [use for pid in pids if (use := _measure(pid))]
+            measured = {pid: use for pid in pids if (use := _measure(pid))}
             before, pids = pids, _find_family(first)
             if pids == before:  # None has handed its CPU time to its parent meanwhile.
                 break
-        memory_bytes = sum(each[0] for each in measured) if measured else math.nan
-        cpu_seconds = sum(each[1] for each in measured) if measured else math.nan
+        uses = measured.values()
+        memory_bytes = sum(each[0] for each in uses) if measured else math.nan
+        cpu_seconds = sum(each[1] for each in uses) if measured else math.nan
         yield GaugeMetricFamily(
             f"joker:{self._name}_memory_bytes",
             "Resident memory of all its processes.",
             value=memory_bytes,
         )
+        if self._child:
+            yield GaugeMetricFamily(
+                f"joker:{self._name}_{self._child}_memory_bytes",
+                f"Resident memory of its {self._child} alone.",
+                value=memory_bytes - measured[first][0] if first in measured else math.nan,
+            )
         yield GaugeMetricFamily(
             f"joker:{self._name}_memory_limit_bytes",
             "Memory that its container or else this machine has.",

@@ -39,7 +39,7 @@ class WorkerMetrics:
         Gauge("joker:worker_threads", "Jobs that may run at the same time.", registry=registry).set(
             threads
         )
-        registry.register(ProcessMetrics("worker", os.getpid))
+        registry.register(ProcessMetrics("worker", os.getpid, child="engine"))
         self._busy = Gauge("joker:worker_busy_threads", "Running jobs.", registry=registry)
         self._tokens = Gauge(
             "joker:worker_tokens", "Tokens that running jobs may occupy.", registry=registry
