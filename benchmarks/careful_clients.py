@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ AT_ONCE = 72
 DEADLINE_SECONDS = 120.0
 REPLAYED = 10
 AGAIN_SECONDS = 0.2
+MOST = 10
 
 
 @dataclass
@@ -73,9 +74,9 @@ class Clients:
         self.answers: Counter[int] = Counter()
         self.broken = 0
 
-    async def ask(self, jobs: int) -> None:
-        """Ask for all jobs, some at a time."""
-        seeds = iter(range(jobs))
+    async def ask(self, jobs: int, goes_on: Callable[[], bool]) -> None:
+        """Ask for so many jobs, some at a time, or `MOST` times as many while it goes on."""
+        seeds = (seed for seed in range(MOST * jobs) if seed < jobs or goes_on())
 
         async def several() -> None:
             for seed in seeds:

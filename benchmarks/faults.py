@@ -5,9 +5,11 @@
 Several servers (`joker serve`) and workers with the stub engine share a Redis, and
 `benchmarks.careful_clients` ask them for jokes. In turn a worker or a server is killed, or stopped
 for longer than a lease, Redis is restarted from its append-only file, all its connections are cut,
-and it is filled to its limit. One server's clock is an hour fast.
+and it is filled to its limit. One server's clock is an hour fast. The clients go on until each of
+these faults was there.
 
-Exits with 1 if a job was lost, was told twice, told something else, or did not end.
+Exits with 1 if a job was lost, was told twice, told something else, or did not end, or if a fault
+was never there.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ runpy.run_module("joker", run_name="__main__")
 def main(arguments: list[str]) -> int:
     """Run all of it, or be a worker."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--jobs", type=int, default=10_000, help="fewest jobs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work-seconds", type=float, default=0.1, help="longest work of a job")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -116,7 +118,16 @@ class Trial:
         self._url = f"redis://127.0.0.1:{self._port}/0"
         self._environment = os.environ | SETTINGS | {"JOKER_BROKER": self._url}
         self._log = (folder / "log").open("w")
-        self._faults: Counter[str] = Counter()
+        self._faults = {
+            "cut connections": self._cut_connections,
+            "kill worker": self._kill_worker,
+            "restart redis": self._restart_redis,
+            "kill server": self._kill_server,
+            "stop worker": self._stop_worker,
+            "fill redis": self._fill_redis,
+            "stop server": self._stop_server,
+        }
+        self._done: Counter[str] = Counter()
         self._finals: Counter[str] = Counter()
         self._over = threading.Event()
         self._servers: list[subprocess.Popen[bytes]] = []
@@ -157,7 +168,7 @@ class Trial:
         for thread in threads:
             thread.start()
         try:
-            asyncio.run(clients.ask(self._jobs))
+            asyncio.run(clients.ask(self._jobs, lambda: len(self._done) < len(self._faults)))
         finally:
             self._over.set()
             for thread in threads:
@@ -198,17 +209,8 @@ class Trial:
 
     def _harm(self) -> None:
         """Do one fault after another until all clients have what they asked for."""
-        faults = (
-            self._cut_connections,
-            self._kill_worker,
-            self._restart_redis,
-            self._kill_server,
-            self._stop_worker,
-            self._fill_redis,
-            self._stop_server,
-        )
         ended = 0
-        for fault in itertools.cycle(faults):
+        for name, fault in itertools.cycle(self._faults.items()):
             # However slow the machine is, jobs go on between two faults.
             while self._over.wait(PAUSE_SECONDS) or len(self._finals) <= ended:
                 if self._over.is_set():
@@ -216,7 +218,7 @@ class Trial:
             ended = len(self._finals) + self._jobs // FAULTS
             with suppress(RedisError):
                 fault()
-                self._faults[fault.__name__.strip("_").replace("_", " ")] += 1
+                self._done[name] += 1
 
     def _kill_worker(self) -> None:
         place = self._chance.randrange(WORKERS)
@@ -292,24 +294,26 @@ class Trial:
             return records, int(unfinished)
 
     def _report(self, clients: Clients, records: tuple[int, int], seconds: float) -> int:
+        jobs = len(clients.ends)
         ends = [end for end in clients.ends if end.final]
         finals_twice = sum(number > 1 for number in self._finals.values())
         others = sum(clients.answers.values()) - sum(clients.answers[n] for n in (200, 202, 503))
         checks = {
-            "lost": max(0, self._jobs - records[0]),
-            "told twice": max(0, records[0] - self._jobs)
+            "lost": max(0, jobs - records[0]),
+            "told twice": max(0, records[0] - jobs)
             + sum(len(end.ids) > 1 or end.repeated for end in ends)
             + finals_twice,
-            "not ended": self._jobs - len(ends) + records[1],
+            "not ended": jobs - len(ends) + records[1],
             "other jokes than asked for": sum(end.wrong for end in ends),
             "another answer to the same key": sum(end.changed for end in ends),
             "answers that no client expects": others,
+            "faults that were never there": len(self._faults) - len(self._done),
         }
         slowest = max((end.seconds for end in ends), default=0.0)
         rows = {
-            "jobs": self._jobs,
+            "jobs": jobs,
             "seconds": round(seconds),
-            **dict(sorted(self._faults.items())),
+            **{name: self._done[name] for name in sorted(self._faults)},
             "told": sum(end.told for end in ends),
             "failed with a reason": sum(bool(end.task["error"]) for end in ends),
             "slowest, seconds": round(slowest, 1),

@@ -20,7 +20,6 @@ def test_no_job_is_lost_or_told_twice_while_everything_fails(redis_server: Redis
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:34].strip(): line[34:].strip() for line in done.stdout.splitlines()}
-    assert rows["jobs"] == "200"
-    assert int(rows["told"]) + int(rows["failed with a reason"]) == 200
-    for fault in ("cut connections", "kill worker", "restart redis", "kill server"):
-        assert int(rows[fault]) > 0
+    assert int(rows["jobs"]) >= 200
+    assert int(rows["told"]) + int(rows["failed with a reason"]) == int(rows["jobs"])
+    assert rows["faults that were never there"] == "0"
