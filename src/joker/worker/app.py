@@ -35,8 +35,8 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
     them over.
 
     Args:
-        settings: ``broker``, ``concurrency``, ``deadline_seconds``, ``lease_seconds``,
-            ``heartbeat``, ``host`` and ``metrics_port`` are used.
+        settings: ``broker``, ``concurrency``, ``lease_seconds``, ``heartbeat``, ``host`` and
+            ``metrics_port`` are used.
         open_work: Called once, after the broker was reached; returns thread-safe work.
 
     Raises:
