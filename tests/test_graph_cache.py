@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(tiny_folder: ModelFolder, sample_jokes: list[Joke], tmp_path: Path) -> ModelFolder:
     """Return a folder of the test's own without a graph."""
     shutil.copytree(tiny_folder.path, tmp_path / "model")
-    Fingerprints.of(sample_jokes).write(tmp_path / "model")
+    Fingerprints.of(sample_jokes).save(tmp_path / "model")
     return ModelFolder.open(tmp_path / "model")
 
 
@@ -39,7 +39,7 @@ def test_a_graph_is_exported_once_and_tells_the_models_jokes(
     assert served.path.is_relative_to(cache)
     assert sorted(folder.path.iterdir()) == before
     assert not served.has_weights
-    assert Fingerprints.read(served.path)
+    assert Fingerprints.load(served.path)
     engine = open_engine(served)
     task = GenerationTask(engine.tokenizer.encode_prompt("Why did the"), Sampling(temperature=0), 1)
     assert engine.tokenizer.parse(engine.generate([task])[0].token_ids) in sample_jokes

@@ -94,7 +94,7 @@ def main() -> None:
     threshold = choose_threshold(parts, company, options.caught)
     weights, intercept = fit(parts, company)
     classifier = quantise(weights, threshold - intercept)
-    classifier.write(options.out)
+    classifier.save(options.out)
     print(f"{options.out.stat().st_size:,} bytes")
     if options.measure:
         measure(read_labels(options.measure, jokes), classifier)

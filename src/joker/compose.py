@@ -52,7 +52,7 @@ def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
         InputError: If the moderation list cannot be read.
     """
     folder, moderator = open_folder(settings), make_moderator(settings)
-    fingerprints = Fingerprints.read(folder.path)
+    fingerprints = Fingerprints.load(folder.path)
     if _engine_of(settings) == "openvino":
         name, folder = folder.path.name, ensure_graph(folder)
     else:

@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from joker.core.errors import ConfigError
-from joker.core.record import say_plainly
+from joker.core.record import plain_message
 from joker.engines import EngineKind, RemoteServer
 from joker.generation.request import DEFAULT_CANDIDATES, DEFAULT_MAX_ATTEMPTS
 from joker.jobs.connection import Sentinels
@@ -267,7 +267,7 @@ def read_settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         setting = title(str(first["loc"][0]))
-        raise ConfigError(f"{setting} {say_plainly(first['msg'])}") from error
+        raise ConfigError(f"{setting} {plain_message(first['msg'])}") from error
 
 
 def title(name: str) -> str:

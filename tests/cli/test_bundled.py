@@ -56,7 +56,7 @@ def test_its_folder_describes_itself() -> None:
 def test_its_picked_jokes_are_new_inoffensive_and_different() -> None:
     folder = ModelFolder.open(bundled_model())
     picked = folder.read_picked_jokes()
-    fingerprints = Fingerprints.read(folder.path)
+    fingerprints = Fingerprints.load(folder.path)
     assert fingerprints is not None
     assert len({punchline_key(joke.answer) for joke in picked}) == len(picked) >= 150
     for joke in picked:

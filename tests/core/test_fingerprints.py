@@ -51,8 +51,8 @@ def test_new_joke_is_not_retold(known: Fingerprints) -> None:
 def test_file_reads_back_and_holds_no_joke(
     known: Fingerprints, tmp_path: Path, sample_jokes: list[Joke]
 ) -> None:
-    known.write(tmp_path)
-    read = Fingerprints.read(tmp_path)
+    known.save(tmp_path)
+    read = Fingerprints.load(tmp_path)
     assert read is not None
     assert np.array_equal(read.sketches, known.sketches)
     assert np.array_equal(read.answers, known.answers)
@@ -68,20 +68,20 @@ def test_joined_fingerprints_know_the_jokes_of_both(known: Fingerprints) -> None
 
 def test_no_jokes_have_fingerprints_that_recognise_nothing(tmp_path: Path) -> None:
     none = Fingerprints.of([])
-    none.write(tmp_path)
+    none.save(tmp_path)
     assert none.estimate(STRANGE) == (0.0, False)
-    assert Fingerprints.read(tmp_path) is not None
+    assert Fingerprints.load(tmp_path) is not None
 
 
 def test_folder_without_fingerprints_has_none(tmp_path: Path) -> None:
-    assert Fingerprints.read(tmp_path) is None
+    assert Fingerprints.load(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no archive"])
 def test_damaged_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(ModelFolderError, match="cannot read"):
-        Fingerprints.read(tmp_path)
+        Fingerprints.load(tmp_path)
     np.savez(tmp_path / FILE, sketches=np.zeros((2, 9)), answers=np.zeros(1))
     with pytest.raises(ModelFolderError, match="another format"):
-        Fingerprints.read(tmp_path)
+        Fingerprints.load(tmp_path)

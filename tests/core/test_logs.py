@@ -25,8 +25,8 @@ def test_a_plain_line_shows_the_fields_and_cannot_steer_a_terminal() -> None:
 
 def test_a_request_that_a_stop_cuts_off_has_no_traceback_in_the_log() -> None:
     script = (
-        "import asyncio, logging; from joker.core.logs import log_as_json_lines\n"
-        "log_as_json_lines()\n"
+        "import asyncio, logging; from joker.core.logs import configure_logging\n"
+        "configure_logging()\n"
         "for error in (asyncio.CancelledError(), OSError()):\n"
         "    logging.getLogger('uvicorn.error').error('in a request', exc_info=error)\n"
     )
@@ -37,7 +37,7 @@ def test_a_request_that_a_stop_cuts_off_has_no_traceback_in_the_log() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
 def test_a_terminal_gets_plain_lines_and_a_file_gets_json() -> None:
     script = (
-        "import logging; from joker.core.logs import log_as_json_lines; log_as_json_lines(); "
+        "import logging; from joker.core.logs import configure_logging; configure_logging(); "
         "logging.getLogger('joker').info('ready')"
     )
     reader, terminal = os.openpty()
@@ -52,9 +52,9 @@ def test_a_terminal_gets_plain_lines_and_a_file_gets_json() -> None:
 def test_lines_of_uvicorns_command_line_are_json_too() -> None:
     script = (
         "import logging, logging.config, uvicorn.config\n"
-        "from joker.core.logs import log_as_json_lines\n"
+        "from joker.core.logs import configure_logging\n"
         "logging.config.dictConfig(uvicorn.config.LOGGING_CONFIG)\n"
-        "log_as_json_lines()\n"
+        "configure_logging()\n"
         "logging.getLogger('uvicorn.error').info('started')\n"
         "logging.getLogger('uvicorn.access').info('a request, which has a line of its own')\n"
     )

@@ -58,7 +58,7 @@ def test_parse_never_raises(text: str) -> None:
     for template in [*LAYOUTS, *REVERSED]:
         for prefix in (template.question_prefix, template.answer_prefix):
             template.parse(prefix + text)
-            template.parse_start(prefix + text)
+            template.parse_partial(prefix + text)
 
 
 def test_the_original_layout_is_the_originals_to_the_letter() -> None:
@@ -214,7 +214,7 @@ def test_an_unreadable_file_is_one_sentence(
     ],
 )
 def test_an_unfinished_text_tells_what_is_certain(text: str, told: tuple[str, str]) -> None:
-    assert TEMPLATES["words"].parse_start(text) == told
+    assert TEMPLATES["words"].parse_partial(text) == told
 
 
 @pytest.mark.parametrize(
@@ -232,4 +232,4 @@ def test_an_unfinished_text_tells_what_is_certain(text: str, told: tuple[str, st
 def test_an_unfinished_text_from_the_punchline_tells_the_question_alone(
     text: str, told: tuple[str, str]
 ) -> None:
-    assert replace(TEMPLATES["words"], punchline_first=True).parse_start(text) == told
+    assert replace(TEMPLATES["words"], punchline_first=True).parse_partial(text) == told

@@ -122,7 +122,7 @@ def test_a_joke_from_its_punchline_tells_ever_more_of_its_question(
 ) -> None:
     joke = Joke("Why was the naïve 🦄 smug?", JOKE.answer)
     ids = tokenizer.encode_punchline_first(joke).input_ids
-    starts = [tokenizer.parse_start(ids[:size]) for size in range(len(ids) + 1)]
+    starts = [tokenizer.parse_partial(ids[:size]) for size in range(len(ids) + 1)]
     assert {answer for _, answer in starts} == {""}
     assert all(joke.question.startswith(question) for question, _ in starts)
     assert [len(question) for question, _ in starts] == sorted(len(one) for one, _ in starts)
@@ -141,7 +141,7 @@ def test_a_hint_stands_before_the_punchline_and_is_no_part_of_the_joke(
     assert tokenizer.decode(prompt).startswith(f"{tokenizer.template.question_marker} {hint}")
     assert tokenizer.decode(prompt).endswith(tokenizer.template.answer_marker)
     assert tokenizer.parse(told.input_ids) == JOKE
-    starts = [tokenizer.parse_start(told.input_ids[:size]) for size in range(len(told) + 1)]
+    starts = [tokenizer.parse_partial(told.input_ids[:size]) for size in range(len(told) + 1)]
     behind = starts[len(prompt) :]
     assert {answer for _, answer in starts} == {""}
     assert behind[0] == ("", "")

@@ -380,7 +380,7 @@ def test_an_answer_ends_at_the_first_stop_and_its_neighbours_do_not(
     assert stopped.finished
     assert len(stopped.token_ids) < len(whole.token_ids)
     assert whole.token_ids[: len(stopped.token_ids)] == stopped.token_ids
-    _, answer = engine.tokenizer.parse_start(stopped.token_ids)
+    _, answer = engine.tokenizer.parse_partial(stopped.token_ids)
     assert stopping.cut(answer).split() == [first]
     assert ids(engine, plain) == [whole.token_ids]
 

@@ -58,7 +58,7 @@ def test_jokes_that_the_fingerprints_know_are_reported_apart(
 ) -> None:
     path = tmp_path / "model"
     shutil.copytree(tiny_folder.path, path)
-    Fingerprints.of(sample_jokes[:5]).write(path)
+    Fingerprints.of(sample_jokes[:5]).save(path)
     config = EvaluationConfig(generate=0)
     report = evaluate(ModelFolder.open(path), HeldOut.open(sample_file), config)
     assert report.likelihood.known

@@ -50,8 +50,8 @@ def test_a_long_text_is_judged_by_its_beginning() -> None:
 
 def test_a_classifier_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = dislikes("parsnip")
-    written.write(tmp_path / "offence.npz")
-    read = OffenceClassifier.read(tmp_path / "offence.npz")
+    written.save(tmp_path / "offence.npz")
+    read = OffenceClassifier.load(tmp_path / "offence.npz")
     assert np.array_equal(read.weights, written.weights)
     assert (read.scale, read.threshold) == (written.scale, written.threshold)
 

@@ -70,7 +70,7 @@ def test_drafts_are_new_jokes_with_different_punchlines_and_start_with_the_promp
     path = tmp_path / "model"
     shutil.copytree(served_folder.path, path)
     known = Joke("Why is tea wet?", "It fell in the pot.")
-    Fingerprints.of([known]).write(path)  # all that the model tells is new
+    Fingerprints.of([known]).save(path)  # all that the model tells is new
     (tmp_path / "prompts.txt").write_text("Why did the\nWhat did the\n")
     run("draft", str(path), "--hours=0.001", "--prompts=prompts.txt", "--out=drafts.json")
     drafts = [GeneratedJoke(**one) for one in json.loads((tmp_path / "drafts.json").read_text())]

@@ -13,7 +13,7 @@ import typer
 from joker.cli.options import with_settings
 from joker.cli.serve import SERVER_OPTIONS
 from joker.core.errors import JokerError, QueueDownError, StoreDownError
-from joker.core.optional import missing_for_training
+from joker.core.optional import missing_training_module
 from joker.version import __version__
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _describe_versions() -> str:
 
 
 def _describe_training() -> str:
-    if missing_for_training() is None:
+    if missing_training_module() is None:
         return "installed"
     return "not installed, and not needed to serve; pip install 'gpt2-the-joker[train]' adds it"
 

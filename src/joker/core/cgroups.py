@@ -37,8 +37,8 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
 def memory_limit(root: Path = Path("/")) -> int | None:
     """Return the bytes of memory that this process may use with the others of its group.
 
-    This is the smallest limit of its group and the groups above it, or else the machine's memory;
-    None if neither is known.
+    This is the smallest of the machine's memory and the limits of the process's group and the
+    groups above it; None if none is known.
 
     Args:
         root: The folder that contains ``proc`` and ``sys``.
@@ -49,15 +49,17 @@ def memory_limit(root: Path = Path("/")) -> int | None:
         for folder in _groups(root, "memory")
         for name in ("memory.max", "memory.limit_in_bytes")
     ]
-    found = [int(total[0]) * 1024] if total else []
-    return min(found + [int(limit) for limit in limits if limit.isdecimal()], default=None)
+    sizes = [int(limit) for limit in limits if limit.isdecimal()]
+    if total:
+        sizes.append(int(total[0]) * 1024)
+    return min(sizes, default=None)
 
 
 def _cpu_limits(root: Path) -> Iterator[tuple[str, str]]:
     """Yield the CPU time per period, and the period, of the process's groups."""
     for folder in _groups(root, "cpu"):
-        time, _, period = _read(folder / "cpu.max").partition(" ")
-        yield time, period
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        yield quota, period
         yield _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
 
 
@@ -79,8 +81,8 @@ def _folders(mount: Path, group: str) -> Iterator[Path]:
     In a container, the group may have the name it has on the host; then only the mount exists.
     """
     path = PurePosixPath(group.lstrip("/"))
-    for part in (path, *path.parents):
-        yield mount / part
+    for ancestor in (path, *path.parents):
+        yield mount / ancestor
 
 
 def _read(path: Path) -> str:

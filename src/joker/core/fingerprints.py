@@ -27,17 +27,17 @@ from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke, p
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
 NEAR_DUPLICATE_SIMILARITY = 0.4
-"""Estimate from which a joke counts as a near-duplicate: so far below `NEAR_COPY_JACCARD` that the
-estimate's error hides few."""
-SAME_ANSWER_WORDS = 3
-"""Number of words from which a joke with a training joke's answer is a near-duplicate."""
-STOCK_QUESTIONS = 3
-"""Number of different questions from which their common answer is a stock phrase; a joke that gives
-it to another question is new."""
+"""Threshold on the estimate: far enough below `NEAR_COPY_JACCARD` that its error hides few
+near-duplicates."""
+MIN_COPIED_ANSWER_WORDS = 3
+"""Minimum number of words of an answer that makes a joke with the same answer a near-duplicate."""
+MIN_STOCK_QUESTIONS = 3
+"""Minimum number of different questions that make their common answer a stock phrase; a joke that
+gives it to another question is new."""
 
 _FACTORS, _MASKS = permutations(b"fingerprints", PERMUTATIONS)
-_TEXTS_AT_ONCE = 2_000
-_CHANCE = 1 / 256
+_BATCH_TEXTS = 2_000
+_CHANCE_AGREEMENT = 1 / 256
 """Share of positions in which unrelated sketches agree by chance."""
 
 
@@ -70,8 +70,8 @@ class Fingerprints:
     def of(cls, jokes: Sequence[Joke]) -> Fingerprints:
         """Return the fingerprints of jokes; repeated jokes count once."""
         texts = sorted({normalise_joke(joke) for joke in jokes} - {""})
-        starts = range(0, len(texts), _TEXTS_AT_ONCE)
-        parts = [_sketch(texts[start : start + _TEXTS_AT_ONCE]) for start in starts]
+        starts = range(0, len(texts), _BATCH_TEXTS)
+        parts = [_sketch(texts[start : start + _BATCH_TEXTS]) for start in starts]
         parts.append(np.empty((0, PERMUTATIONS), np.uint8))
         answers = {answer for joke in jokes if (answer := _long_answer(joke))}
         answers -= stock_phrases(jokes)
@@ -85,8 +85,8 @@ class Fingerprints:
         return cls(np.unique(np.concatenate(sketches), axis=0), np.unique(np.concatenate(answers)))
 
     @classmethod
-    def read(cls, folder: Path) -> Fingerprints | None:
-        """Read a model folder's fingerprints; None if it has none.
+    def load(cls, folder: Path) -> Fingerprints | None:
+        """Load a model folder's fingerprints; None if it has none.
 
         Raises:
             ModelFolderError: If they are damaged.
@@ -96,18 +96,18 @@ class Fingerprints:
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                # Stored by columns, they are compared with a joke six times as fast.
-                found = cls(np.asfortranarray(arrays["sketches"]), arrays["answers"])
+                # Column-major order makes `estimate` six times as fast.
+                loaded = cls(np.asfortranarray(arrays["sketches"]), arrays["answers"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelFolderError(f"cannot read {path}: {error}") from error
-        if found.sketches.dtype != np.uint8 or found.sketches.shape[1:] != (PERMUTATIONS,):
+        if loaded.sketches.dtype != np.uint8 or loaded.sketches.shape[1:] != (PERMUTATIONS,):
             raise ModelFolderError(
                 f"{path} has fingerprints in another format; train the model again"
             )
-        return found
+        return loaded
 
-    def write(self, folder: Path) -> None:
-        """Write the fingerprints into a model folder."""
+    def save(self, folder: Path) -> None:
+        """Save the fingerprints in a model folder."""
         np.savez(folder / FILE, sketches=self.sketches, answers=self.answers)
 
     def estimate(self, joke: Joke) -> OriginalityEstimate:
@@ -117,19 +117,19 @@ class Fingerprints:
         if text and len(self.sketches):
             same = self.sketches == _sketch([text])
             agreeing = same.sum(axis=1, dtype=np.uint8).max() / PERMUTATIONS
-            similarity = max(0.0, float(agreeing - _CHANCE) / (1 - _CHANCE))
-        known = bool(answer) and hash_text(answer) in self.answers
+            similarity = max(0.0, float(agreeing - _CHANCE_AGREEMENT) / (1 - _CHANCE_AGREEMENT))
+        copied = bool(answer) and hash_text(answer) in self.answers
         return OriginalityEstimate(
-            similarity, near_duplicate=known or similarity >= NEAR_DUPLICATE_SIMILARITY
+            similarity, near_duplicate=copied or similarity >= NEAR_DUPLICATE_SIMILARITY
         )
 
 
 def stock_phrases(jokes: Iterable[Joke]) -> set[str]:
-    """Return the normalised answers that `STOCK_QUESTIONS` or more different questions have."""
+    """Return the normalised answers that `MIN_STOCK_QUESTIONS` or more different questions have."""
     questions: defaultdict[str, set[str]] = defaultdict(set)
     for joke in jokes:
         questions[normalise(joke.answer)].add(normalise(joke.question))
-    return {answer for answer, asked in questions.items() if len(asked) >= STOCK_QUESTIONS}
+    return {answer for answer, asked in questions.items() if len(asked) >= MIN_STOCK_QUESTIONS}
 
 
 def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
@@ -137,16 +137,16 @@ def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
     sets = ShingleSets.of(texts)
     mixed = mix(sets.codes)
     sketches = np.empty((len(texts), PERMUTATIONS), np.uint8)
-    for place, (factor, mask) in enumerate(zip(_FACTORS, _MASKS, strict=True)):
+    for column, (factor, mask) in enumerate(zip(_FACTORS, _MASKS, strict=True)):
         smallest = np.minimum.reduceat(mixed * factor ^ mask, sets.starts[:-1])
         # The smallest of many hashes begins with zeros; its last bits are still uniform.
-        sketches[:, place] = smallest & np.uint32(0xFF)
+        sketches[:, column] = smallest & np.uint32(0xFF)
     return sketches
 
 
 def _long_answer(joke: Joke) -> str:
     answer = normalise(joke.answer)
-    return answer if len(answer.split()) >= SAME_ANSWER_WORDS else ""
+    return answer if len(answer.split()) >= MIN_COPIED_ANSWER_WORDS else ""
 
 
 def hash_text(text: str) -> int:

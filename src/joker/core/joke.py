@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-_LONGER_WORD = re.compile(r"\b(?!because\b|little\b)(?:\d+|[^\W\d_]{5,})")
+_KEY_WORD = re.compile(r"\b(?!because\b|little\b)(?:\d+|[^\W\d_]{5,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,13 @@ class Joke:
 
 
 def punchline_key(answer: str) -> str:
-    """Return the same text for answers that readers would call the same punchline.
+    """Return a key that is equal for answers that readers would call the same punchline.
 
-    They have the same longer words and numbers, like "It was too tired." and "He is tired!".
+    They share all numbers and words of five letters or more, like "It was too tired." and "He is
+    tired!".
     """
     folded = answer.casefold()
-    return " ".join(sorted(set(_LONGER_WORD.findall(folded)))) or " ".join(folded.split())
+    return " ".join(sorted(set(_KEY_WORD.findall(folded)))) or " ".join(folded.split())
 
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))

@@ -44,7 +44,7 @@ class PlainLines(logging.Formatter):
 
 
 class NoCancellations(logging.Filter):
-    """Drops uvicorn's errors about requests that were cut off because the server stops."""
+    """Drops uvicorn's errors about requests cancelled because the server is stopping."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written."""
@@ -59,7 +59,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return fields if trace is None else {**fields, "trace_id": trace}
 
 
-def choose_formatter() -> logging.Formatter:
+def _choose_formatter() -> logging.Formatter:
     """Return the formatter for standard error: plain lines on a terminal, JSON elsewhere."""
     return PlainLines() if sys.stderr.isatty() else JsonLines()
 
@@ -67,12 +67,12 @@ def choose_formatter() -> logging.Formatter:
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"chosen": {"()": choose_formatter}},
+    "formatters": {"default": {"()": _choose_formatter}},
     "filters": {"no_cancellations": {"()": NoCancellations}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
-            "formatter": "chosen",
+            "formatter": "default",
             "filters": ["no_cancellations"],
         }
     },
@@ -86,7 +86,7 @@ _LOGGING = {
 }
 
 
-def log_as_json_lines() -> None:
+def configure_logging() -> None:
     """Log this package's messages, and the warnings of others, to standard error."""
     logging.config.dictConfig(_LOGGING)
     logging.captureWarnings(True)

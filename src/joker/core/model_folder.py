@@ -66,7 +66,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model folder that was checked, and what its ``joker.json`` says."""
+    """A checked model folder and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -117,8 +117,8 @@ class ModelFolder:
             card = (self.path / CARD).read_text(encoding="utf-8")
         except (OSError, ValueError):
             return None
-        found = _LICENSE.match(card)
-        return found[1] if found else None
+        match = _LICENSE.match(card)
+        return match[1] if match else None
 
     @property
     def weights_bytes(self) -> int:
@@ -144,7 +144,7 @@ class ModelFolder:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write ``joker.json`` into a folder, complete or not at all."""
+    """Write ``joker.json`` into a folder atomically."""
     write_json(path / MANIFEST, manifest)
 
 

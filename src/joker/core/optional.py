@@ -1,4 +1,4 @@
-"""Optional parts of the package, which are imported where they are needed."""
+"""Optional dependencies, which are imported where they are needed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def import_optional(module: str, need: str, *, extra: str = "train", otherwise: 
 
     Args:
         module: Its full name.
-        need: The start of a sentence that ends in "pip install …", such as ``plots need``.
+        need: The start of the error's advice "… pip install …", such as ``plots need``.
         extra: The extra.
         otherwise: What to do instead of installing it, if there is a choice.
 
     Raises:
-        MissingDependencyError: If it is not installed, or lacks something that it needs itself.
+        MissingDependencyError: If it, or something that it imports, is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -36,7 +36,7 @@ def import_optional(module: str, need: str, *, extra: str = "train", otherwise: 
 
 def require_training() -> None:
     """Raise a `MissingDependencyError` unless the extra ``train`` is installed."""
-    module = missing_for_training()
+    module = missing_training_module()
     if module is not None:
         raise MissingDependencyError(
             f"{module} is not installed; training and evaluation need "
@@ -44,7 +44,7 @@ def require_training() -> None:
         )
 
 
-def missing_for_training() -> str | None:
+def missing_training_module() -> str | None:
     """Return the first module of the extra ``train`` that is not installed, or None."""
     modules = ("torch", "transformers", "mlflow")
     return next((name for name in modules if importlib.util.find_spec(name) is None), None)

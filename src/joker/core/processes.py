@@ -23,29 +23,29 @@ class ProcessMetrics(Collector):
 
     Args:
         name: What the processes are, such as ``worker``.
-        find: Returns the id of the first process; all that descend from it count, those that have
-            ended with their CPU time.
-        child: What the first process starts, such as ``engine``: then there is also
-            ``joker:NAME_CHILD_memory_bytes``, without the first process.
+        find_root: Returns the pid of the root process. Its descendants count too, and the CPU time
+            of those that have ended.
+        child: What the root process starts, such as ``engine``: then there is also
+            ``joker:NAME_CHILD_memory_bytes``, without the root process.
     """
 
-    def __init__(self, name: str, find: Callable[[], int], child: str | None = None) -> None:
+    def __init__(self, name: str, find_root: Callable[[], int], child: str | None = None) -> None:
         self._name = name
-        self._find = find
+        self._find_root = find_root
         self._child = child
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Measure; the values are NaN if there is no ``/proc``."""
-        first = self._find()
-        pids = _find_family(first)
-        for _ in range(5):  # Processes may come and go for ever.
-            measured = {pid: use for pid in pids if (use := _measure(pid))}
-            before, pids = pids, _find_family(first)
-            if pids == before:  # None has handed its CPU time to its parent meanwhile.
+        root = self._find_root()
+        pids = _process_tree(root)
+        for _ in range(5):
+            usages = {pid: usage for pid in pids if (usage := _measure(pid))}
+            before, pids = pids, _process_tree(root)
+            # A process that ended in between may be counted twice: its parent takes over its time.
+            if pids == before:
                 break
-        uses = measured.values()
-        memory_bytes = sum(each[0] for each in uses) if measured else math.nan
-        cpu_seconds = sum(each[1] for each in uses) if measured else math.nan
+        memory_bytes = sum(memory for memory, _ in usages.values()) if usages else math.nan
+        cpu_seconds = sum(seconds for _, seconds in usages.values()) if usages else math.nan
         yield GaugeMetricFamily(
             f"joker:{self._name}_memory_bytes",
             "Resident memory of all its processes.",
@@ -55,11 +55,11 @@ class ProcessMetrics(Collector):
             yield GaugeMetricFamily(
                 f"joker:{self._name}_{self._child}_memory_bytes",
                 f"Resident memory of its {self._child} alone.",
-                value=memory_bytes - measured[first][0] if first in measured else math.nan,
+                value=memory_bytes - usages[root][0] if root in usages else math.nan,
             )
         yield GaugeMetricFamily(
             f"joker:{self._name}_memory_limit_bytes",
-            "Memory that its container or else this machine has.",
+            "Memory limit of its container, or else the memory of this machine.",
             value=memory_limit() or math.nan,
         )
         yield CounterMetricFamily(
@@ -69,10 +69,10 @@ class ProcessMetrics(Collector):
         )
 
 
-def _find_family(first: int) -> set[int]:
-    """Return a process and all that descend from it."""
+def _process_tree(root: int) -> set[int]:
+    """Return the pids of a process and all its descendants."""
     found: set[int] = set()
-    unseen = [first]
+    unseen = [root]
     while unseen:
         pid = unseen.pop()
         if pid not in found:

@@ -24,7 +24,7 @@ from joker.core.errors import ConfigError, InputError
 T = TypeVar("T")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""A seed of random numbers."""
+"""A random seed."""
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 _PLAIN_WORDS = {
@@ -44,8 +44,8 @@ def record(error: type[InputError], *, strict: bool = True) -> Callable[[type[T]
 
     Args:
         error: The class of the error.
-        strict: Accept values of the declared types only; otherwise also values that convert to
-            them without loss, such as a list for a tuple.
+        strict: Accept only values of the declared types; otherwise also values that convert
+            without loss, such as a list for a tuple.
     """
 
     def decorate(declared: type[T]) -> type[T]:
@@ -68,12 +68,12 @@ def record(error: type[InputError], *, strict: bool = True) -> Callable[[type[T]
 
 
 def fields_of(kind: Any) -> dict[str, FieldInfo]:
-    """Return the declarations of a record's fields, by name."""
+    """Return a record's fields by name."""
     return dict(kind.__pydantic_fields__)
 
 
 def make_record(kind: type[T], fields: Mapping[str, Any], source: Path) -> T:
-    """Build a record from the fields of a file, which errors name."""
+    """Build a record from a file's fields; errors name the file."""
     try:
         return kind(**fields)
     except InputError as error:
@@ -142,17 +142,14 @@ def _describe(invalid: ValidationError, kind: Any) -> str:
     if first["type"] in ("missing", "missing_argument"):
         return f"{name!r} is missing"
     if first["type"] == "unexpected_keyword_argument":
-        known = (
-            f"; known settings: {', '.join(kind.__pydantic_fields__)}"
-            if name in first["loc"]
-            else ""
-        )
+        top_level = len(first["loc"]) == 1
+        known = f"; known settings: {', '.join(fields_of(kind))}" if top_level else ""
         return f"unknown setting {name!r}{known}"
-    return f"{name!r} {say_plainly(message)}, not {reprlib.repr(first['input'])}"
+    return f"{name!r} {plain_message(message)}, not {reprlib.repr(first['input'])}"
 
 
-def say_plainly(message: str) -> str:
-    """Return pydantic's message about a value in plain words: ``must be a whole number``."""
+def plain_message(message: str) -> str:
+    """Return pydantic's message in plain words, such as ``must be a whole number``."""
     message = re.sub(r"^\w+ should ", "must ", message.removeprefix("Value error, "))
     message = re.sub(r", (?:unable|got) .*", "", message)
     for technical, plain in _PLAIN_WORDS.items():

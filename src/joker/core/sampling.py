@@ -9,7 +9,7 @@ from pydantic import Field
 from joker.core.errors import InputError
 from joker.core.record import record
 
-MOST_STOPS = 4
+MAX_STOPS = 4
 
 StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -39,12 +39,12 @@ class Sampling:
     )
     stop: tuple[StopText, ...] = Field(
         default=(),
-        max_length=MOST_STOPS,
+        max_length=MAX_STOPS,
         description="Texts that end the answer; it is cut off before the first that occurs.",
         examples=[["!"]],
     )
 
     def cut(self, text: str) -> str:
-        """Return a text up to the first stop, or all of it if there is none."""
-        places = [text.find(stop) for stop in self.stop if stop in text]
-        return text[: min(places, default=len(text))]
+        """Return a text up to the first stop text, or all of it if there is none."""
+        ends = [text.find(stop) for stop in self.stop if stop in text]
+        return text[: min(ends, default=len(text))]

@@ -33,12 +33,12 @@ _WORD = re.compile(r"[a-z0-9]+")
 _SYMBOLS = np.zeros(128, np.uint32)
 _SYMBOLS[np.frombuffer(b" 0123456789abcdefghijklmnopqrstuvwxyz", np.uint8)] = np.arange(1, 38)
 _BASE = np.uint32(38)
-_ABSENT = "\0" * SHINGLE_LENGTH
+_PADDING = "\0" * SHINGLE_LENGTH
 _HALF = np.uint64(32)
 
 
 def normalise(text: str) -> str:
-    """Return NFKC-folded lower-case words of ``[a-z0-9]+`` joined by single spaces."""
+    """Return the lower-case words ``[a-z0-9]+`` of a text after NFKC, joined by single spaces."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(_WORD.findall(text.lower()))
@@ -56,9 +56,9 @@ class ShingleSets:
     A text shorter than five characters is one shingle, an empty one none.
 
     Attributes:
-        codes: The shingles of every text, sorted. Each code stands for a single 5-gram and is the
-            same on every machine.
-        starts: Where each text's codes begin, and finally where the last text's end.
+        codes: Each text's shingles, sorted. A code stands for one 5-gram and is the same on every
+            machine.
+        starts: Where each text's codes begin, and where the last text's end.
     """
 
     codes: NDArray[np.uint32]
@@ -69,17 +69,17 @@ class ShingleSets:
         """Return the shingles of normalised texts."""
         lengths = np.fromiter(map(len, normalised), np.int64, len(normalised))
         counts = np.where(lengths, np.maximum(lengths - SHINGLE_LENGTH + 1, 1), 0)
-        # Absent characters follow each text, so that no window reaches into the next text.
-        joined = "".join(text + _ABSENT for text in normalised)
+        # Padded so that no window reaches into the next text.
+        joined = "".join(text + _PADDING for text in normalised)
         symbols = _SYMBOLS[np.frombuffer(joined.encode("ascii"), np.uint8)]
         windows = np.zeros(len(symbols), np.uint32)
         for offset in range(SHINGLE_LENGTH):
             windows[: len(windows) - offset] *= _BASE
             windows[: len(windows) - offset] += symbols[offset:]
-        shifts = np.cumsum(lengths + SHINGLE_LENGTH - counts) - (lengths + SHINGLE_LENGTH - counts)
-        places = np.arange(counts.sum()) + np.repeat(shifts, counts)
+        skipped = lengths + SHINGLE_LENGTH - counts  # windows that reach into the padding
+        positions = np.arange(counts.sum()) + np.repeat(np.cumsum(skipped) - skipped, counts)
         texts = np.arange(len(normalised) + 1, dtype=np.uint64) << _HALF
-        keys = sorted_distinct(np.repeat(texts[:-1], counts) | windows[places])
+        keys = sorted_distinct(np.repeat(texts[:-1], counts) | windows[positions])
         return cls(keys.astype(np.uint32), np.searchsorted(keys, texts).astype(np.int64))
 
     @classmethod
@@ -97,9 +97,9 @@ class ShingleSets:
         sizes = np.diff(self.starts)[members]
         pair = np.tile(np.arange(len(left), dtype=np.uint64), 2) << _HALF
         shifts = self.starts[members] - (np.cumsum(sizes) - sizes)
-        places = np.arange(sizes.sum()) + np.repeat(shifts, sizes)
+        positions = np.arange(sizes.sum()) + np.repeat(shifts, sizes)
         # A shingle of both texts appears twice under its pair's number.
-        keys = np.sort(np.repeat(pair, sizes) | self.codes[places])
+        keys = np.sort(np.repeat(pair, sizes) | self.codes[positions])
         twice = keys[1:][keys[1:] == keys[:-1]] >> _HALF
         shared = np.bincount(twice.astype(np.int64), minlength=len(left))
         union = sizes[: len(left)] + sizes[len(left) :] - shared
@@ -121,8 +121,8 @@ def permutations(label: bytes, *shape: int) -> tuple[NDArray[np.uint32], NDArray
     """Return factors and masks of random permutations: ``mixed * factor ^ mask``.
 
     Args:
-        label: Decides which; the same on every machine.
-        shape: How many.
+        label: Seeds them; the same on every machine.
+        shape: Shape of each result.
     """
     count = math.prod(shape)
     seeds = np.frombuffer(hashlib.shake_128(label).digest(8 * count), "<u4")

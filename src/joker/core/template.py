@@ -1,12 +1,12 @@
-"""Templates: how a question and its answer become one text, and how text becomes a joke again.
+"""Templates: how a question and its answer become one text, and how a text is parsed as a joke.
 
 A template joins question and answer with two *markers*, the visible parts of its prefixes. A marker
 is either an added special token (a single id) or plain text (several ids of the tokenizer's
-vocabulary). A joke always ends with the tokenizer's end-of-text token, which its text here lacks.
+vocabulary). A joke always ends with the tokenizer's end-of-text token, which is not part of its
+text here.
 
-Text that people write may contain a marker. So that it cannot forge structure, a backslash is
-inserted after the first character of each marker in a question or answer, and removed again when
-parsing: every joke survives the round trip exactly.
+A question or answer may itself contain a marker. It is escaped by a backslash after the marker's
+first character, which parsing removes, so every joke survives the round trip exactly.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Template:
         answer_prefix: Text between question and answer, such as ``\n<|answer|> ``.
         markers: ``special`` adds each marker to the tokenizer as one token,
             ``plain`` leaves it as ordinary text.
-        punchline_first: Whether a joke without a given question is told punchline first:
-            ``answer marker + answer + question marker + question``. It is easier to find a
-            question for a punchline than the other way round. A hint, the start of the question
-            or a topic, may come first, after a question marker of its own.
+        punchline_first: Whether a joke without a whole question in the prompt is generated
+            punchline first: ``answer marker + answer + question marker + question``. It is easier
+            to find a question for a punchline than the other way round. A hint, the start of the
+            question or a topic, may come first, after a question marker of its own.
 
     Raises:
         TemplateError: If its texts could not be parsed unambiguously.
@@ -127,42 +127,43 @@ class Template:
         return self.punchline_first and not prompt.rstrip().endswith("?")
 
     def parse(self, text: str) -> Joke | None:
-        """Return the joke that a text in this template tells, or None if it tells none.
+        """Return the joke of a text in this template, or None if it is unfinished or malformed.
 
-        A text tells none if it is unfinished or malformed: the question marker is missing,
-        the answer marker is missing or repeated, or a part is empty.
+        That is, the question marker is missing, the answer marker is missing or repeated, or a
+        part is empty.
         """
         text = text.strip()
         first, second = self.question_marker, self.answer_marker
         if self.punchline_first and text.startswith(first):
-            _, found, told = text.partition(second)
-            if first in told:
-                text = found + told  # after a hint
-        if reverse := self.punchline_first and text.startswith(second):
+            _, marker, rest = text.partition(second)
+            if first in rest:
+                text = marker + rest  # after a hint
+        reverse = self.punchline_first and text.startswith(second)
+        if reverse:
             first, second = second, first
         if not text.startswith(first):
             return None
-        parts = text[len(first) :].partition(second)
-        if not parts[1] or any(m in part for m in self.marker_texts for part in parts[::2]):
+        head, marker, tail = text[len(first) :].partition(second)
+        if not marker or any(m in head or m in tail for m in self.marker_texts):
             return None
-        question, answer = parts[::-2] if reverse else parts[::2]
+        question, answer = (tail, head) if reverse else (head, tail)
         return Joke.from_text(self.unescape(question), self.unescape(answer))
 
-    def parse_start(self, text: str) -> tuple[str, str]:
-        """Return the parts of the question and the answer that an unfinished text contains.
+    def parse_partial(self, text: str) -> tuple[str, str]:
+        """Return the question and the answer so far of an unfinished text.
 
-        What may be the beginning of a marker at the text's end is held back, as is all of a text
-        that has no question marker yet. If the text begins with the punchline, only the question
+        What may be the beginning of a marker at the end is held back, and so is a whole text
+        without a question marker yet. If the text begins with the punchline, only the question
         is returned.
         """
         text = text.lstrip()
         if self.punchline_first and text.startswith(self.question_marker):
-            hint, found, told = text.partition(self.answer_marker)
-            if found and self.is_hint(hint):
-                text = found + told
+            hint, marker, rest = text.partition(self.answer_marker)
+            if marker and self.is_hint(hint):
+                text = marker + rest
         if self.punchline_first and text.startswith(self.answer_marker):
-            _, found, question = text.partition(self.question_marker)
-            text = found + question
+            _, marker, question = text.partition(self.question_marker)
+            text = marker + question
         if not text.startswith(self.question_marker):
             return "", ""
         body = text[len(self.question_marker) :]

@@ -3,10 +3,10 @@
 Built on the `tokenizers` library alone, so that serving needs neither PyTorch nor
 Transformers. Each part of a joke is encoded separately and the ids are joined, so
 the boundary between question and answer falls between two tokens in every template,
-and the spelling of a special token in people's text stays ordinary text.
+and a special token's text inside a joke stays ordinary text.
 
-A joke is always ``[start] markers and text [end]``: the first marker is predicted from
-the start token, so that bits per byte can count every token.
+A joke is always ``[start] markers and text [end]``: even the first marker is predicted,
+from the start token, so that bits per byte can count every token.
 
 A model with a critic has two more tokens, `WORKS` and `FAILS`, that may follow the end of a joke:
 the probability of `WORKS` says whether the joke works.
@@ -30,7 +30,8 @@ FAILS = "<|fails|>"
 VERDICT_WEIGHT = 10.0
 """Weight of a verdict's loss: a joke has about thirty tokens, and one verdict."""
 
-BROKEN_UTF8 = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"
+"""What bytes that are not UTF-8, such as a part of a character, decode to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class JokeTokenizer:
     """A byte-level BPE (or other fast) tokenizer that knows one template.
 
     Args:
-        tokenizer: The backend, such as a fast Transformers tokenizer's; it is copied.
+        tokenizer: The backend, such as that of a Transformers fast tokenizer; it is copied.
         template: The template; its special tokens must be in the vocabulary.
         end_token: The tokenizer's end-of-text token, such as ``<|endoftext|>``.
         start_token: The token that every joke begins with; by default the end token.
@@ -77,9 +78,9 @@ class JokeTokenizer:
     ) -> None:
         self.backend = plain_text_copy(tokenizer)
         self.template = template
-        self.end_id = self._id(end_token)
-        self.start_id = self._id(start_token or end_token)
-        self._special_ids = {text: self._id(text) for text in template.special_tokens}
+        self.end_id = self._token_id(end_token)
+        self.start_id = self._token_id(start_token or end_token)
+        self._special_ids = {text: self._token_id(text) for text in template.special_tokens}
         self._verdict_ids = [self.backend.token_to_id(verdict) for verdict in (FAILS, WORKS)]
 
     @classmethod
@@ -103,7 +104,7 @@ class JokeTokenizer:
     @property
     def added_ids(self) -> list[int]:
         """Ids of the tokens that the template and the critic add to a vocabulary."""
-        verdicts = [number for number in self._verdict_ids if number is not None]
+        verdicts = [token_id for token_id in self._verdict_ids if token_id is not None]
         return [*self._special_ids.values(), *verdicts]
 
     def encode(self, joke: Joke) -> EncodedJoke:
@@ -130,7 +131,7 @@ class JokeTokenizer:
         return EncodedJoke(ids, answer_start=len(ids), learned_from=len(start) if hint else 1)
 
     def encode_verdict(self, joke: Joke, works: bool) -> EncodedJoke:
-        """Return the ids of a joke and of a verdict on it, which is the only token learned.
+        """Return the ids of a joke and of a verdict on it, the only token learned.
 
         The tokenizer must have a critic.
         """
@@ -146,11 +147,11 @@ class JokeTokenizer:
         return self._with_answer([self.start_id], joke)
 
     def encode_prompt(self, question_start: str = "") -> list[int]:
-        """Return the ids a model continues: start token, question marker, the question's start.
+        """Return a prompt's ids: start token, question marker, the question's start.
 
         If the start ends with a question mark, it is the whole question, and the answer marker
-        follows. In a template with the punchline first, the answer marker follows any start;
-        without a start, it is the only marker.
+        follows. In a punchline-first template, the answer marker follows any start; without a
+        start, it is the only marker.
         """
         question = question_start.strip()
         if not question and self.template.punchline_first:
@@ -166,10 +167,7 @@ class JokeTokenizer:
         return str(self.backend.decode(kept, skip_special_tokens=False))
 
     def parse(self, ids: Sequence[int]) -> Joke | None:
-        """Return the joke that ids tell up to the end token, or None.
-
-        Ids without an end token are unfinished and tell no joke.
-        """
+        """Return the joke up to the end token, or None if the ids are unfinished or malformed."""
         body = list(ids)
         while body and body[0] == self.start_id:
             del body[0]
@@ -177,12 +175,12 @@ class JokeTokenizer:
             return None
         return self.template.parse(self.decode(body[: body.index(self.end_id)]))
 
-    def parse_start(self, ids: Sequence[int]) -> tuple[str, str]:
-        """Return the parts of the question and the answer in unfinished ids; both may be empty.
+    def parse_partial(self, ids: Sequence[int]) -> tuple[str, str]:
+        """Return the question and the answer so far of unfinished ids; both may be empty.
 
         A character is held back until all of its bytes are there.
         """
-        return self.template.parse_start(self.decode(ids).rstrip(BROKEN_UTF8))
+        return self.template.parse_partial(self.decode(ids).rstrip(REPLACEMENT_CHARACTER))
 
     def _encode_question(self, question: str) -> list[int]:
         lead, marker, tail = _split(self.template.question_prefix)
@@ -212,18 +210,18 @@ class JokeTokenizer:
     def _encode_text(self, text: str) -> list[int]:
         return list(self.backend.encode(text, add_special_tokens=False).ids) if text else []
 
-    def _id(self, token: str) -> int:
-        found = self.backend.token_to_id(token)
-        if found is None:
+    def _token_id(self, token: str) -> int:
+        token_id = self.backend.token_to_id(token)
+        if token_id is None:
             raise TokenizerError(
                 f"token {token!r} of template {self.template.label} is not in the tokenizer; "
                 "use a model trained with this template"
             )
-        return int(found)
+        return int(token_id)
 
 
 def plain_text_copy(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a copy without truncation, padding and parsing of special tokens in text."""
+    """Return a copy that neither truncates nor pads, and parses no special tokens in text."""
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.encode_special_tokens = True
     copy.no_truncation()

@@ -113,7 +113,7 @@ class _StopsAtTexts(GenerationListener):
         task = self._tasks[index]
         enough = task.streamed and self._listener.on_tokens(index, token_ids)
         if task.sampling.stop:
-            _, answer = self._tokenizer.parse_start([*task.prompt_ids, *token_ids])
+            _, answer = self._tokenizer.parse_partial([*task.prompt_ids, *token_ids])
             if task.sampling.cut(answer) != answer:
                 self.at_stop.add(index)
         return enough or index in self.at_stop

@@ -207,7 +207,7 @@ def evaluate(
         ResourceError: If memory runs out.
     """
     held_out = held_out.sample(config.limit, config.seed)
-    fingerprints = Fingerprints.read(folder.path)
+    fingerprints = Fingerprints.load(folder.path)
     likelihood = _likelihood_metrics(folder, held_out, config, fingerprints)
     tries = _first_tries(teller or folder, config)
     jokes = [joke for joke in tries if joke]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from joker.core.fingerprints import SAME_ANSWER_WORDS, Fingerprints
+from joker.core.fingerprints import MIN_COPIED_ANSWER_WORDS, Fingerprints
 from joker.core.joke import Joke
 from joker.core.sampling import Sampling
 from joker.core.similarity import (
@@ -154,7 +154,7 @@ class TrainingIndex:
         return Copy(
             exact=bool(text) and text in self._texts,
             near=self.similarity(joke) >= NEAR_COPY_JACCARD,
-            answer=len(answer.split()) >= SAME_ANSWER_WORDS and answer in self._answers,
+            answer=len(answer.split()) >= MIN_COPIED_ANSWER_WORDS and answer in self._answers,
         )
 
     def similarity(self, joke: Joke) -> float:

@@ -50,16 +50,16 @@ class OffenceClassifier:
     def bundled() -> OffenceClassifier:
         """Return the package's own classifier, read once at the first call."""
         with resources.files("joker.generation").joinpath(_FILE).open("rb") as file:
-            return OffenceClassifier.read(file)
+            return OffenceClassifier.load(file)
 
     @classmethod
-    def read(cls, file: Path | IO[bytes]) -> OffenceClassifier:
-        """Read an ``.npz`` file."""
+    def load(cls, file: Path | IO[bytes]) -> OffenceClassifier:
+        """Load an ``.npz`` file."""
         with np.load(file, allow_pickle=False) as arrays:
             return cls(arrays["weights"], float(arrays["scale"]), float(arrays["threshold"]))
 
-    def write(self, path: Path) -> None:
-        """Write the classifier as an ``.npz`` file."""
+    def save(self, path: Path) -> None:
+        """Save the classifier as an ``.npz`` file."""
         np.savez_compressed(
             path,
             weights=self.weights,

@@ -17,7 +17,7 @@ from math import isfinite
 from joker.core.errors import GenerationError
 from joker.core.fingerprints import Fingerprints, OriginalityEstimate, hash_text
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
-from joker.core.tokenizer import BROKEN_UTF8
+from joker.core.tokenizer import REPLACEMENT_CHARACTER
 from joker.engines.protocol import Completion, Engine, GenerationListener, is_greedy
 from joker.engines.tasks import GenerationTask
 from joker.generation.moderation import Moderator
@@ -253,7 +253,7 @@ class _Drafting:
         if joke is None or (self.prompt.is_hint and joke.question == self.hint):
             return "malformed"
         text = joke.question + joke.answer
-        if BROKEN_UTF8 in text and BROKEN_UTF8 not in self.prompt.text:
+        if REPLACEMENT_CHARACTER in text and REPLACEMENT_CHARACTER not in self.prompt.text:
             return "with invalid characters"
         joke = self.prompt.take_up(joke)
         if joke is None:
@@ -282,7 +282,7 @@ class _ShowsDrafts(GenerationListener):
         if not self._listener.wants_drafts():
             return False
         drafting = self._drafting
-        question, answer = drafting.tokenizer.parse_start([*drafting.prompt_ids, *token_ids])
+        question, answer = drafting.tokenizer.parse_partial([*drafting.prompt_ids, *token_ids])
         if answer:
             answer = drafting.request.sampling.cut(_whole_words(answer)).rstrip()
         else:

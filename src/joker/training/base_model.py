@@ -178,7 +178,7 @@ def earlier_trainings(base: str) -> list[dict[str, Any]]:
 def fingerprints_with(base: str, jokes: Sequence[Joke]) -> Fingerprints:
     """Return the fingerprints of jokes and of the jokes that a base was trained on."""
     own = Fingerprints.of(jokes)
-    before = Fingerprints.read(Path(base))
+    before = Fingerprints.load(Path(base))
     return Fingerprints.join([before, own]) if before else own
 
 

@@ -205,7 +205,7 @@ def write_folder(
     for file in out.glob("*.safetensors"):
         file.chmod(0o644)  # written for the owner only, but servers run as somebody else
     base.tokenizer.save_pretrained(out)
-    fingerprints.write(out)
+    fingerprints.save(out)
     keep_freed_memory(False)
     held_out = HeldOut.of(run.data).sample(config.test_limit, config.seed)
     metrics = likelihood_metrics(

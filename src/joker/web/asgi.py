@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from joker.compose import open_queue, open_store
 from joker.core.errors import ConfigError, JokerError
-from joker.core.logs import log_as_json_lines
+from joker.core.logs import configure_logging
 from joker.settings import read_settings
 from joker.web.app import create_app
 
@@ -29,7 +29,7 @@ def open_app() -> FastAPI:
         SystemExit: If a setting cannot be used, or there is no broker. The reason is logged,
             because NGINX Unit does not show what a factory raises.
     """
-    log_as_json_lines()
+    configure_logging()
     try:
         return _open_app()
     except JokerError as error:

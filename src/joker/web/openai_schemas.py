@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from joker.core.joke import GeneratedJoke
-from joker.core.sampling import MOST_STOPS, Sampling, StopText
+from joker.core.sampling import MAX_STOPS, Sampling, StopText
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
 from joker.web.schemas import flat_request, require_unicode
@@ -36,7 +36,7 @@ MODEL = "joker"
 FinishReason = Literal["stop", "length"]
 
 _Text = Annotated[str, AfterValidator(require_unicode)]
-_Stops = Annotated[list[StopText], Field(max_length=MOST_STOPS)]
+_Stops = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 _Prompts = Annotated[list[_Text], Field(min_length=1)]
 _GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 
 from joker.core.errors import ConfigError
-from joker.core.logs import log_as_json_lines
+from joker.core.logs import configure_logging
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.store import Store
@@ -124,7 +124,7 @@ class Server(uvicorn.Server):
 
     def run_until_stopped(self) -> None:
         """Log JSON lines and serve until a signal such as Ctrl-C."""
-        log_as_json_lines()
+        configure_logging()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
 

@@ -16,7 +16,7 @@ from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
 from joker.core.errors import ConfigError
-from joker.core.logs import log_as_json_lines
+from joker.core.logs import configure_logging
 from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.broker import TASK, make_celery
 from joker.jobs.leases import Leases
@@ -51,7 +51,7 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
             "such as redis://localhost:6379/0"
         )
     app = make_celery(settings.broker)
-    log_as_json_lines()
+    configure_logging()
     # While this signal has a receiver, Celery does not configure logging.
     signals.setup_logging.connect(_keep_logs)
     metrics = WorkerMetrics(settings.concurrency)
