@@ -21,7 +21,7 @@ LABELS = {"original-special", "separator-special", "words-plain"}
 def compared(tmp_path_factory: pytest.TempPathFactory, sample_file: Path) -> Path:
     """Return a folder in which ``joker compare`` has run, twice."""
     folder = tmp_path_factory.mktemp("compare")
-    prepare([Source.own(sample_file)], folder / "data", split="random", seed=1)
+    prepare([Source.custom(sample_file)], folder / "data", split="random", seed=1)
     options = ("--base", "new:tiny", "--max-steps", "2", "--compile", "never")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

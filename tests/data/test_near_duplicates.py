@@ -12,7 +12,7 @@ from joker.core.similarity import (
     normalise,
 )
 from joker.data import near_duplicates
-from joker.data.near_duplicates import ANSWER_WORDS, NearDuplicates, find_near_duplicates
+from joker.data.near_duplicates import MIN_ANSWER_WORDS, NearDuplicates, find_near_duplicates
 from tests.core.reference import jaccard
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("na", "rik", "lo", "sem")]
@@ -41,7 +41,7 @@ def exhaustive_pairs(jokes: list[Joke]) -> set[tuple[int, int]]:
         for j in range(len(jokes))
         for i in range(j)
         if jaccard(texts[i], texts[j]) >= SPLIT_JACCARD
-        or (answers[i] == answers[j] and len(answers[i].split()) >= ANSWER_WORDS)
+        or (answers[i] == answers[j] and len(answers[i].split()) >= MIN_ANSWER_WORDS)
     }
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joker.core.joke import Joke
-from joker.data.parsing import LONGEST_RAW, Parsed, parse_pair, parse_post
+from joker.data.parsing import MAX_RAW_LENGTH, Parsed, parse_pair, parse_post
 
 STORY = "An owl sat in a tree and told the other birds of its long day at the library. " * 6
 
@@ -83,7 +83,7 @@ def test_other_jokes_stay_plain(title: str, body: str, reason: str) -> None:
         ("Why do owls hum?", "...", "no words"),
         ("Got any owl jokes?", "Post yours here, I want to read them all tonight.", "request"),
         ("An owl's day", STORY * 40, "too long"),
-        ("An owl's day", "x" * (LONGEST_RAW + 1), "too long"),
+        ("An owl's day", "x" * (MAX_RAW_LENGTH + 1), "too long"),
     ],
 )
 def test_posts_with_nothing_to_tell_are_dropped(title: str, body: str, reason: str) -> None:

@@ -64,7 +64,7 @@ def test_the_leak_of_both_splits_is_told_whichever_was_chosen(
     sources: list[Source], write_csv: WriteCsv, pairs: Pairs, tmp_path: Path
 ) -> None:
     twice = write_csv("again.csv", ["question", "answer"], pairs(30))
-    sources = [*sources, Source.own(twice)]
+    sources = [*sources, Source.custom(twice)]
     by_cluster = prepared(sources, tmp_path / "clusters", "clusters").manifest
     at_random = prepared(sources, tmp_path / "random", "random").manifest
     assert by_cluster.leak == at_random.leak
@@ -78,7 +78,7 @@ def test_the_overlap_of_sources_is_told(
     sources: list[Source], write_csv: WriteCsv, pairs: Pairs, tmp_path: Path
 ) -> None:
     mine = [*pairs(10), ("Why is a fence so calm?", "It has good posts."), ("Hm", "Yes")]
-    own = Source.own(write_csv("mine.csv", ["question", "answer"], mine))
+    own = Source.custom(write_csv("mine.csv", ["question", "answer"], mine))
     overlap = prepared([*sources, own], tmp_path / "out", "clusters").manifest.overlap
     entry = next(e for e in overlap if (e.source, e.other) == ("mine", "qa-jokes"))
     assert (entry.questions, entry.exact, entry.near) == (11, 10, 10)
@@ -94,10 +94,10 @@ def test_the_seed_and_nothing_else_decides(sources: list[Source], tmp_path: Path
 
 def test_too_little_to_split_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
     header = ["question", "answer"]
-    one = Source.own(write_csv("one.csv", header, [("Who?", "An owl."), ("Who?", "")]))
+    one = Source.custom(write_csv("one.csv", header, [("Who?", "An owl."), ("Who?", "")]))
     with pytest.raises(DataError, match="these files contain only 1"):
         prepare([one], tmp_path / "out")
-    equal = Source.own(write_csv("equal.csv", header, [("Who hums?", "An owl.")] * 5))
+    equal = Source.custom(write_csv("equal.csv", header, [("Who hums?", "An owl.")] * 5))
     with pytest.raises(DataError, match="near-duplicates of one another"):
         prepare([equal], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -108,13 +108,13 @@ def test_inputs_must_be_there_and_differ(qa_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to prepare"):
         prepare([], tmp_path / "out")
     with pytest.raises(DataError, match="2 inputs are named 'jokes'"):
-        prepare([Source.own(qa_file), Source.own(qa_file)], tmp_path / "out")
+        prepare([Source.custom(qa_file), Source.custom(qa_file)], tmp_path / "out")
 
 
 def test_the_target_is_checked_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("dear owl")
     with pytest.raises(DataError, match="is not a prepared folder"):
-        prepare([Source.own(tmp_path / "missing.csv")], tmp_path)
+        prepare([Source.custom(tmp_path / "missing.csv")], tmp_path)
 
 
 def test_work_in_progress_is_told(sources: list[Source], tmp_path: Path) -> None:
@@ -200,6 +200,6 @@ def test_many_rows_parsed_by_processes_come_in_order(
     file = write_csv("mine.csv", ["question", "answer"], pairs(1_050))
     ingestion = Ingestion()
     said: list[str] = []
-    ingestion.add(Source.own(file), said.append)
+    ingestion.add(Source.custom(file), said.append)
     assert [(joke.question, joke.answer) for joke in ingestion.jokes] == pairs(1_050)
     assert said[0] == "reading mine: 100 rows"

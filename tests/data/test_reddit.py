@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joker.data.reddit import (
-    asks,
     continued_question,
     end_question,
     find_pairs,
+    has_content,
     is_deleted,
-    quotes,
-    requests,
-    says_something,
-    sets_up,
+    is_question,
+    is_request,
+    is_setup,
+    repeats_title,
     strip_answer_label,
     strip_asides,
     strip_introduction,
@@ -35,7 +35,7 @@ from joker.data.reddit import (
     ],
 )
 def test_questions_ask(title: str) -> None:
-    assert asks(title)
+    assert is_question(title)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_questions_ask(title: str) -> None:
     ],
 )
 def test_other_titles_do_not_ask(title: str) -> None:
-    assert not asks(title)
+    assert not is_question(title)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_question_ends_with_its_mark(question: str, ended: str) -> None:
     ],
 )
 def test_titles_that_want_jokes_request(title: str, body: str) -> None:
-    assert requests(title, body)
+    assert is_request(title, body)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_titles_that_want_jokes_request(title: str, body: str) -> None:
     ],
 )
 def test_titles_that_tell_jokes_do_not_request(title: str, body: str) -> None:
-    assert not requests(title, body)
+    assert not is_request(title, body)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_titles_that_tell_jokes_do_not_request(title: str, body: str) -> None:
     ],
 )
 def test_sentences_and_their_beginnings_set_up(title: str, body: str) -> None:
-    assert sets_up(title, body)
+    assert is_setup(title, body)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_sentences_and_their_beginnings_set_up(title: str, body: str) -> None:
     ],
 )
 def test_headlines_do_not_set_up(title: str, body: str) -> None:
-    assert not sets_up(title, body)
+    assert not is_setup(title, body)
 
 
 def test_a_title_told_again_is_quoted() -> None:
-    assert quotes('The owl asked, "Who is that?" and left.', "Who is that?")
-    assert not quotes("A clock.", "Who is that?")
+    assert repeats_title('The owl asked, "Who is that?" and left.', "Who is that?")
+    assert not repeats_title("A clock.", "Who is that?")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_other_text_is_not_deleted(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "says"), [("...", False), ("🦉", True), ("≠", True), ("Я", True)])
 def test_letters_digits_and_symbols_say_something(text: str, says: bool) -> None:
-    assert says_something(text) is says
+    assert has_content(text) is says
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from joker.data.sources import DATASETS, Dataset, Row, Source, download, read_ro
 
 
 def rows(path: Path, question: str = "question", answer: str = "answer") -> list[Row]:
-    return list(read_rows(Source.own(path, question, answer)))
+    return list(read_rows(Source.custom(path, question, answer)))
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -34,7 +34,7 @@ def test_data_2_is_read_by_its_columns(tmp_path: Path) -> None:
 def test_own_columns_are_found_whatever_their_case(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.csv", "Punchline, SETUP \nAn owl,Who?\n")
     assert rows(file, "setup", "punchline") == [Row("1", "Who?", "An owl", None)]
-    assert Source.own(file).name == "mine"
+    assert Source.custom(file).name == "mine"
 
 
 def test_jsonl_is_read_line_by_line(tmp_path: Path) -> None:

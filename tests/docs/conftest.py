@@ -50,7 +50,7 @@ def furnish(
             from joker.data.preparation import prepare
             from joker.data.sources import Source
 
-            prepare([Source.own(sample_file)], folder / "prepared")
+            prepare([Source.custom(sample_file)], folder / "prepared")
 
     return fill
 

@@ -14,5 +14,5 @@ from joker.data.sources import Source
 def prepared_folder(tmp_path_factory: pytest.TempPathFactory, sample_file: Path) -> Path:
     """Return a prepared folder of the sample jokes: 18 to train on and 2 to test on."""
     path = tmp_path_factory.mktemp("prepared") / "sample"
-    prepare([Source.own(sample_file)], path, split="random", seed=1)
+    prepare([Source.custom(sample_file)], path, split="random", seed=1)
     return path

@@ -44,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, joke_file: Path) -> Prepa
     from joker.data.sources import Source
 
     out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare([Source.own(joke_file)], out, split="random", seed=1)
+    prepare([Source.custom(joke_file)], out, split="random", seed=1)
     return PreparedData.open(out)
 
 

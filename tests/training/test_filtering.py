@@ -39,7 +39,7 @@ def reworded(joke: Joke) -> Joke:
 def mixed(joke_file: Path, tmp_path: Path) -> PreparedData:
     """Return harmless jokes with rude ones."""
     (tmp_path / "all.csv").write_text(joke_file.read_text(encoding="utf-8") + RUDE, "utf-8")
-    prepare([Source.own(tmp_path / "all.csv")], tmp_path / "data", split="random", seed=1)
+    prepare([Source.custom(tmp_path / "all.csv")], tmp_path / "data", split="random", seed=1)
     return PreparedData.open(tmp_path / "data")
 
 
@@ -80,7 +80,7 @@ def test_min_score_is_that_of_a_clusters_best_post(
 ) -> None:
     scored = [(NEW[0], 2), (reworded(NEW[0]), 40), (NEW[1], 9), (NEW[2], 10)]
     write_jokes(tmp_path / "scored.csv", [*scored, *((joke, 0) for joke in sample_jokes)])
-    prepare([Source.own(tmp_path / "scored.csv")], tmp_path / "data", split="random", seed=1)
+    prepare([Source.custom(tmp_path / "scored.csv")], tmp_path / "data", split="random", seed=1)
     data = PreparedData.open(tmp_path / "data")
     expected = [NEW[0], reworded(NEW[0]), NEW[2]]
     assert {one.joke for one in data.jokes("train")} > {*expected, NEW[1]}
@@ -160,6 +160,6 @@ def test_validation_jokes_and_their_near_duplicates_are_not_read(
 def test_one_cluster_alone_cannot_be_trained_on(tmp_path: Path) -> None:
     same = "".join(f"Why did the kettle leave the house{mark}?,It was boiling.\n" for mark in "abc")
     (tmp_path / "same.csv").write_text(f"question,answer\n{same}", "utf-8")
-    prepare([Source.own(tmp_path / "same.csv")], tmp_path / "data", split="random", seed=1)
+    prepare([Source.custom(tmp_path / "same.csv")], tmp_path / "data", split="random", seed=1)
     with pytest.raises(DataError, match="two different jokes"):
         validation_jokes(PreparedData.open(tmp_path / "data"), 500)

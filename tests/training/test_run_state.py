@@ -34,7 +34,7 @@ def test_other_settings_are_refused(prepared: PreparedData, tmp_path: Path) -> N
 
 def test_other_data_is_refused(prepared: PreparedData, joke_file: Path, tmp_path: Path) -> None:
     begin_run(prepared, tmp_path / "model", CONFIG)
-    prepare([Source.own(joke_file)], tmp_path / "other", split="random", seed=2)
+    prepare([Source.custom(joke_file)], tmp_path / "other", split="random", seed=2)
     with pytest.raises(DataError, match="other"):
         resume_run(PreparedData.open(tmp_path / "other"), tmp_path / "model", CONFIG)
 

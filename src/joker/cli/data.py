@@ -71,7 +71,7 @@ def prepare(
     sources = [
         *([Source.qa_jokes(qa_jokes)] if qa_jokes else []),
         *([Source.rjokes(rjokes)] if rjokes else []),
-        *(Source.own(path, question_column, answer_column) for path in jokes or []),
+        *(Source.custom(path, question_column, answer_column) for path in jokes or []),
     ]
     with Console(stderr=True).status("reading") as status:
         manifest = preparation.prepare(

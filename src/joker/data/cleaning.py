@@ -73,7 +73,7 @@ def _unescape_html(text: str) -> str:
 
 # --- Unicode --------------------------------------------------------------------------------------
 
-# Zero-width characters, soft hyphens, marks of direction, byte order marks; joiners only beside
+# Zero-width characters, soft hyphens, directional marks, byte order marks; joiners only next to
 # ASCII, because emoji and some scripts need them.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"

@@ -7,8 +7,8 @@ question and answer (`joker.core.similarity`). Candidates for the last come from
 96%, one at 0.5 almost certainly. Each candidate is verified exactly. Clusters are the connected
 components.
 
-Everything operates on whole arrays, band by band, so a million jokes need neither a loop in Python
-nor much memory. The result is the same on every machine.
+Everything is vectorised, band by band, so a million jokes need no loop in Python and little memory.
+The result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from joker.core.similarity import (
 
 BANDS = 128
 ROWS = 4
-ANSWER_WORDS = 4
-"""Number of words from which equal answers make a near-duplicate; shorter ones often coincide."""
-LARGEST_FULL_BUCKET = 50
+MIN_ANSWER_WORDS = 4
+"""Minimum number of words of equal answers that make a near-duplicate; shorter ones often
+coincide."""
+MAX_FULL_BUCKET = 50
 """Up to this size all pairs of a bucket are compared; in larger ones each member is compared with
 the first: ten thousand variants of a joke take ten thousand comparisons, not fifty million."""
 
 _THREADS = min(8, os.cpu_count() or 1)
-# Batches that fit into a processor's cache.
-_TEXTS_AT_ONCE = 2_000
-_PAIRS_AT_ONCE = 4_000
+# Batches that fit into a CPU's cache.
+_BATCH_TEXTS = 2_000
+_BATCH_PAIRS = 4_000
 
-_LOW = np.uint64(0xFFFFFFFF)
+_LOW_BITS = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
@@ -87,18 +88,18 @@ def find_near_duplicates(jokes: Sequence[Joke]) -> NearDuplicates:
     exact = _first_equal(texts)
     same_answer = _first_equal(
         [
-            answer if answer.count(" ") + 1 >= ANSWER_WORDS else index
+            answer if answer.count(" ") + 1 >= MIN_ANSWER_WORDS else index
             for index, answer in enumerate(answers)
         ]
     )
-    firsts = np.flatnonzero(exact == np.arange(len(jokes)))
+    indices = np.arange(len(jokes))
+    firsts = np.flatnonzero(exact == indices)
     sets = ShingleSets.join(
-        ShingleSets.of([texts[index] for index in firsts[start : start + _TEXTS_AT_ONCE]])
-        for start in range(0, len(firsts), _TEXTS_AT_ONCE)
+        ShingleSets.of([texts[index] for index in firsts[start : start + _BATCH_TEXTS]])
+        for start in range(0, len(firsts), _BATCH_TEXTS)
     )
-    pairs = firsts[_confirm(sets, _candidates(sets))]
-    every = np.arange(len(jokes))
-    left = np.concatenate([pairs[0], every, every])
+    pairs = firsts[_verify(sets, _candidates(sets))]
+    left = np.concatenate([pairs[0], indices, indices])
     right = np.concatenate([pairs[1], exact, same_answer])
     return NearDuplicates(exact, same_answer, pairs, _components(len(jokes), left, right))
 
@@ -143,13 +144,13 @@ def _band_keys(
     """Return one key per text: its smallest hash under each permutation, combined."""
     keys = np.zeros(len(starts), dtype=np.uint64)
     ends = np.append(starts[1:], len(mixed))
-    for first in range(0, len(starts), _TEXTS_AT_ONCE):
-        texts = slice(first, first + _TEXTS_AT_ONCE)
+    for first in range(0, len(starts), _BATCH_TEXTS):
+        texts = slice(first, first + _BATCH_TEXTS)
         begin, end = starts[texts][0], ends[texts][-1]
         for factor, mask in zip(factors, masks, strict=True):
             hashes = mixed[begin:end] * factor ^ mask
             keys[texts] ^= np.minimum.reduceat(hashes, starts[texts] - begin)
-            keys[texts] *= np.uint64(0x9E3779B97F4A7C15)
+            keys[texts] *= np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio
             keys[texts] ^= keys[texts] >> np.uint64(29)
     return keys
 
@@ -160,15 +161,15 @@ def _bucket_pairs(
     """Yield pairs of owners whose keys are equal."""
     order = np.argsort(keys, kind="stable")
     changes = np.flatnonzero(np.diff(keys[order])) + 1
-    begins = np.concatenate([[0], changes])
-    sizes = np.diff(np.append(begins, len(keys)))
+    starts = np.concatenate([[0], changes])
+    sizes = np.diff(np.append(starts, len(keys)))
     owner = owners[order].astype(np.uint64)
-    rank = np.arange(len(keys)) - np.repeat(begins, sizes)
+    rank = np.arange(len(keys)) - np.repeat(starts, sizes)
     size = np.repeat(sizes, sizes)
 
-    later = np.flatnonzero((rank > 0) & (size > LARGEST_FULL_BUCKET))
+    later = np.flatnonzero((rank > 0) & (size > MAX_FULL_BUCKET))
     yield owner[later - rank[later]] << _HALF | owner[later]
-    later = np.flatnonzero((rank > 0) & (size <= LARGEST_FULL_BUCKET))
+    later = np.flatnonzero((rank > 0) & (size <= MAX_FULL_BUCKET))
     distance = 1
     while len(later):
         yield owner[later - distance] << _HALF | owner[later]
@@ -176,20 +177,20 @@ def _bucket_pairs(
         later = later[rank[later] >= distance]
 
 
-def _confirm(sets: ShingleSets, candidates: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _verify(sets: ShingleSets, candidates: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the candidates that are near-duplicates, as two rows of indices."""
-    pairs = np.stack([candidates >> _HALF, candidates & _LOW]).astype(np.int64)
+    pairs = np.stack([candidates >> _HALF, candidates & _LOW_BITS]).astype(np.int64)
     sizes = np.diff(sets.starts)
     # If the sizes differ by more, not even a subset is similar enough.
     smaller, larger = np.sort(sizes[pairs], axis=0)
     pairs = pairs[:, smaller >= SPLIT_JACCARD * larger]
 
-    def confirmed(start: int) -> NDArray[np.int64]:
-        some = pairs[:, start : start + _PAIRS_AT_ONCE]
-        return some[:, sets.jaccard(*some) >= SPLIT_JACCARD]
+    def verify_batch(start: int) -> NDArray[np.int64]:
+        batch = pairs[:, start : start + _BATCH_PAIRS]
+        return batch[:, sets.jaccard(*batch) >= SPLIT_JACCARD]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(confirmed, range(0, pairs.shape[1], _PAIRS_AT_ONCE))
+        parts = pool.map(verify_batch, range(0, pairs.shape[1], _BATCH_PAIRS))
         return np.concatenate([pairs[:, :0], *parts], axis=1)
 
 

@@ -16,31 +16,31 @@ from joker.data.cleaning import clean, flatten
 
 Outcome = Literal["joke", "plain", "dropped"]
 
-LONGEST_QUESTION = 300
+MAX_QUESTION_LENGTH = 300
 """Maximum number of characters of a question; longer titles are stories."""
-LONGEST_PUNCHLINE = 250
+MAX_PUNCHLINE_LENGTH = 250
 """Maximum number of characters of an answer to a post's question; 99% of Data 1's are shorter."""
-LONGEST_SETUP_PUNCHLINE = 140
+MAX_SETUP_PUNCHLINE_LENGTH = 140
 """Maximum number of characters of an answer to a set-up; longer ones are mostly dialogues."""
-MOST_SETUP_PARAGRAPHS = 4
+MAX_SETUP_PARAGRAPHS = 4
 """Maximum number of paragraphs of an answer to a set-up."""
-LONGEST_GIVEN = 1_000
-"""Maximum number of characters of a question or answer if a file has columns for both."""
-LONGEST_PLAIN = 10_000
+MAX_PAIR_LENGTH = 1_000
+"""Maximum number of characters of a question or answer in a file with columns for both."""
+MAX_PLAIN_LENGTH = 10_000
 """Maximum number of characters of a plain joke."""
-LONGEST_RAW = 40_000
-"""Maximum number of characters of a part before cleaning, which is Reddit's limit for posts."""
+MAX_RAW_LENGTH = 40_000
+"""Maximum number of characters of each part before cleaning; Reddit's own limit for posts."""
 
 
 class Parsed(NamedTuple):
-    """The outcome of one row.
+    """The outcome of one post.
 
     Attributes:
         outcome: ``joke``, ``plain`` or ``dropped``.
         reason: Why it is plain or dropped; empty for a joke.
         question: The question, or a plain joke's title.
         answer: The answer, or a plain joke's text.
-        changes: Names of the rules that changed the row.
+        changes: Names of the rules that changed the post.
     """
 
     outcome: Outcome
@@ -55,59 +55,63 @@ _TOO_LONG = Parsed("dropped", "too long", "", "", frozenset())
 
 def parse_pair(question: str, answer: str) -> Parsed:
     """Parse a row of a file with columns for question and answer."""
-    if max(len(question), len(answer)) > LONGEST_RAW:
+    if max(len(question), len(answer)) > MAX_RAW_LENGTH:
         return _TOO_LONG
-    row = _Post(question, answer)
-    row.strip_title()
-    row.strip_body()
-    if reason := row.emptiness():
-        return row.end("dropped", reason)
-    if max(len(row.title), len(row.body)) > LONGEST_GIVEN:
-        return row.end("dropped", "too long")
-    row.change_title("question mark", reddit.tidy_question)
-    return row.end("joke")
+    post = _Post(question, answer)
+    post.strip_title()
+    post.strip_body()
+    if reason := post.drop_reason():
+        return post.result("dropped", reason)
+    if max(len(post.title), len(post.body)) > MAX_PAIR_LENGTH:
+        return post.result("dropped", "too long")
+    post.change_title("question mark", reddit.tidy_question)
+    return post.result("joke")
 
 
 def parse_post(title: str, body: str) -> Parsed:
     """Parse a post of /r/Jokes."""
-    if max(len(title), len(body)) > LONGEST_RAW:
+    if max(len(title), len(body)) > MAX_RAW_LENGTH:
         return _TOO_LONG
-    row = _Post(title, body)
-    request = reddit.requests(row.title, row.body)
-    row.strip_title()
-    if reason := row.emptiness():
-        return row.end("dropped", reason)
-    if len(row.body) > LONGEST_PLAIN:
-        return row.end("dropped", "too long")
-    row.strip_body()
-    if reason := row.emptiness():
-        return row.end("dropped", reason)
+    post = _Post(title, body)
+    request = reddit.is_request(post.title, post.body)
+    post.strip_title()
+    if reason := post.drop_reason():
+        return post.result("dropped", reason)
+    if len(post.body) > MAX_PLAIN_LENGTH:
+        return post.result("dropped", "too long")
+    post.strip_body()
+    if reason := post.drop_reason():
+        return post.result("dropped", reason)
 
-    pairs = reddit.find_pairs(row.body)
+    pairs = reddit.find_pairs(post.body)
     if len(pairs) > 1:
-        return row.end("plain", "several jokes")
-    if pairs and (request or not reddit.asks(row.title)):
-        row.take(*pairs[0])
+        return post.result("plain", "several jokes")
+    if pairs and (request or not reddit.is_question(post.title)):
+        post.use_pair(*pairs[0])
     elif request:
-        return row.end("dropped", "request")
-    elif pair := reddit.continued_question(row.title, row.body):
-        row.take(*pair)
-    if len(row.title) > LONGEST_QUESTION or len(row.body) > LONGEST_PUNCHLINE:
-        return row.end("plain", "story")
-    if reddit.quotes(row.body, row.title):
-        return row.end("plain", "headline")
-    if reddit.asks(row.title):
-        row.change_title("question mark", reddit.end_question)
-        row.change_body("leading dots", reddit.strip_leading_dots)
-        return row.end("joke")
-    paragraphs = row.body.count("\n\n") + 1
-    if len(row.body) > LONGEST_SETUP_PUNCHLINE or paragraphs > MOST_SETUP_PARAGRAPHS:
-        return row.end("plain", "story")
-    return row.end("joke") if reddit.sets_up(row.title, row.body) else row.end("plain", "headline")
+        return post.result("dropped", "request")
+    elif pair := reddit.continued_question(post.title, post.body):
+        post.use_pair(*pair)
+    if len(post.title) > MAX_QUESTION_LENGTH or len(post.body) > MAX_PUNCHLINE_LENGTH:
+        return post.result("plain", "story")
+    if reddit.repeats_title(post.body, post.title):
+        return post.result("plain", "headline")
+    if reddit.is_question(post.title):
+        post.change_title("question mark", reddit.end_question)
+        post.change_body("leading dots", reddit.strip_leading_dots)
+        return post.result("joke")
+    paragraphs = post.body.count("\n\n") + 1
+    if len(post.body) > MAX_SETUP_PUNCHLINE_LENGTH or paragraphs > MAX_SETUP_PARAGRAPHS:
+        return post.result("plain", "story")
+    return (
+        post.result("joke")
+        if reddit.is_setup(post.title, post.body)
+        else post.result("plain", "headline")
+    )
 
 
 class _Post:
-    """A title and a body that rules are applied to, and the rules that changed them."""
+    """A title and a body, or a question and an answer, and the rules that changed them."""
 
     def __init__(self, title: str, body: str) -> None:
         title, title_changes = clean(title)
@@ -125,8 +129,8 @@ class _Post:
         self.change_body("labels", reddit.strip_answer_label)
         self.change_body("asides", reddit.strip_asides)
 
-    def take(self, question: str, answer: str) -> None:
-        """Use a question and answer that were found in the body."""
+    def use_pair(self, question: str, answer: str) -> None:
+        """Replace the post by a question and answer from its body."""
         self.title, self.body = question, answer
         self._changes |= {"question in the body"}
         self.change_body("labels", reddit.strip_answer_label)
@@ -141,16 +145,16 @@ class _Post:
             self.body = body
             self._changes |= {name}
 
-    def emptiness(self) -> str:
-        """Return why the row contains no joke, or an empty text."""
+    def drop_reason(self) -> str:
+        """Return why the post contains no joke, or an empty text."""
         if not self.title or not self.body:
             return "empty"
         if reddit.is_deleted(self.body) or reddit.is_deleted(self.title):
             return "deleted"
-        if not reddit.says_something(self.title) or not reddit.says_something(self.body):
+        if not reddit.has_content(self.title) or not reddit.has_content(self.body):
             return "no words"
         return ""
 
-    def end(self, outcome: Outcome, reason: str = "") -> Parsed:
+    def result(self, outcome: Outcome, reason: str = "") -> Parsed:
         body = flatten(self.body) if outcome == "joke" else self.body
         return Parsed(outcome, reason, self.title, body, self._changes)

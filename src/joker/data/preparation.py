@@ -2,7 +2,7 @@
 
     read ─▶ clean and parse ─▶ find near-duplicates ─▶ drop duplicates ─▶ split ─▶ write
 
-Every row is kept, plain, or dropped for a reason that the manifest counts.
+Every row is kept as a joke, kept as a plain joke, or dropped for a reason that the manifest counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from joker.data.sources import Kind, Row, Source, read_rows
 
 TEST_SHARE = 0.1
 DUPLICATE = "duplicate"
-"""The reason for dropping all but one of equal jokes in a cluster split."""
+"""The reason for dropping all but one of several equal jokes in a cluster split."""
 
 _BATCH_ROWS = 4_000
 _PROCESSES = min(8, os.cpu_count() or 1)
@@ -54,7 +54,7 @@ Mask = NDArray[np.bool_]
 
 
 class _SplitMasks(NamedTuple):
-    """Which jokes are for testing, and which are kept."""
+    """Which jokes are test jokes, and which are kept."""
 
     test: Mask
     kept: Mask
@@ -96,7 +96,7 @@ def prepare(
     report(f"comparing {len(ingestion.jokes):,} jokes")
     copies = find_near_duplicates(ingestion.jokes)
     splits = _splits(copies, ingestion.origins, seed)
-    leak = {kind: _leak(copies, each) for kind, each in splits.items()}
+    leak = {kind: _leak(copies, masks) for kind, masks in splits.items()}
     if not (leak[split].train and leak[split].test):
         raise DataError(
             "all jokes are near-duplicates of one another and cannot be split; add others"
@@ -226,10 +226,10 @@ def _parse(kind: Kind, rows: Iterator[Row]) -> Iterator[tuple[Row, Parsed]]:
             for batch in batches:
                 pending.append((batch, pool.submit(_parse_batch, kind, batch)))
                 if len(pending) > 2 * _PROCESSES:
-                    done, parsed = pending.popleft()
-                    yield from zip(done, parsed.result(), strict=True)
-            for done, parsed in pending:
-                yield from zip(done, parsed.result(), strict=True)
+                    oldest, parsed = pending.popleft()
+                    yield from zip(oldest, parsed.result(), strict=True)
+            for batch, parsed in pending:
+                yield from zip(batch, parsed.result(), strict=True)
     except BrokenProcessPool as error:
         raise ResourceError(
             "a process that parses posts was killed, probably because memory ran out; "
@@ -261,11 +261,11 @@ def _splits(copies: NearDuplicates, origins: Sequence[Origin], seed: int) -> dic
 def _rows(ingestion: Ingestion, clusters: NDArray[np.int64], split: _SplitMasks) -> TableRows:
     """Return the rows of the table of jokes."""
     flags = (split.test.tolist(), split.kept.tolist())
-    marked = zip(ingestion.jokes, ingestion.origins, clusters.tolist(), *flags, strict=True)
+    columns = zip(ingestion.jokes, ingestion.origins, clusters.tolist(), *flags, strict=True)
     return [
-        (joke.question, joke.answer, *origin, cluster, "test" if tested else "train")
-        for joke, origin, cluster, tested, keep in marked
-        if keep
+        (joke.question, joke.answer, *origin, cluster, "test" if is_test else "train")
+        for joke, origin, cluster, is_test, is_kept in columns
+        if is_kept
     ]
 
 
@@ -290,21 +290,21 @@ def _best_of_equal(copies: NearDuplicates, origins: Sequence[Origin]) -> Mask:
 
 
 def _leak(copies: NearDuplicates, split: _SplitMasks) -> Leak:
-    tested, trained = split.kept & split.test, split.kept & ~split.test
-    copied = tested & copies.near_duplicate_in(trained)
-    return Leak(train=int(trained.sum()), test=int(tested.sum()), copied=int(copied.sum()))
+    test, train = split.kept & split.test, split.kept & ~split.test
+    copied = test & copies.near_duplicate_in(train)
+    return Leak(train=int(train.sum()), test=int(test.sum()), copied=int(copied.sum()))
 
 
 def _overlap(ingestion: Ingestion, copies: NearDuplicates, names: Sequence[str]) -> list[Overlap]:
-    asks = np.array([joke.question.endswith("?") for joke in ingestion.jokes])
-    where = np.array([origin.source for origin in ingestion.origins])
-    entries = []
+    is_question = np.array([joke.question.endswith("?") for joke in ingestion.jokes])
+    source_of = np.array([origin.source for origin in ingestion.origins])
+    overlaps = []
     for name, other in permutations(names, 2):
-        mine, theirs = (where == name) & asks, where == other
+        mine, theirs = (source_of == name) & is_question, source_of == other
         exact, near = copies.exact_copy_in(theirs), copies.near_duplicate_in(theirs)
-        counts = (int((mine & flags).sum()) for flags in (mine, exact, near))
-        entries.append(Overlap(name, other, *counts))
-    return entries
+        counts = (int((mine & mask).sum()) for mask in (mine, exact, near))
+        overlaps.append(Overlap(name, other, *counts))
+    return overlaps
 
 
 def split_by_joke(keys: Sequence[str], seed: int) -> Mask:
@@ -317,27 +317,26 @@ def split_by_cluster(
 ) -> Mask:
     """Mark the test jokes, whole clusters at a time.
 
-    Clusters are sorted by a hash of the seed and of their first joke's key, and go to the test set
-    in this order while they fit. So a split is the same on every machine, and adding a source
-    moves few jokes.
+    Clusters go to the test set while they fit, in the order of a hash of the seed and of their
+    first joke's key. So a split is the same on every machine, and adding a source moves few jokes.
 
     Args:
         keys: A text for each joke.
         clusters: Each joke's cluster.
         seed: The split's seed.
-        counted: The jokes of which a tenth goes to the test set; others go with their cluster.
+        counted: The jokes of which a tenth are test jokes; the others follow their cluster.
     """
     names, firsts, members = np.unique(clusters, return_index=True, return_inverse=True)
     sizes = np.bincount(members, weights=counted).astype(np.int64)
-    draws = [_draw(keys[first], seed) for first in firsts.tolist()]
-    wanted = max(round(TEST_SHARE * counted.sum()), 1)
-    chosen = np.zeros(len(names), dtype=np.bool_)
-    for index in sorted(range(len(names)), key=draws.__getitem__):
-        if sizes[index] <= wanted:
-            chosen[index] = True
-            wanted -= sizes[index]
-    return chosen[members]
+    hashes = [_hash(keys[first], seed) for first in firsts.tolist()]
+    room = max(round(TEST_SHARE * counted.sum()), 1)
+    is_test = np.zeros(len(names), dtype=np.bool_)
+    for index in sorted(range(len(names)), key=hashes.__getitem__):
+        if sizes[index] <= room:
+            is_test[index] = True
+            room -= sizes[index]
+    return is_test[members]
 
 
-def _draw(key: str, seed: int) -> bytes:
+def _hash(key: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest()

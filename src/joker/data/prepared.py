@@ -5,8 +5,8 @@
     dropped.parquet   source, source_id, reason
     prepared.json     the manifest: fingerprint, split, seed, counts, leak, overlap
 
-The tables need pyarrow, of the extra ``train``; the manifest needs no other package.
-`joker.data.preparation` fills the folder.
+Only the tables need pyarrow, which the extra ``train`` installs. `joker.data.preparation` writes
+the folder.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SourceCounts:
 
 @record(DataError)
 class Leak:
-    """How many of the test jokes are copied: have a near-duplicate in training."""
+    """How many of the test jokes are copied, that is, have a near-duplicate in training."""
 
     train: int
     test: int
@@ -167,7 +167,7 @@ class PreparedJoke:
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
-    """A prepared folder, and what its ``prepared.json`` says."""
+    """A prepared folder and its manifest."""
 
     path: Path
     manifest: DataManifest
@@ -209,9 +209,9 @@ class PreparedData:
                 f"{self.path / JOKES} does not match {MANIFEST}; prepare the data again"
             )
         return [
-            PreparedJoke(Joke(question, answer), source, source_id, score, cluster, where)
-            for question, answer, source, source_id, score, cluster, where in rows
-            if where == split
+            PreparedJoke(Joke(question, answer), source, source_id, score, cluster, row_split)
+            for question, answer, source, source_id, score, cluster, row_split in rows
+            if row_split == split
         ]
 
     def rows(self, table: str) -> TableRows:
@@ -247,7 +247,7 @@ def check_target(path: Path, *, force: bool) -> None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / MANIFEST).is_file():
-        raise DataError(f"{path} exists and is not a prepared folder; choose another place")
+        raise DataError(f"{path} exists and is not a prepared folder; choose another path")
     if not force:
         raise DataError(f"{path} already contains prepared data; replace it with --force")
 
@@ -255,7 +255,7 @@ def check_target(path: Path, *, force: bool) -> None:
 def write_prepared(
     path: Path, tables: Mapping[str, TableRows], manifest: DataManifest, *, force: bool
 ) -> None:
-    """Write a prepared folder completely or not at all.
+    """Write a prepared folder atomically.
 
     Args:
         path: The folder.
@@ -272,15 +272,15 @@ def write_prepared(
     path = path.resolve()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as place:
-            fresh, old = Path(place, "fresh"), Path(place, "old")
-            fresh.mkdir()
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            new, old = Path(folder, "new"), Path(folder, "old")
+            new.mkdir()
             for name in TABLES:
-                _write_table(fresh / name, tables[name], TABLES[name])
-            write_json(fresh / MANIFEST, manifest)
+                _write_table(new / name, tables[name], TABLES[name])
+            write_json(new / MANIFEST, manifest)
             if path.exists():
                 path.rename(old)
-            fresh.rename(path)
+            new.rename(path)
 
 
 @contextmanager
@@ -296,8 +296,8 @@ def writing(path: Path) -> Iterator[None]:
 def _write_table(path: Path, rows: TableRows, types: Mapping[str, str]) -> None:
     pyarrow = import_optional("pyarrow", _NEED)
     columns = {
-        name: pyarrow.array([row[place] for row in rows], kind)
-        for place, (name, kind) in enumerate(types.items())
+        name: pyarrow.array([row[index] for row in rows], kind)
+        for index, (name, kind) in enumerate(types.items())
     }
     parquet = import_optional("pyarrow.parquet", _NEED)
     parquet.write_table(pyarrow.table(columns), path, compression="zstd")

@@ -1,8 +1,8 @@
-"""How posts on Reddit are written: their questions, and their boilerplate and how to remove it.
+"""How posts on Reddit are written: what is a question, and what is boilerplate to remove.
 
-Pure functions on cleaned text. They go by form and know English as /r/Jokes writes it, so they are
-right nearly always. Boilerplate is what posters write before and after their jokes: labels, tags,
-introductions, repeated titles, credits and apologies.
+Pure functions on cleaned text, and heuristics: patterns for English as /r/Jokes writes it.
+Boilerplate is what posters write before and after their jokes: labels, tags, introductions,
+repeated titles, credits and apologies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from joker.core.similarity import normalise
 
 
 def _any_of(*alternatives: str) -> str:
-    """Return a group that matches any of some expressions."""
+    """Return a group that matches any of the expressions."""
     return f"(?:{'|'.join(alternatives)})"
 
 
@@ -46,15 +46,15 @@ _OTHER_END = re.compile(r"[\s.,:;-]*$")
 _SEVERAL_SENTENCES = re.compile(r"[.!?][\"')]*\s+\S|!\W*$")
 
 
-def asks(title: str) -> bool:
-    """Return whether it ends with ``?`` or is one sentence that begins like a question."""
+def is_question(title: str) -> bool:
+    """Return whether a title ends with ``?`` or is one sentence that begins like a question."""
     if _QUESTION_END.search(title):
         return True
-    return begins_question(title.lstrip("\"'")) and not _SEVERAL_SENTENCES.search(title)
+    return starts_question(title.lstrip("\"'")) and not _SEVERAL_SENTENCES.search(title)
 
 
-def begins_question(text: str, start: int = 0) -> bool:
-    """Return whether a text begins like a question at a place."""
+def starts_question(text: str, start: int = 0) -> bool:
+    """Return whether a text has the beginning of a question at an index."""
     return bool(_INTERROGATIVE.match(text, start))
 
 
@@ -73,7 +73,7 @@ def end_question(question: str) -> str:
 def continued_question(title: str, body: str) -> tuple[str, str] | None:
     """Return question and answer if the body's first line continues the title's question."""
     first, _, rest = body.partition("\n")
-    if not (title.endswith("..") and first.endswith("?") and rest and begins_question(title)):
+    if not (title.endswith("..") and first.endswith("?") and rest and starts_question(title)):
         return None
     if not normalise(first).startswith(normalise(title)):
         first = f"{title.rstrip('. ')} {first.lstrip('. ')}"
@@ -85,8 +85,8 @@ _LABELLED = _compile(
     r"\W{0,3}(?:a|answer)\s?\d*\s?[:.)-]+\s*([^\n]+)$",
     re.MULTILINE,
 )
-_LABELLED_SHARE = 0.7
-_PAIR_LINES = 3
+_MIN_LABELLED_SHARE = 0.7
+_MAX_PAIR_LINES = 3
 
 
 def find_pairs(body: str) -> list[tuple[str, str]]:
@@ -97,19 +97,19 @@ def find_pairs(body: str) -> list[tuple[str, str]]:
     """
     if labelled := [*_LABELLED.finditer(body)]:
         covered = sum(len(match[0]) for match in labelled)
-        return [(m[1], m[2]) for m in labelled] if covered > _LABELLED_SHARE * len(body) else []
+        return [(m[1], m[2]) for m in labelled] if covered > _MIN_LABELLED_SHARE * len(body) else []
     lines = [line for line in body.split("\n") if line]
-    asked = [line for line in lines if line.endswith("?") and begins_question(line)]
-    if len(asked) > 1 and len(lines) <= 3 * len(asked):
-        return [(question, "") for question in asked]
-    if 1 < len(lines) <= _PAIR_LINES and asked == lines[:1]:
+    questions = [line for line in lines if line.endswith("?") and starts_question(line)]
+    if len(questions) > 1 and len(lines) <= 3 * len(questions):
+        return [(question, "") for question in questions]
+    if 1 < len(lines) <= _MAX_PAIR_LINES and questions == lines[:1]:
         return [(lines[0], "\n".join(lines[1:]))]
     return []
 
 
 # --- requests -------------------------------------------------------------------------------------
 
-_KINDS = _any_of(
+_JOKE = _any_of(
     r"jokes?",
     r"puns?",
     r"one[- ]?liners?",
@@ -121,38 +121,38 @@ _KINDS = _any_of(
     r"insults?",
 )
 _BEST = r"(?:best|worst|favou?rite|funniest|go[- ]?to|dumbest|dirtiest|most)"
-_NAMED = rf"\b[^.]*\b{_KINDS}\b"
+_THEN_JOKE = rf"\b[^.]*\b{_JOKE}\b"  # in the same sentence
 _REQUEST = _compile(
     _any_of(
-        rf"^\W*requests?\b|[\[(]request\b|\brequest(?:ing|s)?{_NAMED}|\b{_KINDS}[^.]*\brequest",
+        rf"^\W*requests?\b|[\[(]request\b|\brequest(?:ing|s)?{_THEN_JOKE}|\b{_JOKE}[^.]*\brequest",
         r"\b(?:any(?:one|body)?|some(?:one|body)|who)\b"
-        rf"[^.]*\b(?:got|have|has|know|knows|remember|tell|help|care){_NAMED}",
+        rf"[^.]*\b(?:got|have|has|know|knows|remember|tell|help|care){_THEN_JOKE}",
         r"\b(?:looking for|need(?:ing)?|help (?:me )?with|give (?:me|us)|hit me|show me|send me"
-        rf"|let'?s (?:hear|have|see|share)){_NAMED}",
-        rf"(?:^|[,:;.!?-]\s*|please |reddit |guys )(?:tell me|share|post){_NAMED}",
-        rf"\b(?:your|you guys'?|everyone'?s|reddit'?s)\b[^.]*\b{_BEST}{_NAMED}",
-        rf"\b(?:got|know|have|are there|what are|what(?:'s| is)) (?:any|some){_NAMED}",
-        rf"\bwhat(?:'?s| is| are) the {_BEST}{_NAMED}|^{_BEST}{_NAMED}\W*\?",
-        rf"\b{_KINDS}[^.]*\b(?:anyone|anybody|please|needed|wanted)\W*$",
+        rf"|let'?s (?:hear|have|see|share)){_THEN_JOKE}",
+        rf"(?:^|[,:;.!?-]\s*|please |reddit |guys )(?:tell me|share|post){_THEN_JOKE}",
+        rf"\b(?:your|you guys'?|everyone'?s|reddit'?s)\b[^.]*\b{_BEST}{_THEN_JOKE}",
+        rf"\b(?:got|know|have|are there|what are|what(?:'s| is)) (?:any|some){_THEN_JOKE}",
+        rf"\bwhat(?:'?s| is| are) the {_BEST}{_THEN_JOKE}|^{_BEST}{_THEN_JOKE}\W*\?",
+        rf"\b{_JOKE}[^.]*\b(?:anyone|anybody|please|needed|wanted)\W*$",
     )
 )
-_ABOUT_JOKES = _compile(rf"\b(?:{_KINDS}|request)")
+_ABOUT_JOKES = _compile(rf"\b(?:{_JOKE}|request)")
 _NO_REQUEST = _compile(r"(?:did|have) you hear|why|how do|i |i'd|i'm|if |wanna|(?:do you )?want")
-_SAYS_SO = _compile(
+_REPEATED_REQUEST = _compile(
     r"\b(?:mine|my|here|post|share|any(?:one|body)?|i'?ll start|need|best|looking)\b"
 )
-_PUN_LENGTH = 60
+_MAX_PUN_LENGTH = 60
 
 
-def requests(title: str, body: str) -> bool:
+def is_request(title: str, body: str) -> bool:
     """Return whether a post asks for jokes instead of telling one.
 
-    A short line that does not speak of the poster is an answer: a pun on the question.
+    A short line that does not repeat the request is an answer: a pun on the question.
     """
     if not _ABOUT_JOKES.search(title) or not _REQUEST.search(title) or _NO_REQUEST.match(title):
         return False
-    answered = asks(title) and len(body) <= _PUN_LENGTH and "\n" not in body
-    return not answered or bool(_SAYS_SO.search(body))
+    is_pun = is_question(title) and len(body) <= _MAX_PUN_LENGTH and "\n" not in body
+    return not is_pun or bool(_REPEATED_REQUEST.search(body))
 
 
 # --- setups and headlines -------------------------------------------------------------------------
@@ -179,18 +179,18 @@ _META = _compile(
         r"|this one|my all[- ]time)\b",
         r"\b(?:favou?rite|best|worst|old|dad|bad|short|little|quick|another|first|here'?s|this"
         r"|told|heard|made|dirty|good|great|stupid|lame|corny|cheesy|terrible|funny|silly|blonde?"
-        rf"|irish|jewish|racist|new|math|science|\w+'s)\b.*\b{_KINDS}\b",
-        rf"\b{_KINDS}\b.*\b(?:told|heard|made|from|by|for you|ever)\b",
+        rf"|irish|jewish|racist|new|math|science|\w+'s)\b.*\b{_JOKE}\b",
+        rf"\b{_JOKE}\b.*\b(?:told|heard|made|from|by|for you|ever)\b",
     )
 )
 _OPEN_END = ("..", ",", ":", ";", "-", "–", "—")
 _CONTINUES = re.compile(r"\.\.|[a-z]|(?i:but|because|cause|and|so|or|except|unless|until)\b")
 
 
-def sets_up(title: str, body: str) -> bool:
-    """Return whether a title that is not a question is a sentence or the start of one.
+def is_setup(title: str, body: str) -> bool:
+    """Return whether a title that is not a question sets up the body as its punchline.
 
-    It is if the body continues it. Otherwise it must not be about jokes, and must have an open
+    It does if the body continues it. Otherwise it must not be about jokes, and must have an open
     end, enough words for a sentence, or a verb.
     """
     words = len(title.split())
@@ -207,7 +207,7 @@ def sets_up(title: str, body: str) -> bool:
     return words >= (3 if closed else 4) and bool(_FINITE.search(title))
 
 
-def quotes(body: str, title: str) -> bool:
+def repeats_title(body: str, title: str) -> bool:
     """Return whether the body repeats the title, which is then only a headline."""
     words = normalise(title)
     return len(words) > 8 and words in normalise(body)
@@ -223,7 +223,7 @@ def is_deleted(text: str) -> bool:
     return len(text) < 40 and bool(_DELETED.fullmatch(text))
 
 
-def says_something(text: str) -> bool:
+def has_content(text: str) -> bool:
     """Return whether a text has a letter or digit of any script, or a symbol such as an emoji."""
     return text[:1].isalnum() or any(unicodedata.category(char)[0] in "LNS" for char in text)
 
@@ -270,7 +270,7 @@ def strip_tags(title: str) -> str:
 def strip_introduction(title: str) -> str:
     """Remove an introduction such as ``A joke my son told me:`` before a question."""
     match = _INTRODUCTION.match(title)
-    if match and begins_question(title, match.end()):
+    if match and starts_question(title, match.end()):
         return title[match.end() :].rstrip('"')
     return title
 
@@ -286,7 +286,7 @@ _LEADING_DOTS = re.compile(r"(?:\s|\.|[-–—](?!\d))+(?=[\w\"'(])")
 _WORD = re.compile(r"\w+")
 _BOUNDARY = re.compile(r"[^\w\n]*(?:[.?!:\n]|$)")
 _AFTER_REPEAT = re.compile(r"[^\w\s]*\s*(?:[-–—:*]+\s*)?")
-_WIDEST_GAP = 12
+_MAX_GAP = 12
 
 
 def strip_answer_label(body: str) -> str:
@@ -309,7 +309,7 @@ def strip_repeat(title: str, body: str) -> str:
     end = 0
     for word in words:
         match = _WORD.search(body, end)
-        if not match or match.start() - end > _WIDEST_GAP or match[0].lower() != word:
+        if not match or match.start() - end > _MAX_GAP or match[0].lower() != word:
             return body
         end = match.end()
     rest = body[end:]
@@ -349,22 +349,22 @@ _ASIDE_END = re.compile(
     r"|(?<=[.!?\"'\n])\s*[-–—~]+\s*(?-i:[A-Z][\w.]+(?: [A-Z][\w.]+){1,2})[^\w\n]*$",
     re.IGNORECASE,
 )
-_ASIDE_END_LENGTH = 60
+_MAX_ASIDE_LENGTH = 60
 
 
 def strip_asides(body: str) -> str:
-    """Remove what posters add to their joke: credits, apologies, drum rolls.
+    """Remove what posters add to their jokes, such as credits, apologies and drum rolls.
 
-    Checks the last line, a last parenthesis, and the last words after a sentence.
+    Checks the last line, a final parenthesis, and what follows the last sentence.
     """
     while True:
         starts = [body.rfind("\n") + 1]
         if body.rstrip(" .!*_").endswith((")", "]")):
             starts.append(max(body.rfind("("), body.rfind("[")))
-        start = next((place for place in starts if place > 0 and _ASIDE.match(body, place)), -1)
+        start = next((index for index in starts if index > 0 and _ASIDE.match(body, index)), -1)
         if start < 0:
-            match = _ASIDE_END.search(body, max(len(body) - _ASIDE_END_LENGTH, 0))
+            match = _ASIDE_END.search(body, max(len(body) - _MAX_ASIDE_LENGTH, 0))
             start = match.start() if match else -1
-        if start < 0 or not says_something(body[:start]):
+        if start < 0 or not has_content(body[:start]):
             return body
         body = body[:start].rstrip()

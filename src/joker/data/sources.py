@@ -19,7 +19,7 @@ from joker.core.optional import import_optional
 
 Kind = Literal["pairs", "posts"]
 
-LONGEST_FIELD = 2**24
+MAX_FIELD_LENGTH = 2**24
 """Maximum number of characters of a field; otherwise an unclosed quote would swallow the file."""
 
 
@@ -52,9 +52,9 @@ class Source:
         return cls("rjokes", path, "posts", "q", "a")
 
     @classmethod
-    def own(cls, path: Path, question: str = "question", answer: str = "answer") -> Source:
-        """Return a file of one's own, which gives the source its name."""
-        return cls(_storable(path.stem), path, "pairs", question, answer)
+    def custom(cls, path: Path, question: str = "question", answer: str = "answer") -> Source:
+        """Return any other file of questions and answers, named after the file."""
+        return cls(_replace_surrogates(path.stem), path, "pairs", question, answer)
 
 
 class Row(NamedTuple):
@@ -72,7 +72,7 @@ def read_rows(source: Source) -> Iterator[Row]:
     Raises:
         DataError: If the file cannot be used, lacks a column or has a malformed row.
     """
-    encoding = _check_file(source.path)
+    encoding = _detect_encoding(source.path)
     suffix = source.path.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".ndjson"):
         raise DataError(f"{source.path} is neither .csv nor .jsonl")
@@ -88,7 +88,7 @@ def read_rows(source: Source) -> Iterator[Row]:
         raise DataError(f"{source.path} has no rows")
 
 
-def _check_file(path: Path) -> str:
+def _detect_encoding(path: Path) -> str:
     """Return the encoding to read a text file with; refuse other files."""
     try:
         with path.open("rb") as file:
@@ -122,7 +122,7 @@ Record = dict[str, object]
 
 
 def _read_csv(file: Iterator[str], source: Source) -> Iterator[Record]:
-    limit = csv.field_size_limit(LONGEST_FIELD)
+    limit = csv.field_size_limit(MAX_FIELD_LENGTH)
     try:
         reader = csv.reader(file, strict=True)
         header = [name.strip().casefold() for name in next(reader, [])]
@@ -160,17 +160,17 @@ def _read_jsonl(file: Iterator[str], source: Source) -> Iterator[Record]:
 
 
 def _check_columns(names: list[str], source: Source, where: str = "") -> None:
-    for wanted in (source.question, source.answer):
-        if wanted.casefold() not in names:
+    for column in (source.question, source.answer):
+        if column.casefold() not in names:
             raise DataError(
-                f"{source.path}{where} has no column {wanted!r}; its columns are "
+                f"{source.path}{where} has no column {column!r}; its columns are "
                 f"{', '.join(repr(name) for name in names) or 'none'}"
             )
 
 
 def _row(record: Record, source: Source, number: int) -> Row:
     return Row(
-        _storable(str(record.get("id") or number)),
+        _replace_surrogates(str(record.get("id") or number)),
         _text(record, source, source.question, number),
         _text(record, source, source.answer, number),
         _score(record.get("score")),
@@ -194,8 +194,8 @@ def _score(value: object) -> int | None:
     return score if abs(score) < 2**63 else None
 
 
-def _storable(text: str) -> str:
-    """Return a text without lone surrogates, which UTF-8 cannot hold."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -213,7 +213,7 @@ DATASETS = (
 
 
 def download(dataset: Dataset, out: Path) -> Path:
-    """Download a data set, put its file into a folder and return the file's path there.
+    """Download a data set's file into a folder and return its path.
 
     Raises:
         DataError: If the download fails; the message says how to get the file by hand.
@@ -222,12 +222,12 @@ def download(dataset: Dataset, out: Path) -> Path:
     kagglehub = import_optional("kagglehub", "downloading needs")
     target = out / dataset.file
     try:
-        place = Path(kagglehub.dataset_download(dataset.slug))
-        found = next(place.rglob(dataset.file), None)
-        if found is None:
+        folder = Path(kagglehub.dataset_download(dataset.slug))
+        file = next(folder.rglob(dataset.file), None)
+        if file is None:
             raise FileNotFoundError(f"there is no {dataset.file} in it")
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found, target)
+        shutil.copyfile(file, target)
     except Exception as error:  # whatever the error, the remedy is the same
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(

@@ -28,7 +28,7 @@ class Statistics:
         answer_lengths: Characters of each answer.
         scores: Scores of jokes by source.
         clusters: Size of each cluster of near-duplicates.
-        largest: First joke and size of the largest clusters.
+        largest: First joke and size of each of the largest clusters.
     """
 
     sizes: dict[tuple[str, str], int]
@@ -56,8 +56,8 @@ def describe(data: PreparedData) -> Statistics:
         scores=scores,
         clusters=list(clusters.values()),
         largest=[
-            (first[name].joke, size)
-            for name, size in clusters.most_common(LARGEST_CLUSTERS)
+            (first[cluster].joke, size)
+            for cluster, size in clusters.most_common(LARGEST_CLUSTERS)
             if size > 1
         ],
     )

@@ -75,7 +75,7 @@ class HeldOut:
 
 def _from_file(path: Path) -> HeldOut:
     """Read jokes without cleaning them, so that metrics do not depend on its rules."""
-    rows = [Joke.from_text(row.question, row.answer) for row in read_rows(Source.own(path))]
+    rows = [Joke.from_text(row.question, row.answer) for row in read_rows(Source.custom(path))]
     jokes = [joke for joke in rows if joke]
     return HeldOut(
         jokes=jokes,

@@ -117,7 +117,7 @@ def read_jokes(path: Path) -> list[tuple[Joke, int | None]]:
     """
     jokes = [
         (Joke(parsed.question, parsed.answer), row.score)
-        for row in read_rows(Source.own(path))
+        for row in read_rows(Source.custom(path))
         if (parsed := parse_pair(row.question, row.answer)).outcome == "joke"
     ]
     if not jokes:
