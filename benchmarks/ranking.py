@@ -116,7 +116,7 @@ def figures(jokes: Sequence[Joke], judge: Engine, training: TrainingIndex) -> di
         "words_per_answer": bootstrap_ratio([len(j.answer.split()) for j in jokes], seed=SEED),
         **{f"distinct_{n}": distinct(jokes, n, seed=SEED) for n in (1, 2, 3)},
         "frequent_answers": frequent_share([joke.answer for joke in jokes], seed=SEED),
-        "copied": bootstrap_ratio([bool(training.copy(joke)) for joke in jokes], seed=SEED),
+        "copied": bootstrap_ratio([bool(training.find_copy(joke)) for joke in jokes], seed=SEED),
     }
     return {"jokes": len(jokes)} | {name: asdict(each) for name, each in estimates.items()}
 

@@ -136,8 +136,8 @@ def evaluate(
     from joker.evaluation.evaluate import evaluate as measure
 
     with Console(stderr=True).status(f"Evaluating {model} on {held_out.facts['name']}"):
-        teller = ensure_graph(folder) if config.generate else None
-        report = measure(folder, held_out, config, teller)
+        generator = ensure_graph(folder) if config.generate else None
+        report = measure(folder, held_out, config, generator)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -49,9 +49,9 @@ def bootstrap_ratio(
     bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, np.float64)
     pairs = np.stack([top, bottom])
     rng = np.random.default_rng(seed)
-    drawn = (pairs[:, rng.integers(len(top), size=len(top))].sum(axis=1) for _ in range(RESAMPLES))
-    resampled = np.array(list(drawn))
-    values = transform(resampled[:, 0] / resampled[:, 1])
+    size = len(top)
+    sums = np.array([pairs[:, rng.integers(size, size=size)].sum(axis=1) for _ in range(RESAMPLES)])
+    values = transform(sums[:, 0] / sums[:, 1])
     low, high = np.percentile(values, _PERCENTILES)
     value = transform(np.asarray(top.sum() / bottom.sum()))
     return Estimate(float(value), float(values.std(ddof=1)), float(low), float(high))
@@ -60,8 +60,8 @@ def bootstrap_ratio(
 def half_sample(share: Callable[[NDArray[np.intp]], float], count: int, seed: int) -> Estimate:
     """Estimate a share of distinct items, from 0 to 1, for which the bootstrap is biased.
 
-    Random halves without replacement vary as much as full samples, but around another mean, so
-    their deviations are applied to the value of the full sample. Source: Politis and Romano,
+    Halves drawn without replacement vary as much as full samples, but around another mean, so
+    their deviations from it are added to the full sample's value. Source: Politis and Romano,
     Annals of Statistics 22 (1994), 2031-2050.
 
     Args:

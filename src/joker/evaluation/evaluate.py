@@ -36,8 +36,6 @@ from joker.evaluation.text_metrics import TextMetrics, TrainingIndex, first_trie
 
 _PACKAGES = ("gpt2-the-joker", "torch", "transformers", "tokenizers", "numpy", "openvino-genai")
 
-_LEGACY = "legacy, not comparable across templates"
-
 _TEXT_ROWS = (
     ("copied from training", "copied", "{:.1%}"),
     ("  exactly", "copied_exactly", "{:.1%}"),
@@ -62,13 +60,13 @@ class Report:
         model: The model folder.
         template: Its template's label.
         data: Where the held-out jokes come from.
-        settings: How much was measured, and the seed.
+        settings: The evaluation's configuration.
         likelihood: How well the model predicts people's jokes.
-        tries: Texts generated.
-        validity: Share of them that tell a joke; None, like ``generated`` and ``human``, if there
-            are none.
+        tries: Number of texts generated.
+        validity: Share of them that are valid jokes; None, like ``generated`` and ``human``, if
+            there are none.
         generated: Metrics of the generated jokes.
-        human: Metrics of equally many held-out jokes by people.
+        human: Metrics of the same number of held-out human jokes.
         notes: What could not be measured, and why.
         versions: Versions of the packages that measured.
     """
@@ -88,25 +86,23 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return one JSON object: metrics by name, their intervals under ``intervals``."""
         metrics = dict(self._metrics())
-        estimates = {name: each for name, each in metrics.items() if isinstance(each, Estimate)}
+        estimates = {name: value for name, value in metrics.items() if isinstance(value, Estimate)}
         return {
             "model": self.model,
             "template": self.template,
             "data": self.data,
             "settings": self.settings,
-            **{
-                name: each.value if isinstance(each, Estimate) else each
-                for name, each in metrics.items()
-            },
+            **metrics,
+            **{name: estimate.value for name, estimate in estimates.items()},
             "original_legacy_perplexity": ORIGINAL_PERPLEXITY,
             "punchline_retrieval_chance": CHANCE,
             "intervals": {
                 name: {
-                    "standard_error": each.standard_error,
-                    "low": each.low,
-                    "high": each.high,
+                    "standard_error": estimate.standard_error,
+                    "low": estimate.low,
+                    "high": estimate.high,
                 }
-                for name, each in estimates.items()
+                for name, estimate in estimates.items()
             },
             "notes": list(self.notes),
             "versions": self.versions,
@@ -129,10 +125,10 @@ class Report:
         return Group(*parts)
 
     def _heading(self) -> str:
-        left_out = self.likelihood.jokes_too_long
+        too_long = self.likelihood.jokes_too_long
         return (
             f"{self.model}, template {self.template}, on {self.likelihood.jokes:,} jokes "
-            f"of {self.data['name']}" + (f" ({left_out:,} too long for it)" if left_out else "")
+            f"of {self.data['name']}" + (f" ({too_long:,} too long for it)" if too_long else "")
         )
 
     def _likelihood_table(self) -> Table:
@@ -165,7 +161,12 @@ class Report:
                 if part
             ),
             ("perplexity per token", metrics.perplexity, "{:.2f}", "one joke per context"),
-            ("legacy perplexity", metrics.legacy_perplexity, "{:.2f}", _LEGACY),
+            (
+                "legacy perplexity",
+                metrics.legacy_perplexity,
+                "{:.2f}",
+                "legacy, not comparable across templates",
+            ),
         )
         for name, estimate, style, hint in rows:
             table.add_row(name, *_cells(estimate, style), hint)
@@ -181,8 +182,10 @@ class Report:
             f"{human.jokes:,} held-out human",
         )
         for name, field, style in _TEXT_ROWS:
-            pair = (getattr(generated, field), getattr(human, field))
-            table.add_row(name, *(_with_interval(each, style) for each in pair))
+            table.add_row(
+                name,
+                *(_with_interval(getattr(metrics, field), style) for metrics in (generated, human)),
+            )
         return table
 
 
@@ -190,16 +193,16 @@ def evaluate(
     folder: ModelFolder,
     held_out: HeldOut,
     config: EvaluationConfig,
-    teller: ModelFolder | None = None,
+    generator: ModelFolder | None = None,
 ) -> Report:
-    """Measure everything on held-out jokes, and on jokes that the model generates.
+    """Measure a model on held-out jokes, and the jokes that it generates.
 
     Args:
         folder: The model. Its PyTorch weights are measured if it has them, else its graph.
         held_out: Jokes it was not trained on.
         config: How much to measure.
-        teller: A folder of the same model with an OpenVINO graph, which generates the jokes; by
-            default the folder itself.
+        generator: A folder of the same model with an OpenVINO graph, which generates the jokes; by
+            default ``folder`` itself.
 
     Raises:
         ModelFolderError: If the model cannot be loaded or used, or has no graph to generate with.
@@ -209,7 +212,7 @@ def evaluate(
     held_out = held_out.sample(config.limit, config.seed)
     fingerprints = Fingerprints.load(folder.path)
     likelihood = _likelihood_metrics(folder, held_out, config, fingerprints)
-    tries = _first_tries(teller or folder, config)
+    tries = _first_tries(generator or folder, config)
     jokes = [joke for joke in tries if joke]
     generated = human = None
     if jokes:
@@ -272,10 +275,10 @@ def _first_tries(folder: ModelFolder, config: EvaluationConfig) -> Sequence[Joke
 
 def _notes(folder: ModelFolder, held_out: HeldOut, tries: Sequence[Joke | None]) -> Iterator[str]:
     if not folder.has_weights:
-        yield "the likelihoods are those of the compressed graph: the folder has no other weights"
+        yield "the likelihoods are those of the compressed graph: the folder has no PyTorch weights"
     if held_out.training is None:
         if any(tries):
-            yield "originality needs a prepared folder, which knows the training jokes"
+            yield "originality needs a prepared folder, which contains the training jokes"
     elif folder.manifest.data.get("fingerprint") != held_out.facts["fingerprint"]:
         yield (
             "the model was trained on other data than this folder's, so it may know test jokes, "

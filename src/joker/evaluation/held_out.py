@@ -24,8 +24,8 @@ class HeldOut:
     Attributes:
         jokes: The jokes.
         clusters: Each joke's cluster of near-duplicates.
-        training: What the model was trained on; None if that is unknown.
-        facts: Where the jokes come from, with a ``name`` and a ``fingerprint``.
+        training: The training jokes; None if they are unknown.
+        facts: Where the jokes come from, including a ``name`` and a ``fingerprint``.
     """
 
     jokes: Sequence[Joke]
@@ -62,7 +62,7 @@ class HeldOut:
         )
 
     def sample(self, count: int, seed: int) -> HeldOut:
-        """Return ``count`` random jokes in order; all if it is 0 or not below their number."""
+        """Return ``count`` random jokes in order; all of them if it is 0 or too large."""
         if not 0 < count < len(self.jokes):
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.jokes))[:count])

@@ -31,20 +31,18 @@ BLOCK_TOKENS = 128
 ORIGINAL_PERPLEXITY = 13.64
 """What the original reports for its best template on its own test split. It is not comparable: its
 markers are plain text that costs almost nothing to predict, which lowers the value by a different
-amount for each template; blocks let a joke see the jokes before it; and its two data sets overlap,
-so it was trained on test jokes."""
+amount for each template; blocks let a joke attend to the jokes before it; and its two data sets
+overlap, so it was trained on test jokes."""
 
 _NO_QUESTION = "?"
-"""What stands for no question in p(answer): a model that has read punchlines first takes an answer
-right after the start token for a riddle's, which says little about answers in general."""
-
-T = TypeVar("T")
+"""The question in p(answer). Without any, a model trained punchline first takes the answer for that
+of a riddle, which says little about answers in general."""
 
 _PARTS = ("new", "known")
 
 
 class Scorer(Protocol):
-    """What likelihoods come from: `ModelScorer`, or any `joker.engines.protocol.Engine`."""
+    """What computes likelihoods: `ModelScorer`, or any `joker.engines.protocol.Engine`."""
 
     tokenizer: JokeTokenizer
 
@@ -76,7 +74,7 @@ class LikelihoodMetrics:
 
     Attributes:
         jokes: Jokes evaluated.
-        jokes_too_long: Jokes left out because they exceed the model's positions.
+        jokes_too_long: Jokes left out because they exceed the model's context.
         retrieval_jokes: Questions asked for punchline retrieval.
         bits_per_byte: Bits for all of a joke's tokens per byte of its text.
         answer_bits_per_byte: Bits for the answer given the question per byte of the answer.
@@ -85,9 +83,9 @@ class LikelihoodMetrics:
             text, or a context shorter than a block.
         punchline_retrieval_accuracy: Share of own answers found among ten; None with too
             few different answers.
-        new: Metrics of the jokes that the model does not know from training; None, like
-            ``known``, if that is unknown.
-        known: Metrics of the jokes that it knows.
+        new: Metrics of the jokes without a near-duplicate in training; None, like ``known``, if
+            the training jokes are unknown.
+        known: Metrics of the others.
     """
 
     jokes: int
@@ -139,7 +137,8 @@ def likelihood_metrics(
         clusters: Each joke's cluster of near-duplicates; by default each its own.
         seed: Decides what is drawn for retrieval and resampling.
         retrieval_limit: Maximum number of questions for punchline retrieval; 0 asks none.
-        known: Which jokes the model knows; known and new ones are then also measured separately.
+        known: Which jokes have a near-duplicate in training; if given, they and the others are
+            also measured separately.
 
     Raises:
         DataError: If no joke fits the model.
@@ -154,7 +153,7 @@ def likelihood_metrics(
         )
     fitting = [jokes[index] for index in kept]
     groups = [index if clusters is None else clusters[index] for index in kept]
-    nats = -_score(scorer, [_whole(encoded[index].input_ids) for index in kept])
+    nats = -_score(scorer, [_score_all(encoded[index].input_ids) for index in kept])
     answer_nats = -_score(scorer, [encoded[index] for index in kept])
     tokens = [len(encoded[index]) - 1 for index in kept]
     answer_bytes = [len(joke.answer.encode()) for joke in fitting]
@@ -239,7 +238,7 @@ class ModelScorer:
         """Return log p(answer, end | preceding tokens) of every joke, in nats, in order."""
         scores = token_log_probabilities(self._model, [joke.input_ids for joke in jokes])
         pairs = zip(jokes, scores, strict=True)
-        return [float(each[joke.answer_start - 1 :].sum()) for joke, each in pairs]
+        return [float(tokens[joke.answer_start - 1 :].sum()) for joke, tokens in pairs]
 
 
 def _score(scorer: Scorer, jokes: Sequence[EncodedJoke]) -> NDArray[np.float64]:
@@ -252,8 +251,8 @@ def _score(scorer: Scorer, jokes: Sequence[EncodedJoke]) -> NDArray[np.float64]:
     return scores
 
 
-def _whole(input_ids: list[int]) -> EncodedJoke:
-    """Return ids of which everything but the start token is scored."""
+def _score_all(input_ids: list[int]) -> EncodedJoke:
+    """Return a joke of which a scorer scores every token but the first."""
     return EncodedJoke(input_ids, answer_start=1)
 
 
@@ -263,7 +262,7 @@ def _legacy_perplexity(
     blocks = cut_blocks(joke.input_ids for joke in jokes)
     if not blocks or context_length < BLOCK_TOKENS:
         return None
-    losses = -_score(scorer, list(map(_whole, blocks))) / (BLOCK_TOKENS - 1)
+    losses = -_score(scorer, list(map(_score_all, blocks))) / (BLOCK_TOKENS - 1)
     return bootstrap_ratio(losses, seed=seed, transform=np.exp)
 
 
@@ -273,7 +272,7 @@ def _retrieval_hits(
     """Rank answers by log p(answer | question) - log p(answer), for the choices that fit.
 
     Returns:
-        The indices of the jokes asked about, and whether each was a hit.
+        The indices of the jokes whose questions were asked, and whether each was a hit.
     """
     encode = scorer.tokenizer.encode
     asked, pairs = [], []
@@ -284,16 +283,16 @@ def _retrieval_hits(
             asked.append(row)
             pairs += encoded
     choices = np.array(asked, dtype=np.intp).reshape(-1, CHOICES)
-    answers, places = np.unique(choices, return_inverse=True)
-    alone = _score(scorer, [encode(Joke(_NO_QUESTION, jokes[each].answer)) for each in answers])
-    given = _score(scorer, pairs).reshape(-1, CHOICES)
-    return choices[:, 0], hits(given - alone[places].reshape(-1, CHOICES))
+    answers, inverse = np.unique(choices, return_inverse=True)
+    prior = _score(scorer, [encode(Joke(_NO_QUESTION, jokes[index].answer)) for index in answers])
+    conditional = _score(scorer, pairs).reshape(-1, CHOICES)
+    return choices[:, 0], hits(conditional - prior[inverse].reshape(-1, CHOICES))
 
 
 def draw_choices(
     jokes: Sequence[Joke], clusters: Sequence[int], *, limit: int, seed: int
 ) -> NDArray[np.intp]:
-    """Draw nine other answers to choose from for each of some jokes.
+    """Draw nine wrong answers for each joke, up to a limit.
 
     They are drawn from the 50 answers nearest in length that differ from one another and
     from those of the joke's own cluster of near-duplicates.
@@ -305,8 +304,8 @@ def draw_choices(
         seed: Seed of all draws.
 
     Returns:
-        Indices into ``jokes``, a row of ten for each question that begins with the joke's
-        own; no rows if there are too few different answers.
+        Indices into ``jokes``: for each question a row of ten, the joke's own first; no rows if
+        there are too few different answers.
     """
     rng = np.random.default_rng(seed)
     cluster_of = np.asarray(clusters)
@@ -342,6 +341,9 @@ def hits(scores: ArrayLike) -> NDArray[np.float64]:
     best = table == table.max(axis=1, keepdims=True)
     shares: NDArray[np.float64] = best[:, 0] / best.sum(axis=1)
     return shares
+
+
+T = TypeVar("T")
 
 
 def cut_blocks(jokes: Iterable[Sequence[T]], block_tokens: int = BLOCK_TOKENS) -> list[list[T]]:

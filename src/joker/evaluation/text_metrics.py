@@ -1,7 +1,7 @@
 """How good a model's own jokes are: validity, originality, diversity, offensiveness.
 
-Each metric is also measured on equally many held-out jokes by people, for comparison: none means
-anything alone, and diversity depends on the number of jokes.
+Each metric is also measured on the same number of held-out human jokes: none means anything alone,
+and diversity depends on the number of jokes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FREQUENT = 25
 
 @dataclass(frozen=True, slots=True)
 class TextMetrics:
-    """Metrics of a set of jokes, generated or by people.
+    """Metrics of a set of jokes, generated or human.
 
     Attributes:
         jokes: Number of jokes.
@@ -75,12 +75,12 @@ def text_metrics(
     """Measure one or more jokes.
 
     Args:
-        jokes: Generated jokes, or jokes by people.
-        training: What the model was trained on, if known.
+        jokes: Generated or human jokes.
+        training: The training jokes, if known.
         fingerprints: The model folder's, if it has any.
         seed: Decides the resamples.
     """
-    copies = [training.copy(joke) for joke in jokes] if training else []
+    copies = [training.find_copy(joke) for joke in jokes] if training else []
 
     def share(marks: Sequence[bool]) -> Estimate | None:
         return bootstrap_ratio(marks, seed=seed) if marks else None
@@ -113,8 +113,9 @@ def first_tries(engine: Engine, count: int, *, seed: int) -> list[Joke | None]:
     """
     seeds = np.random.default_rng(seed).integers(2**32, size=count).tolist()
     prompt_ids = engine.tokenizer.encode_prompt()
-    tasks = [GenerationTask(prompt_ids, Sampling(), each) for each in seeds]
-    return [engine.tokenizer.parse(done.token_ids) for done in engine.generate(tasks)]
+    tasks = [GenerationTask(prompt_ids, Sampling(), task_seed) for task_seed in seeds]
+    completions = engine.generate(tasks)
+    return [engine.tokenizer.parse(completion.token_ids) for completion in completions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class TrainingIndex:
         self._codes = sets.codes[order]
         self._owners = np.repeat(np.arange(len(texts)), self._sizes)[order]
 
-    def copy(self, joke: Joke) -> Copy:
+    def find_copy(self, joke: Joke) -> Copy:
         """Return how a joke copies any training joke."""
         text, answer = normalise_joke(joke), normalise(joke.answer)
         return Copy(
@@ -181,14 +182,14 @@ def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
 
 def _distinct(items: Sequence[Sequence[Hashable]], seed: int) -> Estimate:
     """Estimate distinct items / all items, from the items of each joke."""
-    number_of: dict[Hashable, int] = {}
-    numbers = [
-        np.array([number_of.setdefault(item, len(number_of)) for item in each], np.intp)
-        for each in items
+    id_of: dict[Hashable, int] = {}
+    ids = [
+        np.array([id_of.setdefault(item, len(id_of)) for item in joke_items], np.intp)
+        for joke_items in items
     ]
 
     def share(indices: NDArray[np.intp]) -> float:
-        drawn = np.concatenate([numbers[index] for index in indices])
+        drawn = np.concatenate([ids[index] for index in indices])
         return len(np.unique(drawn)) / max(1, len(drawn))
 
     return half_sample(share, len(items), seed)
@@ -196,16 +197,16 @@ def _distinct(items: Sequence[Sequence[Hashable]], seed: int) -> Estimate:
 
 def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:
     """Estimate the share of texts that are one of the 25 most frequent; lower is more diverse."""
-    kinds = np.unique(list(map(_key, texts)), return_inverse=True)[1]
+    ids = np.unique(list(map(_key, texts)), return_inverse=True)[1]
 
     def share(indices: NDArray[np.intp]) -> float:
-        return float(np.sort(np.bincount(kinds[indices]))[-FREQUENT:].sum()) / len(indices)
+        return float(np.sort(np.bincount(ids[indices]))[-FREQUENT:].sum()) / len(indices)
 
     return half_sample(share, len(texts), seed)
 
 
 def _key(text: str) -> str:
-    """Return the same for texts that are equal after normalising."""
+    """Return a key that is equal for texts that are equal after normalising."""
     return normalise(text) or text
 
 
