@@ -30,7 +30,7 @@ from pathlib import Path
 from joker.compose import open_teller
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
-from joker.generation.teller import UntoldError
+from joker.generation.teller import MissingJokesError
 from joker.settings import read_settings
 from joker.store import Store
 from joker.store.votes import wilson_lower_bound
@@ -66,8 +66,8 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
                 request = GenerationRequest(count=AT_ONCE, candidates=1, max_attempts=1, seed=first)
                 try:
                     jokes = teller.tell(request)
-                except UntoldError as error:
-                    jokes = error.told
+                except MissingJokesError as error:
+                    jokes = error.jokes
                 if not jokes:
                     raise SystemExit(f"{model} tells no jokes")
                 told += jokes

@@ -35,7 +35,7 @@ from joker.evaluation.likelihood_metrics import CHOICES, hits
 from joker.evaluation.text_metrics import TrainingIndex, distinct, frequent_share
 from joker.generation.moderation import Moderator
 from joker.generation.request import GenerationRequest
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import MissingJokesError, Teller
 
 SEED = 1
 LONG_WORD = 4  # letters; shorter words are mostly grammar
@@ -92,8 +92,8 @@ def tell(
     """Tell as many of the jokes as can be told."""
     try:
         return teller.tell(GenerationRequest(prompt, count, seed=seed, candidates=candidates))
-    except UntoldError as error:
-        return error.told
+    except MissingJokesError as error:
+        return error.jokes
 
 
 def figures(jokes: Sequence[Joke], judge: Engine, training: TrainingIndex) -> dict[str, object]:

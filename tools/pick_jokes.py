@@ -33,7 +33,7 @@ from joker.core.sampling import Sampling
 from joker.generation.moderation import Moderator
 from joker.generation.ranking import rate
 from joker.generation.request import GenerationRequest
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import MissingJokesError, Teller
 from joker.settings import read_settings
 
 _VERDICT = re.compile(r"\s*(\d+)\s+([0-3Xx])\s*")
@@ -65,8 +65,8 @@ def explore(
         )
         try:
             told = teller.tell(request)
-        except UntoldError as error:
-            told = error.told
+        except MissingJokesError as error:
+            told = error.jokes
         usable = [one for one in told if one.original and not moderator.check(str(one))]
         jokes = [Joke(one.question, one.answer) for one in usable]
         yield from zip(rate(teller.engine, jokes), usable, strict=True)

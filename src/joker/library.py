@@ -16,7 +16,7 @@ from joker.compose import open_teller
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import Sampling
 from joker.engines import EngineKind
-from joker.generation.moderation import Category, read_categories
+from joker.generation.moderation import Category, parse_categories
 from joker.generation.request import GenerationRequest
 from joker.settings import read_settings
 
@@ -100,7 +100,7 @@ class Joker:
             candidates=self._settings.candidates if candidates is None else candidates,
             max_attempts=self._settings.max_attempts,
             safe=safe,
-            exclude_categories=read_categories(exclude_categories),
+            exclude_categories=parse_categories(exclude_categories),
             **({} if seed is None else {"seed": seed}),
         )
         with self._lock:

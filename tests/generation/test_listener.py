@@ -8,7 +8,7 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke, Joke
 from joker.core.sampling import Sampling
 from joker.engines.protocol import AbandonedError, GenerationListener
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import MissingJokesError, Teller
 from tests.generation.stub import END, MARKER, StubEngine, ask, excited, good
 
 
@@ -73,7 +73,7 @@ def test_nobody_sees_candidates_that_may_not_be_told() -> None:
 def test_what_the_list_flags_is_not_shown_in_safe_mode() -> None:
     engine = StubEngine(lambda _: f" is it?{MARKER}It is a genocidal and so on.{END}")
     safe, unsafe = Audience(), Audience()
-    with pytest.raises(UntoldError):
+    with pytest.raises(MissingJokesError):
         Teller(engine).tell(ask("Which", seed=7), safe)
     Teller(engine).tell(ask("Which", seed=7, safe=False), unsafe)
     assert {answer for _, _, answer in safe.drafts} == {"", "It", "It is", "It is a"}

@@ -9,7 +9,7 @@ from joker.core.template import TEMPLATES
 from joker.engines import GenerationTask
 from joker.generation.prompt import Prompt
 from joker.generation.request import GenerationRequest
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import MissingJokesError, Teller
 from tests.generation.stub import END, StubEngine, ask
 from tests.generation.test_listener import Audience
 
@@ -33,7 +33,7 @@ JOKE = Joke("Why do two  foxes share a box?", "They had a ferry to catch.")
     ],
 )
 def test_a_wish_for_a_topic_is_reduced_to_it(written: str, topic: str) -> None:
-    assert Prompt.read(written, PUNCHLINE_FIRST).text == topic
+    assert Prompt.parse(written, PUNCHLINE_FIRST).text == topic
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_a_wish_for_any_joke_is_no_prompt(written: str, *, any_will_do: bool) ->
 
 @pytest.mark.parametrize("written", ["tell me a joke about cats", "cats", "Why do cats..."])
 def test_where_the_question_comes_first_a_prompt_is_its_start(written: str) -> None:
-    prompt = Prompt.read(written, QUESTION_FIRST)
+    prompt = Prompt.parse(written, QUESTION_FIRST)
     assert (prompt.text, prompt.is_hint) == (written, False)
-    assert prompt.take_up(JOKE) == JOKE
+    assert prompt.accept(JOKE) == JOKE
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_where_the_question_comes_first_a_prompt_is_its_start(written: str) -> N
     ],
 )
 def test_a_hint_is_taken_up_or_not(written: str, taken_up: bool) -> None:
-    assert (Prompt.read(written, PUNCHLINE_FIRST).take_up(JOKE) is not None) is taken_up
+    assert (Prompt.parse(written, PUNCHLINE_FIRST).accept(JOKE) is not None) is taken_up
 
 
 def test_no_joke_that_is_there_fits_a_whole_question_or_no_prompt() -> None:
     for written in ("Why do two foxes share a box?", "", "..."):
-        assert not Prompt.read(written).fits(JOKE)
-    assert Prompt.read("Why do two foxes").fits(JOKE)
+        assert not Prompt.parse(written).fits(JOKE)
+    assert Prompt.parse("Why do two foxes").fits(JOKE)
 
 
 @pytest.mark.parametrize(
@@ -114,22 +114,22 @@ def test_no_joke_that_is_there_fits_a_whole_question_or_no_prompt() -> None:
 def test_a_topic_becomes_the_start_of_a_question_in_every_other_attempt(
     topic: str, start: str
 ) -> None:
-    prompt = Prompt.read(topic, PUNCHLINE_FIRST)
-    assert [prompt.hint(attempt) for attempt in range(3)] == [start, topic, start]
+    prompt = Prompt.parse(topic, PUNCHLINE_FIRST)
+    assert [prompt.for_attempt(attempt) for attempt in range(3)] == [start, topic, start]
 
 
 @pytest.mark.parametrize("written", ["", "Why do cats", "What do you call a cat?"])
 def test_a_start_is_given_to_the_model_as_it_is(written: str) -> None:
-    assert Prompt.read(written, PUNCHLINE_FIRST).hint(0) == written
-    assert Prompt.read("cats", QUESTION_FIRST).hint(0) == "cats"
+    assert Prompt.parse(written, PUNCHLINE_FIRST).for_attempt(0) == written
+    assert Prompt.parse("cats", QUESTION_FIRST).for_attempt(0) == "cats"
 
 
 def test_the_prompts_own_spelling_is_shown() -> None:
-    joke = Prompt.read("why DO two foxes", PUNCHLINE_FIRST).take_up(JOKE)
+    joke = Prompt.parse("why DO two foxes", PUNCHLINE_FIRST).accept(JOKE)
     assert joke
     assert joke.question == "why DO two foxes share a box?"
     named = Joke("Why did ada lovelace laugh?", "It was Babbage.")
-    taken_up = Prompt.read("a joke about Ada Lovelace", PUNCHLINE_FIRST).take_up(named)
+    taken_up = Prompt.parse("a joke about Ada Lovelace", PUNCHLINE_FIRST).accept(named)
     assert taken_up == Joke("Why did Ada Lovelace laugh?", "It was Babbage.")
 
 
@@ -153,7 +153,7 @@ def test_a_joke_beside_the_prompt_is_drawn_anew() -> None:
 
 
 def test_a_prompt_that_no_joke_takes_up_is_said_to_be_so() -> None:
-    with pytest.raises(UntoldError, match="2 that ignored the prompt"):
+    with pytest.raises(MissingJokesError, match="2 that ignored the prompt"):
         Teller(engine_telling(JOKE, JOKE)).tell(ask("why do cats", max_attempts=2))
 
 
@@ -169,5 +169,5 @@ def test_drafts_beside_the_prompt_are_not_shown() -> None:
 
 def test_a_hint_without_a_question_behind_the_answer_is_no_joke() -> None:
     engine = StubEngine(lambda _: f" They are cats.{END}", PUNCHLINE_FIRST)
-    with pytest.raises(UntoldError, match="1 malformed"):
+    with pytest.raises(MissingJokesError, match="1 malformed"):
         Teller(engine).tell(ask("cats", max_attempts=1))

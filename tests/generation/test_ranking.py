@@ -10,7 +10,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.tokenizer import FAILS, WORKS
 from joker.engines import Engine, open_engine
-from joker.generation.ranking import overrated, rank, rate
+from joker.generation.ranking import rank, rate, rating_penalty
 from joker.training.base_model import open_base
 from joker.training.export import export_openvino
 
@@ -28,7 +28,7 @@ def test_a_joke_is_rated_by_its_answers_mean_log_probability(
     encoded = [engine.tokenizer.encode(joke) for joke in sample_jokes]
     tokens = [len(joke.input_ids) - joke.answer_start for joke in encoded]
     expected = [
-        score / n - overrated(joke)
+        score / n - rating_penalty(joke)
         for joke, score, n in zip(sample_jokes, engine.score(encoded), tokens, strict=True)
     ]
     assert rate(engine, sample_jokes) == pytest.approx(expected, abs=1e-4)
@@ -36,21 +36,23 @@ def test_a_joke_is_rated_by_its_answers_mean_log_probability(
 
 def test_answers_that_echo_the_question_or_are_very_short_are_overrated() -> None:
     fine = Joke("Why did the chef leave?", "She had too much on her plate.")
-    assert overrated(fine) == 0
+    assert rating_penalty(fine) == 0
     echo = Joke("Why did the chef leave the plate?", "She had too much on her plate.")
-    assert overrated(echo) == pytest.approx(0.33)
-    assert overrated(Joke("Why did the chef leave?", "Too much.")) == pytest.approx(1.46)
+    assert rating_penalty(echo) == pytest.approx(0.33)
+    assert rating_penalty(Joke("Why did the chef leave?", "Too much.")) == pytest.approx(1.46)
 
 
 def test_contractions_of_function_words_are_no_echo() -> None:
-    assert overrated(Joke("Why does she think she's late?", "It's what they're all saying.")) == 0
+    assert (
+        rating_penalty(Joke("Why does she think she's late?", "It's what they're all saying.")) == 0
+    )
 
 
 def test_each_word_beyond_the_ninth_makes_a_question_overrated() -> None:
     nine, eleven = ("Why did the chef leave the party" + " again" * n for n in (2, 4))
     answer = "She had too much on her plate."
-    assert overrated(Joke(f"{nine}?", answer)) == 0
-    assert overrated(Joke(f"{eleven}?", answer)) == pytest.approx(0.26)
+    assert rating_penalty(Joke(f"{nine}?", answer)) == 0
+    assert rating_penalty(Joke(f"{eleven}?", answer)) == pytest.approx(0.26)
 
 
 def test_a_learnt_answer_is_rated_above_another_questions(

@@ -14,7 +14,7 @@ from joker.core.template import TEMPLATES
 from joker.engines import Engine, GenerationTask, open_engine
 from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest, draw_seed
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import MissingJokesError, Teller
 from tests.generation.stub import END, MARKER, StubEngine, ask, excited, good
 
 
@@ -64,7 +64,7 @@ def test_a_jokes_own_seed_tells_it_again_after_as_many_tries() -> None:
 
 def test_the_seeds_of_jokes_and_tries_all_differ() -> None:
     engine = StubEngine(lambda _: "")
-    with pytest.raises(UntoldError):
+    with pytest.raises(MissingJokesError):
         Teller(engine).tell(ask(count=50, seed=0, max_attempts=20))
     seeds = [request.seed for batch in engine.batches for request in batch]
     assert len(set(seeds)) == len(seeds) == 1000
@@ -124,7 +124,7 @@ def test_candidates_are_drawn_again_when_all_have_a_fault() -> None:
 
 
 def test_faults_of_all_candidates_are_counted() -> None:
-    with pytest.raises(UntoldError, match="12 cut off"):
+    with pytest.raises(MissingJokesError, match="12 cut off"):
         Teller(StubEngine(lambda _: "")).tell(ask(max_attempts=3, candidates=4))
 
 
@@ -139,7 +139,7 @@ def test_ranked_jokes_depend_on_their_own_seed_alone() -> None:
 
 def test_the_seeds_of_candidates_all_differ() -> None:
     engine = StubEngine(lambda _: "")
-    with pytest.raises(UntoldError):
+    with pytest.raises(MissingJokesError):
         Teller(engine).tell(ask(count=20, seed=0, max_attempts=10, candidates=8))
     seeds = [request.seed for batch in engine.batches for request in batch]
     assert len(set(seeds)) == len(seeds) == 1600
@@ -164,15 +164,15 @@ def test_jokes_that_were_never_told_are_counted_with_reasons() -> None:
 def test_a_failure_still_holds_the_jokes_that_were_told() -> None:
     seeds = [t.seed for t in Teller(StubEngine(good)).tell(ask(count=3, seed=2))]
     engine = StubEngine(lambda r: good(r) if r.seed in (seeds[0], seeds[2]) else "")
-    with pytest.raises(UntoldError, match="1 of 3 jokes") as caught:
+    with pytest.raises(MissingJokesError, match="1 of 3 jokes") as caught:
         Teller(engine).tell(ask(count=3, seed=2))
-    assert [t.seed for t in caught.value.told] == [seeds[0], seeds[2]]
+    assert [t.seed for t in caught.value.jokes] == [seeds[0], seeds[2]]
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(top_k=1)])
 def test_greedy_jokes_are_tried_once(sampling: Sampling) -> None:
     engine = StubEngine(lambda _: "")
-    with pytest.raises(UntoldError, match="in one attempt"):
+    with pytest.raises(MissingJokesError, match="in one attempt"):
         Teller(engine).tell(ask(sampling=sampling))
     assert len(engine.batches) == 1
 
@@ -321,9 +321,9 @@ def test_a_topic_is_told_in_safe_mode_unless_its_category_is_excluded() -> None:
 
 def test_a_prompt_that_is_flagged_itself_is_said_to_be_withheld() -> None:
     engine = StubEngine(lambda _: f"? <|answer|> A rug.{END}")
-    with pytest.raises(UntoldError, match="withheld by moderation"):
+    with pytest.raises(MissingJokesError, match="withheld by moderation"):
         Teller(engine).tell(ask("What genocidal thing", seed=1))
-    with pytest.raises(UntoldError, match="withheld by moderation"):
+    with pytest.raises(MissingJokesError, match="withheld by moderation"):
         Teller(engine).tell(ask("What senator", seed=1, exclude_categories=["political"]))
     assert engine.batches == [], "no draft could pass, so none is drawn"
     assert Teller(engine).tell(ask("What genocidal thing", seed=1, safe=False))

@@ -19,7 +19,7 @@ from joker.engines.engine import BatchedEngine
 from joker.engines.process import EngineProcess
 from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
 from joker.generation.request import GenerationRequest
-from joker.generation.teller import Teller, UntoldError
+from joker.generation.teller import MissingJokesError, Teller
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
 from joker.jobs.queue import Work
@@ -124,12 +124,12 @@ def test_jokes_told_before_the_attempts_ran_out_are_reported(engine: Engine) -> 
         told, untold = Told(), None
         try:
             work(request(seed, 1, temperature=2.5, top_k=0, top_p=1.0), told)
-        except UntoldError as error:
+        except MissingJokesError as error:
             untold = error
-        if untold and untold.told:
-            assert len(told.jokes) == len(untold.told) == 1
+        if untold and untold.jokes:
+            assert len(told.jokes) == len(untold.jokes) == 1
             (joke,) = told.jokes.values()
-            assert joke.question == untold.told[0].question
+            assert joke.question == untold.jokes[0].question
             return
     pytest.fail("no seed told one joke of two")
 

@@ -19,7 +19,7 @@ def test_topics_change_every_day_until_all_had_their_turn() -> None:
 @pytest.mark.parametrize("suggested", STARTS + TOPICS)
 def test_picked_jokes_fit_what_the_page_suggests(suggested: str) -> None:
     picked = ModelFolder.open(bundled_model()).read_picked_jokes()
-    prompt = Prompt.read(suggested)
+    prompt = Prompt.parse(suggested)
     assert sum(prompt.fits(joke.pair) for joke in picked) >= 2
 
 

@@ -19,7 +19,7 @@ from joker.core.joke import GeneratedJoke
 from joker.core.record import fields_of
 from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
-from joker.generation.moderation import CATEGORIES, read_categories
+from joker.generation.moderation import CATEGORIES, parse_categories
 from joker.generation.request import EFFORT, GenerationRequest, candidates_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def tell(
         max_attempts=settings.max_attempts,
         candidates=settings.candidates,
         safe=not unsafe,
-        exclude_categories=read_categories(map(str.strip, named.split(","))) if named else (),
+        exclude_categories=parse_categories(map(str.strip, named.split(","))) if named else (),
         **({} if seed is None else {"seed": seed}),
     )
     plain = not (fresh or given or options or effort) and seed is None

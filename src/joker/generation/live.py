@@ -15,17 +15,17 @@ from joker.generation.request import GenerationRequest
 from joker.generation.teller import Teller
 
 RELOAD_SIGNAL = signal.SIGUSR2
-"""Celery has a use for SIGHUP and SIGUSR1, and a terminal that closes sends SIGHUP."""
+"""Celery uses SIGHUP and SIGUSR1, and closing a terminal sends SIGHUP."""
 
 _log = logging.getLogger(__name__)
 
 
 def on_reload_signal(reload: Callable[[], None] | None) -> None:
-    """From now on call a function whenever the process gets `RELOAD_SIGNAL`.
+    """Call a function whenever the process gets `RELOAD_SIGNAL`.
 
     Args:
-        reload: Called in a thread of its own; what it raises is logged. None ignores the signal,
-            which would end the process otherwise.
+        reload: Called in a new thread; its errors are logged. None only keeps the signal from
+            ending the process.
     """
 
     def try_to_reload() -> None:
@@ -44,10 +44,9 @@ def on_reload_signal(reload: Callable[[], None] | None) -> None:
 
 
 class LiveTeller:
-    """Tells jokes with the newest of its tellers, for any number of threads.
+    """Tells jokes with a model that can be reloaded, for any number of threads.
 
-    A request that has begun ends with the teller that it began with, so two models are in memory
-    for a while.
+    Requests in progress finish with the old model, so two models are in memory for a while.
 
     Args:
         open_teller: Loads the model; called now and at each reload. The teller must be thread-safe.
@@ -58,8 +57,8 @@ class LiveTeller:
 
     def __init__(self, open_teller: Callable[[], Teller]) -> None:
         self._open_teller = open_teller
-        self._newest = open_teller()
-        self._calls = {self._newest: 0}
+        self._current = open_teller()
+        self._calls = {self._current: 0}
         self._lock = Lock()
         self._reloading = Lock()
 
@@ -71,30 +70,30 @@ class LiveTeller:
             return teller.tell(request, listener)
 
     def reload(self) -> None:
-        """Load the model again, and tell all further jokes with it.
+        """Load the model again, for all further requests.
 
         Raises:
             JokerError: If it cannot be loaded; the old one stays.
         """
         with self._reloading:
-            newest = self._open_teller()
+            new = self._open_teller()
             with self._in_use(), self._lock:
-                self._newest = newest
-                self._calls[newest] = 0
-            _log.info("the model was reloaded", extra={"fields": {"model": newest.model}})
+                self._current = new
+                self._calls[new] = 0
+            _log.info("the model was reloaded", extra={"fields": {"model": new.model}})
 
     @contextmanager
     def _in_use(self) -> Iterator[Teller]:
-        """Give the newest teller; close it afterwards if it is neither new nor used any longer."""
+        """Yield the current teller; afterwards close it if it was replaced and is now unused."""
         with self._lock:
-            teller = self._newest
+            teller = self._current
             self._calls[teller] += 1
         try:
             yield teller
         finally:
             with self._lock:
                 self._calls[teller] -= 1
-                unused = teller is not self._newest and not self._calls[teller]
+                unused = teller is not self._current and not self._calls[teller]
                 if unused:
                     del self._calls[teller]
             if unused:

@@ -2,7 +2,7 @@
 
 The rules are in ``moderation.txt``, which explains its notation. A classifier
 (`joker.generation.offence`) decides which texts on a topic are offensive although no single word
-is. Neither understands a joke; ``docs/moderation.md`` says what they get wrong.
+is. Neither understands jokes; ``docs/moderation.md`` says what they get wrong.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _ALLOWED = "allowed"
 _SECTION = re.compile(r"\[(@?[a-z]+)(?: ([a-z]+))?\]")
 _TERM = re.compile(r"[a-z0-9]+\*?(?: [a-z0-9]+\*?)*|\*[a-z0-9]+\*")
 
-_LOOK_ALIKES = {
+_HOMOGLYPHS = {
     "a": "аαɑᴀ", "b": "вβʙ", "c": "сᴄ", "d": "ԁđᴅ", "e": "еεᴇ", "f": "ꜰ", "g": "ɡɢ", "h": "нһηħʜ",
     "i": "іιıɪ", "j": "јᴊ", "k": "кκᴋ", "l": "łʟ", "m": "мμᴍ", "n": "νɴ", "o": "оοøᴏ", "p": "рρᴘ",
     "q": "ԛ", "r": "гʀ", "s": "ѕꜱ", "t": "тτŧᴛ", "u": "υᴜ", "v": "ᴠ", "w": "ԝωᴡ", "x": "хχ",
     "y": "уγʏ", "z": "ζᴢ", "": "\u115f\u1160\u2800",  # the last are blanks
 }  # fmt: skip
-_TO_LATIN = {ord(sign): latin for latin, signs in _LOOK_ALIKES.items() for sign in signs} | {
+_TO_LATIN = {ord(sign): latin for latin, signs in _HOMOGLYPHS.items() for sign in signs} | {
     first + letter: chr(ord("a") + letter)
     for first in (0x1F150, 0x1F170, 0x1F1E6)  # enclosed letters, which NFKD leaves alone
     for letter in range(26)
 }
-_UNSEEN = {"Cf", "Mn", "Me"}  # Unicode categories of zero-width signs and combining marks
+_INVISIBLE = {"Cf", "Mn", "Me"}  # Unicode categories of zero-width characters, combining marks
 
 _WORD = re.compile(r"[a-z0-9]+")
 _LETTER = r"[a-z0-9@$!](?![a-z0-9])"
@@ -55,7 +55,7 @@ _LEET = re.compile(  # a word that mixes letters with digits or signs; a final !
 )
 _LEETSPEAK = [str.maketrans("0134579@$!", f"o{i}eastgas{i}") for i in "il"]
 _STRETCHED = re.compile(r"([aeiouy])\1{2,}|([a-z])\2{2,}")
-_LENGTHS = [r"\1\2", r"\1\2\2", r"\1\1\2\2"]  # all to one, double consonants, all to two
+_SHORTENED = [r"\1\2", r"\1\2\2", r"\1\1\2\2"]  # all to one, double consonants, all to two
 
 _Term = tuple[int, list[str], str]
 """The position of the word that a term is indexed by, its words, and its rule's part."""
@@ -65,8 +65,8 @@ class Flag(NamedTuple):
     """Why a text is flagged.
 
     Attributes:
-        category: What kind of offence or subject.
-        severity: ``offensive``, or ``topic`` for a subject or tone that offends few.
+        category: The kind of offence or topic.
+        severity: ``offensive``, or ``topic`` for a topic or tone that offends few.
         term: The list's line that matched.
     """
 
@@ -98,7 +98,7 @@ class Moderator:
         self, source: str, name: str = _LIST, *, classifier: OffenceClassifier | None = None
     ) -> None:
         self._classifier = classifier
-        sections = _sections(source, name)
+        sections = _parse_sections(source, name)
         allowed = "|".join(map(_pattern, sections.get(_ALLOWED, []))) or "(?!)"
         self._allowed = re.compile(rf"\b(?:{allowed})\b")
         self._rules: list[tuple[Flag, frozenset[str]]] = []
@@ -177,10 +177,7 @@ class Moderator:
         """
         if not safe and not exclude_categories:
             return False
-        return any(
-            (safe and flag.severity == "offensive") or flag.category in exclude_categories
-            for flag in self.check(text)
-        )
+        return is_withheld(self.check(text), safe=safe, exclude_categories=exclude_categories)
 
     def _add(self, term: str, part: str) -> None:
         """Index a term, singular and plural, by its longest word, usually the rarest one."""
@@ -189,7 +186,7 @@ class Moderator:
             self._lone_words[term[1]].append(term[1:])
             return
         *head, last = term.split()
-        for form in [last] if last.endswith("*") else spell_numbers(last):
+        for form in [last] if last.endswith("*") else inflect(last):
             words = [*head, form]
             key = max(words, key=len)
             self._terms[key].append((words.index(key), words, part))
@@ -207,22 +204,22 @@ class Moderator:
         words = self._allowed.sub(" ", reading).split()
         for position, word in enumerate(words):
             for offset, term, part in self._terms_with(word):
-                if len(term) == 1 or _stand_at(position - offset, term, words):
+                if len(term) == 1 or _matches_at(position - offset, term, words):
                     yield part
         text = " ".join(words)
         yield from (part for fragment, part in self._fragments if fragment in text)
 
     def _readings(self, text: str) -> set[str]:
-        """Return what a text may mean to say; each reading is Latin words and numbers."""
+        """Return the words that a text may spell, if some are disguised; each as one string."""
         plain = _fold(text)
         spelled = _BROKEN.sub("", _SPACED.sub(_join, plain))
         latin = {_LEET.sub(partial(_translate, table), spelled) for table in _LEETSPEAK}
-        readings = {_STRETCHED.sub(length, word) for word in latin for length in _LENGTHS}
+        readings = {_STRETCHED.sub(short, text) for text in latin for short in _SHORTENED}
         readings |= {plain, _MASKED.sub(self._unmask, plain)}
         return {" ".join(_WORD.findall(reading)) for reading in readings}
 
     def _unmask(self, masked: re.Match[str]) -> str:
-        """Return the first listed word that fits a masked one, or the masked one itself."""
+        """Return the first listed word that a masked one may stand for, or the masked one."""
         shape = re.sub("[^a-z]", ".", masked[0])
         for word in self._lone_words[shape[0]]:
             stem = word.rstrip("*")
@@ -231,12 +228,22 @@ class Moderator:
         return masked[0]
 
 
+def is_withheld(
+    flags: Iterable[Flag], *, safe: bool, exclude_categories: Collection[Category]
+) -> bool:
+    """Return whether to withhold a text with these flags; see `Moderator.withholds`."""
+    return any(
+        (safe and flag.severity == "offensive") or flag.category in exclude_categories
+        for flag in flags
+    )
+
+
 def fold_words(text: str) -> list[str]:
-    """Return a text's words in lowercase Latin letters, as far as its characters look like some."""
+    """Return a text's words in lowercase, with letters that look like Latin ones replaced."""
     return _WORD.findall(_fold(text))
 
 
-def read_categories(names: Iterable[str]) -> tuple[Category, ...]:
+def parse_categories(names: Iterable[str]) -> tuple[Category, ...]:
     """Return the named categories in the order of `CATEGORIES`.
 
     Raises:
@@ -249,7 +256,7 @@ def read_categories(names: Iterable[str]) -> tuple[Category, ...]:
     return tuple(category for category in CATEGORIES if category in names)
 
 
-def _sections(source: str, name: str) -> dict[str, list[str]]:
+def _parse_sections(source: str, name: str) -> dict[str, list[str]]:
     """Return the lines of each section of a list, checked and without comments."""
     sections: dict[str, list[str]] = {}
     section = ""
@@ -257,8 +264,8 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
         line = " ".join(raw.partition("#")[0].replace("'", " ").split())
         if header := _SECTION.fullmatch(line):
             section = " ".join(filter(None, header.groups()))
-            if fault := _fault(*header.groups()):
-                raise InputError(f"{name}, line {number}: {fault}")
+            if error := _header_error(*header.groups()):
+                raise InputError(f"{name}, line {number}: {error}")
             sections.setdefault(section, [])
         elif line:
             if not section:
@@ -272,7 +279,7 @@ def _sections(source: str, name: str) -> dict[str, list[str]]:
     return sections
 
 
-def _fault(section: str, severity: str | None) -> str:
+def _header_error(section: str, severity: str | None) -> str:
     """Return what is wrong with a section's header, or an empty text."""
     if section.startswith("@") or section == _ALLOWED:
         return f"[{section}] takes no severity; write [{section}]" if severity else ""
@@ -291,11 +298,14 @@ def _terms(part: str, sections: dict[str, list[str]]) -> Iterator[str]:
         yield from sections[term] if term.startswith("@") else [term]
 
 
-def spell_numbers(word: str) -> list[str]:
-    """Return a word and its plurals as English spells them."""
-    hissing = word.endswith(("s", "x", "z", "ch", "sh", "o"))
-    plurals = [f"{word}es"] if hissing else [f"{word[:-1]}ies"] if word.endswith("y") else []
-    return [word, f"{word}s", *plurals]
+def inflect(word: str) -> list[str]:
+    """Return a word and its possible plurals."""
+    forms = [word, f"{word}s"]
+    if word.endswith(("s", "x", "z", "ch", "sh", "o")):
+        forms.append(f"{word}es")
+    elif word.endswith("y"):
+        forms.append(f"{word[:-1]}ies")
+    return forms
 
 
 def _pattern(term: str) -> str:
@@ -303,8 +313,8 @@ def _pattern(term: str) -> str:
     return term.replace("*", "[a-z0-9]*") + "(?:e?s)?"
 
 
-def _stand_at(start: int, term: list[str], words: list[str]) -> bool:
-    """Return whether the words from a start on are a term's; a star stands for any ending."""
+def _matches_at(start: int, term: list[str], words: list[str]) -> bool:
+    """Return whether the words from an index on match a term; a star stands for any ending."""
     return 0 <= start <= len(words) - len(term) and all(
         word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
         for pattern, word in zip(term, words[start : start + len(term)], strict=True)
@@ -312,12 +322,12 @@ def _stand_at(start: int, term: list[str], words: list[str]) -> bool:
 
 
 def _fold(text: str) -> str:
-    """Return a text in lowercase Latin letters, as far as its characters look like some."""
+    """Return a text in lowercase, with letters that look like Latin ones replaced."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    seen = (sign for sign in folded if unicodedata.category(sign) not in _UNSEEN)
-    return "".join(seen).translate(_TO_LATIN)
+    visible = (sign for sign in folded if unicodedata.category(sign) not in _INVISIBLE)
+    return "".join(visible).translate(_TO_LATIN)
 
 
 def _join(spaced: re.Match[str]) -> str:

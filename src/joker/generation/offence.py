@@ -1,7 +1,7 @@
 """The offence classifier: a linear model over hashed words and the moderation list's flags.
 
-It judges what no single rule can: whether a joke on a topic is offensive. Its file has only weights
-of hashed features, from which no joke can be read. ``tools/train_offence_classifier.py`` trains it.
+It decides what no single rule can: whether a joke on a topic is offensive. Its file has only
+weights of hashed features, which reveal no joke. ``tools/train_offence_classifier.py`` trains it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ WORD_BUCKETS = 1 << 15
 RULE_BUCKETS = 1 << 13
 BUCKETS = WORD_BUCKETS + RULE_BUCKETS
 _FILE = "offence.npz"
-_STEM = 5
-_MOST_WORDS = 300
-"""Longer texts are judged by their beginning: the classifier was trained on jokes."""
+_STEM_LENGTH = 5
+_MAX_WORDS = 300
+"""Of longer texts only the beginning counts: the classifier was trained on jokes."""
 
 Rule = tuple[str, str, str]
 """Category, severity and term of a rule."""
@@ -36,8 +36,8 @@ class OffenceClassifier:
     """A trained classifier.
 
     Attributes:
-        weights: One for each of the `BUCKETS`, as multiples of ``scale``.
-        scale: Size of a weight of 1.
+        weights: One for each of the `BUCKETS`, in units of ``scale``.
+        scale: The quantization step.
         threshold: Score from which a text counts as offensive.
     """
 
@@ -71,7 +71,7 @@ class OffenceClassifier:
         """Return how offensive a text seems; the higher, the more.
 
         Args:
-            words: Its words, as `joker.generation.moderation.fold_words` gives them.
+            words: Its words from `joker.generation.moderation.fold_words`.
             rules: The rules that match it.
         """
         buckets, values = features(words, rules)
@@ -90,17 +90,19 @@ def features(
     Words, stems and pairs of neighbouring words are divided by the square root of the number of
     words, so that long texts do not weigh more; the rules' features are not.
     """
-    words = words[:_MOST_WORDS]
+    words = words[:_MAX_WORDS]
     value = 3 / math.sqrt(len(words) or 1)
-    said = {f"w {word}": value for word in words}
-    said |= {f"s {word[:_STEM]}": value / 2 for word in words if len(word) >= _STEM}
-    said |= {f"p {left} {right}": value / 2 for left, right in pairwise(words)}
+    of_words = {f"w {word}": value for word in words}
+    of_words |= {
+        f"s {word[:_STEM_LENGTH]}": value / 2 for word in words if len(word) >= _STEM_LENGTH
+    }
+    of_words |= {f"p {left} {right}": value / 2 for left, right in pairwise(words)}
     matched = set(rules)
     categories = {category for category, _, _ in matched}
-    ruled = {f"r {category} {term}" for category, _, term in matched}
-    ruled |= {f"c {category} {severity}" for category, severity, _ in matched}
-    ruled |= {f"v {severity}" for _, severity, _ in matched}
-    ruled.add(f"n {min(len(categories), 3)}")
-    buckets = [zlib.crc32(name.encode()) % WORD_BUCKETS for name in said]
-    buckets += [WORD_BUCKETS + zlib.crc32(name.encode()) % RULE_BUCKETS for name in ruled]
-    return np.array(buckets, np.int32), np.array([*said.values(), *[1.0] * len(ruled)])
+    of_rules = {f"r {category} {term}" for category, _, term in matched}
+    of_rules |= {f"c {category} {severity}" for category, severity, _ in matched}
+    of_rules |= {f"v {severity}" for _, severity, _ in matched}
+    of_rules.add(f"n {min(len(categories), 3)}")
+    buckets = [zlib.crc32(name.encode()) % WORD_BUCKETS for name in of_words]
+    buckets += [WORD_BUCKETS + zlib.crc32(name.encode()) % RULE_BUCKETS for name in of_rules]
+    return np.array(buckets, np.int32), np.array([*of_words.values(), *[1.0] * len(of_rules)])

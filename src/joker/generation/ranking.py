@@ -1,10 +1,9 @@
-"""Ranking: of several jokes, the one with the likeliest answer given its question comes first.
+"""Ranking: of several candidates, the one with the likeliest answer given its question comes first.
 
-A joke that was drafted from its punchline is read the other way round here: how likely is this
-answer, given this question? Where the model agrees with itself, readers more often find a point
-(docs/experiments-log.md, 2026-11-29). Likelihood overrates some jokes; `overrated` corrects that.
-A model with a critic is also asked whether the joke works. The teller calls this; drawing
-candidates and checking them are left to it.
+This also checks jokes that were generated punchline first: where the answer is likely in the other
+order too, readers more often find a point (docs/experiments-log.md, 2026-11-29). Likelihood
+overrates some jokes, which `rating_penalty` corrects. A model with a critic is also asked whether
+the joke works.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ _SHORT_WORDS = 2
 def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[dict[Joke, float | None]]:
     """Return the distinct jokes of each group with the model's ratings, the best first.
 
-    All groups are scored in one batch, and equals keep their order. A group of one is not scored:
+    All groups are scored in one batch, and ties keep their order. A group of one is not scored:
     its rating is None.
 
     Raises:
         ResourceError: If memory runs out.
     """
-    choices = [list(dict.fromkeys(group)) for group in groups]
-    scored = list({joke: None for group in choices if len(group) > 1 for joke in group})
+    distinct = [list(dict.fromkeys(group)) for group in groups]
+    scored = list({joke: None for group in distinct if len(group) > 1 for joke in group})
     rating = dict(zip(scored, rate(engine, scored), strict=True))
     return [
         {joke: rating.get(joke) for joke in sorted(group, key=lambda joke: -rating.get(joke, 0.0))}
-        for group in choices
+        for group in distinct
     ]
 
 
 def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
-    """Return how well a model thinks of jokes, in nats; higher is better.
+    """Return a model's ratings of jokes, in nats; higher is better.
 
-    It is the mean log-probability of the answer's tokens, its end included, given the question,
-    minus what `overrated` says; with a critic, plus the log-probability that the joke works. A joke
-    that the model has no room for has minus infinity.
+    A rating is the mean log-probability of the answer's tokens and the end token given the
+    question, minus the `rating_penalty`; with a critic, plus the log-probability that the joke
+    works. A joke longer than the model's context gets minus infinity.
     """
     tokenizer = engine.tokenizer
     encoded = [tokenizer.encode(joke) for joke in jokes]
@@ -58,24 +57,24 @@ def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
     if tokenizer.has_critic:
         verdicts = engine.score([tokenizer.encode_verdict(joke, works=True) for joke in jokes])
     return [
-        score / (len(tokens) - tokens.answer_start) + verdict - overrated(joke)
+        score / (len(tokens) - tokens.answer_start) + verdict - rating_penalty(joke)
         for joke, tokens, score, verdict in zip(
             jokes, encoded, engine.score(encoded), verdicts, strict=True
         )
     ]
 
 
-def overrated(joke: Joke) -> float:
-    """Return by how many nats a mean log-probability overrates a joke, according to readers.
+def rating_penalty(joke: Joke) -> float:
+    """Return by how many nats the mean log-probability overrates a joke, according to readers.
 
     An answer is likely if it echoes its question, and its mean is high if it is very short; a long
-    question explains any answer.
+    question makes any answer likelier.
     """
-    asked, told = (
+    question_words, answer_words = (
         set(_CONTENT_WORD.findall(text.lower())) for text in (joke.question, joke.answer)
     )
     return (
-        _PER_ECHOED_WORD * len(asked & told)
+        _PER_ECHOED_WORD * len(question_words & answer_words)
         + _PER_LATE_WORD * max(0, len(joke.question.split()) - _EARLY_WORDS)
         + _SHORT_ANSWER * (len(joke.answer.split()) <= _SHORT_WORDS)
     )

@@ -12,12 +12,12 @@ from joker.core.errors import InputError
 from joker.core.record import record
 from joker.core.sampling import Sampling
 from joker.engines.tasks import MAX_SEQUENCES, occupied
-from joker.generation.moderation import CATEGORIES, Category, read_categories
-from joker.generation.prompt import asks_for_any
+from joker.generation.moderation import CATEGORIES, Category, parse_categories
+from joker.generation.prompt import asks_for_any_joke
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_MAX_ATTEMPTS = 5
-"""docs/experiments.md says what they do."""
+"""docs/experiments.md compares other numbers."""
 
 EFFORT: FieldInfo = Field(
     ge=1,
@@ -46,8 +46,8 @@ class GenerationRequest:
     """A request for jokes.
 
     The first joke has the request's own seed, so a larger count starts with the same jokes. Greedy
-    sampling gets one attempt and one candidate, since others would be equal. A prompt that asks for
-    any joke, such as "tell me a joke", is none.
+    sampling gets one attempt and one candidate, since all are equal. A prompt that asks for any
+    joke, such as "tell me a joke", counts as no prompt.
     """
 
     prompt: str = Field(
@@ -98,12 +98,12 @@ class GenerationRequest:
     @field_validator("prompt")
     @classmethod
     def _asks_for_something(cls, prompt: str) -> str:
-        return "" if asks_for_any(prompt) else prompt
+        return "" if asks_for_any_joke(prompt) else prompt
 
     @field_validator("exclude_categories")
     @classmethod
     def _in_order(cls, named: tuple[Category, ...]) -> tuple[Category, ...]:
-        return read_categories(named)
+        return parse_categories(named)
 
     @model_validator(mode="after")
     def _one_rule_only(self) -> Self:
@@ -112,17 +112,17 @@ class GenerationRequest:
         return self
 
     @property
-    def jokes_at_once(self) -> int:
-        """Number of jokes that are drafted together: as many as fill a batch."""
+    def jokes_per_batch(self) -> int:
+        """Number of jokes whose candidates fill a batch."""
         return max(1, MAX_SEQUENCES // self.candidates)
 
     @property
     def tokens(self) -> int:
         """Number of tokens that its drafts may occupy in a batch; the prompt's are estimated."""
-        drafts = min(self.count, self.jokes_at_once) * self.candidates
+        drafts = min(self.count, self.jokes_per_batch) * self.candidates
         prompt = len(self.prompt.encode()) // _BYTES_PER_TOKEN
         return drafts * occupied(prompt + self.sampling.max_new_tokens)
 
-    def deadline_within(self, most_seconds: float) -> float:
-        """Return the seconds until the job's deadline in a queue with this limit."""
-        return min(self.deadline_seconds or most_seconds, most_seconds)
+    def deadline_within(self, max_seconds: float) -> float:
+        """Return the job's time limit in seconds, in a queue with this maximum."""
+        return min(self.deadline_seconds or max_seconds, max_seconds)

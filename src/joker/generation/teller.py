@@ -1,8 +1,8 @@
 """The teller: turns a request into finished jokes, retrying those that fail.
 
-The command line, servers, workers and the library all use it. It asks an engine for all jokes at
-once, and again for those that were cut off, have no answer, ignore the prompt or repeat a training
-joke. Of several candidates for a joke, `joker.generation.ranking` picks one.
+The command line, servers, workers and the library all use it. It generates all jokes in batches,
+and again those that were cut off, have no answer, ignore the prompt or repeat a training joke. Of
+several candidates for a joke, `joker.generation.ranking` picks one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.core.tokenizer import REPLACEMENT_CHARACTER
 from joker.engines.protocol import Completion, Engine, GenerationListener, is_greedy
 from joker.engines.tasks import GenerationTask
-from joker.generation.moderation import Moderator
+from joker.generation.moderation import Moderator, is_withheld
 from joker.generation.prompt import Prompt, printable
 from joker.generation.ranking import rank
 from joker.generation.request import GenerationRequest
@@ -28,19 +28,19 @@ from joker.generation.request import GenerationRequest
 _LAST_WORD = re.compile(r"\s*\S+$")
 
 _Drafts = dict[Joke, int]
-"""Distinct valid jokes, with the number of tokens drawn for each."""
+"""Distinct valid jokes, with the number of tokens generated for each."""
 
 
-class UntoldError(GenerationError):
+class MissingJokesError(GenerationError):
     """Some of a request's jokes failed in all attempts, or moderation withholds the prompt.
 
     Attributes:
-        told: The others, in order.
+        jokes: The jokes that succeeded, in order.
     """
 
-    def __init__(self, message: str, told: list[GeneratedJoke]) -> None:
+    def __init__(self, message: str, jokes: list[GeneratedJoke]) -> None:
         super().__init__(message)
-        self.told = told
+        self.jokes = jokes
 
 
 class Teller:
@@ -48,9 +48,9 @@ class Teller:
 
     Args:
         engine: Continues prompts; the teller is as thread-safe as its engine.
-        model: The model's name, which its jokes bear.
-        fingerprints: Of the training jokes. If given, new jokes are preferred, and a training joke
-            is told only if no attempt gives another.
+        model: The model's name, for the field of each joke.
+        fingerprints: Fingerprints of the training jokes. If given, a near-duplicate of one is told
+            only if no attempt gives an original joke.
         moderator: Decides which jokes to withhold; by default the package's own.
     """
 
@@ -74,37 +74,36 @@ class Teller:
 
         Args:
             request: What is asked for.
-            listener: Follows the progress. It gets drafts only if there is one candidate, since
-                which of several will be told is not known before the end.
+            listener: Follows the progress. It gets drafts only if there is one candidate: which of
+                several will be told is known only at the end.
 
         Raises:
             InputError: If the prompt is too long for the model.
             AbandonedError: If the listener asked to stop.
-            UntoldError: If a joke failed in all attempts; it holds the others. At once if the
-                prompt itself is withheld.
+            MissingJokesError: If a joke failed in all attempts, or moderation withholds the prompt.
         """
         if is_greedy(request.sampling):
             request = replace(request, max_attempts=1, candidates=1)
         drafting = _Drafting(request, self.engine, self._moderator, listener)
         if drafting.withholds_prompt():
-            raise UntoldError("the prompt itself is withheld by moderation; change it", [])
+            raise MissingJokesError("the prompt itself is withheld by moderation; change it", [])
         told: dict[int, GeneratedJoke] = {}
         near_duplicates: dict[int, GeneratedJoke] = {}
         for attempt in range(request.max_attempts):
             missing = [number for number in range(request.count) if number not in told]
             if not missing:
                 break
-            for number, found in self._attempt(drafting, missing, attempt):
-                (near_duplicates if found.original is False else told).setdefault(number, found)
+            for number, joke in self._attempt(drafting, missing, attempt):
+                (near_duplicates if joke.original is False else told).setdefault(number, joke)
                 if listener and number in told:
-                    listener.on_joke(number, found)
+                    listener.on_joke(number, joke)
         for number in near_duplicates.keys() - told.keys():
             told[number] = near_duplicates[number]
             if listener:
                 listener.on_joke(number, near_duplicates[number])
         jokes = [told[number] for number in sorted(told)]
         if len(jokes) < request.count:
-            raise UntoldError(_explain(request, len(jokes), drafting.failures), jokes)
+            raise MissingJokesError(_explain(request, len(jokes), drafting.failures), jokes)
         return jokes
 
     def close(self) -> None:
@@ -114,12 +113,12 @@ class Teller:
     def _attempt(
         self, drafting: _Drafting, missing: Sequence[int], attempt: int
     ) -> Iterator[tuple[int, GeneratedJoke]]:
-        """Yield the jokes that an attempt finds, a few at a time, so that the first come early."""
-        size = drafting.request.jokes_at_once
+        """Yield the jokes of an attempt, one batch after another, so that the first come early."""
+        size = drafting.request.jokes_per_batch
         for start in range(0, len(missing), size):
             drafts = drafting.draw(missing[start : start + size], attempt)
-            for number, picked in self._pick(drafts, drafting.punchlines).items():
-                joke, score, estimate = picked
+            picked = self._pick(drafts, drafting.punchlines)
+            for number, (joke, score, estimate) in picked.items():
                 yield (
                     number,
                     GeneratedJoke(
@@ -139,36 +138,39 @@ class Teller:
     def _pick(
         self, drafts: Mapping[int, _Drafts], punchlines: set[str]
     ) -> dict[int, tuple[Joke, float | None, OriginalityEstimate | None]]:
-        """Return the best joke of each group and its rating, preferring new, real questions.
+        """Return the best draft of each joke, its rating and its originality.
 
-        A punchline among those told already is taken only if there is no other; the set grows.
+        Original drafts with real questions are preferred, and punchlines that are not in
+        ``punchlines``, to which the picked ones are added.
         """
-        known = {
+        estimates = {
             joke: self._fingerprints.estimate(joke) if self._fingerprints else None
             for group in drafts.values()
             for joke in group
         }
-        new = {
-            number: [j for j in group if not ((found := known[j]) and found.near_duplicate)]
-            for number, group in drafts.items()
+        near_duplicates = {
+            joke for joke, estimate in estimates.items() if estimate and estimate.near_duplicate
         }
-        groups = [new[number] or list(drafts[number]) for number in drafts]
+        groups = [
+            [joke for joke in group if joke not in near_duplicates] or list(group)
+            for group in drafts.values()
+        ]
         if self.engine.tokenizer.template.punchline_first:
-            # Behind a punchline, a model may write a statement, which is rarely a set-up.
-            groups = [[joke for joke in each if "?" in joke.question] or each for each in groups]
+            # After a punchline, a model may write a statement, which is rarely a set-up.
+            groups = [[joke for joke in group if "?" in joke.question] or group for group in groups]
         picked = {}
         for number, ranked in zip(drafts, rank(self.engine, groups), strict=True):
             fresh = (joke for joke in ranked if punchline_key(joke.answer) not in punchlines)
             joke = next(fresh, next(iter(ranked)))
-            score = ranked[joke]
             punchlines.add(punchline_key(joke.answer))
+            score = ranked[joke]
             finite = score if score is not None and isfinite(score) else None
-            picked[number] = joke, finite, known[joke]
+            picked[number] = joke, finite, estimates[joke]
         return picked
 
 
 class _Drafting:
-    """One request in progress: draws drafts and rejects faulty ones."""
+    """A request in progress: draws drafts and rejects invalid ones."""
 
     def __init__(
         self,
@@ -178,7 +180,7 @@ class _Drafting:
         listener: GenerationListener | None,
     ) -> None:
         self.request = request
-        self.prompt = Prompt.read(request.prompt, engine.tokenizer.template)
+        self.prompt = Prompt.parse(request.prompt, engine.tokenizer.template)
         self.hint = ""
         self.prompt_ids: list[int] = []
         self.failures: Counter[str] = Counter()
@@ -189,12 +191,12 @@ class _Drafting:
         self._listener = listener
 
     def seed_of(self, number: int) -> int:
-        """Return the seed of one of the jokes."""
+        """Return a joke's seed."""
         return _derive(self.request.seed, number)
 
     def draw(self, numbers: Sequence[int], attempt: int) -> dict[int, _Drafts]:
-        """Draw all candidates of some jokes; return the valid ones of jokes that have any."""
-        self.hint = self.prompt.hint(attempt)
+        """Draw the candidates of jokes; return the valid ones of each joke that has any."""
+        self.hint = self.prompt.for_attempt(attempt)
         self.prompt_ids = self.tokenizer.encode_prompt(self.hint)
         candidates = self.request.candidates
         streamed = self._listener is not None and candidates == 1
@@ -208,12 +210,12 @@ class _Drafting:
             for number in numbers
             for candidate in range(candidates)
         ]
-        showing = _ShowsDrafts(self, numbers, self._listener) if self._listener else None
-        completions = iter(self._engine.generate(tasks, showing))
+        listener = _DraftListener(self, numbers, self._listener) if self._listener else None
+        completions = iter(self._engine.generate(tasks, listener))
         drafts: dict[int, _Drafts] = {}
         for number in numbers:
             for completion in islice(completions, candidates):
-                outcome = self._read(completion)
+                outcome = self._parse(completion)
                 if isinstance(outcome, Joke):
                     length = len(completion.token_ids) - len(self.prompt_ids)
                     drafts.setdefault(number, {})[outcome] = length
@@ -230,18 +232,18 @@ class _Drafting:
         )
 
     def withholds_prompt(self) -> bool:
-        """Return whether no joke can pass because all contain the prompt.
+        """Return whether moderation withholds the prompt, and so every joke that contains it.
 
         The list's rules alone decide: the classifier was trained on whole jokes.
         """
-        return any(
-            (self.request.safe and flag.severity == "offensive")
-            or flag.category in self.request.exclude_categories
-            for flag in self._moderator.match_rules(self.prompt.text)
+        return is_withheld(
+            self._moderator.match_rules(self.prompt.text),
+            safe=self.request.safe,
+            exclude_categories=self.request.exclude_categories,
         )
 
-    def _read(self, completion: Completion) -> Joke | str:
-        """Return the joke that a completion tells, or why it tells none."""
+    def _parse(self, completion: Completion) -> Joke | str:
+        """Return a completion's joke, or why it is rejected."""
         if not completion.finished:
             return "cut off"
         # A joke that a stop has ended lacks its end token.
@@ -249,13 +251,13 @@ class _Drafting:
         if joke:
             answer = self.request.sampling.cut(joke.answer)
             joke = Joke.from_text(printable(joke.question), printable(answer))
-        # Behind a hint and an answer the question may be missing; then the hint looks like one.
+        # If the question after a hint and an answer is missing, the hint is parsed as the question.
         if joke is None or (self.prompt.is_hint and joke.question == self.hint):
             return "malformed"
         text = joke.question + joke.answer
         if REPLACEMENT_CHARACTER in text and REPLACEMENT_CHARACTER not in self.prompt.text:
             return "with invalid characters"
-        joke = self.prompt.take_up(joke)
+        joke = self.prompt.accept(joke)
         if joke is None:
             return "that ignored the prompt"
         if self.withholds(joke.question, joke.answer):
@@ -263,10 +265,10 @@ class _Drafting:
         return joke
 
 
-class _ShowsDrafts(GenerationListener):
+class _DraftListener(GenerationListener):
     """Passes drafts on to another listener, word by word.
 
-    The last word is held back because it may still grow. From the first word that moderation
+    The last word is held back because it may be unfinished. From the first word that moderation
     withholds, nothing is shown.
     """
 
@@ -288,8 +290,8 @@ class _ShowsDrafts(GenerationListener):
         else:
             question = _whole_words(question)
         question, answer = printable(question), printable(answer)
-        draft = drafting.prompt.spell(question), answer
-        if draft != self._shown.get(index, ("", "")) and drafting.prompt.fits_draft(question):
+        draft = drafting.prompt.restore_spelling(question), answer
+        if draft != self._shown.get(index, ("", "")) and drafting.prompt.may_fit(question):
             self._shown[index] = draft
             if not drafting.withholds(*draft):
                 self._listener.on_draft(self._numbers[index], *draft)
@@ -300,7 +302,7 @@ class _ShowsDrafts(GenerationListener):
 
 
 def _draw_seed(joke_seed: int, candidate: int, attempt: int) -> int:
-    """Return the seed of one draw; the first candidate's do not depend on how many there are."""
+    """Return the seed of a candidate; it does not depend on the number of candidates."""
     return _derive(_derive(joke_seed, 0, 0, candidate), 0, attempt)
 
 
@@ -317,9 +319,9 @@ def _whole_words(text: str) -> str:
 
 
 def _explain(request: GenerationRequest, told: int, failures: Counter[str]) -> str:
-    count, most = request.count, request.max_attempts
+    count, max_attempts = request.count, request.max_attempts
     what = "the joke" if count == 1 else f"{count - told} of {count} jokes"
-    attempts = "one attempt" if most == 1 else f"{most} attempts"
+    attempts = "one attempt" if max_attempts == 1 else f"{max_attempts} attempts"
     reasons = ", ".join(f"{number} {reason}" for reason, number in failures.most_common())
     return (
         f"{what} could not be told in {attempts} (rejected drafts: {reasons}); "

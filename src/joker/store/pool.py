@@ -170,7 +170,7 @@ class Pool:
         self, client: str, chosen: Sequence[ColumnElement[bool]], prompt: str
     ) -> list[str]:
         """Return the ids of those of the best jokes that fit a prompt."""
-        hint = Prompt.read(prompt)
+        hint = Prompt.parse(prompt)
         if not hint.is_hint:
             return []
         with self._database.begin() as connection:
