@@ -67,7 +67,7 @@ from typer.testing import CliRunner
 from joker.cli import app as command_line
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.engines import GenerationTask, open_batch
-from joker.engines.engine import BatchedEngine, InThread
+from joker.engines.engine import BatchedEngine, InThreadRunner
 from joker.engines.openvino import OpenVinoBatch
 from joker.engines.protocol import load_tokenizer
 from joker.generation.teller import Teller
@@ -83,7 +83,7 @@ tasks = []
 add = batch.add
 batch.add = lambda key, task: (tasks.append(task), add(key, task))
 tokenizer = load_tokenizer(folder, folder.path)
-teller = Teller(BatchedEngine(tokenizer, folder.manifest.context_length, InThread(batch)))
+teller = Teller(BatchedEngine(tokenizer, folder.manifest.context_length, InThreadRunner(batch)))
 
 def ask(body):
     queue = InProcessQueue(teller.tell, workers=1)

@@ -25,7 +25,7 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.core.optional import import_optional
-from joker.engines import EngineKind, choose_kind, open_engine
+from joker.engines import EngineKind, default_kind, open_engine
 from joker.generation.live import LiveTeller
 from joker.generation.moderation import Moderator
 from joker.generation.teller import Teller
@@ -277,7 +277,7 @@ def model_name(settings: Settings) -> str:
 
 
 def _engine_of(settings: Settings) -> EngineKind:
-    return settings.engine or choose_kind(settings.server)
+    return settings.engine or default_kind(settings.server)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_scores_return_in_the_order_of_the_sequences() -> None:
 
 
 def test_a_large_vocabulary_makes_batches_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "LOGITS_AT_ONCE", 12 * len(TABLE))
+    monkeypatch.setattr(weights, "MAX_BATCH_LOGITS", 12 * len(TABLE))
     model = bigrams()
     token_log_probabilities(model, [[0, 1, 2]] * 9)
     assert model.shapes == [(4, 3), (4, 3), (1, 3)]

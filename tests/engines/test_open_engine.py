@@ -9,7 +9,7 @@ import pytest
 
 from joker.core.errors import ConfigError, ModelFolderError, TokenizerError
 from joker.core.model_folder import ModelFolder
-from joker.engines import RemoteServer, choose_kind, open_engine
+from joker.engines import RemoteServer, default_kind, open_engine
 
 
 def test_serving_parts_load_no_training_library() -> None:
@@ -22,8 +22,8 @@ def test_serving_parts_load_no_training_library() -> None:
 
 
 def test_a_server_makes_the_engine_remote_and_nothing_openvino() -> None:
-    assert choose_kind(None) == "openvino"
-    assert choose_kind(RemoteServer("http://localhost:8000/v1")) == "remote"
+    assert default_kind(None) == "openvino"
+    assert default_kind(RemoteServer("http://localhost:8000/v1")) == "remote"
 
 
 def test_a_folder_without_a_graph_is_refused(tiny_folder: ModelFolder) -> None:

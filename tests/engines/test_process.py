@@ -19,7 +19,7 @@ from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import open_batch
-from joker.engines.process import EngineDiedError, EngineProcess, Submit, serve
+from joker.engines.process import EngineDiedError, ProcessRunner, Submit, serve
 from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
 from joker.engines.stub import StubBatch
 from joker.engines.tasks import GenerationTask, Key, Output, ScoringTask
@@ -49,19 +49,19 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def pid_of(engine: EngineProcess) -> int:
+def pid_of(engine: ProcessRunner) -> int:
     return engine._process.popen.pid
 
 
 @pytest.fixture
-def engine(tiny_folder: ModelFolder) -> Iterator[EngineProcess]:
-    engine = EngineProcess(partial(open_batch, tiny_folder, "stub"))
+def engine(tiny_folder: ModelFolder) -> Iterator[ProcessRunner]:
+    engine = ProcessRunner(partial(open_batch, tiny_folder, "stub"))
     yield engine
     engine.close()
 
 
 @pytest.fixture
-def frozen(engine: EngineProcess) -> Iterator[int]:
+def frozen(engine: ProcessRunner) -> Iterator[int]:
     """Return the id of the engine's process, which was stopped and will not answer."""
     os.kill(pid_of(engine), signal.SIGSTOP)
     pid = pid_of(engine)
@@ -70,7 +70,7 @@ def frozen(engine: EngineProcess) -> Iterator[int]:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_the_model_is_in_another_process(engine: EngineProcess) -> None:
+def test_the_model_is_in_another_process(engine: ProcessRunner) -> None:
     assert pid_of(engine) != os.getpid()
     (output,) = engine.run([TASK])
     assert len(output.token_ids) == 20
@@ -78,7 +78,7 @@ def test_the_model_is_in_another_process(engine: EngineProcess) -> None:
 
 
 def test_calls_of_a_process_that_dies_raise_and_the_next_gets_another(
-    engine: EngineProcess, frozen: int
+    engine: ProcessRunner, frozen: int
 ) -> None:
     with ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(engine.run, [TASK]) for _ in range(3)]
@@ -91,7 +91,7 @@ def test_calls_of_a_process_that_dies_raise_and_the_next_gets_another(
     assert pid_of(engine) != frozen
 
 
-def test_a_process_killed_at_rest_is_started_again(engine: EngineProcess) -> None:
+def test_a_process_killed_at_rest_is_started_again(engine: ProcessRunner) -> None:
     dead = pid_of(engine)
     os.kill(dead, signal.SIGKILL)
     until(lambda: not is_alive(dead))
@@ -104,7 +104,7 @@ def test_a_process_killed_at_rest_is_started_again(engine: EngineProcess) -> Non
 
 
 def test_a_silent_process_is_ended(tiny_folder: ModelFolder) -> None:
-    engine = EngineProcess(partial(open_batch, tiny_folder, "stub"), silent_seconds=0.5)
+    engine = ProcessRunner(partial(open_batch, tiny_folder, "stub"), timeout_seconds=0.5)
     os.kill(pid_of(engine), signal.SIGSTOP)
     with pytest.raises(EngineDiedError):
         engine.run([TASK])
@@ -115,13 +115,13 @@ def test_a_silent_process_is_ended(tiny_folder: ModelFolder) -> None:
 
 
 def test_a_call_that_nobody_waits_for_returns_though_the_process_hangs(
-    engine: EngineProcess, frozen: int
+    engine: ProcessRunner, frozen: int
 ) -> None:
     with pytest.raises(AbandonedError):
         engine.run([TASK], Leaving())
 
 
-def test_signals_to_the_whole_group_leave_it_at_work(engine: EngineProcess) -> None:
+def test_signals_to_the_whole_group_leave_it_at_work(engine: ProcessRunner) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid_of(engine), number)
     assert engine.run([TASK])[0].done
@@ -129,12 +129,12 @@ def test_signals_to_the_whole_group_leave_it_at_work(engine: EngineProcess) -> N
 
 def test_a_model_that_cannot_be_loaded_says_why(tiny_folder: ModelFolder) -> None:
     with pytest.raises(ModelFolderError, match="joker export"):
-        EngineProcess(partial(open_batch, tiny_folder, "openvino"))
+        ProcessRunner(partial(open_batch, tiny_folder, "openvino"))
 
 
 def test_a_process_that_dies_while_it_loads_raises() -> None:
     with pytest.raises(EngineDiedError, match="code 3"):
-        EngineProcess(partial(sys.exit, 3))
+        ProcessRunner(partial(sys.exit, 3))
 
 
 def test_it_does_not_outlive_whom_it_works_for(tiny_folder: ModelFolder) -> None:
@@ -143,10 +143,10 @@ def test_it_does_not_outlive_whom_it_works_for(tiny_folder: ModelFolder) -> None
         "from pathlib import Path\n"
         "from joker.core.model_folder import ModelFolder\n"
         "from joker.engines import open_batch\n"
-        "from joker.engines.process import EngineProcess\n"
+        "from joker.engines.process import ProcessRunner\n"
         "from functools import partial\n"
         "folder = ModelFolder.open(Path(sys.argv[1]))\n"
-        "print(EngineProcess(partial(open_batch, folder, 'stub'))._process.popen.pid, flush=True)\n"
+        "print(ProcessRunner(partial(open_batch, folder, 'stub'))._process.popen.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
@@ -202,7 +202,7 @@ def test_a_call_joins_a_running_batch_and_leaves_before_its_end(tiny_folder: Mod
     assert not thread.is_alive()
 
 
-def test_a_step_that_breaks_down_ends_the_process(engine: EngineProcess) -> None:
+def test_a_step_that_breaks_down_ends_the_process(engine: ProcessRunner) -> None:
     dead = pid_of(engine)
     with pytest.raises(EngineDiedError):
         engine.run([ScoringTask(None)])  # type: ignore[arg-type]

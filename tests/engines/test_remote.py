@@ -47,9 +47,9 @@ def connect(tiny_folder: ModelFolder) -> Iterator[Open]:
     """Return ``connect(url, **options)``, which gives a remote engine for the length of a test."""
     with ExitStack() as parts:
 
-        def start(url: str, silent_seconds: float = 30.0, **options: Any) -> BatchedEngine:
+        def start(url: str, timeout_seconds: float = 30.0, **options: Any) -> BatchedEngine:
             server = RemoteServer(url, **options)
-            runner = RemoteRunner(tiny_folder, server, silent_seconds=silent_seconds)
+            runner = RemoteRunner(tiny_folder, server, timeout_seconds=timeout_seconds)
             parts.callback(runner.close)
             tokenizer = load_tokenizer(tiny_folder, tiny_folder.path)
             return BatchedEngine(tokenizer, tiny_folder.manifest.context_length, runner)
@@ -79,7 +79,7 @@ def test_a_server_that_falls_silent_is_given_up(
     serve: Serve, connect: Open, streamed: bool
 ) -> None:
     server = serve()
-    engine = connect(server.url, silent_seconds=0.3)
+    engine = connect(server.url, timeout_seconds=0.3)
     assert engine.generate([ask(engine, streamed=streamed)])
     server.pause_seconds = 60
     with pytest.raises(EngineDownError, match="did not respond for 0"):

@@ -6,7 +6,7 @@ import pytest
 
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES
-from joker.engines.engine import BatchedEngine, InThread
+from joker.engines.engine import BatchedEngine, InThreadRunner
 from joker.engines.stub import SCRIPT, StubBatch
 from joker.generation.teller import Teller
 from tests.generation.stub import StubEngine, ask
@@ -15,7 +15,7 @@ from tests.generation.stub import StubEngine, ask
 def tell(prompt: str, *, punchline_first: bool) -> Joke:
     template = replace(TEMPLATES["original"], punchline_first=punchline_first)
     tokenizer = StubEngine(lambda _: "", template).tokenizer
-    engine = BatchedEngine(tokenizer, 1_000, InThread(StubBatch(tokenizer)))
+    engine = BatchedEngine(tokenizer, 1_000, InThreadRunner(StubBatch(tokenizer)))
     (told,) = Teller(engine).tell(ask(prompt, seed=3))
     return told.pair
 

@@ -16,7 +16,7 @@ from joker.core.model_folder import ModelFolder
 from joker.core.sampling import Sampling
 from joker.engines import Engine, open_batch, open_engine
 from joker.engines.engine import BatchedEngine
-from joker.engines.process import EngineProcess
+from joker.engines.process import ProcessRunner
 from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import MissingJokesError, Teller
@@ -149,7 +149,7 @@ def test_threads_share_an_engine_and_get_what_each_would_get_alone(
 
 @pytest.mark.integration
 def test_jobs_are_told_though_their_engine_dies(tiny_folder: ModelFolder) -> None:
-    process = EngineProcess(partial(open_batch, tiny_folder, "stub"))
+    process = ProcessRunner(partial(open_batch, tiny_folder, "stub"))
     tokenizer = load_tokenizer(tiny_folder, tiny_folder.path)
     work = make_work(BatchedEngine(tokenizer, tiny_folder.manifest.context_length, process))
 

@@ -14,7 +14,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import WORKS
-from joker.engines.weights import read_causal_lm
+from joker.engines.weights import load_pretrained
 from joker.training.base_model import (
     SIZES,
     freeze_layers,
@@ -198,7 +198,7 @@ def test_a_model_without_some_blocks_is_the_others_in_a_row(name: str, tmp_path:
         rest = smaller(ids[:, 7:], past_key_values=cached).logits
         torch.testing.assert_close(rest, expected[:, 7:])
         smaller.save_pretrained(tmp_path)
-        read: Any = read_causal_lm(str(tmp_path))
+        read: Any = load_pretrained(str(tmp_path))
         assert read.eval()(ids, use_cache=False).logits.equal(expected)
 
 
@@ -312,7 +312,7 @@ def test_padding_and_chats_of_a_base_leave_no_ids_behind(tmp_path: Path) -> None
     base = open_base(str(tmp_path / "base"), TEMPLATES["original"], TEXTS, vocabulary_size=270)
     assert base.model.get_input_embeddings().padding_idx is None
     base.model.save_pretrained(tmp_path / "small")
-    small: Any = read_causal_lm(str(tmp_path / "small"))
+    small: Any = load_pretrained(str(tmp_path / "small"))
     end = base.joke_tokenizer.end_id
     assert (small.config.pad_token_id, small.config.eos_token_id) == (None, end)
     assert (small.generation_config.pad_token_id, small.generation_config.eos_token_id) == (

@@ -123,7 +123,7 @@ def test_losses_a_few_rows_at_a_time_are_those_at_once(monkeypatch: pytest.Monke
     labels[:, 3] = IGNORED
     found = []
     for at_once in (token_losses_at_once, token_losses):
-        monkeypatch.setattr(trainer, "LOGITS_AT_ONCE", 2 * 7 * 11)
+        monkeypatch.setattr(trainer, "MAX_BATCH_LOGITS", 2 * 7 * 11)
         generator.manual_seed(3)
         logits = torch.randn(5, 7, 11, generator=generator, requires_grad=True)
         losses = at_once(logits, labels)

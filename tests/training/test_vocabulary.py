@@ -23,7 +23,7 @@ from joker.core.model_folder import ModelFolder
 from joker.core.template import TEMPLATES
 from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
-from joker.engines.weights import read_causal_lm
+from joker.engines.weights import load_pretrained
 from joker.training.base_model import open_base
 from joker.training.vocabulary import (
     END_OF_TEXT,
@@ -212,7 +212,7 @@ def test_the_weights_are_the_files(tmp_path: Path, quantization: str, tied: bool
     model = make_llama(400, tied=tied)
     path = tmp_path / "model.GGUF"
     write_gguf(path, model, BPE, GGMLQuantizationType[quantization])
-    read: Any = read_causal_lm(str(path))
+    read: Any = load_pretrained(str(path))
     read.eval()
     ids = torch.arange(3, 43).view(2, 20)
     with torch.no_grad():
@@ -314,7 +314,7 @@ def _one_sentence(path: Path, named: str) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     _one_sentence(tmp_path / "missing.gguf", "no GGUF file")
     with pytest.raises(ModelFolderError, match=r"missing\.gguf"):
-        read_causal_lm(str(tmp_path / "missing.gguf"))
+        load_pretrained(str(tmp_path / "missing.gguf"))
 
 
 @pytest.mark.parametrize("share", [0, 1e-5, 1e-4, 1e-3, 0.02, 0.1, 0.5, 0.99])
@@ -367,7 +367,7 @@ def test_a_model_learns_jokes_from_a_file(
     assert tokenizer.vocabulary_size == 302
     joke = Joke("Why did the kettle leave?", "It was about to boil over.")
     assert tokenizer.parse(tokenizer.encode(joke).input_ids) == joke
-    before, after = (read_causal_lm(str(path)).state_dict() for path in (file, folder.path))
+    before, after = (load_pretrained(str(path)).state_dict() for path in (file, folder.path))
     layer = "model.layers.{}.mlp.up_proj.weight"
     assert after[layer.format(0)].equal(before[layer.format(0)])
     assert not after[layer.format(1)].equal(before[layer.format(1)])
@@ -380,7 +380,7 @@ def test_a_model_learns_jokes_from_a_file(
 def test_smollm2_knows_its_capitals() -> None:
     path = os.environ["JOKER_TEST_GGUF"]
     tokenizer = read_gguf_tokenizer(Path(path))
-    model: Any = read_causal_lm(path)
+    model: Any = load_pretrained(path)
     model.eval()
     text = "The capital of France is Paris, and the capital of Germany is Berlin."
     ids = tokenizer.encode(text, add_special_tokens=False)

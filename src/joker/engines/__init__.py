@@ -12,8 +12,8 @@ from typing import Literal
 
 from joker.core.errors import ConfigError
 from joker.core.model_folder import ModelFolder
-from joker.engines.engine import BatchedEngine, InThread, Runner
-from joker.engines.process import EngineProcess
+from joker.engines.engine import BatchedEngine, InThreadRunner, Runner
+from joker.engines.process import ProcessRunner
 from joker.engines.protocol import Completion, Engine, GenerationListener, load_tokenizer
 from joker.engines.tasks import Batch, GenerationTask
 
@@ -24,7 +24,7 @@ __all__ = [
     "GenerationListener",
     "GenerationTask",
     "RemoteServer",
-    "choose_kind",
+    "default_kind",
     "open_batch",
     "open_engine",
 ]
@@ -40,7 +40,7 @@ class RemoteServer:
     Attributes:
         url: Base URL of its API, such as ``http://localhost:8000/v1``.
         api_key: Sent as a bearer token.
-        model: The model's name there; None takes the first that the server lists.
+        model: The model's name there; None means the first that the server lists.
     """
 
     url: str
@@ -61,27 +61,27 @@ def open_engine(
 
     Args:
         folder: The model.
-        kind: What runs it; None is ``remote`` if there is a server, else ``openvino``.
+        kind: What runs it; by default ``remote`` if there is a server, else ``openvino``.
         num_threads: CPU threads of OpenVINO; None lets it choose.
         reproducible: Make a seed's tokens independent of the rest of the batch, at up to half the
-            speed; a remote server has its own rules.
+            speed; no effect on a remote server.
         server: The server of the remote engine.
         shared: Run the model in a separate process, where the calls of any number of threads share
             one batch and may raise `joker.engines.process.EngineDiedError`; otherwise the engine is
-            for one thread. A remote engine always serves any number.
+            not thread-safe. A remote engine always is.
 
     Raises:
         ModelFolderError: If files that the engine needs are missing or damaged.
         TokenizerError: If the tokenizer cannot be read.
         ConfigError: If the remote engine has no server, or its URL cannot be used.
     """
-    kind = kind or choose_kind(server)
+    kind = kind or default_kind(server)
     runner: Runner
     if kind == "remote":
         runner = _open_remote(folder, server)
     else:
-        opened = partial(open_batch, folder, kind, num_threads, reproducible)
-        runner = EngineProcess(opened) if shared else InThread(opened())
+        open_it = partial(open_batch, folder, kind, num_threads, reproducible)
+        runner = ProcessRunner(open_it) if shared else InThreadRunner(open_it())
     path = folder.openvino if kind == "openvino" else folder.path
     return BatchedEngine(load_tokenizer(folder, path), folder.manifest.context_length, runner)
 
@@ -102,7 +102,7 @@ def open_batch(
     return StubBatch(load_tokenizer(folder, folder.path))
 
 
-def choose_kind(server: RemoteServer | None) -> EngineKind:
+def default_kind(server: RemoteServer | None) -> EngineKind:
     """Return the default engine: remote if there is a server, else OpenVINO."""
     return "remote" if server else "openvino"
 

@@ -1,7 +1,7 @@
 """The engine over a batch: schedules tasks and turns their outputs into completions and scores.
 
-A `Runner` makes the steps: `InThread` makes them in its caller's thread, and
-`joker.engines.process.EngineProcess` in a separate process for callers in many threads. In both, a
+A `Runner` steps the batch: `InThreadRunner` in its caller's thread, and
+`joker.engines.process.ProcessRunner` in a separate process for callers in many threads. In both, a
 `Scheduler` decides which tasks join the batch next.
 """
 
@@ -34,7 +34,7 @@ class Runner(Protocol):
 
         Args:
             tasks: The tasks.
-            listener: Gets tokens as they are drawn; may end one or all tasks early.
+            listener: Gets tokens as they are generated; may end one or all tasks early.
 
         Raises:
             AbandonedError: If the listener asked to stop.
@@ -52,7 +52,7 @@ class BatchedEngine:
 
     Args:
         tokenizer: The model's.
-        context_length: Most tokens of a prompt and its continuation.
+        context_length: Maximum number of tokens of a prompt and its completion.
         runner: Runs the tasks; the engine is as thread-safe as its runner.
     """
 
@@ -65,11 +65,11 @@ class BatchedEngine:
         self, tasks: Sequence[GenerationTask], listener: GenerationListener | None = None
     ) -> list[Completion]:
         tasks = [fit_context(task, self._context_length) for task in tasks]
-        stopping = _StopsAtTexts(tasks, self.tokenizer, listener or GenerationListener())
-        # A stop is found in the text, so tokens must be seen as they come.
-        followed = [replace(task, streamed=True) if task.sampling.stop else task for task in tasks]
+        stopping = _StopListener(tasks, self.tokenizer, listener or GenerationListener())
+        # Stop texts are found while tokens are streamed.
+        streamed = [replace(task, streamed=True) if task.sampling.stop else task for task in tasks]
         with span("generate", {"joker.engine.drafts": len(tasks)}) as traced:
-            outputs = self._runner.run(followed, stopping)
+            outputs = self._runner.run(streamed, stopping)
             tokens = sum(len(output.token_ids) for output in outputs)
             traced.attributes["joker.engine.tokens"] = tokens
         return [
@@ -82,12 +82,12 @@ class BatchedEngine:
 
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
         scores = [-math.inf] * len(jokes)
-        kept = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
-        if not kept:
+        fitting = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
+        if not fitting:
             return scores
-        with span("score", {"joker.engine.drafts": len(kept)}):
-            outputs = self._runner.run([ScoringTask(jokes[i]) for i in kept])
-        for index, output in zip(kept, outputs, strict=True):
+        with span("score", {"joker.engine.drafts": len(fitting)}):
+            outputs = self._runner.run([ScoringTask(jokes[i]) for i in fitting])
+        for index, output in zip(fitting, outputs, strict=True):
             scores[index] = output.log_probability
         return scores
 
@@ -95,7 +95,7 @@ class BatchedEngine:
         self._runner.close()
 
 
-class _StopsAtTexts(GenerationListener):
+class _StopListener(GenerationListener):
     """Passes tokens on to another listener and ends tasks at their stop texts."""
 
     def __init__(
@@ -111,23 +111,19 @@ class _StopsAtTexts(GenerationListener):
 
     def on_tokens(self, index: int, token_ids: list[int]) -> bool:
         task = self._tasks[index]
-        enough = task.streamed and self._listener.on_tokens(index, token_ids)
+        stop = task.streamed and self._listener.on_tokens(index, token_ids)
         if task.sampling.stop:
             _, answer = self._tokenizer.parse_partial([*task.prompt_ids, *token_ids])
             if task.sampling.cut(answer) != answer:
                 self.at_stop.add(index)
-        return enough or index in self.at_stop
+        return stop or index in self.at_stop
 
     def should_stop(self) -> bool:
         return self._listener.should_stop()
 
 
-class InThread:
-    """A runner for one thread, which makes the steps itself.
-
-    Args:
-        batch: Where tasks advance.
-    """
+class InThreadRunner:
+    """A runner for one thread, which steps the batch itself."""
 
     def __init__(self, batch: Batch) -> None:
         self._scheduler = Scheduler(batch)
@@ -141,85 +137,85 @@ class InThread:
         self._scheduler.submit(call, tasks)
         try:
             while not outputs.complete:
-                outputs.check_wanted()
+                outputs.raise_if_abandoned()
                 new = self._scheduler.step()
-                for index in outputs.take({index: output for (_, index), output in new.items()}):
+                for index in outputs.add({index: output for (_, index), output in new.items()}):
                     self._scheduler.drop((call, index))
         finally:
             self._scheduler.cancel(call)
-        return outputs.whole
+        return outputs.results
 
     def close(self) -> None:
         """Do nothing: the batch is freed with this object."""
 
 
 class Outputs:
-    """Gathers the outputs of one call's tasks, step by step.
+    """Collects the outputs of one call's tasks, step by step.
 
     Args:
         tasks: The tasks.
         listener: Gets new tokens of streamed tasks.
+
+    Attributes:
+        results: Each task's output so far.
     """
 
     def __init__(self, tasks: Sequence[EngineTask], listener: GenerationListener | None) -> None:
-        self.whole = [Output() for _ in tasks]
+        self.results = [Output() for _ in tasks]
         self._streamed = [task.streamed for task in tasks]
-        self._open = len(tasks)
+        self._unfinished = len(tasks)
         self._listener = listener or GenerationListener()
 
     @property
     def complete(self) -> bool:
         """Whether every task is done."""
-        return not self._open
+        return not self._unfinished
 
-    def check_wanted(self) -> None:
+    def raise_if_abandoned(self) -> None:
         """Raise `AbandonedError` if the listener asks to stop."""
         if self._listener.should_stop():
             raise AbandonedError
 
-    def take(self, new: Mapping[int, Output]) -> list[int]:
-        """Add the new output of each task, by its index; return the indices that need no more.
+    def add(self, new: Mapping[int, Output]) -> list[int]:
+        """Add the new outputs by task index; return the tasks that the listener ended.
 
         Raises:
             ResourceError: If a task failed.
         """
-        enough = []
+        ended = []
         for index, output in new.items():
-            if self.whole[index].done:  # it was under way when the task was dropped
+            if self.results[index].done:  # the output was sent before the task was dropped
                 continue
             if output.error:
                 raise ResourceError(output.error)
-            token_ids = self.whole[index].token_ids + output.token_ids
+            token_ids = self.results[index].token_ids + output.token_ids
             done = output.done
             is_new = self._streamed[index] and output.token_ids
             if is_new and self._listener.on_tokens(index, token_ids) and not done:
-                enough.append(index)
+                ended.append(index)
                 done = True
-            self.whole[index] = Output(token_ids, done, output.log_probability)
-            self._open -= done
-        return enough
+            self.results[index] = Output(token_ids, done, output.log_probability)
+            self._unfinished -= done
+        return ended
 
 
 class Scheduler:
     """Feeds a batch round-robin from any number of calls, so that no call waits for another.
 
-    A call is one caller's list of tasks, from a single draw to a thousand scores. A large call
-    fills the batch while it is alone, and shares it with later ones.
-
-    Args:
-        batch: Where tasks advance.
+    A call is one caller's list of tasks, from a single prompt to a thousand jokes to score. A large
+    call fills the batch while it is alone, and shares it with later ones.
     """
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._waiting: dict[int, deque[tuple[Key, EngineTask]]] = {}
         self._running: dict[Key, int] = {}
-        self._refused: dict[Key, Output] = {}
+        self._rejected: dict[Key, Output] = {}
 
     @property
     def idle(self) -> bool:
         """Whether there are no tasks."""
-        return not (self._waiting or self._running or self._refused)
+        return not (self._waiting or self._running or self._rejected)
 
     def submit(self, call: int, tasks: Sequence[EngineTask]) -> None:
         """Queue a call's tasks."""
@@ -245,7 +241,7 @@ class Scheduler:
             ResourceError: If the machine runs out of memory.
         """
         self._admit()
-        outputs, self._refused = self._refused, {}
+        outputs, self._rejected = self._rejected, {}
         if self._running:
             outputs |= self._batch.step()
         for key, output in outputs.items():
@@ -260,7 +256,7 @@ class Scheduler:
             key, task = self._waiting[call][0]
             if self._running and occupied + task.occupied > self._batch.capacity:
                 return
-            # The call that had its turn goes to the end of the line.
+            # The call goes to the back of the queue.
             tasks = self._waiting.pop(call)
             tasks.popleft()
             if tasks:
@@ -270,7 +266,7 @@ class Scheduler:
             except Exception:  # A task that the library rejects must not fail the others.
                 _log.exception("the engine rejected %r", task)
                 reason = "the engine rejected this request; change its parameters"
-                self._refused[key] = Output(done=True, error=reason)
+                self._rejected[key] = Output(done=True, error=reason)
             else:
                 self._running[key] = task.occupied
                 occupied += task.occupied

@@ -1,10 +1,9 @@
 """The OpenVINO batch: int8 weights and continuous batching on a CPU, without PyTorch.
 
-Facts of the library that shape this module: one thread must make all calls of a
-pipeline; a request whose handle is dropped stops; reading from a handle that has nothing
-blocks for ever; a pipeline does not know the model's position limit, so lengths are clamped
-before; ``rng_seed`` is per request since 2026.2. The pipeline gets token ids, so it needs no
-tokenizer of its own.
+What to know of the library: all calls of a pipeline must come from one thread; a request stops
+when its handle is dropped; reading from an empty handle blocks forever; a pipeline does not know
+the model's context length, so lengths are clamped before; ``rng_seed`` is per request since 2026.2.
+The pipeline gets token ids, so it needs no tokenizer of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from joker.engines.tasks import BATCH_TOKENS, EngineTask, GenerationTask, Key, O
 TOKENS_PER_STEP = 256
 
 # In the library's default mode some CPUs quantize activations and sum in 16 bits, in ways that
-# depend on the size of the batch: one joke in three comes out differently alone and in company.
-# ACCURACY keeps activations and the KV cache in 32-bit floats, and so a seed's joke the same.
+# depend on the size of the batch: one joke in three differs between a batch of one and a larger
+# one. ACCURACY keeps activations and the KV cache in 32-bit floats, so a seed gives the same joke.
 REPRODUCIBLE = {"EXECUTION_MODE_HINT": "ACCURACY"}
 
 
@@ -44,13 +43,13 @@ class _Running:
     handle: Any
 
     def read(self, status: GenerationStatus) -> Output:
-        """Return what is new."""
+        """Return the new output."""
         if status == GenerationStatus.IGNORED:
             reason = "out of memory for the KV cache; ask for fewer jokes at once"
             return Output(done=True, error=reason)
         token_ids: list[int] = []
         log_probabilities: list[float] = []
-        # Each step's tokens are a part of their own, also those of a long prompt's echo.
+        # The output of each step is a separate part, even where a long prompt is echoed.
         while self.handle.can_read():
             for part in self.handle.read().values():
                 token_ids += part.generated_ids
@@ -58,7 +57,7 @@ class _Running:
         done = status != GenerationStatus.RUNNING
         if isinstance(self.task, GenerationTask):
             return Output(token_ids, done)
-        # With echo, the log-probabilities are those of the prompt's tokens, one for each.
+        # With echo, there is one log-probability for each token of the prompt.
         return Output(
             done=done,
             log_probability=math.fsum(log_probabilities[self.task.joke.answer_start :]),
@@ -70,17 +69,17 @@ class OpenVinoBatch:
 
     Args:
         folder: The model.
-        num_threads: CPU threads; None lets OpenVINO take the cores it sees, whatever the quota.
-        reproducible: Give the same tokens for the same seed whatever else is in the batch, in
-            place of the library's faster default mode.
+        num_threads: CPU threads; by default OpenVINO uses all cores, whatever the CPU quota.
+        reproducible: Give the same tokens for the same seed whatever else is in the batch, more
+            slowly than in the library's default mode.
 
     Raises:
         ModelFolderError: If the folder has no graph or a damaged one.
         TokenizerError: If the graph's tokenizer cannot be read.
     """
 
-    # The pipeline's cache of keys and values grows with what it is handed, and it advances all of
-    # that, whatever max_num_seqs says; so the limit is kept by not handing it more.
+    # The pipeline advances all requests that it has and grows its KV cache for them, whatever
+    # max_num_seqs says; so the scheduler must limit what is added.
     capacity = BATCH_TOKENS
 
     def __init__(
@@ -93,7 +92,7 @@ class OpenVinoBatch:
         tokenizer = load_tokenizer(folder, folder.openvino)
         self._end_id = tokenizer.end_id
         self._vocabulary_size = tokenizer.vocabulary_size
-        self._numbers = count()
+        self._request_ids = count()
         self._running: dict[Key, _Running] = {}
         scheduler = SchedulerConfig()
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
@@ -117,14 +116,14 @@ class OpenVinoBatch:
         else:
             ids, config = task.joke.input_ids, _scoring_config()
         tensor = Tensor(np.array([ids], dtype=np.int64))
-        handle = self._pipeline.add_request(next(self._numbers), tensor, config)
+        handle = self._pipeline.add_request(next(self._request_ids), tensor, config)
         self._running[key] = _Running(task, handle)
 
     def remove(self, key: Key) -> None:
         self._running.pop(key).handle.cancel()
         if not self._running:
-            # A step frees what cancelled tasks hold; without one the library complains of a leak
-            # when the pipeline is released.
+            # A step frees what cancelled requests hold; without one the library reports a leak when
+            # the pipeline is released.
             self._pipeline.step()
 
     def step(self) -> dict[Key, Output]:
@@ -154,7 +153,7 @@ class OpenVinoBatch:
 
 
 def _scoring_config() -> GenerationConfig:
-    """Return the configuration that generates nothing and reports on the prompt."""
+    """Return the configuration that only scores the prompt."""
     config = GenerationConfig()
     config.echo = True
     config.logprobs = 1

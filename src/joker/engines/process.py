@@ -1,10 +1,10 @@
 """The engine's process, separate from the server and shared by many threads.
 
-A model that steps in the server's own process holds Python's lock meanwhile, and takes the server
-with it when it crashes. So `EngineProcess` starts another one and sends it calls through a pipe;
-`main` is what that process runs: it receives calls, steps, and sends new outputs. If the process
-dies or hangs, its calls raise `EngineDiedError` and may be repeated; the next call starts a new
-one. Closing the pipe ends it, so it never outlives its parent.
+In the server's own process, a model would hold the GIL during its steps, and its crash would end
+the server. So `ProcessRunner` starts a process and sends it calls through a pipe; `main` is what
+that process runs: it receives calls, steps, and sends new outputs. If the process dies or hangs,
+its calls raise `EngineDiedError` and may be retried; the next call starts a new process. It ends
+when the pipe closes, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from joker.engines.engine import Outputs, Scheduler
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import Batch, EngineTask, Key, Output
 
-# Not with -m, because what goes through the pipe names the module by its own name.
+# Not with -m: objects sent through the pipe are pickled under the module's name, not __main__.
 _MAIN = "import sys; from joker.engines.process import main; main(int(sys.argv[1]))"
-# How often each waiting thread, of which there may be 64, checks that its call is still wanted.
+# How often each waiting thread asks its listener whether to stop.
 _POLL_SECONDS = 0.25
-_SILENT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ Updates = dict[int, Output]
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Adds tasks; outputs of tasks that are not streamed are sent once they are done."""
+    """Adds tasks; a task that is not streamed sends its whole output at the end."""
 
     call: int
     tasks: Sequence[EngineTask]
@@ -64,14 +64,14 @@ class Drop:
 
 
 class EngineDiedError(Exception):
-    """The engine's process died before it answered; a retry gets a new one."""
+    """The engine's process died before it answered; a retry starts a new one."""
 
 
 class _Process:
-    """One process, from its start until its end of the pipe closes.
+    """One engine process, from its start to its end.
 
     Args:
-        open_batch: Opens the batch there; sent by pickle.
+        open_batch: Opens the batch there; pickled.
 
     Raises:
         JokerError: If the model cannot be loaded.
@@ -83,11 +83,11 @@ class _Process:
         self.last_received_at = time.monotonic()
         self.dead = False
         self._lock = threading.Lock()
-        self._connection, theirs = Pipe()
-        with theirs:
+        self._connection, child_end = Pipe()
+        with child_end:
             self.popen = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", _MAIN, str(child_end.fileno())],
+                pass_fds=[child_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Signals are for the parent, even if a shell sends them to its whole job.
                 process_group=0,
@@ -95,12 +95,12 @@ class _Process:
         try:
             self._connection.send(open_batch)
             error = self._connection.recv()
-        except (EOFError, OSError) as gone:
-            raise EngineDiedError(f"the engine exited with code {self.popen.wait()}") from gone
+        except (EOFError, OSError) as closed:
+            raise EngineDiedError(f"the engine exited with code {self.popen.wait()}") from closed
         if error is not None:
             self.popen.wait()
             raise error
-        threading.Thread(target=self._read, name="engine", daemon=True).start()
+        threading.Thread(target=self._receive, name="engine", daemon=True).start()
 
     def submit(self, call: int, tasks: Sequence[EngineTask]) -> SimpleQueue[Updates | None]:
         """Send a call; return the queue of its updates, which ends in None if the process dies."""
@@ -125,53 +125,56 @@ class _Process:
         if cancel:
             self._send(Cancel(call))
 
-    def end(self) -> None:
-        """Kill the process; calls under way raise `EngineDiedError`."""
+    def kill(self) -> None:
+        """Kill the process; pending calls raise `EngineDiedError`."""
         self.popen.kill()
         self.popen.wait()
 
     def _send(self, message: Submit | Drop | Cancel) -> None:
-        # If the process is gone, the reading thread wakes all waiting calls.
+        # If the process has died, the receiving thread wakes all waiting calls.
         with suppress(OSError), self._lock:
             self._connection.send(message)
 
-    def _read(self) -> None:
-        """Pass updates on until the pipe closes; the body of the reading thread."""
+    def _receive(self) -> None:
+        """Pass updates on until the pipe closes; runs in the receiving thread."""
         with suppress(EOFError, OSError):
             while True:
                 updates: dict[int, Updates] = self._connection.recv()
                 self.last_received_at = time.monotonic()
                 for call, outputs in updates.items():
-                    if waiting := self.calls.get(call):
-                        waiting.put(outputs)
+                    if queue := self.calls.get(call):
+                        queue.put(outputs)
         with self._lock:
             self.dead = True
-            orphans = list(self.calls.values())
+            pending = list(self.calls.values())
             self._connection.close()
-        for waiting in orphans:
-            waiting.put(None)
+        for queue in pending:
+            queue.put(None)
         code = self.popen.wait()
-        if orphans:
+        if pending:
             _log.error("the engine exited with code %s", code)
 
 
-class EngineProcess:
+class ProcessRunner:
     """A runner for callers in many threads, with its batch in a separate process.
 
     Args:
-        open_batch: Opens the batch in that process; a function that pickle can name.
-        silent_seconds: A busy process that is silent for this long is killed.
+        open_batch: Opens the batch in that process; must be picklable.
+        timeout_seconds: A busy process that sends nothing for this long is killed.
 
     Raises:
         JokerError: If the model cannot be loaded.
     """
 
     def __init__(
-        self, open_batch: Callable[[], Batch], *, silent_seconds: float = _SILENT_SECONDS
+        self,
+        open_batch: Callable[[], Batch],
+        *,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
         self._open_batch = open_batch
-        self._silent_seconds = silent_seconds
-        self._numbers = count()
+        self._timeout_seconds = timeout_seconds
+        self._call_ids = count()
         self._starting = threading.Lock()
         self._process = _Process(open_batch)
 
@@ -183,29 +186,29 @@ class EngineProcess:
         Raises:
             EngineDiedError: If the process died.
         """
-        call = next(self._numbers)
+        call = next(self._call_ids)
         outputs = Outputs(tasks, listener)
         process = self._ensure_running()
-        waiting = process.submit(call, tasks)
+        queue = process.submit(call, tasks)
         try:
             while not outputs.complete:
-                outputs.check_wanted()
+                outputs.raise_if_abandoned()
                 try:
-                    updates = waiting.get(timeout=_POLL_SECONDS)
+                    updates = queue.get(timeout=_POLL_SECONDS)
                 except Empty:
-                    self._end_if_silent(process)
+                    self._kill_if_silent(process)
                     continue
                 if updates is None:
                     raise EngineDiedError("the engine died and is being restarted")
-                for index in outputs.take(updates):
+                for index in outputs.add(updates):
                     process.drop(call, index)
         finally:
             process.forget(call, cancel=not outputs.complete)
-        return outputs.whole
+        return outputs.results
 
     def close(self) -> None:
         """Kill the process; pending calls raise `EngineDiedError`."""
-        self._process.end()
+        self._process.kill()
 
     def _ensure_running(self) -> _Process:
         """Return the process, or a new one if it has died."""
@@ -214,20 +217,20 @@ class EngineProcess:
                 self._process = _Process(self._open_batch)
             return self._process
 
-    def _end_if_silent(self, process: _Process) -> None:
-        if time.monotonic() - process.last_received_at > self._silent_seconds:
-            _log.error("the engine did not respond for %g seconds", self._silent_seconds)
-            process.end()
+    def _kill_if_silent(self, process: _Process) -> None:
+        if time.monotonic() - process.last_received_at > self._timeout_seconds:
+            _log.error("the engine did not respond for %g seconds", self._timeout_seconds)
+            process.kill()
 
 
 def main(descriptor: int) -> None:
-    """Open the batch and serve it; the body of the process.
+    """Open the batch and serve it; runs in the engine process.
 
     Args:
         descriptor: This end of the pipe. The first message is a function that returns the batch;
             the answer is None, or the `JokerError` it raised.
     """
-    # The parent may want running jobs to finish first.
+    # The parent ends this process once its running jobs are done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
@@ -241,12 +244,12 @@ def main(descriptor: int) -> None:
 
 
 def serve(connection: Connection, batch: Batch) -> None:
-    """Step for the other end until it closes.
+    """Run the tasks that the other end sends until it closes.
 
     Args:
         connection: Receives `Submit`, `Drop` and `Cancel`; sends a dict from calls to `Updates`,
             which is empty if it is only a heartbeat.
-        batch: Where tasks advance.
+        batch: Runs the tasks.
 
     Raises:
         EOFError: When the other end is closed.

@@ -21,7 +21,7 @@ from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.tasks import GenerationTask
 
-_COLDEST = 1e-3
+_MIN_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Completion:
     """The result of one task.
 
     Attributes:
-        token_ids: The prompt's ids and what was generated, the end token included when reached.
-        finished: Whether the end token or a stop was reached, rather than a limit.
+        token_ids: The prompt's ids and the generated ones, with the end token if it was reached.
+        finished: Whether the end token or a stop text was reached, rather than a limit.
     """
 
     token_ids: list[int]
@@ -45,14 +45,14 @@ class GenerationListener:
     """
 
     def on_tokens(self, index: int, token_ids: list[int]) -> bool:  # noqa: ARG002
-        """Get all tokens drawn so far for a task; return whether they are enough.
+        """Get all tokens generated so far for a task; return whether to end the task.
 
         Engines call it for streamed tasks, with the task's index in the call.
         """
         return False
 
     def wants_drafts(self) -> bool:
-        """Return whether somebody reads drafts now; called repeatedly."""
+        """Return whether drafts are wanted now; called repeatedly."""
         return True
 
     def on_draft(self, index: int, question: str, answer: str) -> None:
@@ -71,7 +71,7 @@ class AbandonedError(Exception):
 
 
 class Engine(Protocol):
-    """A loaded model that continues prompts and knows how likely answers are.
+    """A loaded model that completes prompts and scores answers.
 
     Attributes:
         tokenizer: Encodes prompts and jokes, and decodes the completions.
@@ -82,11 +82,11 @@ class Engine(Protocol):
     def generate(
         self, tasks: Sequence[GenerationTask], listener: GenerationListener | None = None
     ) -> list[Completion]:
-        """Continue every prompt; return one completion for each, in order.
+        """Return the completion of every prompt, in order.
 
         Args:
-            tasks: What to continue; `JokeTokenizer.encode_prompt` gives the ids. Where the model's
-                context has less room than the sampling allows, fewer tokens are drawn.
+            tasks: The prompts, encoded by `JokeTokenizer.encode_prompt`. If the model's context has
+                less room than the sampling allows, fewer tokens are generated.
             listener: Gets the tokens of streamed tasks; may end one or all tasks early.
 
         Raises:
@@ -99,8 +99,7 @@ class Engine(Protocol):
     def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
         """Return log p(answer, end | preceding tokens) of every joke, in nats, in order.
 
-        Sampling parameters do not matter. A joke longer than the model's context gets minus
-        infinity.
+        A joke longer than the model's context gets minus infinity.
 
         Raises:
             ResourceError: If the machine runs out of memory.
@@ -117,7 +116,7 @@ def is_greedy(sampling: Sampling) -> bool:
 
     Temperatures too small to divide by in 32-bit floats count as 0.
     """
-    return sampling.temperature < _COLDEST or sampling.top_k == 1
+    return sampling.temperature < _MIN_TEMPERATURE or sampling.top_k == 1
 
 
 def load_tokenizer(folder: ModelFolder, path: Path) -> JokeTokenizer:
@@ -132,11 +131,11 @@ def load_tokenizer(folder: ModelFolder, path: Path) -> JokeTokenizer:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"cannot read {path / 'config.json'}: {error}") from error
-    known = config.get("vocab_size", tokenizer.vocabulary_size)
-    if tokenizer.vocabulary_size > known:
+    model_size = config.get("vocab_size", tokenizer.vocabulary_size)
+    if tokenizer.vocabulary_size > model_size:
         raise ModelFolderError(
             f"the tokenizer in {path} has {tokenizer.vocabulary_size} tokens but the model only "
-            f"{known}; copy the files of one model there"
+            f"{model_size}; copy the files of one model there"
         )
     return tokenizer
 
@@ -153,5 +152,5 @@ def fit_context(task: GenerationTask, context_length: int) -> GenerationTask:
             f"the prompt is {len(task.prompt_ids)} tokens long and leaves no room for an answer in "
             f"the model's context of {context_length}; shorten it"
         )
-    most = min(task.sampling.max_new_tokens, room)
-    return replace(task, sampling=replace(task.sampling, max_new_tokens=most))
+    max_new_tokens = min(task.sampling.max_new_tokens, room)
+    return replace(task, sampling=replace(task.sampling, max_new_tokens=max_new_tokens))

@@ -4,8 +4,8 @@ vLLM, llama.cpp's server, OpenVINO Model Server and others differ in what they a
 One small request before the first task detects what a server can do:
 
 - prompts are sent as token ids, or as text to a server that accepts no ids;
-- generated ids are read from ``token_ids`` (vLLM) or from the log-probabilities (llama.cpp);
-  elsewhere the text is encoded again;
+- generated ids are taken from ``token_ids`` (vLLM) or the log-probabilities (llama.cpp); for other
+  servers the text is encoded again;
 - an answer is scored with ``echo`` in one request; a server without it is forced to generate the
   answer token by token, one request each, and reports each token's log-probability.
 
@@ -39,15 +39,15 @@ from joker.engines.tasks import EngineTask, GenerationTask, Output, ScoringTask
 
 _CONNECT_SECONDS = 5.0
 _CONNECT_RETRIES = 3
-_BROKEN_RETRIES = 2
-_SILENT_SECONDS = 30.0
-_REQUESTS_AT_ONCE = 128
+_SEND_RETRIES = 2
+_TIMEOUT_SECONDS = 30.0
+_MAX_CONCURRENT_REQUESTS = 128
 _POLL_SECONDS = 0.1
 _STREAM_END = "[DONE]"
 # The largest 32-bit seed means "random" to llama.cpp.
 _SEEDS = 2**31 - 1
-_FORCED = 100
-"""The largest bias that OpenAI's API allows for."""
+_MAX_LOGIT_BIAS = 100
+"""The largest bias that OpenAI's API allows."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class RemoteRunner:
     Args:
         folder: The served model's folder.
         server: Its server; not contacted before the first task.
-        silent_seconds: A request fails after this long without any bytes.
+        timeout_seconds: A request fails if the server sends nothing for this long.
 
     Raises:
         TokenizerError: If the folder's tokenizer cannot be read.
@@ -66,9 +66,13 @@ class RemoteRunner:
     """
 
     def __init__(
-        self, folder: ModelFolder, server: RemoteServer, *, silent_seconds: float = _SILENT_SECONDS
+        self,
+        folder: ModelFolder,
+        server: RemoteServer,
+        *,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
-        self._client = _Client(folder, server, silent_seconds)
+        self._client = _Client(folder, server, timeout_seconds)
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -82,7 +86,7 @@ class RemoteRunner:
         """Send every task as a request of its own; see `joker.engines.engine.Runner.run`.
 
         Raises:
-            EngineDownError: If the server cannot be reached, fails or falls silent.
+            EngineDownError: If the server cannot be reached, fails or stops responding.
             ConfigError: If it rejects the API key, or lacks the model or log-probabilities.
             PromptError: If it rejects a request.
         """
@@ -94,7 +98,7 @@ class RemoteRunner:
         ]
         try:
             while not outputs.complete:
-                outputs.check_wanted()
+                outputs.raise_if_abandoned()
                 try:
                     index, update = updates.get(timeout=_POLL_SECONDS)
                 except Empty:
@@ -103,15 +107,15 @@ class RemoteRunner:
                     continue
                 if isinstance(update, Exception):
                     raise update
-                for enough in outputs.take({index: update}):
-                    requests[enough].cancel()
+                for ended in outputs.add({index: update}):
+                    requests[ended].cancel()
         finally:
-            for request in requests:  # A closed connection makes the server stop generating.
+            for request in requests:  # Closing the connection makes the server stop generating.
                 request.cancel()
-        return outputs.whole
+        return outputs.results
 
     def close(self) -> None:
-        """Close the connections; calls that are under way raise `EngineDownError`."""
+        """Close the connections; pending calls raise `EngineDownError`."""
         self._closed = True
         asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -123,8 +127,8 @@ class RemoteRunner:
     ) -> None:
         try:
             if isinstance(task, ScoringTask):
-                found = await self._client.score(task.joke)
-                updates.put((index, Output(done=True, log_probability=found)))
+                score = await self._client.score(task.joke)
+                updates.put((index, Output(done=True, log_probability=score)))
             else:
                 async for output in self._client.generate(task):
                     updates.put((index, output))
@@ -139,7 +143,7 @@ class _Capabilities:
     Attributes:
         model: The name of the model there.
         takes_ids: Whether a prompt may be token ids.
-        echoes: Whether it reports on the prompt's own tokens.
+        echoes: Whether it returns the log-probabilities of the prompt's tokens.
         gives_ids: Whether its output includes token ids.
     """
 
@@ -155,25 +159,25 @@ class _Client:
     Args:
         folder: The served model's folder.
         server: Where it is.
-        silent_seconds: Time limit on waiting for the next bytes of an answer.
+        timeout_seconds: Maximum time to wait for the next bytes of an answer.
     """
 
-    def __init__(self, folder: ModelFolder, server: RemoteServer, silent_seconds: float) -> None:
+    def __init__(self, folder: ModelFolder, server: RemoteServer, timeout_seconds: float) -> None:
         self._tokenizer = load_tokenizer(folder, folder.path)
-        # Unlike the jokes' tokenizer, it reads the text of a special token as that token.
-        self._reader = Tokenizer.from_str(self._tokenizer.backend.to_str())
-        self._reader.encode_special_tokens = False
+        # Unlike the jokes' tokenizer, it encodes the text of a special token as that token.
+        self._special_tokenizer = Tokenizer.from_str(self._tokenizer.backend.to_str())
+        self._special_tokenizer.encode_special_tokens = False
         self._server = server
-        self._silent_seconds = silent_seconds
-        self._turns = asyncio.Semaphore(_REQUESTS_AT_ONCE)
-        self._examining = asyncio.Lock()
+        self._timeout_seconds = timeout_seconds
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
+        self._detecting = asyncio.Lock()
         self._capabilities: _Capabilities | None = None
         key = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
         try:
             self._http = httpx.AsyncClient(
                 base_url=server.url,
                 headers=key,
-                timeout=httpx.Timeout(silent_seconds, connect=_CONNECT_SECONDS, pool=None),
+                timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
                 transport=httpx.AsyncHTTPTransport(
                     retries=_CONNECT_RETRIES,
                     limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
@@ -189,20 +193,20 @@ class _Client:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._http.aclose()
-        await asyncio.sleep(0)  # Sockets close in the loop's next round.
+        await asyncio.sleep(0)  # Sockets close in the loop's next iteration.
 
     async def generate(self, task: GenerationTask) -> AsyncIterator[Output]:
-        """Yield a task's tokens, one by one where it is streamed."""
-        capabilities = await self._examine()
+        """Yield a task's tokens, one by one if it is streamed."""
+        capabilities = await self._detect_capabilities()
         body = self._body(capabilities, task.prompt_ids) | self._sampling(task)
         if not task.streamed:
             choice = await self._post(body)
             ids = self._token_ids(choice)
-            yield Output([*ids, *self._end(choice["finish_reason"], ids)], done=True)
+            yield Output([*ids, *self._missing_end(choice["finish_reason"], ids)], done=True)
             return
         ids = []
         reason: str | None = None
-        # A connection is used again only where its answer was read to the end.
+        # Read to the end: only then is the connection reused.
         async for choice in self._stream(body):
             for token in self._token_ids(choice):
                 ids.append(token)
@@ -210,11 +214,11 @@ class _Client:
             reason = choice.get("finish_reason") or reason
         if reason is None:
             raise EngineDownError("the engine's server ended its answer early; try again later")
-        yield Output(self._end(reason, ids), done=True)
+        yield Output(self._missing_end(reason, ids), done=True)
 
     async def score(self, joke: EncodedJoke) -> float:
         """Return log p(answer, end | preceding tokens), in nats."""
-        capabilities = await self._examine()
+        capabilities = await self._detect_capabilities()
         if capabilities.echoes:
             return await self._score_echoed(capabilities, joke)
         if not capabilities.gives_ids:
@@ -230,15 +234,15 @@ class _Client:
 
     async def _score_echoed(self, capabilities: _Capabilities, joke: EncodedJoke) -> float:
         ids = joke.input_ids
-        # Servers generate one token at least.
+        # Servers generate at least one token.
         body = self._body(capabilities, ids) | {"echo": True, "logprobs": 1, "max_tokens": 1}
-        found = (await self._post(body))["logprobs"]
-        values = found["token_logprobs"]
+        logprobs = (await self._post(body))["logprobs"]
+        values = logprobs["token_logprobs"]
         if capabilities.takes_ids:
             return math.fsum(values[joke.answer_start : len(ids)])
-        # As text the prompt may have become other tokens: those count that begin in the answer.
-        start, end = len(self._spell(ids[: joke.answer_start])), len(self._spell(ids))
-        offsets = zip(found["text_offset"], values, strict=True)
+        # The server may split the text into other tokens: those that begin in the answer count.
+        start, end = len(self._decode(ids[: joke.answer_start])), len(self._decode(ids))
+        offsets = zip(logprobs["text_offset"], values, strict=True)
         return math.fsum(value for offset, value in offsets if start <= offset < end)
 
     async def _score_forced(
@@ -250,25 +254,25 @@ class _Client:
             "temperature": 0,
             "max_tokens": 1,
             "logprobs": 1,
-            "logit_bias": {str(token): _FORCED},
+            "logit_bias": {str(token): _MAX_LOGIT_BIAS},
         }
-        drawn, *_ = (await self._post(body))["logprobs"]["content"]
-        return float(drawn["logprob"]) if drawn["id"] == token else -math.inf
+        generated, *_ = (await self._post(body))["logprobs"]["content"]
+        return float(generated["logprob"]) if generated["id"] == token else -math.inf
 
-    async def _examine(self) -> _Capabilities:
-        """Return what the server can do; detect it the first time."""
-        async with self._examining:
+    async def _detect_capabilities(self) -> _Capabilities:
+        """Return what the server can do, which the first call finds out."""
+        async with self._detecting:
             if self._capabilities is None:
-                self._capabilities = await self._ask_capabilities()
+                self._capabilities = await self._probe()
                 _log.info("remote engine: %s", self._capabilities)
             return self._capabilities
 
-    async def _ask_capabilities(self) -> _Capabilities:
+    async def _probe(self) -> _Capabilities:
         model = self._server.model or await self._first_model()
         prompt = self._tokenizer.encode_prompt("Why")
         for takes_ids, echoes in product((True, False), repeat=2):
-            asked = _Capabilities(model, takes_ids, echoes, gives_ids=False)
-            body = self._body(asked, prompt) | {"logprobs": 1, "max_tokens": 1}
+            assumed = _Capabilities(model, takes_ids, echoes, gives_ids=False)
+            body = self._body(assumed, prompt) | {"logprobs": 1, "max_tokens": 1}
             try:
                 choice = await self._post(body | ({"echo": True} if echoes else {}))
             except ConfigError:
@@ -276,15 +280,15 @@ class _Client:
             except InputError as refused:
                 reason = refused
                 continue
-            scores = choice.get("logprobs") or {}
-            echoed = len(scores.get("token_logprobs") or ()) >= len(prompt)
-            content = scores.get("content") or [{}]
+            logprobs = choice.get("logprobs") or {}
+            echoed = len(logprobs.get("token_logprobs") or ()) >= len(prompt)
+            content = logprobs.get("content") or [{}]
             gives_ids = takes_ids and ("token_ids" in choice or "id" in content[0])
             return _Capabilities(model, takes_ids, echoes and echoed, gives_ids)
         raise ConfigError(f"the engine's server refuses completions: {reason}")
 
     async def _first_model(self) -> str:
-        with self._translated_errors():
+        with self._translate_errors():
             response = await self._http.get("models")
         await self._check(response)
         try:
@@ -296,7 +300,7 @@ class _Client:
         """Return the fields of every request."""
         return {
             "model": capabilities.model,
-            "prompt": list(ids) if capabilities.takes_ids else self._spell(ids),
+            "prompt": list(ids) if capabilities.takes_ids else self._decode(ids),
             # Keep the markers in the output: for vLLM, and for llama.cpp.
             "return_token_ids": True,
             "skip_special_tokens": False,
@@ -308,13 +312,13 @@ class _Client:
     def _sampling(self, task: GenerationTask) -> dict[str, Any]:
         sampling = task.sampling
         greedy = is_greedy(sampling)
-        known = self._tokenizer.vocabulary_size
+        limits_k = 0 < sampling.top_k < self._tokenizer.vocabulary_size
         return {
             "max_tokens": sampling.max_new_tokens,
             "seed": task.seed % _SEEDS,
             "temperature": 0 if greedy else sampling.temperature,
             "top_p": 1 if greedy else sampling.top_p,
-            "top_k": sampling.top_k if 0 < sampling.top_k < known and not greedy else -1,
+            "top_k": sampling.top_k if limits_k and not greedy else -1,
             "logprobs": 1,
             # llama.cpp has other defaults.
             "min_p": 0,
@@ -323,31 +327,31 @@ class _Client:
 
     def _token_ids(self, choice: dict[str, Any]) -> list[int]:
         """Return the token ids of an answer or of one part of a stream."""
-        given = choice.get("token_ids")
-        if given is not None:
-            return list(given)
+        token_ids = choice.get("token_ids")
+        if token_ids is not None:
+            return list(token_ids)
         text = choice.get("text") or ""
         content = (choice.get("logprobs") or {}).get("content") or []
         ids = [entry["id"] for entry in content if "id" in entry]
-        spoken = ids[:-1] if ids[-1:] == [self._tokenizer.end_id] else ids
+        text_ids = ids[:-1] if ids[-1:] == [self._tokenizer.end_id] else ids
         # llama.cpp leaves out tokens that end within a character.
-        if ids and self._spell(spoken) == text:
+        if ids and self._decode(text_ids) == text:
             return ids
-        return list(self._reader.encode(text, add_special_tokens=False).ids)
+        return list(self._special_tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _end(self, reason: str, ids: Sequence[int]) -> list[int]:
+    def _missing_end(self, reason: str, ids: Sequence[int]) -> list[int]:
         """Return the end token if it was reached but is not among the ids."""
         if reason not in ("stop", "length"):
             raise EngineDownError(f"the engine's server stopped with {reason!r}; try again later")
         missing = reason == "stop" and list(ids[-1:]) != [self._tokenizer.end_id]
         return [self._tokenizer.end_id] if missing else []
 
-    def _spell(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.backend.decode(list(ids), skip_special_tokens=False))
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the one choice of an answer."""
-        async with self._turns, self._opened(body) as response:
+        async with self._slots, self._open_response(body) as response:
             await response.aread()
         try:
             choice: dict[str, Any] = response.json()["choices"][0]
@@ -359,27 +363,27 @@ class _Client:
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Yield the one choice of every part of a streamed answer."""
-        async with self._turns, self._opened(body | {"stream": True}) as response:
+        async with self._slots, self._open_response(body | {"stream": True}) as response:
             async for line in response.aiter_lines():
                 name, _, data = line.partition(":")
                 if name != "data" or data.strip() == _STREAM_END:
                     continue
                 part = json.loads(data)
                 if "error" in part:
-                    raise EngineDownError(f"the engine's server failed: {_message(part)}")
+                    raise EngineDownError(f"the engine's server failed: {_error_message(part)}")
                 for choice in part.get("choices", ()):
                     yield choice
 
     @asynccontextmanager
-    async def _opened(self, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def _open_response(self, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
         request = self._http.build_request("POST", "completions", json=body)
-        with self._translated_errors():
-            for left in reversed(range(_BROKEN_RETRIES + 1)):
+        with self._translate_errors():
+            for retries_left in reversed(range(_SEND_RETRIES + 1)):
                 try:
                     response = await self._http.send(request, stream=True)
                 except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-                    # The server may close an idle connection at this very moment.
-                    if not left or isinstance(error, httpx.ConnectError):
+                    # The server may have just closed the idle connection.
+                    if not retries_left or isinstance(error, httpx.ConnectError):
                         raise
                 else:
                     break
@@ -396,7 +400,7 @@ class _Client:
             return
         await response.aread()
         try:
-            reason = _message(response.json())
+            reason = _error_message(response.json())
         except ValueError:
             reason = response.reason_phrase
         if status in (401, 403):
@@ -413,7 +417,7 @@ class _Client:
         raise PromptError(f"the engine's server refused the request: {reason}")
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -422,7 +426,7 @@ class _Client:
             ) from error
         except httpx.TimeoutException as error:
             raise EngineDownError(
-                f"the engine's server did not respond for {self._silent_seconds:g} seconds; "
+                f"the engine's server did not respond for {self._timeout_seconds:g} seconds; "
                 "try again later"
             ) from error
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
@@ -434,7 +438,7 @@ class _Client:
             ) from error
 
 
-def _message(answer: Any) -> str:
+def _error_message(answer: Any) -> str:
     """Return the message of an error's JSON, in one line."""
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
     message = error.get("message", error) if isinstance(error, dict) else error

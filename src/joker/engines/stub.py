@@ -1,7 +1,6 @@
 """The stub batch: returns a few fixed jokes, token by token, without a model.
 
-For tests and demonstrations of everything around a model: a page or a bot can be developed with
-jokes that make sense, on any machine.
+For tests and for developing a page or a bot on any machine, with jokes that make sense.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ SCRIPT = (
 )
 
 _KNOWN_NATS = 1.0
-_STRANGE_NATS = 5.0
+_UNKNOWN_NATS = 5.0
 
 
 class StubBatch:
     """Advances tasks with fixed jokes; a `joker.engines.tasks.Batch`.
 
-    A prompt is continued as one of the jokes that begin with it, or contain it if it is a hint. If
+    A prompt is completed to one of the jokes that begin with it, or contain it if it is a hint. If
     there is none, it gets the answer of any joke. The seed chooses among them; greedy sampling
     takes the first.
 
@@ -74,11 +73,11 @@ class StubBatch:
         """Return the ids that follow a prompt."""
         template = self._tokenizer.template
         text = self._tokenizer.decode(task.prompt_ids).strip()
-        start, asked, _ = text.removeprefix(template.question_marker).partition(
+        start, answer_marker, _ = text.removeprefix(template.question_marker).partition(
             template.answer_marker
         )
         start = start.strip()
-        hint = bool(asked) and template.is_hint(start)
+        hint = bool(answer_marker) and template.is_hint(start)
         fitting = [joke for joke in self._jokes if _fits(start, joke, hint)]
         choices = fitting or self._jokes
         joke = choices[0]
@@ -89,7 +88,7 @@ class StubBatch:
                 joke = Joke(f"{start}: {joke.question}", joke.answer)
             encoded_ids = self._tokenizer.encode_punchline_first(joke, start).input_ids
             return encoded_ids[len(task.prompt_ids) :]
-        if asked:
+        if answer_marker:
             encoded = self._tokenizer.encode(joke)
             return encoded.input_ids[encoded.answer_start :]
         rest = joke.question[len(start) :] if fitting else ""
@@ -97,12 +96,12 @@ class StubBatch:
         return [*question, *self._tokenizer.encode_answer_alone(joke).input_ids[1:]]
 
     def _score(self, joke: EncodedJoke) -> float:
-        nats = _KNOWN_NATS if tuple(joke.input_ids) in self._known else _STRANGE_NATS
+        nats = _KNOWN_NATS if tuple(joke.input_ids) in self._known else _UNKNOWN_NATS
         return -nats * (len(joke) - joke.answer_start)
 
 
 def _fits(start: str, joke: Joke, hint: bool) -> bool:
-    """Return whether a joke's question begins with a start, or the joke holds it as its topic."""
+    """Return whether a joke's question begins with a start, or the joke contains a hint."""
     if hint:
         return start.lower() in f"{joke.question} {joke.answer}".lower()
     return joke.question.startswith(start)

@@ -1,4 +1,4 @@
-"""Tasks, and batches that they join and leave between two steps.
+"""Tasks, and the batches that they join and leave between steps.
 
 `joker.engines.openvino` and `joker.engines.stub` implement `Batch`. `joker.engines.engine` decides
 when tasks join, and turns outputs into completions.
@@ -14,20 +14,22 @@ from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 
 Key = tuple[int, int]
-"""Names a task: the call it belongs to, and its index there."""
+"""Identifies a task: the call it belongs to, and its index there."""
 
 MAX_SEQUENCES = 64
-"""Tasks at once. More gains little on a CPU, 4% for 128 and 10% for 256, and takes memory."""
+"""Maximum number of tasks in a batch. A larger one gains little on a CPU, 4% at 128 and 10% at 256,
+and takes memory."""
 
 SEQUENCE_TOKENS = 128
+"""Minimum number of tokens that a task counts for."""
 
 BATCH_TOKENS = MAX_SEQUENCES * SEQUENCE_TOKENS
-"""What a batch holds: tokens of prompts, and those that may be drawn. That bounds the memory for
-keys and values, to 106 MB for the bundled model at 8 bits and 377 MB at 32."""
+"""Capacity of a batch: tokens of prompts, and those that may be generated. It bounds the memory of
+the KV cache, to 106 MB for the bundled model at 8 bits and 377 MB at 32."""
 
 
 def occupied(tokens: int) -> int:
-    """Return how much of `BATCH_TOKENS` a task takes: its tokens, or `SEQUENCE_TOKENS` if fewer."""
+    """Return how many of the `BATCH_TOKENS` a task with this many tokens occupies."""
     return max(tokens, SEQUENCE_TOKENS)
 
 
@@ -37,11 +39,11 @@ class GenerationTask:
 
     Attributes:
         prompt_ids: At least one.
-        sampling: How tokens are drawn, and how many at most.
-        seed: Decides the draw, from 0 to 2**32 - 1. A reproducible engine gives the same tokens
-            for the same task whatever else is in the batch; on others seeds are best effort.
-        streamed: Whether a listener wants the tokens as they are drawn; otherwise they may come
-            all at the end.
+        sampling: How tokens are sampled, and how many at most.
+        seed: Random seed, from 0 to 2**32 - 1. A reproducible engine gives the same tokens for the
+            same task whatever else is in the batch; on others seeds are best effort.
+        streamed: Whether a listener wants the tokens as they are generated; otherwise they may all
+            come at the end.
     """
 
     prompt_ids: list[int]
@@ -76,7 +78,7 @@ class Output:
     """The output of a task in one step, or in all its steps.
 
     Attributes:
-        token_ids: Tokens drawn, the end token included when it was.
+        token_ids: The generated tokens, including the end token.
         done: Whether the task has left the batch.
         log_probability: Of a `ScoringTask`, in nats: log p(answer, end | preceding tokens).
         error: Why the task failed, in a sentence for the user.
@@ -89,12 +91,10 @@ class Output:
 
 
 class Batch(Protocol):
-    """Tasks that advance together, a token at a time.
-
-    One thread makes all calls.
+    """Tasks that advance together, a token at a time; all calls come from one thread.
 
     Attributes:
-        capacity: What its tasks may occupy together; a single task may be larger.
+        capacity: Number of tokens that its tasks may occupy; a single task may occupy more.
     """
 
     capacity: int

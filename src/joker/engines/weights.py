@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-LOGITS_AT_ONCE = 2**24
-"""Most logits at once, 64 MiB in 32-bit floats; their softmax takes as much again."""
-
+MAX_BATCH_LOGITS = 2**24
+"""Maximum number of logits in memory, 64 MiB in 32-bit floats; their softmax takes as much again.
+"""
 
 _NO_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|Cannot allocate memory|can't allocate memory|bad_alloc"
@@ -35,14 +35,15 @@ _NO_MEMORY = re.compile(
 
 
 def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrainedModel:
-    """Read a folder's causal language model in 32-bit floats, ready for inference.
+    """Load a folder's causal LM in 32-bit floats, ready for inference.
 
     Args:
         folder: A checked model folder; nothing is downloaded.
-        device: Where the model goes, such as ``cpu`` or ``cuda``; by default a GPU if there is one.
+        device: Where to put the model, such as ``cpu`` or ``cuda``; by default a GPU if there is
+            one.
 
     Raises:
-        ModelFolderError: If the folder holds no weights, or weights that do not make a model.
+        ModelFolderError: If the folder has no weights, or they cannot be loaded.
         MissingDependencyError: If PyTorch or Transformers is not installed.
         ResourceError: If the model does not fit into memory.
         InputError: If there is no such device.
@@ -53,35 +54,35 @@ def load_causal_lm(folder: ModelFolder, device: str | None = None) -> PreTrained
             "name a folder with PyTorch weights"
         )
     # Nothing is downloaded or unpickled for a folder of ours.
-    model = read_causal_lm(str(folder.path), local_files_only=True, use_safetensors=True)
+    model = load_pretrained(str(folder.path), local_files_only=True, use_safetensors=True)
     import torch
 
     with out_of_memory_as_resource_error(f"loading {folder.path}"):
         return _to_device(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
-    """Read a causal language model in 32-bit floats, on the CPU.
+def load_pretrained(source: str, **options: Any) -> PreTrainedModel:
+    """Load a causal LM in 32-bit floats, on the CPU.
 
     Args:
         source: A folder, a GGUF file, or a name on the hub.
         **options: Further options of Transformers' ``from_pretrained``.
 
     Raises:
-        ModelFolderError: If there is no such model, or its weights do not make one.
+        ModelFolderError: If there is no such model, or it cannot be loaded.
         MissingDependencyError: If PyTorch or Transformers is not installed.
         ResourceError: If the model does not fit into memory.
     """
     torch = import_optional("torch", "reading PyTorch weights needs")
     loader = import_optional("transformers", "reading PyTorch weights needs").AutoModelForCausalLM
-    place = source
+    name = source
     if is_gguf(source):
-        place, options = str(Path(source).parent), {**options, "gguf_file": Path(source).name}
+        name, options = str(Path(source).parent), {**options, "gguf_file": Path(source).name}
     with out_of_memory_as_resource_error(f"loading {source}"):
         try:
             with silent_transformers():
                 model, report = loader.from_pretrained(
-                    place, dtype=torch.float32, output_loading_info=True, **options
+                    name, dtype=torch.float32, output_loading_info=True, **options
                 )
         except Exception as error:  # safetensors raises plain Exception, Transformers many kinds
             if _is_out_of_memory(error):
@@ -97,7 +98,7 @@ def read_causal_lm(source: str, **options: Any) -> PreTrainedModel:
 
 
 def is_gguf(source: str) -> bool:
-    """Say whether a model's name means a GGUF file, whether or not there is one."""
+    """Return whether a model's name is the path of a GGUF file, which may not exist."""
     path = Path(source)
     return path.suffix.lower() == ".gguf" and not path.is_dir()
 
@@ -109,7 +110,7 @@ def out_of_memory_as_resource_error(
     """Turn a library's out-of-memory errors into `ResourceError`.
 
     Args:
-        doing: What is being done, as it stands in "out of memory while …".
+        doing: Completes the message "out of memory while …".
         advice: What to do about it.
     """
     try:
@@ -138,13 +139,13 @@ def _to_device(model: Any, device: str) -> PreTrainedModel:
 
 @contextmanager
 def silent_transformers() -> Iterator[None]:
-    """Keep Transformers from printing notices, bars and tables: a library never prints."""
+    """Keep Transformers from printing notices, progress bars and tables."""
     import transformers
     from transformers import modeling_gguf_pytorch_utils
 
     gguf_utils: Any = modeling_gguf_pytorch_utils  # does not export its tqdm
     logging: Any = transformers.utils.logging  # untyped
-    # Its bar over a GGUF file's tensors is tqdm's own, which no setting of Transformers reaches.
+    # No setting of Transformers disables its progress bar over a GGUF file's tensors.
     tqdm, gguf_utils.tqdm = gguf_utils.tqdm, partial(gguf_utils.tqdm, disable=True)
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
@@ -165,14 +166,13 @@ def token_log_probabilities(
     batch_tokens: int = 2048,
     bfloat16: bool = False,
 ) -> list[NDArray[np.float64]]:
-    """Score every token of every sequence given the tokens before it in the same sequence.
+    """Return the log-probability of every token given those before it in its sequence.
 
     Args:
-        model: A causal LM whose output has ``logits``; scored without dropout, and left
-            in the mode it was in.
-        sequences: Token ids, each no longer than the model's positions.
-        batch_tokens: Most tokens in one forward pass, padding included, beyond one sequence;
-            fewer where the model's vocabulary is large, so that the logits take 64 MiB at most.
+        model: A causal LM whose output has ``logits``; scored without dropout.
+        sequences: Token ids, each no longer than the model's context.
+        batch_tokens: Maximum number of tokens in one forward pass, padding included, unless a
+            single sequence is longer; less for large vocabularies, see `MAX_BATCH_LOGITS`.
         bfloat16: Multiply in 16-bit floats: faster, with errors in the third digit.
 
     Returns:
@@ -186,50 +186,52 @@ def token_log_probabilities(
 
     embeddings = cast("torch.Tensor", model.get_input_embeddings().weight)
     device = embeddings.device
-    batch_tokens = min(batch_tokens, LOGITS_AT_ONCE // len(embeddings))
+    batch_tokens = min(batch_tokens, MAX_BATCH_LOGITS // len(embeddings))
     by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     scores: list[NDArray[np.float64]] = [np.empty(0)] * len(sequences)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
     with (
         out_of_memory_as_resource_error("scoring jokes"),
-        without_dropout(model),
+        eval_mode(model),
         torch.no_grad(),
         autocast,
     ):
         for batch in _batches(by_length, sequences, batch_tokens):
-            # Padding stands behind every sequence, where a causal model cannot see it:
-            # no attention mask is needed, and attention takes its fast path.
+            # Sequences are padded on the right, which causal attention ignores: no mask is needed,
+            # and attention takes its fast path.
             width = len(sequences[batch[-1]])
             rows = [[*sequences[i], *[0] * (width - len(sequences[i]))] for i in batch]
             input_ids = torch.tensor(rows, device=device)
-            found = _log_probabilities(model(input_ids=input_ids).logits, input_ids).cpu().numpy()
+            logits = model(input_ids=input_ids).logits
+            batch_scores = _log_probabilities(logits, input_ids).cpu().numpy()
             for row, index in enumerate(batch):
-                scores[index] = found[row, : len(sequences[index]) - 1]
+                scores[index] = batch_scores[row, : len(sequences[index]) - 1]
     return scores
 
 
 def _batches(
     by_length: Sequence[int], sequences: Sequence[Sequence[int]], batch_tokens: int
 ) -> Iterator[Sequence[int]]:
-    """Cut indices sorted by length into runs whose padded size keeps to the limit."""
+    """Cut indices sorted by length into batches whose padded size is within the limit."""
     cuts = [0]
-    for place, index in enumerate(by_length):
-        if place > cuts[-1] and (place - cuts[-1] + 1) * len(sequences[index]) > batch_tokens:
-            cuts.append(place)
+    for position, index in enumerate(by_length):
+        size = position - cuts[-1] + 1
+        if size > 1 and size * len(sequences[index]) > batch_tokens:
+            cuts.append(position)
     return (by_length[start:end] for start, end in pairwise([*cuts, len(by_length)]) if end > start)
 
 
 def _log_probabilities(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-    """Return log softmax of each token given those before it: shape (batch, tokens - 1)."""
-    # All places are normalized, the last one too: leaving it out would copy the logits.
+    """Return the log-probability of each token given those before it: (batch, tokens - 1)."""
+    # The last position is normalized too: slicing before would copy the logits.
     normalizers = logits.float().logsumexp(-1)[:, :-1]
-    wanted = logits[:, :-1].gather(-1, input_ids[:, 1:, None])[..., 0]
-    return wanted.double() - normalizers.double()
+    token_logits = logits[:, :-1].gather(-1, input_ids[:, 1:, None])[..., 0]
+    return token_logits.double() - normalizers.double()
 
 
 @contextmanager
-def without_dropout(model: torch.nn.Module) -> Iterator[None]:
-    """Let a model drop nothing out, and leave it in the mode it was in."""
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and restore its mode afterwards."""
     training = model.training
     model.eval()
     try:

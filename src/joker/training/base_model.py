@@ -33,7 +33,7 @@ from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from joker.engines.weights import (
     is_gguf,
     load_causal_lm,
-    read_causal_lm,
+    load_pretrained,
     silent_transformers,
 )
 from joker.training.vocabulary import (
@@ -303,7 +303,7 @@ def _make(size: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerFast, Pre
 
 def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     if is_gguf(name):
-        return read_gguf_tokenizer(Path(name)), read_causal_lm(name)
+        return read_gguf_tokenizer(Path(name)), load_pretrained(name)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
     except (OSError, ValueError, ImportError) as error:
@@ -311,7 +311,7 @@ def _load(name: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
             f"cannot load the base model {name!r}: {first_line(error)} "
             "Name a folder, a GGUF file, a causal LM on the Hub, or new:SIZE to start from scratch."
         ) from error
-    model = read_causal_lm(name)
+    model = load_pretrained(name)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelFolderError(f"the base model {name!r} has no fast tokenizer; choose another")
     if tokenizer.eos_token is None:

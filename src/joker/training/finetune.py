@@ -22,7 +22,7 @@ from joker.core.joke import Joke
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
 from joker.core.sampling import Sampling
 from joker.data.prepared import PreparedData
-from joker.engines.weights import without_dropout
+from joker.engines.weights import eval_mode
 from joker.evaluation.held_out import HeldOut
 from joker.evaluation.likelihood_metrics import ModelScorer, likelihood_metrics
 from joker.training import tracking
@@ -162,7 +162,7 @@ def sample_jokes(base: Base, seed: int, sampling: Sampling | None = None) -> lis
     prompt = base.joke_tokenizer.encode_prompt()
     ids = torch.tensor([prompt] * SAMPLE_JOKES, device=device)
     generate: Any = base.model.generate  # half typed
-    with torch.random.fork_rng(), without_dropout(base.model), torch.no_grad():
+    with torch.random.fork_rng(), eval_mode(base.model), torch.no_grad():
         torch.manual_seed(seed)
         rows = generate(
             input_ids=ids,

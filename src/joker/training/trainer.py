@@ -28,7 +28,7 @@ from transformers import (
 from joker.core.errors import DataError
 from joker.core.joke import Joke
 from joker.core.tokenizer import EncodedJoke
-from joker.engines.weights import LOGITS_AT_ONCE, token_log_probabilities, without_dropout
+from joker.engines.weights import MAX_BATCH_LOGITS, eval_mode, token_log_probabilities
 from joker.training.base_model import Base, open_teacher
 from joker.training.hardware import resolve_compile
 from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes, pad_jokes
@@ -182,7 +182,7 @@ def _few_rows_at_a_time(
 
     So of a large vocabulary's logits only the logits themselves and their gradient are held whole.
     """
-    rows = max(1, LOGITS_AT_ONCE // logits[0].numel())
+    rows = max(1, MAX_BATCH_LOGITS // logits[0].numel())
     if len(logits) <= rows:
         return function(logits, others)
     parts = zip(torch.split(logits, rows), torch.split(others, rows), strict=True)
@@ -241,7 +241,7 @@ def keeps_jokes_apart(
         return True
     tried.sort(key=len, reverse=True)  # their order in a packed row
     both = (pack_jokes(tried, block_size, pad_id), pad_jokes(tried, block_size, pad_id))
-    with without_dropout(model), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         together, alone = (_label_losses(model, rows.tensors) for rows in both)
     return torch.allclose(together, alone, rtol=0, atol=_SAME_LOSS)
 
