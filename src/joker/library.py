@@ -22,7 +22,7 @@ from joker.settings import read_settings
 
 
 class Jokes(list[GeneratedJoke]):
-    """A list of jokes that is easy to read when printed or shown in a notebook."""
+    """A list of jokes that prints well, also in a notebook."""
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self))
@@ -34,7 +34,7 @@ class Jokes(list[GeneratedJoke]):
 class Joker:
     """A loaded model that tells jokes.
 
-    As a context manager it releases the model at the end. Calls from several threads take turns.
+    Can be used as a context manager. Calls from several threads run one after another.
 
     Args:
         model: Model folder; by default ``JOKER_MODEL``, else the bundled model.
@@ -76,13 +76,13 @@ class Joker:
         safe: bool = True,
         exclude_categories: Collection[Category] = (),
     ) -> Jokes:
-        """Tell jokes that take up the prompt.
+        """Tell jokes that follow the prompt.
 
         Args:
             prompt: The start of a question, a whole question that ends with a question mark, or a
                 topic; without it, the questions are invented, too.
             count: Number of jokes.
-            seed: From 0 to 2**32 - 1; the same seed gives the same jokes. By default a new one.
+            seed: From 0 to 2**32 - 1; the same seed gives the same jokes. By default a random one.
             sampling: Sampling parameters; by default ``Sampling()``.
             candidates: Drafts per joke; the one that the model ranks highest is told. By default
                 ``JOKER_CANDIDATES``, else 16.
@@ -119,7 +119,7 @@ class Joker:
         """Yield jokes one after another, each as soon as it is ready.
 
         The arguments and errors are those of `tell`; without ``count`` the stream never ends. Each
-        joke has a seed of its own.
+        joke gets a random seed.
         """
         for _ in itertools.count() if count is None else range(count):
             yield from self.tell(
@@ -146,7 +146,7 @@ def tell(
     safe: bool = True,
     exclude_categories: Collection[Category] = (),
 ) -> Jokes:
-    """Tell jokes that take up the prompt, as `Joker.tell` does.
+    """Tell jokes that follow the prompt, as `Joker.tell` does.
 
     The first call loads the model that the environment selects, which takes a few seconds; later
     calls reuse it.

@@ -1,7 +1,7 @@
 """A model folder as an MLflow pyfunc: a column of prompts in, a joke for each out.
 
-MLflow stores this file itself beside the folder ("models from code"), so nothing is
-pickled. It is run when a model is logged, and when a logged one is loaded or served.
+MLflow stores this file next to the folder ("models from code"), so nothing is pickled. It runs
+the file when a model is logged, loaded or served.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from joker.library import Joker
 
 
 class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
-    """Tells one joke for each row's ``prompt``; the API's other options are parameters."""
+    """Tells one joke for each row's ``prompt``; the HTTP API's other options are parameters."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the model folder that was logged with the run."""
+        """Load the logged model folder."""
         self._joker = Joker(context.artifacts["folder"])
 
     # MLflow takes a type hint on the input for a schema; the schema is given when logging.
@@ -31,8 +31,8 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
     ) -> list[dict[str, str]]:
         """Return ``question`` and ``answer`` for each prompt.
 
-        Without parameters they are what ``joker serve`` tells: with new seeds, and with as many
-        candidates as the settings say.
+        Without parameters, seeds are random, and the number of candidates is that of the settings,
+        as with ``joker serve``.
         """
         options = dict(params or {})
         seed, effort = options.pop("seed", None), options.pop("effort", None)

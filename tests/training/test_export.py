@@ -86,7 +86,7 @@ def test_weights_that_a_base_had_in_4_bits_are_not_rounded_again(tmp_path: Path)
     inputs = random.normal(size=(3, 96)).astype(np.float32)
     expected = inputs @ kept.T @ even
 
-    assert export._keep_4_bits(model) == ["kept"]
+    assert export._store_4_bit_weights(model) == ["kept"]
 
     openvino.save_model(model, tmp_path / "model.xml")
     compiled = openvino.Core().compile_model(

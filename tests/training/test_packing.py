@@ -15,7 +15,7 @@ from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.training.base_model import open_base
 from joker.training.filtering import Selection
-from joker.training.packing import IGNORED, block_rows, encode_selection, pack_jokes, pad_jokes
+from joker.training.packing import IGNORE_INDEX, block_rows, encode_selection, pack_jokes, pad_jokes
 from joker.training.trainer import token_losses
 
 lengths = st.lists(st.integers(4, 40), min_size=1, max_size=60)
@@ -37,7 +37,7 @@ def test_every_joke_that_fits_stands_whole_in_one_row(lengths: list[int]) -> Non
         assert sum(f",{text}," in f",{','.join(map(str, row))}," for row in flat) == 1
     assert rows.too_long == len(jokes) - len(fitting)
     assert rows.used == sum(len(joke) for joke in fitting)
-    predicted = int((rows.tensors["labels"] != IGNORED).sum())
+    predicted = int((rows.tensors["labels"] != IGNORE_INDEX).sum())
     assert predicted == sum(len(joke) - 1 for joke in fitting)
 
 
@@ -50,13 +50,13 @@ def test_best_fit_leaves_little_room() -> None:
 def test_rows_come_in_whole_batches() -> None:
     rows = pack_jokes([encoded(20)] * 7, block_size=32, pad_id=0, multiple=4)
     assert len(rows) == 8
-    assert (rows.tensors["labels"][7] == IGNORED).all()
+    assert (rows.tensors["labels"][7] == IGNORE_INDEX).all()
 
 
 def test_the_answer_mask_covers_the_answer_and_its_end() -> None:
     joke = EncodedJoke([0, 11, 12, 13, 14, 0], answer_start=3)
     row = pack_jokes([joke], block_size=8, pad_id=0)[0]
-    assert row["labels"].tolist() == [IGNORED, 11, 12, 13, 14, 0, IGNORED, IGNORED]
+    assert row["labels"].tolist() == [IGNORE_INDEX, 11, 12, 13, 14, 0, IGNORE_INDEX, IGNORE_INDEX]
     assert row["labels"][row["answer_mask"]].tolist() == [13, 14, 0]
 
 
@@ -65,7 +65,7 @@ def test_only_what_is_to_be_learnt_is_predicted_with_its_weight(rows_of: Any) ->
     joke = EncodedJoke([0, 11, 12, 13, 0], answer_start=3)
     verdict = EncodedJoke([0, 21, 22, 0, 9], answer_start=4, learned_from=4, weight=10.0)
     rows = rows_of([joke, verdict], block_size=10, pad_id=0).tensors
-    learned = rows["labels"] != IGNORED
+    learned = rows["labels"] != IGNORE_INDEX
     assert rows["labels"][learned].tolist() == [11, 12, 13, 0, 9]
     assert rows["weights"][learned].tolist() == [1, 1, 1, 1, 10]
     assert rows["labels"][rows["answer_mask"]].tolist() == [13, 0]
@@ -76,7 +76,7 @@ def test_padded_rows_hold_one_joke_each_and_are_as_long_as_the_longest_that_fits
     rows = pad_jokes(jokes, block_size=32, pad_id=0, multiple=2)
     assert rows.tensors["input_ids"].shape == (2, 9)
     assert (rows.used, rows.too_long) == (15, 1)
-    assert rows.tensors["labels"][1, 6:].tolist() == [IGNORED] * 3
+    assert rows.tensors["labels"][1, 6:].tolist() == [IGNORE_INDEX] * 3
     assert "position_ids" not in rows.tensors
 
 
@@ -85,7 +85,7 @@ def test_blocks_predict_only_what_is_to_be_learnt_with_its_weight() -> None:
     verdict = EncodedJoke([0, 3, 0, 9], answer_start=3, learned_from=3, weight=10.0)
     rows = block_rows([joke, verdict], block_size=3).tensors
     assert rows["input_ids"].tolist() == [[1, 2, 0], [3, 0, 9]]
-    assert rows["labels"].tolist() == [[1, 2, 0], [IGNORED, IGNORED, 9]]
+    assert rows["labels"].tolist() == [[1, 2, 0], [IGNORE_INDEX, IGNORE_INDEX, 9]]
     assert rows["weights"].tolist() == [[1, 1, 1], [10, 10, 10]]
     assert block_rows([joke, joke], block_size=3).tensors["weights"].tolist() == [[1, 1, 1]] * 2
 
@@ -187,8 +187,8 @@ def test_of_a_rated_joke_the_verdict_alone_is_learned(tokenizer: JokeTokenizer) 
     assert encoded[len(OTHERS) :] == [tokenizer.encode_verdict(*one) for one in rated]
     rows = pack_jokes(encoded, 256, tokenizer.end_id)
     labels, weights = rows.tensors["labels"], rows.tensors["weights"]
-    heavy = (weights > 1) & (labels != IGNORED)
+    heavy = (weights > 1) & (labels != IGNORE_INDEX)
     verdicts = [tokenizer.encode_verdict(*one).input_ids[-1] for one in rated]
     assert sorted(labels[heavy].tolist()) == sorted(verdicts)
-    told = int((labels != IGNORED).sum()) - len(rated)
+    told = int((labels != IGNORE_INDEX).sum()) - len(rated)
     assert told == sum(len(tokenizer.encode(joke)) - 1 for joke in OTHERS)

@@ -15,7 +15,7 @@ from joker.core.tokenizer import EncodedJoke
 from joker.evaluation.likelihood_metrics import ModelScorer, likelihood_metrics
 from joker.training import trainer
 from joker.training.base_model import keep_blocks, open_base
-from joker.training.packing import IGNORED, Rows, block_rows, pad_jokes
+from joker.training.packing import IGNORE_INDEX, Rows, block_rows, pad_jokes
 from joker.training.trainer import (
     JokeTrainer,
     divergences,
@@ -120,7 +120,7 @@ def test_trying_a_row_leaves_a_model_in_training() -> None:
 def test_losses_a_few_rows_at_a_time_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(2)
     labels = torch.randint(11, (5, 7), generator=generator)
-    labels[:, 3] = IGNORED
+    labels[:, 3] = IGNORE_INDEX
     found = []
     for at_once in (token_losses_at_once, token_losses):
         monkeypatch.setattr(trainer, "MAX_BATCH_LOGITS", 2 * 7 * 11)
@@ -166,7 +166,7 @@ def test_a_student_of_its_teacher_comes_closer_to_it_than_one_without(tmp_path: 
     teacher = make(KEEP_APART["llama"]).eval()
     teacher.requires_grad_(False)
     rows = joke_rows([teacher], JOKES, block_size=32, pad_id=0)
-    predicted = rows.tensors["labels"][:, 1:] != IGNORED
+    predicted = rows.tensors["labels"][:, 1:] != IGNORE_INDEX
     inputs = {name: rows.tensors[name] for name in ("input_ids", "position_ids")}
     far = {}
     for taught in (False, True):
@@ -193,7 +193,7 @@ def test_twice_the_weight_is_twice_the_loss(packing: str, tmp_path: Path) -> Non
     rows = block_rows(heavy, 8) if packing == "blocks" else pad_jokes(heavy, 32, 0)
     joke_trainer = make_trainer_of(model, rows, tmp_path)
     loss = joke_trainer.compute_loss(model, rows.tensors).item()
-    predicted = int((rows.tensors["labels"][:, 1:] != IGNORED).sum())
+    predicted = int((rows.tensors["labels"][:, 1:] != IGNORE_INDEX).sum())
     assert loss == pytest.approx(2 * loss_of_rows(model, rows.tensors) / predicted, rel=1e-5)
 
 

@@ -92,10 +92,10 @@ def compare(
     settings = training_config(given, config)
     prepared = PreparedData.open(data)
     from joker.training.compare import compare as run_comparison
-    from joker.training.compare import templates
+    from joker.training.compare import load_templates
 
     kinds = {"own": [], "special": ["special"], "plain": ["plain"], "both": ["special", "plain"]}
-    chosen = templates(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
+    chosen = load_templates(template or list(TEMPLATES), kinds[markers])  # type: ignore[arg-type]
     result = run_comparison(prepared, out, settings, chosen)
     table = Table(Column("template", no_wrap=True), *_COLUMNS.values())
     for label, metrics in result.metrics.items():

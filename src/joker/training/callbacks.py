@@ -1,4 +1,4 @@
-"""What happens beside a training step: progress, evaluations, stopping, whole checkpoints."""
+"""Trainer callbacks: progress, evaluations, checkpoints and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from joker.core.joke import Joke
 
 _COMPLETE = "complete"
+"""File that marks a checkpoint as complete."""
 
-_EVALUATIONS = 20
+_MAX_EVALUATIONS = 20
 """Maximum number of evaluations in a run."""
-_EVALUATION_SHARE = 0.05
-"""Largest share of a run's arithmetic for evaluations. While they take a larger share of its time,
+_MAX_EVALUATION_SHARE = 0.05
+"""Maximum share of a run's arithmetic for evaluations. While they take a larger share of its time,
 only the last one samples jokes."""
-_FORWARD = 1 / 3
+_FORWARD_COST = 1 / 3
 """Cost of a forward pass relative to a training step, which also has a backward pass."""
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None.
+    """Return the newest complete checkpoint, or None.
 
-    A kill in the middle of writing leaves a folder without the mark that
-    `CheckpointCallback` sets last; such a folder is passed over.
+    A run that is killed while it writes a checkpoint leaves one that `CheckpointCallback` has not
+    marked as complete.
     """
-    whole = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{_COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    complete = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{_COMPLETE}")]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 class CheckpointCallback(TrainerCallback):
-    """Asks for a checkpoint every so many minutes and marks each as complete once written."""
+    """Saves a checkpoint every few minutes and marks each as complete once it is written."""
 
     def __init__(self, minutes: float) -> None:
         self._interval_seconds = minutes * 60
-        self._last = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Ask for a checkpoint when one is due."""
-        if _agreed(time.monotonic() - self._last >= self._interval_seconds, args):
+        if _any_process(time.monotonic() - self._saved_at >= self._interval_seconds, args):
             control.should_save = True
 
     def on_save(
@@ -61,11 +62,11 @@ class CheckpointCallback(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             (folder / _COMPLETE).touch()
-        self._last = time.monotonic()
+        self._saved_at = time.monotonic()
 
 
 class SignalCallback(TrainerCallback):
-    """Turns the first Ctrl-C (or SIGTERM) into a checkpoint and a clean stop.
+    """Stops training with a checkpoint at the first Ctrl-C or SIGTERM.
 
     A second Ctrl-C ends the program at once.
 
@@ -75,20 +76,20 @@ class SignalCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.stopped = False
-        self._former: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Take over the signals."""
+        """Install the signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._handle)
+            self._previous_handlers[number] = signal.signal(number, self._handle)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Save and stop at the end of the step in which the signal came."""
-        if _agreed(self.stopped, args):
+        if _any_process(self.stopped, args):
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
@@ -96,14 +97,14 @@ class SignalCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         self.restore()
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self._former.items():
+        """Restore the previous signal handlers."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        self._former.clear()
+        self._previous_handlers.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
@@ -111,32 +112,36 @@ class SignalCallback(TrainerCallback):
 
 
 def evaluation_interval(steps: int, tokens_per_step: float, validation_tokens: int) -> int:
-    """Return after how many optimizer steps the next evaluation is due.
+    """Return the number of optimizer steps between evaluations.
 
     Args:
         steps: Optimizer steps of the training.
-        tokens_per_step: Tokens that a step learns from.
-        validation_tokens: Tokens that an evaluation reads.
+        tokens_per_step: Training tokens in a step.
+        validation_tokens: Tokens in an evaluation.
     """
-    cost_in_steps = validation_tokens * _FORWARD / tokens_per_step
-    return max(1, math.ceil(steps / _EVALUATIONS), math.ceil(cost_in_steps / _EVALUATION_SHARE))
+    cost_in_steps = validation_tokens * _FORWARD_COST / tokens_per_step
+    return max(
+        1,
+        math.ceil(steps / _MAX_EVALUATIONS),
+        math.ceil(cost_in_steps / _MAX_EVALUATION_SHARE),
+    )
 
 
 class ProgressCallback(TrainerCallback):
     """Shows losses, speed and time left on standard error, and asks for evaluations.
 
-    On a terminal it draws a bar; into a log file it writes a line for every twentieth of the way.
+    On a terminal it draws a bar; into a log file it writes a line every 5% of the steps.
 
     Args:
-        tokens_per_step: Mean number of tokens read in one optimizer step, padding left out, all
-            processes together.
-        validation_tokens: Tokens that an evaluation reads.
-        sample: Tells sample jokes after an evaluation, given the step.
+        tokens_per_step: Mean number of training tokens in an optimizer step, without padding, in
+            all processes together.
+        validation_tokens: Tokens in an evaluation.
+        sample: Returns sample jokes to show after an evaluation, given the step.
 
     Attributes:
-        tokens_per_second: Speed since the first step, which compiling and warming up slow down;
-            the time for evaluations does not count.
-        evaluation_share: Share of the time since the training began that evaluations took.
+        tokens_per_second: Speed after the first step, which includes compiling and warming up; time
+            spent on evaluations does not count.
+        evaluation_share: Share of the training time so far that evaluations took.
     """
 
     def __init__(
@@ -162,15 +167,15 @@ class ProgressCallback(TrainerCallback):
         )
         self._task = self._progress.add_task("training", note="")
         self._interval = 1
-        self._begun = self._evaluation_begun = time.monotonic()
+        self._started_at = self._evaluation_started_at = time.monotonic()
         self._evaluation_seconds = 0.0
-        self._first: tuple[float, int] | None = None
+        self._first_step: tuple[float, int] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Show the bar, at the step a resumed run begins with."""
-        self._begun = time.monotonic()
+        """Show the bar, at the first step of a resumed run."""
+        self._started_at = time.monotonic()
         self._interval = evaluation_interval(
             state.max_steps, self._tokens_per_step, self._validation_tokens
         )
@@ -186,7 +191,7 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Take over the newest losses."""
+        """Note the newest losses."""
         if logs and "loss" in logs:
             self._losses = f"loss {float(logs['loss']):.3f}"
             if "answer_loss" in logs:
@@ -197,20 +202,22 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Move the bar, and ask for an evaluation at regular steps and at the last one."""
         now = time.monotonic()
-        worked = now - self._evaluation_seconds
-        self.evaluation_share = self._evaluation_seconds / max(now - self._begun, 1e-9)
-        since, first = self._first = self._first or (worked, state.global_step)
-        steps = state.global_step - first
-        self.tokens_per_second = steps * self._tokens_per_step / max(worked - since, 1e-9)
+        clock = now - self._evaluation_seconds  # stands still during evaluations
+        self.evaluation_share = self._evaluation_seconds / max(now - self._started_at, 1e-9)
+        if self._first_step is None:
+            self._first_step = clock, state.global_step
+        first_clock, first_step = self._first_step
+        tokens = (state.global_step - first_step) * self._tokens_per_step
+        self.tokens_per_second = tokens / max(clock - first_clock, 1e-9)
         note = f"{self._losses} {self.tokens_per_second:,.0f} tokens/s"
         self._progress.update(self._task, completed=state.global_step, note=note.strip())
         last = state.global_step == state.max_steps
-        written = last or state.global_step % max(1, state.max_steps // 20) == 0
-        if written and state.is_world_process_zero and not self._progress.console.is_terminal:
+        logged = last or state.global_step % max(1, state.max_steps // 20) == 0
+        if logged and state.is_world_process_zero and not self._progress.console.is_terminal:
             self._progress.refresh()
             self._progress.console.print(self._progress.get_renderable())
         control.should_evaluate = last or state.global_step % self._interval == 0
-        self._evaluation_begun = now
+        self._evaluation_started_at = now
 
     def on_evaluate(
         self,
@@ -219,20 +226,21 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **results: Any,
     ) -> None:
-        """Show what an evaluation measured, with sample jokes."""
+        """Show the result of an evaluation, with sample jokes."""
         if state.is_world_process_zero:
             bits = results["metrics"]["eval_bits_per_byte"]
-            say = self._progress.console.print
-            say(f"step {state.global_step}: {bits:.3f} bits per byte on validation jokes")
+            console = self._progress.console
+            console.print(f"step {state.global_step}: {bits:.3f} bits per byte on validation jokes")
             last = state.global_step == state.max_steps
-            affordable = last or self.evaluation_share <= _EVALUATION_SHARE
-            # A training that diverged has no probabilities to draw from.
-            told = affordable and math.isfinite(bits)
-            for joke in self._sample(state.global_step) if told else ():
-                say(f"  {joke.question} {joke.answer}", markup=False, highlight=False)
+            affordable = last or self.evaluation_share <= _MAX_EVALUATION_SHARE
+            # If the training diverged, there are no probabilities to sample from.
+            if affordable and math.isfinite(bits):
+                for joke in self._sample(state.global_step):
+                    text = f"  {joke.question} {joke.answer}"
+                    console.print(text, markup=False, highlight=False)
         now = time.monotonic()
-        self._evaluation_seconds += now - self._evaluation_begun
-        self.evaluation_share = self._evaluation_seconds / (now - self._begun)
+        self._evaluation_seconds += now - self._evaluation_started_at
+        self.evaluation_share = self._evaluation_seconds / (now - self._started_at)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -241,14 +249,14 @@ class ProgressCallback(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Take the bar down, whatever ended the training."""
+        """Stop drawing the bar, however the training ended."""
         self._progress.stop()
 
 
-def _agreed(wanted: bool, args: TrainingArguments) -> bool:
-    """Say whether any process wants something, so that all do it at the same step."""
+def _any_process(flag: bool, args: TrainingArguments) -> bool:
+    """Return whether the flag is set in any process, so that all act at the same step."""
     if args.world_size == 1:
-        return wanted
-    votes = torch.tensor(float(wanted), device=args.device)
-    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
-    return bool(votes)
+        return flag
+    flags = torch.tensor(float(flag), device=args.device)
+    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+    return bool(flags)

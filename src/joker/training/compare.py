@@ -1,6 +1,6 @@
-"""Comparing templates: one model for each, same base and settings, the best on validation jokes.
+"""Comparing templates: one model for each, with the same base and settings.
 
-A parent run in MLflow has the table and the plot, and a child run for each template.
+In MLflow, a parent run has the table and the plot, and each template a child run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from joker.training.run_state import CHECKPOINTS
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The models of a comparison by their template's label, and which of them is best."""
+    """The models of a comparison by their template's label, and the label of the best."""
 
     folders: dict[str, ModelFolder]
     winner: str
@@ -35,18 +35,20 @@ class Comparison:
         return {label: folder.manifest.metrics for label, folder in self.folders.items()}
 
 
-def templates(names: Sequence[str], kinds: Sequence[MarkerKind]) -> list[tuple[str, Template]]:
-    """Return each named template with each kind of markers; without kinds, its own.
+def load_templates(names: Sequence[str], kinds: Sequence[MarkerKind]) -> list[tuple[str, Template]]:
+    """Return each named template with each kind of markers; without kinds, with its own.
 
     Raises:
-        InputError: If two would have the same label.
+        InputError: If two have the same label.
     """
-    wanted: Sequence[MarkerKind | None] = kinds or [None]
-    found = [(name, load_template(name).with_markers(kind)) for name in names for kind in wanted]
-    labels = [template.label for _, template in found]
+    choices: Sequence[MarkerKind | None] = kinds or [None]
+    templates = [
+        (name, load_template(name).with_markers(kind)) for name in names for kind in choices
+    ]
+    labels = [template.label for _, template in templates]
     if len(set(labels)) < len(labels):
         raise InputError(f"two templates have the same name among {', '.join(labels)}")
-    return found
+    return templates
 
 
 def compare(
@@ -55,16 +57,16 @@ def compare(
     config: TrainingConfig,
     templates: Sequence[tuple[str, Template]],
 ) -> Comparison:
-    """Train one model for each template under ``out`` and find the best.
+    """Train one model for each template under ``out``, and find the best on validation jokes.
 
-    Templates whose model folder is already there, from a comparison that was cut short,
-    are not trained again; an unfinished one is resumed.
+    Model folders that an interrupted comparison left there are reused, and an unfinished run is
+    resumed.
 
     Args:
         data: The prepared folder.
         out: A folder for the models, one subfolder for each template's label.
-        config: The budget: all settings but the template's.
-        templates: Templates from `templates`.
+        config: All settings except for the template's.
+        templates: Templates from `load_templates`.
 
     Raises:
         InputError: If data, settings or a folder cannot be used.
@@ -75,10 +77,11 @@ def compare(
     with tracking.track(f"compare-{out.name}", config):
         tracking.log_params({"training": config.to_dict(), "templates": len(templates)})
         for name, template in templates:
-            chosen = replace(config, template=name, markers=template.markers)
+            template_config = replace(config, template=name, markers=template.markers)
             torch.compiler.reset()
-            folders[template.label] = _train_or_reuse(data, out / template.label, chosen)
-        result = Comparison(folders, winner=min(folders, key=lambda f: _bits_per_byte(folders[f])))
+            folders[template.label] = _train_or_reuse(data, out / template.label, template_config)
+        winner = min(folders, key=lambda label: _bits_per_byte(folders[label]))
+        result = Comparison(folders, winner)
         for label, metrics in result.metrics.items():
             tracking.log_metrics({f"{label}.{key}": value for key, value in metrics.items()})
         columns = sorted(set().union(*result.metrics.values()))
@@ -102,14 +105,14 @@ def _train_or_reuse(data: PreparedData, out: Path, config: TrainingConfig) -> Mo
         if folder.manifest.data.get("fingerprint") != data.manifest.fingerprint:
             raise InputError(f"{out} was trained on other data; name another folder")
         return folder
-    folder_or_none = finetune(data, out, config, resume=checkpoints.is_dir(), alias="newest")
-    if folder_or_none is None:
+    trained = finetune(data, out, config, resume=checkpoints.is_dir(), alias="newest")
+    if trained is None:
         raise InputError("compare runs in one process; use torchrun with 'joker train'")
-    return folder_or_none
+    return trained
 
 
 def _bits_per_byte(folder: ModelFolder) -> float:
-    """Return bits per byte on validation jokes: the test split picks no winner."""
+    """Return bits per byte on validation jokes; the test split must not pick the winner."""
     try:
         return folder.manifest.metrics["validation_bits_per_byte"]
     except KeyError:

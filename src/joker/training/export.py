@@ -1,7 +1,7 @@
-"""What makes a model folder fit for others: its card, an OpenVINO graph, and a place on the hub.
+"""Exporting a model folder: its OpenVINO graph, its model card, and pushing it to the hub.
 
-The graph is made by optimum-intel in a folder beside its place, compared with PyTorch on a few
-jokes, and only then moved to ``openvino/``, so a folder never holds half a graph or a wrong one.
+The graph is made by optimum-intel in a temporary folder, compared with PyTorch on a few jokes, and
+only then moved to ``openvino/``, so that folder never has an incomplete or wrong graph.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from joker.engines.protocol import load_tokenizer
 from joker.engines.weights import is_gguf, load_causal_lm
 
 MAX_MEAN_KL = 0.02
-"""Nats per token by which an int8 graph may differ from its weights. Rounding to 8 bits cost a
-trained model of 0.1M parameters 0.0002; a wrong graph differs by whole nats."""
+"""Maximum divergence of an int8 graph from its weights, in nats per token. Rounding to 8 bits cost
+a trained model of 0.1M parameters 0.0002; a wrong graph differs by whole nats."""
 MAX_INT4_MEAN_KL = 0.2
-"""The same where weights are rounded to 4 bits."""
+"""The same for weights rounded to 4 bits."""
 
-_INT4_GROUP = 64
-"""Weights that share a scale. Half as many cost 0.04 bytes a weight more."""
-_Q4_GROUP = 32
-"""Weights that share a scale and a minimum in a GGUF file's Q4_1."""
-_MAX_ZERO_ERROR = 0.05
-"""By how much of a level a zero point in 16 bits may be off; rounding a weight costs up to 0.5."""
+_INT4_GROUP_SIZE = 64
+"""Number of weights that share a scale; 32 would cost 0.04 bytes more per weight."""
+_Q4_GROUP_SIZE = 32
+"""Number of weights that share a scale and a minimum in GGUF's Q4_1."""
+_MAX_ZERO_POINT_ERROR = 0.05
+"""Maximum error of a zero point in 16 bits, in levels; rounding a weight costs up to 0.5."""
 _CALIBRATION_JOKES = 128
 
 _WEIGHTS_LIBRARY = "transformers"
-"""What loads the weights, as a card's header says."""
+"""The library that loads the weights, in the card's header."""
 _CARD_METRICS = ("bits_per_byte", "answer_bits_per_byte", "punchline_retrieval_accuracy")
 _LICENSES = {
     "distilgpt2": "apache-2.0",
@@ -53,7 +53,7 @@ _LICENSES = {
     "SmolLM2-135M": "apache-2.0",
     "SmolLM2-135M-Instruct": "apache-2.0",
 }
-"""Licences of well-known bases, which their fine-tuned weights have too."""
+"""Licences of well-known base models, which apply to their fine-tuned weights too."""
 
 _HUGGING_FACE_FILES = (
     "config.json",
@@ -62,7 +62,7 @@ _HUGGING_FACE_FILES = (
     "tokenizer_config.json",
 )
 
-_JOKES = (
+_CHECK_JOKES = (
     Joke("Why did the teapot ask for a raise?", "It was under a lot of steam and paid in saucers."),
     Joke("What did the ladder say to the wall?", "I could not have taken these steps without you."),
     Joke("How does a tailor end a speech?", "With a few loose threads and a stitch of hope."),
@@ -72,12 +72,12 @@ _JOKES = (
 
 @dataclass(frozen=True, slots=True)
 class ExportCheck:
-    """How far a graph's predictions lie from those of the weights it was made of.
+    """How far a graph's predictions are from those of its weights.
 
     Attributes:
         mean_kl: Mean over positions of KL(weights || graph) of the next token, in nats.
-        agreement: Share of positions where both find the same token likeliest.
-        positions: How many positions were compared.
+        agreement: Share of positions with the same likeliest token.
+        positions: Number of positions compared.
     """
 
     mean_kl: float
@@ -88,20 +88,20 @@ class ExportCheck:
 def export_openvino(
     folder: ModelFolder, *, int4_ratio: float = 0.0, calibration: Sequence[Joke] = ()
 ) -> ExportCheck:
-    """Add a compressed OpenVINO graph and the tokenizer to a model folder, in place of any before.
+    """Add a compressed OpenVINO graph and the tokenizer to a model folder, replacing older ones.
 
     Args:
         folder: A model folder with PyTorch weights.
-        int4_ratio: Share of the blocks' weights that are rounded to 4 bits, those that suffer
-            least first; all others, and the embeddings, to 8.
-        calibration: Jokes by which the rounding to 4 bits is chosen; without any it is plain.
+        int4_ratio: Share of the blocks' weights to round to 4 bits, the least sensitive first; the
+            others and the embeddings are rounded to 8.
+        calibration: Jokes to choose the 4-bit rounding by; without any it is data-free.
 
     Returns:
         How well the graph agrees with the weights.
 
     Raises:
         ModelFolderError: If the weights cannot be read or exported, or the graph disagrees with
-            them; the folder is then as it was.
+            them; the folder is left as it was.
         MissingDependencyError: If the extra ``train`` is not installed.
     """
     model = load_causal_lm(folder, device="cpu")
@@ -183,7 +183,7 @@ its training data. It does not understand what it says.
 
 
 def drop_weights(folder: ModelFolder) -> None:
-    """Delete a folder's PyTorch weights; its card then names what loads the graph."""
+    """Delete a folder's PyTorch weights, and name the graph's library in its card."""
     card = folder.path / CARD
     if card.is_file():
         text = card.read_text(encoding="utf-8")
@@ -194,21 +194,21 @@ def drop_weights(folder: ModelFolder) -> None:
 
 
 def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> str:
-    """Upload a model folder to the Hugging Face hub and return its address there.
+    """Upload a model folder to the Hugging Face hub and return its URL.
 
     Args:
         folder: The model folder; its card becomes the model's page.
-        repo_id: ``USER/NAME``; the repository is made if there is none.
-        private: Make it visible to its owner only; one that is there stays as it is.
+        repo_id: ``USER/NAME``; the repository is created if it does not exist.
+        private: Create a private repository; an existing one keeps its visibility.
 
     Raises:
-        InputError: If the hub cannot be reached, refuses, or needs a login.
+        InputError: If the hub cannot be reached, refuses the upload, or needs a login.
     """
     api = HfApi(library_name="gpt2-the-joker")
     try:
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=address.repo_id,
+            repo_id=url.repo_id,
             folder_path=folder.path,
             commit_message="Upload a model folder of GPT-2 the Joker",
             ignore_patterns=["checkpoints/**", "runs/**"],
@@ -220,11 +220,11 @@ def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> 
             f"cannot push to {repo_id} on {api.endpoint}: {first_line(error)} "
             "(log in with 'hf auth login' or set HF_TOKEN to a token that may write there)"
         ) from error
-    return str(address)
+    return str(url)
 
 
 def _convert(folder: ModelFolder, floats: Path) -> None:
-    """Write a graph of the weights as they are to ``floats``."""
+    """Write an uncompressed graph of the weights to ``floats``."""
     with _silence():
         try:
             from optimum.exporters.openvino import main_export
@@ -248,7 +248,7 @@ def _convert(folder: ModelFolder, floats: Path) -> None:
 def _compress(
     folder: ModelFolder, floats: Path, graph: Path, int4_ratio: float, calibration: Sequence[Joke]
 ) -> None:
-    """Write a float graph's compressed form and the tokenizer to ``graph``."""
+    """Compress the graph in ``floats`` and write it, with the tokenizer, to ``graph``."""
     import nncf
     import openvino
 
@@ -257,7 +257,7 @@ def _compress(
         options = {
             "mode": nncf.CompressWeightsMode.INT4_ASYM,
             "ratio": int4_ratio,
-            "group_size": _INT4_GROUP,
+            "group_size": _INT4_GROUP_SIZE,
         }
     if int4_ratio and calibration:
         tokenizer = load_tokenizer(folder, folder.path)
@@ -269,9 +269,9 @@ def _compress(
         }
     with _silence():
         model = openvino.Core().read_model(floats / "openvino_model.xml")
-        exact = _keep_4_bits(model)
-        if exact:
-            options["ignored_scope"] = nncf.IgnoredScope(names=exact)
+        stored = _store_4_bit_weights(model)
+        if stored:
+            options["ignored_scope"] = nncf.IgnoredScope(names=stored)
         compressed = nncf.compress_weights(model, **options)
         graph.mkdir()
         openvino.save_model(compressed, graph / "openvino_model.xml")
@@ -280,17 +280,17 @@ def _compress(
         shutil.copy(source / name, graph)
 
 
-def _keep_4_bits(model: Any) -> list[str]:
-    """Store weights that already have 4 bits as such, instead of rounding them again.
+def _store_4_bit_weights(model: Any) -> list[str]:
+    """Store weights that already are 4-bit as such, instead of rounding them again.
 
-    Blocks of a GGUF base in Q4_1 that stayed frozen are such weights: in every group of 32 they
-    take at most 16 values at equal distances. Only their zero points are rounded, to 16 bits.
+    The frozen blocks of a GGUF base in Q4_1 are such weights: each group of 32 has at most 16
+    equidistant values. Only their zero points are rounded, to 16 bits.
 
     Args:
         model: A float graph; changed in place.
 
     Returns:
-        Names of the matrix products whose weights are stored in 4 bits now.
+        Names of the matrix products whose weights are now stored in 4 bits.
     """
     import openvino
     from openvino import opset13 as ops
@@ -300,9 +300,9 @@ def _keep_4_bits(model: Any) -> list[str]:
         if product.get_type_name() != "MatMul" or not product.get_attributes()["transpose_b"]:
             continue
         source = product.input_value(1).get_node()
-        if source.get_type_name() != "Constant" or source.shape[-1] % _Q4_GROUP:
+        if source.get_type_name() != "Constant" or source.shape[-1] % _Q4_GROUP_SIZE:
             continue
-        groups = source.data.reshape(len(source.data), -1, _Q4_GROUP)
+        groups = source.data.reshape(len(source.data), -1, _Q4_GROUP_SIZE)
         low = groups.min(-1, keepdims=True)
         scale = ((groups.max(-1, keepdims=True) - low) / 15).astype(np.float16)
         scale[scale == 0] = 1
@@ -310,7 +310,7 @@ def _keep_4_bits(model: Any) -> list[str]:
         levels = np.rint((groups - low) / step).clip(0, 15).astype(np.uint8)
         zero = (-low / step).astype(np.float16)  # need not be one of the levels
         exact = np.array_equal(levels * step + low, groups)
-        if not exact or np.abs(zero + low / step).max() > _MAX_ZERO_ERROR:
+        if not exact or np.abs(zero + low / step).max() > _MAX_ZERO_POINT_ERROR:
             continue
         pairs = levels.reshape(-1, 2)
         packed = openvino.Tensor(openvino.Type.u4, list(levels.shape))
@@ -319,37 +319,36 @@ def _keep_4_bits(model: Any) -> list[str]:
         shifted = ops.subtract(stored, ops.constant(zero))
         weights = ops.multiply(shifted, ops.constant(scale))
         shape = ops.constant(np.array(source.shape, dtype=np.int64))
-        whole = ops.convert(ops.reshape(weights, shape, special_zero=False), "f32")
-        product.input(1).replace_source_output(whole.output(0))
+        matrix = ops.convert(ops.reshape(weights, shape, special_zero=False), "f32")
+        product.input(1).replace_source_output(matrix.output(0))
         names.append(product.friendly_name)
     return names
 
 
 def _inputs(ids: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """Return what a graph with a cache takes to read one text from its start."""
-    row = np.array([ids], dtype=np.int64)
-    places = np.arange(len(ids), dtype=np.int64)[None]
+    """Return the inputs of a graph with a KV cache for one sequence."""
+    input_ids = np.array([ids], dtype=np.int64)
     return {
-        "input_ids": row,
-        "attention_mask": np.ones_like(row),
-        "position_ids": places,
+        "input_ids": input_ids,
+        "attention_mask": np.ones_like(input_ids),
+        "position_ids": np.arange(len(ids), dtype=np.int64)[None],
         "beam_idx": np.zeros(1, dtype=np.int32),
     }
 
 
 def _compare(folder: ModelFolder, model: Any, graph: Path) -> ExportCheck:
-    """Compare the next-token distributions of weights and graph on `_JOKES`."""
+    """Compare the next-token distributions of weights and graph on `_CHECK_JOKES`."""
     import torch
     from optimum.intel import OVModelForCausalLM
 
     tokenizer = load_tokenizer(folder, graph)
     kl, same = [], []
     with _silence(), torch.inference_mode():
-        # The graph is judged here, without the rounding that a faster mode adds as it runs.
+        # The graph alone, without the rounding that a faster mode adds at runtime.
         exported = OVModelForCausalLM.from_pretrained(
             graph, ov_config={"EXECUTION_MODE_HINT": "ACCURACY"}
         )
-        for joke in _JOKES:
+        for joke in _CHECK_JOKES:
             ids = torch.tensor([tokenizer.encode(joke).input_ids[: folder.manifest.context_length]])
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             expected = model(**inputs).logits[0].log_softmax(-1)
@@ -362,7 +361,7 @@ def _compare(folder: ModelFolder, model: Any, graph: Path) -> ExportCheck:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the exporters and PyTorch's tracer from printing, logging and warning."""
+    """Silence the exporters and PyTorch's tracer."""
     loggers = [logging.getLogger(name) for name in ("transformers", "optimum", "nncf")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -381,7 +380,7 @@ def _silence() -> Iterator[None]:
 
 
 def _card_data(manifest: Manifest) -> ModelCardData:
-    """Return the card's header: what the hub shows and searches."""
+    """Return the card's header, which the hub shows and searches."""
     base = _hub_base(manifest)
     split = f"held-out jokes, split by {manifest.data.get('split', '?')}"
     return ModelCardData(
@@ -408,9 +407,10 @@ def _card_data(manifest: Manifest) -> ModelCardData:
 
 
 def _hub_base(manifest: Manifest) -> str | None:
-    """Return the hub's name of the model that the first training started from, if it has one."""
-    bases = [each.get("base", "") for each in manifest.earlier[:1]]
-    name = str([*bases, manifest.base_model][0])
+    """Return the hub's name of the base model of the first training, if it has one."""
+    name = manifest.base_model
+    if manifest.earlier:
+        name = str(manifest.earlier[0].get("base", ""))
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -419,20 +419,20 @@ def _hub_base(manifest: Manifest) -> str | None:
 
 
 def _left_out(training: Mapping[str, Any]) -> str:
-    """Return sentences on the jokes that were left out of training or added to it."""
-    said = []
+    """Return sentences about the jokes that were left out of training or added to it."""
+    sentences = []
     if training.get("safe"):
         flagged = training.get("jokes_flagged", 0)
-        said.append(
+        sentences.append(
             f"Moderation flagged {flagged:,} training jokes as offensive; they were left out."
         )
     else:
-        said.append("No jokes were left out of training for being offensive.")
+        sentences.append("No jokes were left out of training for being offensive.")
     if leaked := training.get("jokes_leaked"):
-        said.append(f"{leaked:,} extra jokes were near-duplicates of test jokes and left out.")
+        sentences.append(f"{leaked:,} extra jokes were near-duplicates of test jokes and left out.")
     if rated := training.get("jokes_rated"):
-        said.append(f"A critic learned from {rated:,} rated jokes.")
-    return "\n".join(said)
+        sentences.append(f"A critic learned from {rated:,} rated jokes.")
+    return "\n".join(sentences)
 
 
 def _size(training: Mapping[str, Any]) -> str:

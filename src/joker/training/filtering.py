@@ -20,8 +20,8 @@ from joker.data.sources import Source, read_rows
 from joker.generation.moderation import Moderator
 from joker.training.config import TrainingConfig
 
-WORKS_FROM = 2
-"""Score of a rated joke from which it works: 0 no sense, 1 no point, 2 works, 3 funny."""
+MIN_WORKING_SCORE = 2
+"""Minimum score of a rated joke that works: 0 no sense, 1 no point, 2 works, 3 funny."""
 
 
 class Selection(NamedTuple):
@@ -29,10 +29,10 @@ class Selection(NamedTuple):
 
     Attributes:
         jokes: The jokes.
-        flagged: How many moderation took out as offensive.
-        leaked: How many extra or rated jokes were left out as near-duplicates of jokes that are
-            measured on.
-        rated: Jokes and whether they work.
+        flagged: Number of jokes left out because moderation flags them as offensive.
+        leaked: Number of extra or rated jokes left out as near-duplicates of validation or test
+            jokes.
+        rated: Rated jokes and whether they work.
     """
 
     jokes: list[Joke]
@@ -42,26 +42,26 @@ class Selection(NamedTuple):
 
 
 def validation_jokes(data: PreparedData, limit: int) -> list[PreparedJoke]:
-    """Draw jokes from the training split to measure on while training: one in twenty, or ``limit``.
+    """Draw validation jokes from the training split: one in twenty, up to ``limit``.
 
-    They make up whole clusters of near-duplicates, so that none of them is known from training.
-    They depend on the prepared folder alone: a model trained in several steps has read none.
+    They are whole clusters of near-duplicates, so training jokes are no near-duplicates of them.
+    They depend only on the prepared folder, so a model trained in several runs has seen none.
 
     Raises:
         DataError: If the training split is one cluster.
     """
     clusters: defaultdict[int, list[PreparedJoke]] = defaultdict(list)
     train = data.jokes("train")
-    for one in train:
-        clusters[one.cluster].append(one)
+    for prepared in train:
+        clusters[prepared.cluster].append(prepared)
     if len(clusters) < 2:
         raise DataError("the training split needs two different jokes or more; prepare more jokes")
     order = list(clusters)
     random.Random(data.manifest.seed).shuffle(order)
-    wanted = min(limit, math.ceil(len(train) / 20))
+    count = min(limit, math.ceil(len(train) / 20))
     drawn: list[PreparedJoke] = []
     for cluster in order:
-        if len(drawn) + len(clusters[cluster]) <= wanted:
+        if len(drawn) + len(clusters[cluster]) <= count:
             drawn += clusters[cluster]
     return drawn or min(clusters.values(), key=len)
 
@@ -69,32 +69,35 @@ def validation_jokes(data: PreparedData, limit: int) -> list[PreparedJoke]:
 def select_jokes(
     data: PreparedData, config: TrainingConfig, validation: Sequence[PreparedJoke] = ()
 ) -> Selection:
-    """Return the training jokes and the extra ones that the configuration leaves.
+    """Return the training jokes and the extra ones, filtered as configured.
 
     Args:
         data: The prepared folder.
         config: Decides which jokes are left out and which are added.
-        validation: Jokes of the training split that are not read; nor are their near-duplicates.
+        validation: Jokes of the training split to leave out, with their near-duplicates.
 
     Raises:
-        DataError: If the extra jokes cannot be read.
+        DataError: If the extra or rated jokes cannot be read.
     """
-    aside = {one.cluster for one in validation}
-    every = [one for one in data.jokes("train") if one.cluster not in aside]
-    chosen = _popular(every, config.min_score) if config.min_score else every
+    held_out_clusters = {prepared.cluster for prepared in validation}
+    chosen = [
+        prepared for prepared in data.jokes("train") if prepared.cluster not in held_out_clusters
+    ]
+    if config.min_score:
+        chosen = _popular(chosen, config.min_score)
     if config.dedup:
-        firsts = {one.cluster: one for one in reversed(chosen)}
-        chosen = [one for one in chosen if one is firsts[one.cluster]]
+        firsts = {prepared.cluster: prepared for prepared in reversed(chosen)}
+        chosen = [prepared for prepared in chosen if prepared is firsts[prepared.cluster]]
     extra = read_jokes(Path(config.extra_jokes)) if config.extra_jokes else []
     rated = read_jokes(Path(config.preferences)) if config.preferences else []
-    measured = [one.joke for one in (*data.jokes("test"), *validation)]
-    extra_apart, rated_apart = _apart(extra, measured), _apart(rated, measured)
-    verdicts = [(joke, (score or 0) >= WORKS_FROM) for joke, score in rated_apart]
+    held_out = [prepared.joke for prepared in (*data.jokes("test"), *validation)]
+    new_extra, new_rated = _drop_leaked(extra, held_out), _drop_leaked(rated, held_out)
+    verdicts = [(joke, (score or 0) >= MIN_WORKING_SCORE) for joke, score in new_rated]
     jokes = list(
         dict.fromkeys(
             [
-                *(one.joke for one in chosen),
-                *(joke for joke, _ in extra_apart),
+                *(prepared.joke for prepared in chosen),
+                *(joke for joke, _ in new_extra),
                 *(joke for joke, works in verdicts if works),
             ]
         )
@@ -105,15 +108,15 @@ def select_jokes(
         kept = [
             joke for joke in jokes if not moderator.withholds(f"{joke.question}\n{joke.answer}")
         ]
-    leaked = len(extra) + len(rated) - len(extra_apart) - len(rated_apart)
+    leaked = len(extra) + len(rated) - len(new_extra) - len(new_rated)
     return Selection(kept, len(jokes) - len(kept), leaked, verdicts)
 
 
 def read_jokes(path: Path) -> list[tuple[Joke, int | None]]:
-    """Return the jokes of a CSV or JSONL file, cleaned, with their scores where it has any.
+    """Return the jokes of a CSV or JSONL file, cleaned, with their scores if it has any.
 
     Raises:
-        DataError: If it cannot be read or holds none.
+        DataError: If it cannot be read or contains no joke.
     """
     jokes = [
         (Joke(parsed.question, parsed.answer), row.score)
@@ -125,21 +128,21 @@ def read_jokes(path: Path) -> list[tuple[Joke, int | None]]:
     return jokes
 
 
-def _popular(jokes: Sequence[PreparedJoke], least: int) -> list[PreparedJoke]:
-    """Return the jokes of clusters in which a post has so many points."""
+def _popular(jokes: Sequence[PreparedJoke], min_score: int) -> list[PreparedJoke]:
+    """Return the jokes of clusters in which at least one joke has the minimum score."""
     best: defaultdict[int, int] = defaultdict(int)
-    for one in jokes:
-        best[one.cluster] = max(best[one.cluster], one.score or 0)
-    return [one for one in jokes if best[one.cluster] >= least]
+    for prepared in jokes:
+        best[prepared.cluster] = max(best[prepared.cluster], prepared.score or 0)
+    return [prepared for prepared in jokes if best[prepared.cluster] >= min_score]
 
 
-def _apart(
-    scored: Sequence[tuple[Joke, int | None]], measured: Sequence[Joke]
+def _drop_leaked(
+    scored: Sequence[tuple[Joke, int | None]], held_out: Sequence[Joke]
 ) -> list[tuple[Joke, int | None]]:
-    """Return the jokes that are no near-duplicates of jokes that are measured on."""
+    """Return the scored jokes that are no near-duplicates of held-out ones."""
     if not scored:
         return []
-    others = np.arange(len(scored) + len(measured)) >= len(scored)
-    jokes = [*(joke for joke, _ in scored), *measured]
-    near = find_near_duplicates(jokes).near_duplicate_in(others)
-    return [one for one, known in zip(scored, near, strict=False) if not known]
+    jokes = [*(joke for joke, _ in scored), *held_out]
+    is_held_out = np.arange(len(jokes)) >= len(scored)
+    leaked = find_near_duplicates(jokes).near_duplicate_in(is_held_out)
+    return [entry for entry, is_leaked in zip(scored, leaked, strict=False) if not is_leaked]

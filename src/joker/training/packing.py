@@ -1,11 +1,11 @@
-"""Jokes as token ids in rows of equal length, as training reads them.
+"""Jokes as token ids in rows of equal length, for training.
 
-`pack_jokes` puts whole jokes side by side in a row. Positions start again at each joke,
-by which Transformers recognizes a packed row and keeps attention inside each joke, so a
-joke's loss is the same as if it stood alone. Not every architecture does so
+`pack_jokes` puts several whole jokes into a row. Position ids start again at each joke, by
+which Transformers recognizes a packed row and keeps attention inside each joke, so a joke's
+loss is the same as in a row of its own. Not every architecture does so
 (`joker.training.trainer.keeps_jokes_apart`); for the others `pad_jokes` gives each joke a
-row of its own. `block_rows` is the original's way: all jokes in one text, cut every 128
-tokens, jokes torn apart and seeing one another.
+row of its own. `block_rows` does what the original does: it concatenates all jokes and cuts
+every 128 tokens, so jokes are split and attend to one another.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.evaluation.likelihood_metrics import cut_blocks
 from joker.training.filtering import Selection
 
-IGNORED = -100
-"""Label that PyTorch's cross entropy leaves out."""
+IGNORE_INDEX = -100
+"""Label that PyTorch's cross entropy ignores."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _TOPICS = 2
-"""How many of a question's rarest words can be its topic."""
+"""Number of a question's rarest words that can be its topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
     """Training rows.
 
     Attributes:
-        tensors: By name, each of shape (rows, tokens): ``input_ids`` and ``labels``
-            (`IGNORED` where there is nothing to predict) and ``weights``, how much a label's loss
-            counts. Rows of whole jokes also have ``answer_mask``, whether a label belongs to an
-            answer (bool), and packed rows ``position_ids``, the position within the joke.
-        used: Places that hold a token of a joke, start tokens included.
-        too_long: Jokes left out because they exceed a row.
+        tensors: By name, each of shape (rows, tokens): ``input_ids``, ``labels`` (`IGNORE_INDEX`
+            where there is nothing to predict) and ``weights``, how much a label's loss counts. Rows
+            of whole jokes also have ``answer_mask``, whether a label belongs to an answer (bool),
+            and packed rows ``position_ids``, the position within the joke.
+        used: Number of tokens that are not padding.
+        too_long: Number of jokes left out because they are longer than a row.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -58,23 +58,23 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
 
     @property
     def fill(self) -> float:
-        """Share of the rows' places that hold a joke's token, start tokens included."""
+        """Share of the tokens that are not padding."""
         return self.used / max(1, self.tensors["input_ids"].numel())
 
 
 def encode_selection(
     tokenizer: JokeTokenizer, selection: Selection, seed: int
 ) -> list[EncodedJoke]:
-    """Return every joke, in both orders where the template knows both, and verdicts.
+    """Encode the jokes, some of them punchline first as well, and the verdicts.
 
-    Only jokes that readers liked and those that share their punchline with others are read from
-    the punchline on. Of these a third begins with the start of the question and a third with a
-    topic, as prompts do.
+    With a punchline-first template, the jokes that readers liked and those with a stock phrase as
+    their answer are also encoded punchline first: a third of these after a hint that is the start
+    of the question, and a third after a topic, as in prompts.
 
     Args:
-        tokenizer: Its template decides whether there is a second order.
+        tokenizer: Encodes; its template decides whether there are punchline-first jokes.
         selection: The jokes.
-        seed: Decides which jokes get which hint.
+        seed: Seed of the hints.
     """
     encoded = [tokenizer.encode(joke) for joke in selection.jokes]
     if tokenizer.template.punchline_first:
@@ -91,19 +91,19 @@ def encode_selection(
 def pack_jokes(
     jokes: Sequence[EncodedJoke], block_size: int, pad_id: int, multiple: int = 1
 ) -> Rows:
-    """Fill rows with whole jokes, best fit first, longest jokes first.
+    """Fill rows with whole jokes, best fit decreasing.
 
     Args:
-        jokes: Encoded jokes; ones longer than a row are left out and counted.
+        jokes: Encoded jokes; those longer than a row are left out and counted.
         block_size: Tokens per row.
-        pad_id: Token for the places left over; never predicted, never attended to.
-        multiple: Rows without jokes are added until the number of rows is a multiple of
-            this, so that every batch has one shape and a compiled model is compiled once.
+        pad_id: Padding token; never predicted, never attended to.
+        multiple: The number of rows is padded to a multiple of this, so that all batches have the
+            same shape and a compiled model is compiled once.
     """
     fitting = [joke for joke in jokes if len(joke) <= block_size]
     bins = _best_fit([len(joke) for joke in fitting], block_size)
     rows = [[fitting[member] for member in members] for members in bins]
-    return _fill(rows, block_size, pad_id, multiple, len(jokes) - len(fitting), packed=True)
+    return _make_rows(rows, block_size, pad_id, multiple, len(jokes) - len(fitting), packed=True)
 
 
 def pad_jokes(
@@ -111,29 +111,28 @@ def pad_jokes(
 ) -> Rows:
     """Give each joke a row of its own, as long as the longest joke that fits.
 
-    Arguments are those of `pack_jokes`. Padding follows the joke, where a causal model
-    cannot see it.
+    Arguments are those of `pack_jokes`. Padding is on the right, which causal attention ignores.
     """
     fitting = [joke for joke in jokes if len(joke) <= block_size]
     width = max(map(len, fitting), default=block_size)
     rows = [[joke] for joke in fitting]
-    return _fill(rows, width, pad_id, multiple, len(jokes) - len(fitting), packed=False)
+    return _make_rows(rows, width, pad_id, multiple, len(jokes) - len(fitting), packed=False)
 
 
 def block_rows(jokes: Sequence[EncodedJoke], block_size: int) -> Rows:
-    """Join all jokes into one text and cut it into blocks, the original's way."""
+    """Concatenate all jokes and cut the result into blocks, as the original does."""
     input_ids = _cut(jokes, block_size, torch.long, lambda joke: joke.input_ids)
     learned = _cut(jokes, block_size, torch.bool, _is_learned)
     tensors = {
         "input_ids": input_ids,
-        "labels": input_ids.masked_fill(~learned, IGNORED),
+        "labels": input_ids.masked_fill(~learned, IGNORE_INDEX),
         "weights": _cut(jokes, block_size, torch.float, lambda joke: [joke.weight] * len(joke)),
     }
     return Rows(tensors, used=input_ids.numel())
 
 
 def _hints(questions: list[str], generator: random.Random) -> Iterable[str]:
-    """Return nothing, a start or a topic for each question."""
+    """Yield no hint, the start, or a topic of each question, a third each."""
     counts = Counter(word.lower() for question in questions for word in _WORD.findall(question))
     for question in questions:
         kind = generator.randrange(3)
@@ -146,7 +145,7 @@ def _hints(questions: list[str], generator: random.Random) -> Iterable[str]:
             yield ""
 
 
-def _fill(
+def _make_rows(
     rows: list[list[EncodedJoke]],
     width: int,
     pad_id: int,
@@ -160,23 +159,23 @@ def _fill(
     shape = (len(rows) + -len(rows) % multiple, width)
     tensors = {
         "input_ids": torch.full(shape, pad_id),
-        "labels": torch.full(shape, IGNORED),
+        "labels": torch.full(shape, IGNORE_INDEX),
         "answer_mask": torch.zeros(shape, dtype=torch.bool),
         "weights": torch.ones(shape),
     }
     if packed:
         tensors["position_ids"] = torch.zeros(shape, dtype=torch.long)
-    for place, jokes in enumerate(rows):
+    for row, jokes in enumerate(rows):
         start = 0
         for joke in jokes:
             end = start + len(joke)
             ids = torch.tensor(joke.input_ids)
-            tensors["input_ids"][place, start:end] = ids
-            tensors["labels"][place, start + joke.learned_from : end] = ids[joke.learned_from :]
-            tensors["answer_mask"][place, start + joke.answer_start : end] = joke.learned_from == 1
-            tensors["weights"][place, start:end] = joke.weight
+            tensors["input_ids"][row, start:end] = ids
+            tensors["labels"][row, start + joke.learned_from : end] = ids[joke.learned_from :]
+            tensors["answer_mask"][row, start + joke.answer_start : end] = joke.learned_from == 1
+            tensors["weights"][row, start:end] = joke.weight
             if packed:
-                tensors["position_ids"][place, start:end] = torch.arange(len(joke))
+                tensors["position_ids"][row, start:end] = torch.arange(len(joke))
             start = end
     return Rows(tensors, used, too_long)
 
@@ -188,8 +187,8 @@ def _cut(
     values: Callable[[EncodedJoke], Sequence[float]],
 ) -> torch.Tensor:
     """Cut one value per token into blocks."""
-    cut = cut_blocks(map(values, jokes), block_size)
-    return torch.tensor(cut, dtype=dtype).view(len(cut), block_size)
+    blocks = cut_blocks(map(values, jokes), block_size)
+    return torch.tensor(blocks, dtype=dtype).view(len(blocks), block_size)
 
 
 def _is_learned(joke: EncodedJoke) -> list[bool]:
@@ -199,15 +198,14 @@ def _is_learned(joke: EncodedJoke) -> list[bool]:
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Distribute items over bins of a capacity, best fit decreasing; returns indices per bin."""
     bins: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (room left, bin), sorted
+    free: list[tuple[int, int]] = []  # (free capacity, bin), sorted
     for item in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        place = bisect.bisect_left(room, (lengths[item], -1))
-        if place == len(room):
-            bins.append([item])
-            left = (capacity - lengths[item], len(bins) - 1)
+        position = bisect.bisect_left(free, (lengths[item], -1))
+        if position == len(free):
+            room, chosen = capacity, len(bins)
+            bins.append([])
         else:
-            free, chosen = room.pop(place)
-            bins[chosen].append(item)
-            left = (free - lengths[item], chosen)
-        bisect.insort(room, left)
+            room, chosen = free.pop(position)
+        bins[chosen].append(item)
+        bisect.insort(free, (room - lengths[item], chosen))
     return bins

@@ -1,8 +1,8 @@
 """A training run: its data, settings and folder, started or resumed.
 
-Checkpoints are in ``OUT/checkpoints`` until the model folder is complete, next to a note of
-the settings and data. A killed run continues from the last checkpoint and ends with the same
-weights as if it had not been killed.
+Until the model folder is complete, ``OUT/checkpoints`` has the checkpoints and a record of the
+settings and data. A killed run resumes from the last checkpoint and ends with the same weights as
+an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from joker.training.config import TrainingConfig
 CHECKPOINTS = "checkpoints"
 
 _LOGS = "runs"
-_NOTE = "run.json"
+_RECORD = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a training run works with: prepared folder, model folder to create, settings."""
+    """A training run's prepared folder, the model folder to create, and its settings."""
 
     data: PreparedData
     out: Path
@@ -44,17 +44,17 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie while the run goes on."""
+        """The folder of the checkpoints, until the run is finished."""
         return self.out / CHECKPOINTS
 
     @property
     def logs(self) -> Path:
-        """Where TensorBoard's files go, which stay in the model folder."""
+        """The folder of TensorBoard's files, which stays in the model folder."""
         return self.out / _LOGS
 
     @property
     def data_facts(self) -> dict[str, Any]:
-        """What the model folder's manifest says of the data."""
+        """The model folder manifest's facts about the data."""
         manifest = self.data.manifest
         return {
             "fingerprint": manifest.fingerprint,
@@ -68,14 +68,14 @@ class Run:
 def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     """Set up an empty folder for a run and record its settings and data there.
 
-    What a run left that died before its first checkpoint is removed.
+    The remains of a run that died before its first checkpoint are removed.
 
     Raises:
         ModelFolderError: If the folder contains anything but a run without a checkpoint.
         TemplateError: If there is no such template, or it cannot be used with these settings.
     """
     run = Run(data, out, config)
-    _ = run.template
+    _ = run.template  # raises before anything is written
     if out.exists() and not out.is_dir():
         raise ModelFolderError(f"{out} is a file; name a folder for the model")
     if latest_checkpoint(run.checkpoints):
@@ -83,13 +83,14 @@ def begin_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
             f"{out} contains an unfinished training run: continue it with --resume, "
             "or remove the folder"
         )
-    left = {run.checkpoints, run.logs} if (run.checkpoints / _NOTE).is_file() else {run.checkpoints}
-    if out.is_dir() and not left.issuperset(out.iterdir()):
+    path = run.checkpoints / _RECORD
+    remains = {run.checkpoints, run.logs} if path.is_file() else {run.checkpoints}
+    if out.is_dir() and not remains.issuperset(out.iterdir()):
         raise ModelFolderError(f"{out} is not empty: name another folder or remove it")
     shutil.rmtree(run.logs, ignore_errors=True)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    note = {"config": asdict(config), "data": data.manifest.fingerprint}
-    (run.checkpoints / _NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
+    record = {"config": asdict(config), "data": data.manifest.fingerprint}
+    path.write_text(json.dumps(record, indent=2), encoding="utf-8")
     return run
 
 
@@ -99,20 +100,20 @@ def resume_run(data: PreparedData, out: Path, config: TrainingConfig) -> Run:
     Args:
         data: The prepared folder; must be the same.
         out: The folder of the unfinished run.
-        config: The settings asked for; must be the same, or all left at their defaults.
+        config: The requested settings; must be the same, or all left at their defaults.
 
     Raises:
-        InputError: If there is no unfinished run, or data or settings are others.
+        InputError: If there is no unfinished run, or its data or settings differ.
     """
-    path = out / CHECKPOINTS / _NOTE
+    path = out / CHECKPOINTS / _RECORD
     if not path.is_file():
         raise InputError(f"there is no unfinished training run in {out} to resume")
-    note = read_config_file(path)
-    if note["data"] != data.manifest.fingerprint:
+    record = read_config_file(path)
+    if record["data"] != data.manifest.fingerprint:
         raise DataError(
             f"the run in {out} started with other data than {data.path}; pass that with --data"
         )
-    begun = make_record(TrainingConfig, note["config"], path)
-    if config not in (begun, TrainingConfig()):
+    saved = make_record(TrainingConfig, record["config"], path)
+    if config not in (saved, TrainingConfig()):
         raise ConfigError(f"--resume uses the settings saved in {path}; leave out other options")
-    return Run(data, out, begun)
+    return Run(data, out, saved)

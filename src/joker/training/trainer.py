@@ -31,7 +31,7 @@ from joker.core.tokenizer import EncodedJoke
 from joker.engines.weights import MAX_BATCH_LOGITS, eval_mode, token_log_probabilities
 from joker.training.base_model import Base, open_teacher
 from joker.training.hardware import resolve_compile
-from joker.training.packing import IGNORED, Rows, block_rows, pack_jokes, pad_jokes
+from joker.training.packing import IGNORE_INDEX, Rows, block_rows, pack_jokes, pad_jokes
 from joker.training.run_state import Run
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: Shape (rows, length, vocabulary), any float type.
-        labels: Shape (rows, length); `IGNORED` places get a loss of 0.
+        labels: Shape (rows, length); `IGNORE_INDEX` positions get a loss of 0.
 
     Returns:
         Shape (rows, length - 1), float32.
@@ -148,7 +148,7 @@ def token_losses_at_once(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     """Return what `token_losses` does, with several copies of the logits unless compiled."""
     kept = logits[:, :-1].float()
     return functional.cross_entropy(
-        kept.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
+        kept.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     ).view(kept.shape[:2])
 
 
@@ -250,7 +250,7 @@ def _label_losses(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> t
     """Return the loss of every label, row by row."""
     on_device = {name: tensor.to(model.device) for name, tensor in tensors.items()}
     losses = token_losses(model(**_model_inputs(on_device)).logits, on_device["labels"])
-    return losses[on_device["labels"][:, 1:] != IGNORED]
+    return losses[on_device["labels"][:, 1:] != IGNORE_INDEX]
 
 
 def _model_inputs(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -366,7 +366,7 @@ class JokeTrainer(Trainer):
         enabled = self._precision is not torch.float32
         with torch.autocast(device, dtype=self._precision, enabled=enabled):
             outputs = model(**_model_inputs(inputs))
-        predicted = labels[:, 1:] != IGNORED
+        predicted = labels[:, 1:] != IGNORE_INDEX
         losses = learned = self._token_losses(outputs.logits, labels)[predicted]
         if self._teacher is not None:
             with torch.no_grad(), torch.autocast(device, dtype=self._precision, enabled=enabled):

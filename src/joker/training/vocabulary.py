@@ -1,11 +1,11 @@
 """The vocabulary of a base model: trained on jokes, read from a GGUF file, or shrunk.
 
-Transformers' conversion of a GGUF file's tokenizer is not used: for a byte-level BPE in a
-Llama-shaped file it builds a SentencePiece tokenizer, which puts tokens between words that the
-model has never seen. The file's own vocabulary and merges make the right one.
+Transformers' conversion of a GGUF file's tokenizer is not used: for a byte-level BPE in a file of
+Llama's architecture it builds a SentencePiece tokenizer, which puts tokens between words that the
+model has never seen. The tokenizer is built from the file's vocabulary and merges instead.
 
-A byte-level BPE stays valid when tokens are removed, as long as the parts of the others are kept:
-a text that used a removed token is spelled with shorter ones.
+Tokens can be removed from a byte-level BPE as long as the parts of the remaining ones are kept:
+text that used a removed token is then encoded with shorter ones.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from joker.core.optional import import_optional
 from joker.core.tokenizer import plain_text_copy
 
 _CONTROL, _USER_DEFINED = 3, 4
-"""Types of tokens that are matched whole, standing for no text and for themselves;
-`TokenType` in llama.cpp's gguf package."""
+"""Types of added tokens, special ones and those that are ordinary text; `TokenType` in llama.cpp's
+gguf package."""
 END_OF_TEXT = "<|endoftext|>"
 _GGUF_PREFIX = "tokenizer.ggml."
 _GPT2_PATTERN = "gpt-2"
-_DIGITS_APART = ("smollm", "starcoder", "refact", "command-r")
-"""Pre-tokenizers that split numbers into digits and are GPT-2's otherwise."""
+_SPLIT_DIGITS = ("smollm", "starcoder", "refact", "command-r")
+"""Pre-tokenizers like GPT-2's that also split numbers into digits."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer like GPT-2's.
 
     Args:
-        texts: What it learns its merges from.
-        vocabulary_size: Maximum number of entries, including the 256 bytes and the end-of-text
+        texts: Training texts.
+        vocabulary_size: Maximum number of tokens, including the 256 bytes and the end-of-text
             token.
     """
     backend = Tokenizer(models.BPE())
@@ -67,10 +67,10 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """
     fields = _read_gguf_fields(path)
     model, pattern = fields.get("model"), fields.get("pre", _GPT2_PATTERN)
-    if model != "gpt2" or pattern not in (_GPT2_PATTERN, "default", *_DIGITS_APART):
+    if model != "gpt2" or pattern not in (_GPT2_PATTERN, "default", *_SPLIT_DIGITS):
         raise ModelFolderError(
             f"the tokenizer in {path} is {model!r} with pre-tokenizer {pattern!r}, not a "
-            f"byte-level BPE known here ({', '.join((_GPT2_PATTERN, *_DIGITS_APART))}); "
+            f"supported byte-level BPE ({', '.join((_GPT2_PATTERN, *_SPLIT_DIGITS))}); "
             "name the model's folder or hub name instead"
         )
     tokens: list[str] = fields.get("tokens", [])
@@ -82,7 +82,7 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.pre_tokenizer = (
         pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-        if pattern in _DIGITS_APART
+        if pattern in _SPLIT_DIGITS
         else byte_level
     )
     backend.decoder = decoders.ByteLevel()
@@ -104,13 +104,13 @@ def shrink_vocabulary(
     size: int,
     keep: Iterable[str] = (),
 ) -> PreTrainedTokenizerFast:
-    """Keep the entries of a byte-level BPE vocabulary that texts use most.
+    """Keep the tokens of a byte-level BPE vocabulary that texts use most.
 
     Args:
-        model: Loses the other rows of its embeddings, in place.
-        tokenizer: The model's.
-        texts: What the model is going to read.
-        size: Number of entries to keep. Bytes and the start and end tokens are always kept;
+        model: Its embeddings are shrunk in place.
+        tokenizer: The model's tokenizer.
+        texts: Texts like those that the model will be trained on.
+        size: Number of tokens to keep. Bytes and the start and end tokens are always kept;
             other special tokens are removed.
         keep: Further special tokens to keep if the tokenizer has them.
 
@@ -126,7 +126,7 @@ def shrink_vocabulary(
     if bpe["type"] != "BPE" or "ByteLevel" not in json.dumps(state["pre_tokenizer"]):
         raise ConfigError("setting 'vocabulary_size' needs a base with a byte-level BPE tokenizer")
     added = state["added_tokens"]
-    ids: dict[str, int] = bpe["vocab"] | {one["content"]: one["id"] for one in added}
+    ids: dict[str, int] = bpe["vocab"] | {token["content"]: token["id"] for token in added}
     merges: list[list[str]] = bpe["merges"]
     parts: dict[str, set[str]] = {}
     for left, right in merges:  # a token can be the result of several
@@ -136,23 +136,23 @@ def shrink_vocabulary(
     if size < len(kept):
         raise ConfigError(f"setting 'vocabulary_size' must be {len(kept)} or more for this base")
 
-    used = _most_used(tokenizer.backend_tokenizer, texts)
-    for token in [*used, *parts]:  # then the rest, the earliest merges first
+    by_frequency = _tokens_by_frequency(tokenizer.backend_tokenizer, texts)
+    for token in [*by_frequency, *parts]:  # then unused ones, the earliest merges first
         needed = _with_parts(token, parts) - kept
         if token in ids and len(kept) + len(needed) <= size:
             kept |= needed
 
     order = sorted(kept, key=ids.__getitem__)
-    places = {token: place for place, token in enumerate(order)}
-    bpe["vocab"] = places
+    new_ids = {token: index for index, token in enumerate(order)}
+    bpe["vocab"] = new_ids
     bpe["merges"] = [pair for pair in merges if {"".join(pair), *pair} <= kept]
     state["added_tokens"] = [
-        one | {"id": places[one["content"]]} for one in added if one["content"] in kept
+        token | {"id": new_ids[token["content"]]} for token in added if token["content"] in kept
     ]
     if bpe["unk_token"] not in kept:
         bpe["unk_token"] = None
     state |= {"post_processor": None, "truncation": None, "padding": None}
-    _keep_rows(model, [ids[token] for token in order])
+    _keep_embeddings(model, [ids[token] for token in order])
     return _fast_tokenizer(
         Tokenizer.from_str(json.dumps(state)), tokenizer.bos_token, tokenizer.eos_token
     )
@@ -170,7 +170,7 @@ def _fast_tokenizer(
 
 
 def _read_gguf_fields(path: Path) -> dict[str, Any]:
-    """Return what a GGUF file says of its tokenizer."""
+    """Return the tokenizer's fields of a GGUF file."""
     gguf = import_optional("gguf", "reading a GGUF file needs")
     if not path.is_file():
         raise ModelFolderError(f"there is no GGUF file at {path}")
@@ -180,7 +180,7 @@ def _read_gguf_fields(path: Path) -> dict[str, Any]:
             for name, field in gguf.GGUFReader(path).fields.items()
             if name.startswith(_GGUF_PREFIX)
         }
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
+    except Exception as error:  # a damaged file can raise anything
         raise ModelFolderError(f"cannot read the GGUF file {path}: {error}") from error
 
 
@@ -194,30 +194,31 @@ def _start_and_end(tokens: list[str], fields: dict[str, Any], path: Path) -> tup
     return tokens[start], tokens[end]
 
 
-def _most_used(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+def _tokens_by_frequency(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
     """Return the tokens of texts, the most frequent first."""
-    usage: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for encoding in plain_text_copy(tokenizer).encode_batch(list(texts), add_special_tokens=False):
-        usage.update(encoding.ids)
-    return [tokenizer.id_to_token(number) for number, _ in usage.most_common()]
+        counts.update(encoding.ids)
+    return [tokenizer.id_to_token(token_id) for token_id, _ in counts.most_common()]
 
 
 def _with_parts(token: str, parts: dict[str, set[str]]) -> set[str]:
-    """Return a token and all that it is merged from."""
+    """Return a token and all tokens that it is merged from."""
     found: set[str] = set()
     pending = {token}
     while pending:
-        found.add(one := pending.pop())
-        pending |= parts.get(one, set()) - found
+        part = pending.pop()
+        found.add(part)
+        pending |= parts.get(part, set()) - found
     return found
 
 
-def _keep_rows(model: PreTrainedModel, rows: list[int]) -> None:
-    """Keep the embeddings' rows of some entries, in this order."""
+def _keep_embeddings(model: PreTrainedModel, token_ids: list[int]) -> None:
+    """Keep only the embeddings of these tokens, in this order."""
     embeddings: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    kept = torch.tensor(rows)
+    kept = torch.tensor(token_ids)
     with torch.no_grad():
         for tensor in {embeddings.weight, head.weight, getattr(head, "bias", None)} - {None}:
-            tensor[: len(rows)] = tensor[kept]  # resizing keeps the first rows
-    model.resize_token_embeddings(len(rows), mean_resizing=False)
+            tensor[: len(kept)] = tensor[kept]  # resizing keeps the first rows
+    model.resize_token_embeddings(len(kept), mean_resizing=False)
