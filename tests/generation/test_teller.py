@@ -282,7 +282,7 @@ def test_a_real_model_answers_a_whole_question(engine: Engine, sample_jokes: lis
 
 @pytest.mark.integration
 def test_a_real_models_failures_are_tried_until_they_succeed(engine: Engine) -> None:
-    told = Teller(engine).tell(ask("Why do", 10, Sampling(1.5), seed=3, max_attempts=60))
+    told = Teller(engine).tell(ask("Why do", 10, Sampling(1.8), seed=3, max_attempts=60))
     assert len(told) == 10
     assert max(t.attempts for t in told) > 1
     assert all(t.question.startswith("Why do") for t in told)
