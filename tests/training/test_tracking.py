@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
+from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
 from joker.version import __version__
 
@@ -64,6 +67,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a loaded model's source goes first there
     yield
     while mlflow.active_run():
         mlflow.end_run()
@@ -78,6 +82,31 @@ def registered(served_folder: ModelFolder, tmp_path_factory: pytest.TempPathFact
         with track("registered", CONFIG):
             tracking.register(served_folder, "shared")
         return str(Path(mlflow.artifacts.download_artifacts("models:/joker@shared")).resolve())
+
+
+def link_packages(requirements: Iterable[str], site: Path) -> None:
+    """Make a folder in which only some installed packages and what they require can be imported."""
+    site.mkdir()
+    pending = [Requirement(line) for line in requirements]
+    linked: set[str] = set()
+    while pending:
+        wanted = pending.pop()
+        if str(wanted) in linked:
+            continue
+        linked.add(str(wanted))
+        try:
+            package = distribution(wanted.name)
+        except PackageNotFoundError:
+            continue  # optional to a package that requires it for another platform
+        for top in {file.parts[0] for file in package.files or () if file.parts[0] != ".."}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(package.locate_file(top))))
+        extras = wanted.extras or {""}
+        pending += [
+            each
+            for each in map(Requirement, package.requires or ())
+            if not each.marker or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+        ]
 
 
 @pytest.fixture
@@ -116,7 +145,7 @@ def only_run(name: str) -> Any:
 
 
 def test_a_run_is_recorded_in_sqlite_by_default(tiny_folder: ModelFolder) -> None:
-    Path("jokes.csv").touch()
+    Path("jokes.csv").write_text("Question,Answer\nWhy?,Because.\n", encoding="utf-8")
     with track("first", CONFIG):
         assert mlflow.get_tracking_uri() == "sqlite:///mlflow.db"
         tracking.log_params({"training": {"epochs": 3}})
@@ -124,7 +153,7 @@ def test_a_run_is_recorded_in_sqlite_by_default(tiny_folder: ModelFolder) -> Non
         for step in (1, 2):
             row = {"step": step, "question": "Why?", "answer": "Because."}
             tracking.log_table([row], "sample_jokes.json")
-        tracking.log_data(Path("jokes.csv"), "jokes-training", "0" * 64, "training")
+        tracking.log_data(Path("jokes.csv"), "jokes-training", "training")
         tracking.register(tiny_folder, "newest")
     run = only_run("first")
     assert run.info.status == "FINISHED"
@@ -164,6 +193,65 @@ def test_a_registered_model_takes_the_options_of_telling(registered: str) -> Non
     (whole,) = told[0]
     first, _, _ = whole["answer"].partition(" ")
     assert loaded.predict([{"prompt": "Why"}], {**greedy, "stop": [" "]})[0]["answer"] == first
+
+
+def test_data_sets_have_the_same_digest_if_and_only_if_their_jokes_are_the_same() -> None:
+    path = Path("jokes.csv")
+    jokes = [Joke("Why?", "Because."), Joke("What?", "Nothing.")]
+    with track("digests", CONFIG):
+        for name, data in {"all": jokes, "again": jokes, "one": jokes[:1], "none": []}.items():
+            tracking.log_data(path, name, "training", data)
+        for text in ("Question,Answer\n", "Question,Answer,Score\n"):
+            path.write_text(text, encoding="utf-8")
+            tracking.log_data(path, text.strip(), "training")
+    inputs = only_run("digests").inputs.dataset_inputs
+    digests = {each.dataset.name: each.dataset.digest for each in inputs}
+    assert digests["all"] == digests.pop("again")
+    assert len(digests) == len(set(digests.values())) == 5
+
+
+TELL_A_JOKE = """
+import sys
+site, model = sys.argv[1:]
+sys.path.insert(0, site)
+import importlib.util, json, mlflow
+assert importlib.util.find_spec("joker") is None
+told = mlflow.pyfunc.load_model(model).predict([{"prompt": "Why"}], {"seed": 3})
+import joker
+print(json.dumps([told, joker.__file__]))
+"""
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["with a graph", "without a graph"])
+def test_a_registered_model_needs_only_its_requirements_and_not_this_package(
+    graph: bool, registered: str, tiny_folder: ModelFolder, tmp_path: Path
+) -> None:
+    if graph:
+        model = Path(registered)
+    else:
+        with track("without a graph", CONFIG):
+            tracking.register(tiny_folder, "plain")
+        model = Path(mlflow.artifacts.download_artifacts("models:/joker@plain")).resolve()
+    requirements = (model / "requirements.txt").read_text(encoding="utf-8").split()
+    assert all("==" in line and "+" not in line for line in requirements)
+    assert any(line.startswith("torch==") for line in requirements) is not graph
+    assert not list((model / "code").rglob("*.bin"))
+    site = tmp_path / "site"
+    link_packages(requirements, site)
+    # Isolated and without site-packages, where this package is installed.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", TELL_A_JOKE, site, model],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (joke,), source = json.loads(done.stdout.splitlines()[-1])
+    assert joke["question"].startswith("Why")
+    assert joke["answer"]
+    assert Path(source) == model / "code" / "joker" / "__init__.py"
 
 
 def test_a_registered_model_withholds_what_it_is_asked_to(

@@ -6,7 +6,6 @@ Combines the base, packed rows, the Trainer, callbacks, metrics and MLflow, and 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -120,7 +119,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     for callback in (*reporters, checkpoints, signals, progress):
         trainer.add_callback(callback)
     tracking.log_params({"training": settings, "data": run.data_facts})
-    _log_data(run)
+    _log_data(run, selection, [one.joke for one in validation])
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         state = trainer.state
@@ -143,8 +142,8 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     folder = write_folder(run, base, settings, fingerprints, measured)
     tracking.log_metrics(folder.manifest.metrics, state.global_step)
     tracking.log_file(tracking.loss_plot(state.log_history, run.out / "loss.png"))
+    shutil.rmtree(run.checkpoints)  # the registered model is a copy of the folder
     tracking.register(folder, alias)
-    shutil.rmtree(run.checkpoints)
     return folder
 
 
@@ -207,7 +206,7 @@ def write_folder(
     base.tokenizer.save_pretrained(out)
     fingerprints.save(out)
     keep_freed_memory(False)
-    held_out = HeldOut.of(run.data).sample(config.test_limit, config.seed)
+    held_out = _test_jokes(run)
     metrics = likelihood_metrics(
         ModelScorer(base.model, base.joke_tokenizer),
         base.context_length,
@@ -232,15 +231,23 @@ def write_folder(
     return ModelFolder.open(out)
 
 
-def _log_data(run: Run) -> None:
+def _test_jokes(run: Run) -> HeldOut:
+    """Return the jokes of the test split that the trained model is measured on."""
+    return HeldOut.of(run.data).sample(run.config.test_limit, run.config.seed)
+
+
+def _log_data(run: Run, selection: Selection, validation: Sequence[Joke]) -> None:
     """Record which jokes the run reads and is measured on."""
-    data, config = run.data, run.config
-    for part in ("training", "validation", "test"):
-        tracking.log_data(data.path, f"{data.path.name}-{part}", data.manifest.fingerprint, part)
-    for name in (config.extra_jokes, config.preferences):
+    parts: dict[str, Sequence[Joke]] = {
+        "training": selection.jokes,
+        "validation": validation,
+        "test": _test_jokes(run).jokes,
+    }
+    for part, jokes in parts.items():
+        tracking.log_data(run.data.path, f"{run.data.path.name}-{part}", part, jokes)
+    for name in (run.config.extra_jokes, run.config.preferences):
         if name:
-            digest = hashlib.sha256(Path(name).read_bytes()).hexdigest()
-            tracking.log_data(Path(name), Path(name).name, digest, "training")
+            tracking.log_data(Path(name), Path(name).name, "training")
 
 
 def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
+import json
 import logging
 import os
+import shutil
 import subprocess
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -33,7 +38,8 @@ from transformers.integrations import integration_utils
 from transformers.utils.generic import flatten_dict
 
 from joker.core.errors import ConfigError, MissingDependencyError, StoppedError, first_line
-from joker.core.model_folder import ModelFolder
+from joker.core.joke import Joke
+from joker.core.model_folder import BUNDLED, ModelFolder
 from joker.generation.request import GenerationRequest
 from joker.training.config import TrainingConfig
 from joker.version import __version__
@@ -45,6 +51,11 @@ import matplotlib.pyplot as plt
 LOCAL_STORE = "sqlite:///mlflow.db"
 EXPERIMENT = "joker"
 REGISTERED_MODEL = "joker"
+
+_SERVING = ("httpx2", "numpy", "openvino-genai", "pydantic", "pydantic-settings", "tokenizers")
+"""Packages that `joker.library` needs."""
+_EXPORTING = ("nncf", "optimum-intel", "torch", "transformers")
+"""Packages that it needs besides to make the graph that a folder lacks."""
 
 _LONGEST_DIGEST = 36
 """Most characters of a data set's digest in MLflow."""
@@ -199,22 +210,26 @@ def log_file(path: Path) -> None:
 
 
 @_in_run
-def log_data(path: Path, part: str, digest: str, context: str) -> None:
-    """Record jokes that a run works with as one of its inputs.
+def log_data(path: Path, name: str, context: str, jokes: Iterable[Joke] | None = None) -> None:
+    """Record jokes as a dataset that is an input of the run.
 
     Args:
-        path: The file or folder they lie in.
-        part: Which of them, as a name.
-        digest: Fingerprint of the file or folder.
-        context: What for, such as ``training``.
+        path: The file or folder that contains them.
+        name: Name of the dataset.
+        context: What the run uses them for, such as ``training``.
+        jokes: The jokes that it uses, from which the digest is computed; by default the digest is
+            that of the whole file.
     """
+    digest = hashlib.sha256(path.read_bytes() if jokes is None else b"")
+    for joke in jokes or ():
+        digest.update(json.dumps([joke.question, joke.answer]).encode())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its registry knows local files twice
         source = resolve_dataset_source(str(path.resolve()))
     dataset = MetaDataset(
         source,
-        name=part,
-        digest=digest[:_LONGEST_DIGEST],
+        name=name,
+        digest=digest.hexdigest()[:_LONGEST_DIGEST],
         schema=Schema([ColSpec("string", "question"), ColSpec("string", "answer")]),
     )
     mlflow.log_input(dataset, context=context)
@@ -224,16 +239,22 @@ def log_data(path: Path, part: str, digest: str, context: str) -> None:
 def register(folder: ModelFolder, alias: str) -> None:
     """Record a model folder as a version of the registered model and give it an alias.
 
-    The version loads with ``mlflow.pyfunc.load_model`` and serves with ``mlflow models serve``.
+    The version loads with ``mlflow.pyfunc.load_model`` and serves with ``mlflow models serve``. It
+    contains this package's source, so the package itself need not be installed there.
     """
     # Advice about signatures, which is taken below, and notices go straight to standard error.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        _source() as source,
+    ):
         warnings.simplefilter("ignore")
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).parents[1] / "pyfunc.py"),
             artifacts={"folder": str(folder.path)},
-            pip_requirements=["gpt2-the-joker[train]"],
+            code_paths=[str(source)],
+            pip_requirements=_requirements(folder),
             registered_model_name=REGISTERED_MODEL,
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "prompt")]),
@@ -293,6 +314,23 @@ def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> P
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
+
+
+@contextlib.contextmanager
+def _source() -> Iterator[Path]:
+    """Yield a copy of this package without the bundled model, which takes up 100 MB."""
+    package = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / package.name
+        without = shutil.ignore_patterns("__pycache__", BUNDLED.parent.name)
+        yield Path(shutil.copytree(package, copy, ignore=without))
+
+
+def _requirements(folder: ModelFolder) -> list[str]:
+    """Return what pip must install to serve a model folder, in the versions that run here."""
+    names = _SERVING if folder.has_openvino else (*_SERVING, *_EXPORTING)
+    # A local label such as PyTorch's +cpu is unknown to the package index.
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
 def _telling_options() -> list[Option]:
