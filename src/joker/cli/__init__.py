@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from joker.cli import data, feedback
 from joker.cli.doctor import doctor
-from joker.cli.options import examples
+from joker.cli.options import examples, invalid_value
 from joker.cli.serve import serve, worker
 from joker.cli.tell import tell
 from joker.cli.train import compare, evaluate, export, train
@@ -86,7 +86,15 @@ Environment variables such as JOKER_MODEL set defaults; docs/settings.md lists t
 
 
 class _Verbs(TyperGroup):
-    """Lists commands in the order of `_VERBS`."""
+    """Lists commands in the order of `_VERBS`; words invalid values as other errors are worded."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if not error.message:  # a missing option or argument, which Typer names itself
+                raise
+            raise invalid_value(error) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=list(_VERBS).index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_type_hints
 
@@ -11,14 +12,29 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from joker.core.record import fields_of
-from joker.settings import Settings
+from joker.core.errors import ConfigError
+from joker.core.record import fields_of, say_plainly
+from joker.settings import OPTIONS, Settings, title
 
 
 def examples(*commands: str) -> str:
     """Return the end of a command's help: a list of examples."""
     title = "Examples:" if len(commands) > 1 else "Example:"
     return "\n\n".join([title, *(f"* {command}" for command in commands)])
+
+
+def invalid_value(error: typer.BadParameter) -> ConfigError:
+    """Return Typer's error about a value as one sentence; it names a setting's variable, too.
+
+    `read_settings` words its errors about variables in the same way.
+    """
+    param = error.param
+    names = list(param.opts) if param else []
+    if param and param.name in OPTIONS and names[0].startswith("-"):
+        names = [title(param.name)]
+    message = say_plainly(error.message.rstrip("."))
+    message = re.sub(r"^(.+) is not one of (.+)$", r"must be one of \2, not \1", message)
+    return ConfigError(f"{' / '.join(names)} {message}".lstrip())
 
 
 def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
