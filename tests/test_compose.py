@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from joker import compose
-from joker.compose import model_name, open_queue, open_teller
+from joker.compose import model_name, open_queue, open_store, open_teller
 from joker.core.errors import GenerationError, InputError, ModelFolderError, QueueDownError
 from joker.core.model_folder import ModelFolder
 from joker.engines.stub import SCRIPT
@@ -53,6 +53,23 @@ def test_a_broker_decides_which_queue_is_opened() -> None:
         await queue.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("broker", "database", "warnings"),
+    [
+        ("redis://127.0.0.1:1/0", "sqlite://", 1),
+        ("redis://127.0.0.1:1/0", "sqlite:///:memory:", 1),
+        ("redis://127.0.0.1:1/0", "sqlite:///jokes.sqlite", 0),
+        (None, "sqlite://", 0),
+    ],
+)
+def test_a_store_in_memory_is_warned_about_where_other_servers_may_be(
+    broker: str | None, database: str, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_store(read_settings(broker=broker, database=database))
+    said = [line for line in caplog.messages if "--database (JOKER_DATABASE) is sqlite" in line]
+    assert len(said) == warnings
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -268,11 +269,11 @@ def test_a_protocol_that_cannot_be_spoken_is_refused_unless_traces_have_their_ow
 
 @pytest.mark.integration
 def test_a_trace_crosses_redis_and_ends_with_its_processes(
-    collector: Collector, redis_server: RedisServer
+    collector: Collector, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     environment = os.environ | {
         "JOKER_BROKER": redis_server.url.removesuffix("0") + "6",
-        "JOKER_DATABASE": KEEP_NOTHING,
+        "JOKER_DATABASE": f"sqlite:///{tmp_path}/jokes.sqlite",
         "JOKER_ENGINE": "stub",
         "JOKER_POOL_SIZE": "0",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,

@@ -188,6 +188,8 @@ def open_queue(settings: Settings, work: Work | None = None) -> JobQueue:
 def open_store(settings: Settings) -> Store:
     """Return the store of jokes and votes; the database is opened when it is first used.
 
+    A store in memory is warned about where there may be other servers, which do not see it.
+
     Raises:
         ConfigError: If its address cannot be used.
         MissingDependencyError: If it is a PostgreSQL and its driver is not installed.
@@ -195,12 +197,20 @@ def open_store(settings: Settings) -> Store:
     from joker.store import Store
 
     with naming("database"):
-        return Store(
+        store = Store(
             settings.database,
             keep_prompts=settings.keep_prompts,
             max_age_days=settings.store_max_age_days,
             max_jokes=settings.store_max_jokes,
         )
+    if store.in_memory and settings.broker is not None:
+        _log.warning(
+            "%s is %s, in this process's memory: servers that share a broker do not share jokes "
+            "and votes; use a SQLite file, or PostgreSQL for several machines",
+            title("database"),
+            store,
+        )
+    return store
 
 
 def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:

@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         repr=False,
         description="Where jokes and votes are stored, as postgresql://user:password@host/name or "
         "sqlite:///path; by default a SQLite file in the user's data folder. sqlite:// keeps them "
-        "in memory only.",
+        "in the memory of one server process only.",
     )
     keep_prompts: bool = Field(
         False, description="Store the prompt of each joke too; by default only the joke is stored."

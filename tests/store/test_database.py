@@ -139,12 +139,13 @@ def test_by_default_the_file_is_in_the_users_data_folder(
     assert default_database().startswith("sqlite:////")
 
 
+@pytest.mark.parametrize("url", [KEEP_NOTHING, "sqlite:///:memory:"])
 def test_in_memory_no_file_is_made(
-    make_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    store = make_store(KEEP_NOTHING)
+    store = make_store(url)
     assert store.get(add(store)).question == told().question
     store.close()
     assert list(tmp_path.iterdir()) == []

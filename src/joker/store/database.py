@@ -204,7 +204,7 @@ class Database:
         # In memory, all threads take turns with one connection, which holds the database.
         size, overflow = (5, 10) if self._path else (1, 0)
         engine = create_engine(
-            self._url.set(database=str(self._path) if self._path else None),
+            self._url.set(database=str(self._path)) if self._path else self._url,
             poolclass=QueuePool,
             pool_size=size,
             max_overflow=overflow,
@@ -271,8 +271,8 @@ def _parse(address: str) -> URL:
     except (ArgumentError, ValueError):
         backend = ""
     if backend == "sqlite":
-        in_memory = url.database in ("", ":memory:")
-        return url.set(drivername="sqlite", database=None if in_memory else url.database)
+        in_memory = url.database in (None, "", ":memory:")
+        return URL.create("sqlite") if in_memory else url.set(drivername="sqlite")
     if backend in ("postgresql", "postgres"):
         import_optional("psycopg", "PostgreSQL needs", extra="postgres")
         return url.set(drivername="postgresql+psycopg")

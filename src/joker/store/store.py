@@ -109,7 +109,7 @@ class Store:
         self._keep_prompts = keep_prompts
         self._max_age_days = max_age_days
         if max_jokes is None:
-            max_jokes = _MAX_JOKES_IN_MEMORY if self._database.in_memory else _MAX_JOKES_ON_DISK
+            max_jokes = _MAX_JOKES_IN_MEMORY if self.in_memory else _MAX_JOKES_ON_DISK
         self._max_jokes = max_jokes
         self.pool = Pool(self._database, max_pool_size)
         self._prune_after_adds = 0
@@ -117,6 +117,11 @@ class Store:
 
     def __str__(self) -> str:
         return str(self._database)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the jokes and votes are this process's own and end with it."""
+        return self._database.in_memory
 
     @property
     def down(self) -> bool:
