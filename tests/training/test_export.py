@@ -18,6 +18,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub import constants as hub_constants
+from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from openvino import opset13 as ops
 from safetensors.torch import load_file, save_file
@@ -209,6 +210,18 @@ def test_the_bundled_models_header_is_what_the_hub_reads() -> None:
     assert header["library_name"] == "openvino"
     assert header["language"] == "en"
     assert "jokes" in header["tags"]
+    assert "datasets" not in header  # the hub takes its own only; these are Kaggle's and ours
+
+
+def test_the_bundled_models_header_has_the_metrics_of_its_text() -> None:
+    read = ModelCard.load(bundled_model() / "README.md", ignore_metadata_errors=False)
+    results = {result.metric_type: result.metric_value for result in read.data.eval_results}
+    assert f"| bits per byte | {results['bits_per_byte']} (" in read.text
+    assert f"given the question | {results['answer_bits_per_byte']} (" in read.text
+    accuracy = results["punchline_retrieval_accuracy"]
+    assert f"(1,000 asked) | {accuracy:.1%} (" in read.text
+    index = eval_results_to_model_index("The bundled joker", read.data.eval_results)
+    assert index == header_of(bundled_model())["model-index"]
 
 
 @pytest.mark.parametrize(
