@@ -67,9 +67,12 @@ def test_a_wrong_value_in_a_file_names_the_file_and_what_is_allowed(tmp_path: Pa
     assert str(refused.value) == f"{file}: 'epochs' must be greater than 0, not 0"
 
 
-def test_verdicts_in_blocks_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'preferences' needs packing 'jokes'"):
-        training_config({"recipe": "original", "preferences": "rated.csv"})
+def test_a_critic_needs_ratings_and_rows_of_whole_jokes() -> None:
+    with pytest.raises(ConfigError, match="'critic' needs 'preferences'"):
+        training_config({"critic": True})
+    with pytest.raises(ConfigError, match="'critic' needs packing 'jokes'"):
+        training_config({"recipe": "original", "preferences": "rated.csv", "critic": True})
+    assert not training_config({"recipe": "original", "preferences": "rated.csv"}).critic
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("configs/*")), ids=lambda file: file.name)

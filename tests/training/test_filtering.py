@@ -112,9 +112,7 @@ def test_an_extra_joke_that_is_in_the_training_split_is_read_once(
     )
 
 
-def test_rated_jokes_teach_the_critic_and_those_that_work_are_read_too(
-    prepared: PreparedData, tmp_path: Path
-) -> None:
+def test_rated_jokes_that_work_are_trained_on_too(prepared: PreparedData, tmp_path: Path) -> None:
     known = prepared.jokes("test")[0].joke
     preferences = write_jokes(
         tmp_path / "rated.csv", [(NEW[0], 3), (NEW[1], 1), (NEW[2], 2), (known, 3)]

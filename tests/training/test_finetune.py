@@ -174,6 +174,22 @@ def test_mlflow_shows_how_a_training_went(uninterrupted: Path, prepared: Prepare
     assert not (registered / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--critic"]], ids=["without", "with"])
+def test_a_critic_is_trained_only_if_asked_for(
+    options: list[str], prepared: PreparedData, tmp_path: Path
+) -> None:
+    rated = tmp_path / "rated.csv"
+    rated.write_text("question,answer,score\nWhy is a table?,Because.,0\n", encoding="utf-8")
+    train(
+        *(*TRAIN, "--data", prepared.path, "--out", "model", "--max-steps", "1"),
+        *("--report-to", "none", "--preferences", rated, *options),
+    )
+    folder = ModelFolder.open(tmp_path / "model")
+    tokenizer = JokeTokenizer.from_folder(folder.path, folder.manifest.template)
+    assert tokenizer.has_critic is bool(options)
+    assert folder.manifest.training["jokes_rated"] == 1
+
+
 def test_a_tracking_server_that_is_down_ends_a_training_before_it_begins(
     prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

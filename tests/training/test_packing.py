@@ -181,9 +181,18 @@ def test_hints_are_nothing_a_start_or_a_topic_of_the_question_and_are_not_learne
     assert encoded != encode_selection(tokenizer, Selection(jokes, 0, 0, []), seed=2)[90:]
 
 
+def test_verdicts_are_learned_only_if_asked_for(tokenizer: JokeTokenizer) -> None:
+    unrated: list[tuple[Joke, bool]] = []
+    encoded = [
+        encode_selection(tokenizer, Selection(OTHERS, 0, 0, jokes), seed=1)
+        for jokes in ([(FLAT, False)], unrated)
+    ]
+    assert encoded[0] == encoded[1]
+
+
 def test_of_a_rated_joke_the_verdict_alone_is_learned(tokenizer: JokeTokenizer) -> None:
     rated = [(STOCK[0], True), (FLAT, False)]
-    encoded = encode_selection(tokenizer, Selection(OTHERS, 0, 0, rated), seed=1)
+    encoded = encode_selection(tokenizer, Selection(OTHERS, 0, 0, rated), seed=1, verdicts=True)
     assert encoded[len(OTHERS) :] == [tokenizer.encode_verdict(*one) for one in rated]
     rows = pack_jokes(encoded, 256, tokenizer.end_id)
     labels, weights = rows.tensors["labels"], rows.tensors["weights"]

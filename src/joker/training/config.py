@@ -60,8 +60,13 @@ class TrainingConfig:
     )
     preferences: str | None = Field(
         default=None,
-        description="CSV or JSONL file of rated jokes (question, answer, score): a critic learns "
-        "from all of them, and those with a score of 2 or more are added to the training jokes.",
+        description="CSV or JSONL file of rated jokes (question, answer, score): those with a "
+        "score of 2 or more are added to the training jokes.",
+    )
+    critic: bool = Field(
+        default=False,
+        description="Also train a critic on all rated jokes of --preferences, good and bad; it "
+        "then helps to rank drafts. It needs far more than 4,000 ratings to be of use.",
     )
     vocabulary_size: int | None = Field(
         default=None,
@@ -151,10 +156,10 @@ class TrainingConfig:
     seed: Seed = Field(default=1, description="Seed of initial weights, data order and dropout.")
 
     def __post_init__(self) -> None:
-        if self.preferences and self.packing == "blocks":
-            raise ValueError(
-                "setting 'preferences' needs packing 'jokes': blocks cannot carry ratings"
-            )
+        if self.critic and not self.preferences:
+            raise ValueError("setting 'critic' needs 'preferences': a critic learns from ratings")
+        if self.critic and self.packing == "blocks":
+            raise ValueError("setting 'critic' needs packing 'jokes': blocks cannot carry ratings")
 
     @property
     def peak_learning_rate(self) -> float:

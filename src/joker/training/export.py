@@ -431,7 +431,9 @@ def _left_out(training: Mapping[str, Any]) -> str:
     if leaked := training.get("jokes_leaked"):
         sentences.append(f"{leaked:,} extra jokes were near-duplicates of test jokes and left out.")
     if rated := training.get("jokes_rated"):
-        sentences.append(f"A critic learned from {rated:,} rated jokes.")
+        sentences.append(f"Of {rated:,} rated jokes, those that work were added.")
+        if training.get("critic"):
+            sentences.append("A critic learned from all of them.")
     return "\n".join(sentences)
 
 

@@ -103,7 +103,7 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
     validation = validation_jokes(run.data, config.validation_limit)
     selection = select_jokes(run.data, config, validation)
     base = _open_base(run, selection, checkpoint)
-    encoded = encode_selection(base.joke_tokenizer, selection, config.seed)
+    encoded = encode_selection(base.joke_tokenizer, selection, config.seed, verdicts=config.critic)
     trainer = make_trainer(run, base, encoded, [one.joke for one in validation], precision)
     settings = config.to_dict() | _resolved(trainer, base, selection, len(validation))
 
@@ -259,7 +259,7 @@ def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
         (f"{joke.question} {joke.answer}" for joke in selection.jokes),
         vocabulary_size=None if checkpoint else config.vocabulary_size,
         keep_layers=None if checkpoint else config.keep_layers,
-        critic=bool(config.preferences),
+        critic=config.critic,
         round_up_to=1 if config.recipe == "original" else 64,
     )
     if config.block_size > base.context_length:

@@ -63,9 +63,9 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
 
 
 def encode_selection(
-    tokenizer: JokeTokenizer, selection: Selection, seed: int
+    tokenizer: JokeTokenizer, selection: Selection, seed: int, *, verdicts: bool = False
 ) -> list[EncodedJoke]:
-    """Encode the jokes, some of them punchline first as well, and the verdicts.
+    """Encode the jokes, some of them punchline first as well.
 
     With a punchline-first template, the jokes that readers liked and those with a stock phrase as
     their answer are also encoded punchline first: a third of these after a hint that is the start
@@ -75,6 +75,7 @@ def encode_selection(
         tokenizer: Encodes; its template decides whether there are punchline-first jokes.
         selection: The jokes.
         seed: Seed of the hints.
+        verdicts: Add the rated jokes, each with its verdict, for the critic.
     """
     encoded = [tokenizer.encode(joke) for joke in selection.jokes]
     if tokenizer.template.punchline_first:
@@ -85,7 +86,9 @@ def encode_selection(
         ]
         hints = _hints([joke.question for joke in chosen], random.Random(seed))
         encoded += map(tokenizer.encode_punchline_first, chosen, hints)
-    return encoded + [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
+    if verdicts:
+        encoded += [tokenizer.encode_verdict(joke, works) for joke, works in selection.rated]
+    return encoded
 
 
 def pack_jokes(
