@@ -256,7 +256,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(tiny_folder: ModelFolder) 
 def test_a_teacher_with_another_template_is_refused(tiny_folder: ModelFolder) -> None:
     template = replace(TEMPLATES["original"], punchline_first=True)
     base = open_base(str(tiny_folder.path), template, [])
-    with pytest.raises(ConfigError, match="which reads jokes in another template"):
+    with pytest.raises(ConfigError, match="which was trained with another template"):
         open_teacher(str(tiny_folder.path), base, template, 64)
 
 

@@ -84,7 +84,7 @@ def prepare(
 def download(
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data"),
 ) -> None:
-    """Download the two public joke sets from Kaggle; needs no login."""
+    """Download the two public data sets of jokes from Kaggle, without a login."""
     from joker.data.sources import DATASETS
     from joker.data.sources import download as download_file
 
@@ -100,7 +100,7 @@ def show(
         typer.Option("--plot", help="PNG file to plot to; by default FOLDER/statistics.png."),
     ] = None,
 ) -> None:
-    """Print and plot what a prepared folder contains, what was left out and why."""
+    """Print and plot the contents of a prepared folder, and what was left out and why."""
     from joker.data.statistics import describe
     from joker.data.statistics import plot as draw
 

@@ -26,7 +26,8 @@ _OLDEST_REDIS = 7
 def doctor(options: dict[str, Any]) -> None:
     """Check what 'joker serve' would use; the exit code is 1 if a check fails.
 
-    The model must tell a joke, the broker and the database must answer, and the port must be free.
+    The model must tell a joke, the broker and the database must be
+    reachable, and the port must be free.
     A broker whose configuration does not keep jobs safe gets a warning.
     """
     from joker.settings import read_settings
@@ -118,7 +119,7 @@ def _check_queue(settings: Settings) -> str:
         )
     for weakness in _find_weaknesses(info):
         _print("warn", "queue", f"{name} {weakness}")
-    return f"{name} {version} answers"
+    return f"{name} {version} is reachable"
 
 
 def _find_weaknesses(info: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +149,7 @@ def _check_store(settings: Settings) -> str:
             raise StoreDownError(
                 f"{error}; make it available, or correct --database (JOKER_DATABASE)"
             ) from error
-        return f"{store} keeps jokes and votes"
+        return f"{store} stores jokes and votes"
 
 
 def _check_address(settings: Settings) -> str:

@@ -74,9 +74,9 @@ def export(
 def compare(options: dict[str, Any]) -> None:
     """Compare models by the votes on their jokes.
 
-    "liked" is the share of 👍 among all votes. The interval resamples jokes: many votes on few
-    jokes say little about the model. Jokes that readers picked have a row of their own: they are
-    better than what the model usually tells.
+    "liked" is the share of 👍 among all votes. Its interval comes from resampling jokes, because
+    many votes on few jokes say little about the model. Jokes that readers picked have a row of
+    their own: they are better than what the model usually tells.
     """
     from joker.compose import open_store
     from joker.settings import read_settings

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from joker.core.errors import ConfigError
-from joker.core.record import fields_of, say_plainly
+from joker.core.record import fields_of, plain_message
 from joker.settings import OPTIONS, Settings, title
 
 
@@ -32,7 +32,7 @@ def invalid_value(error: typer.BadParameter) -> ConfigError:
     names = list(param.opts) if param else []
     if param and param.name in OPTIONS and names[0].startswith("-"):
         names = [title(param.name)]
-    message = say_plainly(error.message.rstrip("."))
+    message = plain_message(error.message.rstrip("."))
     message = re.sub(r"^(.+) is not one of (.+)$", r"must be one of \2, not \1", message)
     return ConfigError(f"{' / '.join(names)} {message}".lstrip())
 

@@ -19,8 +19,7 @@ def serve(options: dict[str, Any]) -> None:
     """Serve the page and the API.
 
     Environment variables set everything else, such as JOKER_RATE_LIMIT; docs/settings.md lists
-    them, and 'joker doctor' checks them. The signal USR2 loads the model folder again, without a
-    restart.
+    them, and 'joker doctor' checks them. SIGUSR2 reloads the model folder without a restart.
     """
     from joker.compose import add_picked_jokes, open_live_teller, open_queue, open_store
     from joker.generation.live import on_reload_signal
@@ -51,7 +50,7 @@ def _announce(address: str) -> None:
 def worker(options: dict[str, Any]) -> None:
     """Process the jobs that 'joker serve --broker' puts into Redis, until a signal stops it.
 
-    The signal USR2 loads the model folder again, without a restart.
+    SIGUSR2 reloads the model folder without a restart.
     """
     from joker.compose import open_live_teller
     from joker.generation.live import on_reload_signal

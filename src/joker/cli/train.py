@@ -55,7 +55,7 @@ def train(
     if settings.recipe == "original" and prepared.manifest.split != "random":
         Console(stderr=True).print(
             "The original's recipe uses a random split; this folder is split by "
-            f"{prepared.manifest.split}, so its metrics will not show the original's leak."
+            f"{prepared.manifest.split}, so the metrics will not show the original's leak."
         )
     from joker.training.finetune import finetune  # takes seconds, which a mistake above saves
 
@@ -157,7 +157,7 @@ def export(
     ] = 0.0,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="CSV or JSONL file of jokes to calibrate the rounding to 4 bits with."),
+        typer.Option(help="CSV or JSONL file of jokes to calibrate the 4-bit quantization with."),
     ] = None,
     graph_only: Annotated[
         bool,

@@ -1,4 +1,4 @@
-"""Preparation: files in, a prepared folder out.
+"""Preparation: reads joke files and writes a prepared folder.
 
     read ─▶ clean and parse ─▶ find near-duplicates ─▶ drop duplicates ─▶ split ─▶ write
 

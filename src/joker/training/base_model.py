@@ -1,4 +1,4 @@
-"""What training starts from: a pretrained model, or the same architecture from scratch.
+"""Base models: pretrained, or GPT-2 from scratch.
 
 ``distilgpt2``, any other causal LM on the hub or in a local folder, and the weights of a GGUF
 file are loaded with Transformers' ``from_pretrained``; ``new:SIZE`` makes a GPT-2 with random
@@ -53,7 +53,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A model and its tokenizer, ready to learn a template.
+    """A model and its tokenizer, prepared for a template.
 
     Attributes:
         model: The causal LM, with embeddings for the template's special tokens.
@@ -83,20 +83,18 @@ def open_base(
     Args:
         name: ``new:SIZE``, a folder, a GGUF file, or a name on the hub.
         template: The template whose special tokens are added.
-        texts: What the model is going to read; decides which entries a new or a smaller
-            vocabulary has.
-        vocabulary_size: Number of vocabulary entries that a pretrained base keeps, without the
-            special tokens that the template or the critic adds; None keeps all.
+        texts: The training texts, from which a new or reduced vocabulary is derived.
+        vocabulary_size: Number of entries to which a pretrained base's vocabulary is reduced, not
+            counting the special tokens of the template and the critic; None keeps all.
         keep_layers: Number of blocks that are kept; None keeps all.
         critic: Add the tokens that say whether a joke works.
-        round_up_to: The number of embedding rows is rounded up to a multiple of this; the rows
-            beyond the vocabulary are never a label. With 64, matrix products with GPT-2's 50,257
-            entries are up to 1.7 times as fast.
+        round_up_to: The number of embedding rows is padded to a multiple of this. With 64, matrix
+            products with GPT-2's 50,257 entries are up to 1.7 times as fast.
 
     Raises:
         ModelFolderError: If there is no such size, folder or model.
-        ConfigError: If the vocabulary cannot have that size, or the model so few or many blocks.
-        TokenizerError: If the tokenizer cannot hold the template.
+        ConfigError: If the vocabulary cannot have that size, or the model that many blocks.
+        TokenizerError: If the tokenizer cannot encode the template.
     """
     if name.startswith("new:"):
         if vocabulary_size is not None:
@@ -105,7 +103,7 @@ def open_base(
     else:
         tokenizer, model = _load(name)
         if vocabulary_size is not None and vocabulary_size < len(tokenizer):
-            own = _added_tokens(template, critic)  # a base of ours has learned them
+            own = _added_tokens(template, critic)  # already trained if the base is one of ours
             tokenizer = shrink_vocabulary(model, tokenizer, texts, vocabulary_size, keep=own)
     if keep_layers is not None:
         model = keep_blocks(model, keep_layers)
@@ -117,7 +115,7 @@ def open_base(
         {"additional_special_tokens": added}, replace_extra_special_tokens=False
     )
     rows = max(len(tokenizer), len(cast("torch.Tensor", model.get_input_embeddings().weight)))
-    # New rows are random, as all of a new model are, or lie around a pretrained one's mean.
+    # A pretrained model's new rows are drawn around the mean of the others.
     with silent_transformers():
         model.resize_token_embeddings(
             rows, pad_to_multiple_of=round_up_to, mean_resizing=not name.startswith("new:")
@@ -131,17 +129,17 @@ def open_base(
 
 
 def open_teacher(name: str, base: Base, template: Template, block_size: int) -> PreTrainedModel:
-    """Return the model of a folder, for another one to learn from what it predicts.
+    """Load a teacher for distillation.
 
     Args:
         name: The model folder.
-        base: The model that learns from it.
-        template: The template in which that model reads jokes.
-        block_size: Tokens in a row that both read.
+        base: The student.
+        template: The student's template.
+        block_size: Tokens per row.
 
     Raises:
         ModelFolderError: If there is no such folder, or it has no weights.
-        ConfigError: If the two models read different tokens, or the teacher cannot read a row.
+        ConfigError: If its template or vocabulary differs, or its context is shorter than a row.
     """
     folder = ModelFolder.open(Path(name))
     manifest = folder.manifest
@@ -149,13 +147,13 @@ def open_teacher(name: str, base: Base, template: Template, block_size: int) -> 
     wrong = None
     if manifest.template != template:
         wrong = (
-            f"reads jokes in another template, {manifest.template.label}, or in another order; "
+            f"was trained with another template, {manifest.template.label}, or in another order; "
             f"set 'template', 'markers' and 'punchline_first' as its joker.json does"
         )
     elif known != base.joke_tokenizer.backend.get_vocab():
         wrong = (
             f"has another vocabulary, {len(known)} entries instead of {len(base.tokenizer)}; "
-            "train both from bases with the same tokenizer, 'vocabulary_size' and 'preferences'"
+            "train both from bases with the same tokenizer, 'vocabulary_size' and 'critic'"
         )
     elif manifest.context_length < block_size:
         wrong = f"has a context of {manifest.context_length} tokens; lower 'block_size'"
@@ -167,7 +165,7 @@ def open_teacher(name: str, base: Base, template: Template, block_size: int) -> 
 
 
 def earlier_trainings(base: str) -> list[dict[str, Any]]:
-    """Return the trainings that led to a base, oldest first; none if it is no model folder."""
+    """Return the training settings behind a base, oldest first; empty if not a model folder."""
     path = Path(base)
     if not (path / MANIFEST).is_file():
         return []
@@ -193,12 +191,12 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
 
 
 def keep_blocks(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """Return a model made of some of another's blocks, evenly spaced from the first to the last.
+    """Return a model with fewer blocks, taken evenly spaced from the first to the last.
 
     DistilGPT2 starts from GPT-2's blocks 0, 2, 4, 7, 9 and 11 in the same way.
 
     Raises:
-        ConfigError: If the model has fewer blocks, or cannot be built with so few.
+        ConfigError: If the model has fewer blocks, or cannot be built with that number.
     """
     name, blocks = _blocks(model)
     last = len(blocks) - 1
@@ -234,17 +232,17 @@ def keep_blocks(model: PreTrainedModel, count: int) -> PreTrainedModel:
 def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] = ()) -> None:
     """Freeze the embeddings and the first blocks of a model.
 
-    The blocks' input is detached from the graph, so a training step skips their backward pass.
-    If the output layer is tied to the embeddings, only the rows of added tokens are trained: the
-    frozen blocks expect the others as they were.
+    The blocks' input is detached from the graph, so a training step skips their backward pass. Of
+    the embeddings, only the rows of added tokens are trained, also where the output layer is tied
+    to them: the frozen blocks expect the other rows unchanged.
 
     Args:
         model: The model to train.
         count: Number of blocks; with 0 the whole model is trained.
-        added_ids: Tokens that the base did not know.
+        added_ids: Token ids that were added to the base's vocabulary.
 
     Raises:
-        ConfigError: If the model does not have more blocks than that.
+        ConfigError: If the model has no more blocks than that.
     """
     _, blocks = _blocks(model)
     if count >= len(blocks):
@@ -263,7 +261,7 @@ def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] =
 
 
 def _blocks(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
-    """Return a model's blocks and the name of their list: the longest that it has."""
+    """Return the name and the blocks of the model's longest module list."""
     lists = (
         (name, module)
         for name, module in model.named_modules()
@@ -281,10 +279,10 @@ def _added_tokens(template: Template, critic: bool) -> tuple[str, ...]:
 
 
 def _set_special_ids(model: PreTrainedModel, tokenizer: JokeTokenizer) -> None:
-    """Make texts begin and end with the tokenizer's tokens, and with no others.
+    """Set the tokens that begin and end a text, and remove the model's other special tokens.
 
-    A pretrained base may have a padding token, whose embedding learns nothing, and tokens that end
-    a chat. In a smaller vocabulary their ids belong to other tokens or to none.
+    A pretrained base may have a padding token, whose embedding is not trained, and tokens that end
+    a chat turn. In a reduced vocabulary their ids belong to other tokens or to none.
     """
     model.config.bos_token_id = tokenizer.start_id
     model.config.eos_token_id = tokenizer.end_id

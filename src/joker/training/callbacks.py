@@ -128,7 +128,7 @@ def evaluation_interval(steps: int, tokens_per_step: float, validation_tokens: i
 
 
 class ProgressCallback(TrainerCallback):
-    """Shows losses, speed and time left on standard error, and asks for evaluations.
+    """Shows losses, speed and remaining time on standard error, and requests evaluations.
 
     On a terminal it draws a bar; into a log file it writes a line every 5% of the steps.
 
@@ -200,7 +200,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the bar, and ask for an evaluation at regular steps and at the last one."""
+        """Update the bar, and request an evaluation at regular steps and at the last one."""
         now = time.monotonic()
         clock = now - self._evaluation_seconds  # stands still during evaluations
         self.evaluation_share = self._evaluation_seconds / max(now - self._started_at, 1e-9)

@@ -117,5 +117,5 @@ def _bits_per_byte(folder: ModelFolder) -> float:
         return folder.manifest.metrics["validation_bits_per_byte"]
     except KeyError:
         raise InputError(
-            f"{folder.path} was not measured on validation jokes: remove it, and compare again"
+            f"{folder.path} was not evaluated on validation jokes: remove it, and compare again"
         ) from None

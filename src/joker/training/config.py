@@ -27,11 +27,12 @@ class TrainingConfig:
 
     recipe: Recipe = Field(
         default="joker",
-        description="Preset to start from: ours or the original system's.",
+        description="Preset: ours, or the original system's.",
     )
     base: str = Field(
         default="distilgpt2",
-        description="Hub name, folder, GGUF file, or new:SIZE (tiny, small, distil, gpt2).",
+        description="Base model: Hub name, folder, GGUF file, or new:SIZE (tiny, small, distil, "
+        "gpt2).",
     )
     template: str = Field(
         default=DEFAULT_TEMPLATE, description="Template: original, separator, words, or a file."
@@ -71,17 +72,17 @@ class TrainingConfig:
     vocabulary_size: int | None = Field(
         default=None,
         ge=1,
-        description="Number of the base's vocabulary entries to keep: those that the jokes use "
-        "most.",
+        description="Reduce the base's vocabulary to this many entries, those used most in the "
+        "jokes.",
     )
     keep_layers: int | None = Field(
         default=None,
         ge=2,
-        description="Number of the base's blocks to keep, evenly spaced from the first to the "
+        description="Keep this many of the base's blocks, evenly spaced from the first to the "
         "last; by default all.",
     )
     freeze_layers: int = Field(
-        default=0, ge=0, description="Number of the base's lowest blocks that are not trained."
+        default=0, ge=0, description="Number of the base's lowest blocks to freeze."
     )
     teacher: str | None = Field(
         default=None,
@@ -92,50 +93,56 @@ class TrainingConfig:
         default=0.5,
         gt=0,
         le=1,
-        description="With a teacher: weight of the distillation loss; the rest goes to "
-        "cross-entropy on the jokes.",
+        description="With a teacher: weight of the distillation loss; cross-entropy on the jokes "
+        "gets the rest.",
     )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training jokes.")
     max_steps: int = Field(
         default=0,
         ge=0,
-        description="Number of optimizer steps; 0 trains for the epochs.",
+        description="Number of optimizer steps; 0 trains for --epochs.",
     )
     learning_rate: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Peak learning rate; by default 2e-4, from scratch 1e-3.",
+        description="Peak learning rate; by default 2e-4, or 1e-3 from scratch.",
     )
     weight_decay: float = Field(default=0.01, description="Weight decay of AdamW.")
-    beta2: float = Field(default=0.99, gt=0, lt=1, description="Second-moment decay of AdamW.")
+    beta2: float = Field(
+        default=0.99, gt=0, lt=1, description="Decay rate of AdamW's second moment."
+    )
     dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="Dropout; by default the base's own, 0 from scratch."
+        default=None,
+        ge=0,
+        lt=1,
+        description="Dropout; by default the base's own, or 0 from scratch.",
     )
     warmup: float = Field(
         default=0.05,
         ge=0,
         lt=1,
-        description="Fraction of the steps with a rising learning rate.",
+        description="Fraction of the steps used to warm up the learning rate.",
     )
     schedule: Schedule = Field(
         default="cosine", description="How the learning rate decays after the warm-up."
     )
-    batch_size: int = Field(default=8, gt=0, description="Rows per device in one forward pass.")
+    batch_size: int = Field(default=8, gt=0, description="Rows per device and forward pass.")
     gradient_accumulation_steps: int = Field(
         default=4, gt=0, description="Forward passes per optimizer step."
     )
     block_size: int = Field(default=128, ge=8, description="Tokens per row.")
     packing: Packing = Field(
         default="jokes",
-        description="Rows of whole jokes that do not see each other, or blocks cut across jokes.",
+        description="Rows of whole jokes that do not attend to each other, or blocks cut across "
+        "jokes.",
     )
-    precision: Precision = Field(default="auto", description="Number format of matrix products.")
+    precision: Precision = Field(default="auto", description="Data type of matrix products.")
     compile: Compile = Field(
         default="auto", description="Compile the model; auto compiles where it saves time."
     )
     weights: Weights = Field(
-        default="float32", description="Number format of the weights in the model folder."
+        default="float32", description="Data type of the weights in the model folder."
     )
     checkpoint_minutes: float = Field(
         default=10.0, ge=0, description="Minutes between checkpoints."

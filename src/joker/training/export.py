@@ -194,7 +194,7 @@ def drop_weights(folder: ModelFolder) -> None:
 
 
 def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> str:
-    """Upload a model folder to the Hugging Face hub and return its URL.
+    """Upload a model folder to the Hugging Face Hub and return its URL.
 
     Args:
         folder: The model folder; its card becomes the model's page.
@@ -202,7 +202,7 @@ def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> 
         private: Create a private repository; an existing one keeps its visibility.
 
     Raises:
-        InputError: If the hub cannot be reached, refuses the upload, or needs a login.
+        InputError: If the Hub cannot be reached, rejects the upload, or needs a login.
     """
     api = HfApi(library_name="gpt2-the-joker")
     try:

@@ -1,4 +1,4 @@
-"""The selection: which jokes a model is trained on."""
+"""The selection: the jokes on which a model is trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_WORKING_SCORE = 2
 
 
 class Selection(NamedTuple):
-    """What a model is trained on.
+    """The jokes on which a model is trained.
 
     Attributes:
         jokes: The jokes.
@@ -124,7 +124,7 @@ def read_jokes(path: Path) -> list[tuple[Joke, int | None]]:
         if (parsed := parse_pair(row.question, row.answer)).outcome == "joke"
     ]
     if not jokes:
-        raise DataError(f"there is no joke in {path}")
+        raise DataError(f"{path} contains no joke")
     return jokes
 
 

@@ -55,7 +55,7 @@ from joker.training.run_state import Run, begin_run, resume_run
 from joker.training.trainer import JokeTrainer, make_trainer
 
 SAMPLE_JOKES = 8
-"""Sample jokes drawn after each evaluation."""
+"""Number of sample jokes after each evaluation."""
 
 _TRACKED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "gpt2-the-joker")
 _RETRIEVAL_LIMIT = 500
@@ -148,13 +148,12 @@ def _train(run: Run, checkpoint: Path | None, alias: str) -> ModelFolder | None:
 
 
 def sample_jokes(base: Base, seed: int, sampling: Sampling | None = None) -> list[Joke]:
-    """Tell a few jokes with Transformers' own generation; texts that are no jokes are left out.
+    """Generate a few jokes with Transformers; texts that are not jokes are left out.
 
     Args:
-        base: The model in training, which is left in the mode it was in, as are PyTorch's random
-            numbers.
-        seed: Decides what is drawn.
-        sampling: How tokens are drawn.
+        base: The model in training; its mode and PyTorch's random state are restored.
+        seed: Random seed.
+        sampling: Sampling parameters.
     """
     drawn = sampling or Sampling()
     device: Any = base.model.device
@@ -185,15 +184,15 @@ def write_folder(
     fingerprints: Fingerprints,
     measured: Mapping[str, float],
 ) -> ModelFolder:
-    """Measure a trained model on the test split and write its folder, the manifest last.
+    """Evaluate a trained model on the test split and write its folder, the manifest last.
 
     Args:
-        run: Its folder is written.
-        base: The trained model with its tokenizer; its weights are rounded to the number format
-            of the weights on disk, so that what is measured is what is written.
-        settings: What ``joker.json`` says of the training.
-        fingerprints: Of all jokes the model was trained on.
-        measured: Metrics of the training itself, which join those of the test split.
+        run: The run whose folder is written.
+        base: The trained model with its tokenizer; its weights are first rounded to their data type
+            on disk, so that the model evaluated is the model written.
+        settings: The training settings for ``joker.json``.
+        fingerprints: Fingerprints of all jokes that the model was trained on.
+        measured: Metrics of the training itself, added to those on the test split.
     """
     out, config = run.out, run.config
     base.model.config.use_cache = True
@@ -232,12 +231,12 @@ def write_folder(
 
 
 def _test_jokes(run: Run) -> HeldOut:
-    """Return the jokes of the test split that the trained model is measured on."""
+    """Return the jokes of the test split on which the trained model is evaluated."""
     return HeldOut.of(run.data).sample(run.config.test_limit, run.config.seed)
 
 
 def _log_data(run: Run, selection: Selection, validation: Sequence[Joke]) -> None:
-    """Record which jokes the run reads and is measured on."""
+    """Record the jokes for training and evaluation as inputs of the run."""
     parts: dict[str, Sequence[Joke]] = {
         "training": selection.jokes,
         "validation": validation,
@@ -251,7 +250,7 @@ def _log_data(run: Run, selection: Selection, validation: Sequence[Joke]) -> Non
 
 
 def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
-    """Return the model to train, as the settings want it."""
+    """Return the model to train."""
     config = run.config
     base = open_base(
         str(checkpoint) if checkpoint else config.base,
@@ -276,7 +275,7 @@ def _open_base(run: Run, selection: Selection, checkpoint: Path | None) -> Base:
 def _resolved(
     trainer: JokeTrainer, base: Base, selection: Selection, validation: int
 ) -> dict[str, Any]:
-    """Return what the settings came to on this machine and data."""
+    """Return the settings that depend on the machine and the data."""
     rows = trainer.rows
     return {
         "parameters": base.model.num_parameters(),
@@ -302,7 +301,7 @@ def _speed(
     precision: torch.dtype,
     tokens_per_second: float,
 ) -> dict[str, float]:
-    """Return the metrics of the training's speed."""
+    """Return the metrics of training speed."""
     arguments = trainer.args
     flops = tokens_per_second * flops_per_token(base.model, config.block_size)
     rate = arguments.world_size * matrix_rate(arguments.device, precision)
@@ -310,5 +309,5 @@ def _speed(
 
 
 def _last(history: Sequence[Mapping[str, float]], name: str) -> float:
-    """Return the newest value of a metric in the Trainer's reports."""
+    """Return the latest value of a metric in the Trainer's reports."""
     return next(entry[name] for entry in reversed(history) if name in entry)

@@ -1,4 +1,4 @@
-"""What the machine can do and how well it is used: number formats, a compiler, memory, MFU."""
+"""Hardware: data types, compilation, memory, and model FLOPs utilization."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from joker.engines.weights import out_of_memory_as_resource_error
 from joker.training.config import Compile, Precision
 
 _COMPILE_PAYS_STEPS = 300
-"""Forward passes from which compiling (40 to 60 s on 2 cores) is won back; docs/experiments.md."""
+"""Forward passes from which compiling, 40 to 60 s on 2 cores, pays off; see docs/experiments.md."""
 
 _LARGE_BLOCK = 2**25
-"""Bytes from which a block has a mapping of its own; the most that glibc's own rule comes to."""
+"""Bytes from which malloc uses mmap; the maximum of glibc's dynamic threshold."""
 
 _MATRIX_PRODUCTS = 5
-"""Products timed for the rate, of which the fastest counts."""
+"""Number of matrix products that are timed; the fastest counts."""
 
 _NO_DISK = re.compile(
     r"No space left|File too large|quota exceeded|PytorchStreamWriter failed"
-    r"|disk is full|disk I/O error"  # SQLite's words
+    r"|disk is full|disk I/O error"  # SQLite's messages
 )
 _NO_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def has_fast_bfloat16() -> bool:
-    """Say whether matrix products in bfloat16 have instructions of their own here."""
+    """Return whether the hardware has instructions for matrix products in bfloat16."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     abilities = torch.cpu.get_capabilities()
@@ -49,14 +49,14 @@ def has_fast_bfloat16() -> bool:
 
 
 def resolve_precision(precision: Precision) -> torch.dtype:
-    """Return the number format of matrix products: bfloat16 where it is fast, unless told."""
+    """Return the data type of matrix products; auto means bfloat16 where it is fast."""
     if precision == "float32" or (precision == "auto" and not has_fast_bfloat16()):
         return torch.float32
     return torch.bfloat16
 
 
 def resolve_compile(setting: Compile, forward_passes: int) -> bool:
-    """Say whether to compile: as told, or where a compiler is there and the run is long."""
+    """Return whether to compile; auto means if there is a compiler and the run is long."""
     if setting != "auto":
         return setting == "always"
     has_compiler = torch.cuda.is_available() or bool(shutil.which(os.environ.get("CXX", "g++")))
@@ -67,13 +67,13 @@ def keep_freed_memory(keep: bool = True) -> None:
     """Tell glibc to keep freed memory instead of giving it back to the kernel.
 
     A training step allocates and frees the logits, hundreds of MiB, several times. By
-    default each goes through mmap and munmap, and every page is faulted in and zeroed
-    anew, which made a step 1.8 times as long on 2 cores. No effect on other C libraries.
+    default each allocation uses mmap and munmap, so all its pages are faulted in and zeroed
+    again, which made a step 1.8 times as long on 2 cores. No effect on other C libraries.
     Parameter numbers: M_TRIM_THRESHOLD -1, M_MMAP_THRESHOLD -3, from glibc's malloc.h.
 
     Args:
-        keep: False goes back to giving it back, what was kept included: work whose
-            allocations differ in size, such as evaluation, would fragment the heap.
+        keep: False returns kept memory to the kernel and restores the default:
+            allocations of varying size, as in evaluation, would fragment the heap.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -88,9 +88,9 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 @contextmanager
 def translate_resource_errors(out: Path) -> Iterator[None]:
-    """Raise `ResourceError`, with advice, where training runs out of memory or disk space.
+    """Raise a `ResourceError` with advice if training runs out of memory or disk space.
 
-    Libraries report a full disk as an OSError, or with its message in an error of their own.
+    Libraries report a full disk as an OSError, or as an error of their own with its message.
 
     Args:
         out: The folder being written, named in the message.
@@ -112,7 +112,7 @@ def translate_resource_errors(out: Path) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own progress bars and notices off the screen; errors stay."""
+    """Turn off the libraries' own progress bars and notices; errors are still shown."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("mlflow", "alembic", "huggingface_hub", "accelerate"):
@@ -121,17 +121,17 @@ def quiet_libraries() -> None:
 
 
 def flops_per_token(model: PreTrainedModel, row: int) -> float:
-    """Return the floating point operations that training takes for a token.
+    """Return the number of floating-point operations of training per token.
 
-    Model FLOPs utilization (MFU) is these times the tokens per second, divided by `matrix_rate`.
-    Only what the model's mathematics needs counts, so recomputing and padding are waste: 6 for
-    each multiplied parameter and 12 × layers × width × row for attention (Chowdhery et al. 2022,
+    Model FLOPs utilization (MFU) is this times the tokens per second, divided by `matrix_rate`.
+    Recomputation and padding do not count: 6 operations for each parameter of a matrix product,
+    and 12 × layers × width × row for attention (Chowdhery et al. 2022,
     https://arxiv.org/abs/2204.02311, appendix B).
 
     Args:
-        model: A causal LM. Its matrix of the vocabulary counts once; tables that are only looked
-            up in do not count.
-        row: Tokens in a row of a batch, each of which attends to all of them.
+        model: A causal LM. Its output matrix counts, tied or not; embeddings that are only looked
+            up do not.
+        row: Tokens per row of a batch, each of which attends to all of them.
     """
     output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     looked_up = [
@@ -146,20 +146,20 @@ def flops_per_token(model: PreTrainedModel, row: int) -> float:
 
 @cache
 def matrix_rate(device: torch.device, precision: torch.dtype) -> float:
-    """Measure the floating point operations per second of a large matrix product.
+    """Measure the floating-point operations per second of a large matrix product.
 
-    Measured and not looked up, so that MFU means the same on a CPU and on a GPU; once in a process.
+    It is measured, not looked up, so that MFU means the same on a CPU and a GPU; once per process.
 
     Args:
-        device: Where; on a CPU with as many threads as PyTorch uses.
-        precision: The number format of the factors.
+        device: The device; on a CPU with as many threads as PyTorch uses.
+        precision: Data type of the factors.
     """
     size = 8192 if device.type == "cuda" else 2048
     left, right = torch.randn(2, size, size, device=device).to(precision)
     best = float("inf")
     for _ in range(_MATRIX_PRODUCTS):
         begun = time.perf_counter()
-        # One number is read, because a GPU computes while Python goes on.
+        # Reading a number waits for the GPU, which computes asynchronously.
         (left @ right)[0, 0].item()
         best = min(best, time.perf_counter() - begun)
     return 2.0 * size**3 / best

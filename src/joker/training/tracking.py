@@ -1,9 +1,9 @@
-"""MLflow: a run's tags, data, settings, samples and model, beside what Transformers reports.
+"""MLflow: a run's tags, data, settings, samples and model, in addition to Transformers' reports.
 
-`MLFLOW_TRACKING_URI` decides where runs go; without it a SQLite file in the working directory
-does. Transformers' own `MLflowCallback` joins the run that is open here and reports losses and
-its arguments. Where the server cannot be reached, nothing starts; where it goes away later, the
-training goes on and says so.
+Runs are recorded at `MLFLOW_TRACKING_URI`, by default in a SQLite file in the working directory.
+Transformers' own `MLflowCallback` joins the run that is open here and reports losses and its
+arguments. If the server cannot be reached, training does not start; if it becomes unreachable
+later, training continues with a warning.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ _callbacks_for: Any = integration_utils.get_reporting_integration_callbacks  # u
 
 @contextlib.contextmanager
 def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
-    """Open a run in MLflow if metrics go there; within another run it is that run's child.
+    """Open a run in MLflow if ``report_to`` names it; within another run, a child run.
 
     Of several processes only the first opens one. The run ends as FINISHED, as KILLED if a signal
     stopped it, or as FAILED.
 
     Args:
-        run_name: What the run is called.
-        config: Says whether MLflow is wanted, and what the run's base is.
+        run_name: Name of the run.
+        config: The training settings.
 
     Raises:
         ConfigError: If MLflow cannot be reached.
@@ -86,7 +86,7 @@ def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
     if "mlflow" not in config.reports or os.environ.get("RANK", "0") != "0":
         yield
         return
-    # MLflow's own patience, seven tries with growing pauses, would hold a training up for
+    # By default MLflow retries seven times with growing pauses, which would delay training by
     # minutes at each call.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -125,15 +125,15 @@ def track(run_name: str, config: TrainingConfig) -> Iterator[None]:
 
 
 def reporters(config: TrainingConfig, logs: Path) -> list[TrainerCallback]:
-    """Return Transformers' own callbacks for all that ``report_to`` names.
+    """Return Transformers' own callbacks for the trackers in ``report_to``.
 
     Args:
-        config: The settings.
-        logs: The folder for TensorBoard's files, where TENSORBOARD_LOGGING_DIR says nothing.
+        config: The training settings.
+        logs: The folder for TensorBoard's files if TENSORBOARD_LOGGING_DIR is not set.
 
     Raises:
-        ConfigError: If Transformers reports to no such thing.
-        MissingDependencyError: If a package for it is not installed.
+        ConfigError: If Transformers does not know a tracker.
+        MissingDependencyError: If a tracker's package is not installed.
     """
     os.environ.setdefault("WANDB_PROJECT", EXPERIMENT)
     try:
@@ -141,7 +141,7 @@ def reporters(config: TrainingConfig, logs: Path) -> list[TrainerCallback]:
         made: list[Any] = [kind() for kind in kinds]
     except ValueError as error:
         raise ConfigError(f"setting 'report_to' is {config.report_to!r}: {error}") from error
-    except (RuntimeError, ImportError) as error:  # what each raises for want of its package
+    except (RuntimeError, ImportError) as error:  # if its package is missing
         raise MissingDependencyError(
             f"setting 'report_to' is {config.report_to!r}: {error}"
         ) from error
@@ -150,12 +150,12 @@ def reporters(config: TrainingConfig, logs: Path) -> list[TrainerCallback]:
             isinstance(callback, integration_utils.TensorBoardCallback)
             and callback.logging_dir is None
         ):
-            callback.logging_dir = str(logs)  # its own is among the checkpoints
+            callback.logging_dir = str(logs)  # the default is among the checkpoints
     return made
 
 
 def _in_run(report: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Leave a report out where no run is open, and warn where MLflow fails."""
+    """Skip a report if no run is open, and warn if MLflow fails."""
 
     @functools.wraps(report)
     def attempt(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
@@ -181,7 +181,7 @@ def _end(status: str) -> None:
 
 @_in_run
 def log_params(params: Mapping[str, Any]) -> None:
-    """Record settings, nested mappings flattened with dots."""
+    """Record settings; names of nested ones are joined with dots."""
     mlflow.log_params(flatten_dict(dict(params)))
 
 
@@ -267,11 +267,11 @@ def register(folder: ModelFolder, alias: str) -> None:
 
 
 def loss_plot(history: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """Draw training and validation losses over optimizer steps into a PNG and return its path.
+    """Plot training and validation losses over optimizer steps to a PNG and return its path.
 
     Args:
-        history: The Trainer's reports, each with ``step`` and perhaps losses in nats per token.
-        path: Where to write.
+        history: The Trainer's reports, with ``step`` and any losses in nats per token.
+        path: The file to write.
     """
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     lines = (
@@ -292,11 +292,11 @@ def loss_plot(history: Sequence[Mapping[str, float]], path: Path) -> Path:
 
 
 def comparison_plot(metrics: Mapping[str, Mapping[str, float]], path: Path) -> Path:
-    """Draw each template's bits per byte beside its legacy perplexity, and return the PNG's path.
+    """Plot each template's bits per byte and legacy perplexity to a PNG and return its path.
 
     Args:
         metrics: Metrics by template.
-        path: Where to write.
+        path: The file to write.
     """
     labels = list(metrics)
     figure, panes = plt.subplots(1, 3, figsize=(14, 0.5 * len(labels) + 2), layout="constrained")
@@ -334,7 +334,7 @@ def _requirements(folder: ModelFolder) -> list[str]:
 
 
 def _telling_options() -> list[Option]:
-    """Return the parameters that `joker.pyfunc` takes beside the prompt: those of the API."""
+    """Return the parameters of `joker.pyfunc`, which are those of the API."""
     kinds = {bool: "boolean", int: "long", float: "double"}
     request = GenerationRequest()
     wanted = {"safe": request.safe, "exclude_categories": request.exclude_categories}
@@ -350,7 +350,7 @@ def _telling_options() -> list[Option]:
 
 
 def _commit() -> str | None:
-    """Return the git commit of the code that runs, where it lies in a repository."""
+    """Return the git commit of the running code if it is in a repository."""
     here = Path(__file__)
     tracked = ("git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name)
     head = ("git", "-C", str(here.parent), "rev-parse", "HEAD")

@@ -1,7 +1,7 @@
-"""Transformers' Trainer with what jokes need: the answers' loss, bits per byte, and a teacher.
+"""Transformers' Trainer with the loss of answers, bits per byte, and distillation.
 
-The loss is computed here, under autocast and, where the model is compiled, compiled too. The
-Trainer's own autocast would copy the logits to 32 bits, which is a large part of a step on a CPU.
+The loss is computed here, under autocast, and compiled if the model is. The Trainer's own autocast
+would convert the logits to float32, which takes a large part of a step on a CPU.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from joker.training.run_state import Run
 logger = logging.getLogger(__name__)
 
 _SAME_LOSS = 0.01
-"""Nats by which a token's loss may differ between a packed row and its joke alone."""
+"""Nats by which a token's loss may differ between a packed row and a row of its joke alone."""
 
 
 def make_trainer(
@@ -47,18 +47,18 @@ def make_trainer(
     validation: Sequence[Joke],
     precision: torch.dtype,
 ) -> JokeTrainer:
-    """Return a Trainer as a run's settings ask for it.
+    """Return a Trainer for a run.
 
     Args:
-        run: Its settings, and where checkpoints go.
-        base: What is trained.
-        encoded: What it reads.
-        validation: Jokes that it is measured on while training.
-        precision: Number format of matrix products.
+        run: The settings, and the folder for checkpoints.
+        base: The model to train.
+        encoded: The training jokes.
+        validation: Jokes on which the model is evaluated during training.
+        precision: Data type of matrix products.
 
     Raises:
-        DataError: If what it reads does not fill one row, or no validation joke fits the model.
-        InputError: If the settings name a teacher that cannot be used.
+        DataError: If the training jokes do not fill a row, or no validation joke fits the context.
+        InputError: If the teacher cannot be used.
     """
     config = run.config
     teacher = (
@@ -103,7 +103,7 @@ def make_trainer(
 
 
 def _arguments(run: Run) -> dict[str, Any]:
-    """Return what `transformers.TrainingArguments` get."""
+    """Return the arguments of `transformers.TrainingArguments`."""
     config, on_cuda = run.config, torch.cuda.is_available()
     return {
         "output_dir": str(run.checkpoints),
@@ -132,11 +132,11 @@ def _arguments(run: Run) -> dict[str, Any]:
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the natural-log loss of each label given the logits one place before it.
+    """Return the loss in nats of each label given the logits of the previous position.
 
     Args:
         logits: Shape (rows, length, vocabulary), any float type.
-        labels: Shape (rows, length); `IGNORE_INDEX` positions get a loss of 0.
+        labels: Shape (rows, length); `IGNORE_INDEX` positions have a loss of 0.
 
     Returns:
         Shape (rows, length - 1), float32.
@@ -145,7 +145,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def token_losses_at_once(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return what `token_losses` does, with several copies of the logits unless compiled."""
+    """Compute `token_losses` at once, with several copies of the logits unless compiled."""
     kept = logits[:, :-1].float()
     return functional.cross_entropy(
         kept.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="none"
@@ -153,12 +153,12 @@ def token_losses_at_once(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 
 def divergences(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return KL(targets || logits) of the next token in nats, at all places but the last.
+    """Return KL(targets || logits) of the next token in nats, at all positions but the last.
 
     Args:
         logits: Shape (rows, length, vocabulary), any float type.
-        targets: The teacher's logits. Where one of the two has more rows of embeddings than the
-            vocabulary, those are left out.
+        targets: The teacher's logits. Entries beyond the smaller number of embedding rows are
+            ignored.
 
     Returns:
         Shape (rows, length - 1), float32.
@@ -167,7 +167,7 @@ def divergences(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def divergences_at_once(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return what `divergences` does, with several copies of the logits unless compiled."""
+    """Compute `divergences` at once, with several copies of the logits unless compiled."""
     size = min(logits.shape[-1], targets.shape[-1])
     found, wanted = (each[:, :-1, :size].float().log_softmax(-1) for each in (logits, targets))
     return functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
@@ -178,9 +178,9 @@ def _few_rows_at_a_time(
     logits: torch.Tensor,
     others: torch.Tensor,
 ) -> torch.Tensor:
-    """Return a function of rows of logits, computed again for its gradient.
+    """Apply a function to a few rows of logits at a time, recomputed in the backward pass.
 
-    So of a large vocabulary's logits only the logits themselves and their gradient are held whole.
+    With a large vocabulary, no more than the logits and their gradient are then held in full.
     """
     rows = max(1, MAX_BATCH_LOGITS // logits[0].numel())
     if len(logits) <= rows:
@@ -199,13 +199,13 @@ def joke_rows(
     pad_id: int,
     multiple: int = 1,
 ) -> Rows:
-    """Pack jokes into rows, or give each its own where a model would let them see one another.
+    """Pack jokes into rows, or give each its own row if a model attends across packed jokes.
 
-    Arguments are those of `joker.training.packing.pack_jokes`; the models, whose cache is
-    switched off, are run on one row.
+    The arguments are those of `joker.training.packing.pack_jokes`; the models, whose cache is
+    turned off, are run on one row.
     """
     for model in models:
-        # A cache makes Transformers take a packed row for one text.
+        # With a cache, Transformers treats a packed row as one text.
         model.config.use_cache = False
         if not keeps_jokes_apart(model, jokes, block_size, pad_id):
             logger.warning(
@@ -220,15 +220,15 @@ def joke_rows(
 def keeps_jokes_apart(
     model: PreTrainedModel, jokes: Sequence[EncodedJoke], block_size: int, pad_id: int
 ) -> bool:
-    """Say whether jokes in one packed row cost what each costs alone.
+    """Return whether jokes have the same loss packed into one row as each alone.
 
     Masks between jokes follow from ``position_ids``, which some architectures ignore.
 
     Args:
-        model: A causal LM whose cache is off; left in the mode it was in.
-        jokes: Encoded jokes, of which some that fit into one row are tried.
+        model: A causal LM whose cache is off; its mode is restored.
+        jokes: Encoded jokes, of which as many are tried as fit into one row.
         block_size: Tokens per row.
-        pad_id: Token for the places left over.
+        pad_id: Padding token.
     """
     parameters = inspect.signature(model.forward).parameters.values()
     if not any(each.name == "position_ids" or each.kind is each.VAR_KEYWORD for each in parameters):
@@ -258,17 +258,17 @@ def _model_inputs(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class JokeTrainer(Trainer):
-    """A Trainer that reports ``answer_loss`` beside ``loss`` and measures bits per byte.
+    """A Trainer that also reports ``answer_loss`` and evaluates bits per byte.
 
     Args:
-        base: What is trained.
-        rows: What it reads.
-        validation: Jokes that `evaluate` measures it on; those beyond its context are left out.
-        precision: Number format of matrix products; float32 leaves autocast off.
+        base: The model to train.
+        rows: The training data.
+        validation: Jokes for `evaluate`; those that exceed the context are left out.
+        precision: Data type of matrix products; float32 turns autocast off.
         arguments: Transformers' own.
 
     Attributes:
-        rows: What it reads.
+        rows: The training data.
     """
 
     def __init__(
@@ -294,8 +294,8 @@ class JokeTrainer(Trainer):
         self._validation = [ids for _, ids in fitting]
         self._validation_bytes = sum(joke.byte_count for joke, _ in fitting)
         self._precision = precision
-        # Compiled code's own random numbers are drawn one at a time on a CPU; PyTorch's are faster,
-        # and the same as without compiling.
+        # Inductor's random numbers are drawn one at a time on a CPU; PyTorch's are faster, and the
+        # same as without compiling.
         inductor.fallback_random = True
         self._compiled = bool(self.args.torch_compile)
         self._token_losses: Callable[..., torch.Tensor] = (
@@ -309,12 +309,12 @@ class JokeTrainer(Trainer):
         self._answer_loss = torch.zeros(2, dtype=torch.float64)
 
     def learn_from(self, teacher: PreTrainedModel, weight: float) -> None:
-        """Learn what a teacher predicts beside what the jokes say.
+        """Distill a teacher, too.
 
         Args:
             teacher: A causal LM with the same vocabulary, in evaluation mode.
-            weight: The share of the divergence from its predictions in the loss; the loss of the
-                jokes' own tokens has the rest.
+            weight: Weight of the divergence from its predictions in the loss; cross-entropy on the
+                jokes gets the rest.
         """
         teacher.config.use_cache = False
         module: torch.nn.Module = teacher
@@ -324,18 +324,18 @@ class JokeTrainer(Trainer):
 
     @property
     def tokens_per_step(self) -> float:
-        """Mean number of tokens in an optimizer step of all processes, padding left out."""
+        """Mean number of tokens per optimizer step, all processes together, without padding."""
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         step_rows = min(batch * self.args.world_size, len(self.rows))
         return self.rows.used / len(self.rows) * float(step_rows)
 
     @property
     def validation_tokens(self) -> int:
-        """Number of tokens that one evaluation reads."""
+        """Number of tokens in an evaluation."""
         return sum(map(len, self._validation))
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure the model on the validation jokes, each alone, and report what comes out.
+        """Evaluate the model on the validation jokes, each alone, and report the metrics.
 
         Returns:
             ``eval_loss`` in nats per token and ``eval_bits_per_byte``, as in ``docs/metrics.md``.
@@ -360,7 +360,7 @@ class JokeTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the mean loss per predicted token over the whole optimizer step."""
+        """Return the mean loss per predicted token of the whole optimizer step."""
         labels, answers = inputs["labels"], inputs.get("answer_mask")
         device = labels.device.type
         enabled = self._precision is not torch.float32
@@ -384,7 +384,7 @@ class JokeTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the answers' mean loss since the last report to a report of the loss."""
+        """Add the mean loss of answers since the last report to reports of the loss."""
         if "loss" in logs:
             mine = self._answer_loss.to(self.args.device, torch.float32)
             total, count = self.accelerator.reduce(mine, reduction="sum").tolist()
