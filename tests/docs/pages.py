@@ -5,8 +5,8 @@ How a page is read, for whoever writes one:
 - A ``console`` block holds commands behind ``$ ``, one that ends in ``\`` goes on in the next
   line; lines without ``$ `` show what comes out and are not compared.
 - A block with ``title="NAME"`` becomes the file NAME. A ``python`` block without title is run.
-- What runs until it is stopped (`SERVERS`) goes to the background; a second one on the same
-  port replaces the first.
+- What runs until it is stopped (`SERVERS`) goes to the background, with or without ``&``; a second
+  one on the same port replaces the first.
 - ``<!-- not run: REASON -->`` in front of a block excuses it, for a reason of `EXCUSES`.
 - Ports are exchanged for free ones, and `STAND_INS` says what runs in place of what is written.
 
@@ -153,7 +153,7 @@ def _steps(block: Block, ports: Ports) -> Iterator[tuple[str, str]]:
         run = ports.exchange(run)
         server = re.match(rf"((?:\w+=\S* )*)({'|'.join(SERVERS)})\b", run)
         if server is not None:
-            run = f"{server[1]}exec {run.removeprefix(server[1])}"
+            run = f"{server[1]}exec {run.removeprefix(server[1]).removesuffix(' &')}"
             run = _in_background(run, SERVERS[server[2]], ports)
         yield command, run
 
