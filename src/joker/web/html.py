@@ -37,6 +37,7 @@ TOPICS = (
     *("sheep", "balloons", "bosses", "diamonds", "marriage", "bookworms"),
 )
 _TOPICS_A_DAY = 3
+_FIRST_JOKES = "The first jokes are being written, and none is ready yet: ask for one."
 # What the page advises; the details' own advice is for programs.
 _LOST_ADVICE = "try one of the links below, or ask for a joke"
 _REFUSED_ADVICE = "ask again, perhaps with other words"
@@ -70,6 +71,7 @@ def render_page(
     *,
     is_one: bool = False,
     drafted: bool = False,
+    eager: bool = False,
     problem: Problem | None = None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -83,11 +85,14 @@ def render_page(
         message: Shown above them.
         is_one: Whether the page is that of one stored joke, which link previews show.
         drafted: Whether the model has drafted jokes just now, and may try harder.
+        eager: Whether the page, without a joke, asks for one by itself.
         problem: What went wrong; the page has advice of its own.
         status: The HTTP status.
         headers: Further headers.
     """
     settings: Settings = request.app.state.settings
+    if eager:
+        message = _FIRST_JOKES  # read where there is no JavaScript; the page replaces it
     if problem and asked is None:
         # What was asked for in vain can be asked for again.
         asked = GenerationRequest(prompt=request.query_params.get("prompt", ""))
@@ -100,6 +105,7 @@ def render_page(
         refused=REFUSED_TYPE,
         linked=is_one,
         drafted=drafted,
+        eager=eager,
         permanent=is_one and jokes[0].link == request.url.path,
         site=str(request.base_url).rstrip("/"),
         starts=STARTS,

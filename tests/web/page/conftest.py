@@ -45,6 +45,15 @@ def pooled(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield address
 
 
+@pytest.fixture
+def just_started(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the address of a server whose pool is switched on and still empty."""
+    monkeypatch.setattr("joker.compose.read_picked_jokes", lambda _: [])
+    monkeypatch.setattr("joker.web.archive._PAUSE_SECONDS", 600.0)
+    with serve(pool_size=1) as address:
+        yield address
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Return the system's Chromium."""

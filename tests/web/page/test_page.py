@@ -44,6 +44,61 @@ def test_a_joke_is_there_without_javascript(open_page: Open, pooled: str) -> Non
 
 
 @pytest.mark.integration
+def test_the_page_asks_for_a_joke_by_itself_while_the_pool_is_empty(
+    open_page: Open, just_started: str
+) -> None:
+    page = open_page(at=just_started, reduced_motion="reduce")
+    expect(page.locator("#jokes .told .question")).to_have_text(re.compile("kettle number"))
+    expect(page).to_have_url(re.compile("/jokes/"))  # so a reload keeps it
+    first = page.locator("#jokes .question").inner_text()
+    page.get_by_role("button", name="Another one").click(delay=600)
+    expect(page.locator("#jokes .told .question")).not_to_have_text(first)
+    page.go_back()
+    expect(page.locator("#jokes .told .question")).to_have_text(first)
+
+
+@pytest.mark.integration
+def test_what_the_page_asks_for_by_itself_can_be_stopped(
+    open_page: Open, just_started: str
+) -> None:
+    page = open_page("/docs", at=just_started)
+    busy = page.request.post(f"{just_started}/generate", data={"prompt": "hang"}).json()
+    page.goto(just_started)
+    said = page.get_by_role("status").first
+    expect(said).to_have_text("Waiting for the model…")
+    expect(page.locator("#jokes .waiting")).to_be_visible()
+    check_accessibility(page)
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(said).to_have_text("Stopped.")
+    expect(page.locator("#jokes .joke")).to_have_count(0)
+    expect(page.get_by_role("button", name="Tell me a joke")).to_be_focused()
+    page.request.delete(f"{just_started}/generate/{busy['task_id']}")
+
+
+@pytest.mark.integration
+def test_an_empty_pool_offers_a_joke_without_javascript(open_page: Open, just_started: str) -> None:
+    page = open_page(at=just_started, java_script_enabled=False)
+    expect(page.get_by_text("The first jokes are being written")).to_be_visible()
+    page.get_by_role("button", name="Ask for one").click()
+    expect(page.locator("#jokes .question")).to_have_text(re.compile("kettle number"))
+    expect(page.get_by_text("The first jokes are being written")).to_have_count(0)
+
+
+@pytest.mark.integration
+def test_the_page_waits_for_a_visitor_where_the_pool_is_switched_off(
+    open_page: Open, address: str
+) -> None:
+    page = open_page("/docs")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(address, wait_until="networkidle")
+    expect(page.locator("#jokes .joke")).to_have_count(0)
+    expect(page.get_by_role("button", name="Another one")).to_be_hidden()
+    assert not [url for url in asked if "/joke?" in url]
+
+
+@pytest.mark.integration
 def test_the_first_punchline_waits_a_beat_unless_motion_is_unwelcome(
     open_page: Open, pooled: str
 ) -> None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
-from joker.web.dependencies import TheArchive, TheSubmission
+from joker.web.dependencies import TheArchive, TheSettings, TheSubmission
 from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
 from joker.web.html import HTML, JSON, TEXT, choose_media_type, load_template, render_page
 from joker.web.middleware import is_head
@@ -59,8 +59,12 @@ class SlackMessage(BaseModel):
     response_model=DadJoke,
     responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES, 200: {"content": {TEXT: {}, HTML: {}}}},
 )
-async def page(request: Request, archive: TheArchive, submission: TheSubmission) -> Response:
+async def page(
+    request: Request, archive: TheArchive, submission: TheSubmission, settings: TheSettings
+) -> Response:
     """Show the page with a joke of the pool that this client has not had, if there is one.
+
+    If there is none, the page asks for a joke by itself, unless the pool is switched off.
 
     With `Accept: application/json` or `text/plain`, tell a joke, and to curl in any case, unless
     it asks for something else.
@@ -72,7 +76,8 @@ async def page(request: Request, archive: TheArchive, submission: TheSubmission)
         return await _tell_dadjoke(request, submission, wanted)
     found = [] if is_head(request) else await archive.take_from_pool(identify_client(request))
     jokes = list(map(PublishedJoke.of, found))
-    return render_page(request, jokes=jokes, headers={"Vary": _VARY})
+    eager = settings.pool_size > 0 and not jokes
+    return render_page(request, jokes=jokes, eager=eager, headers={"Vary": _VARY})
 
 
 @router.get(

@@ -316,6 +316,7 @@ async function ask(event) {
   document.querySelector(".ways")?.remove();
   list.replaceChildren();
   find("heading").textContent = "";
+  again.textContent = "Another one";
   cardOf(mine, 0);
   list.setAttribute("aria-busy", "true");
   lookUp();
@@ -400,7 +401,7 @@ function hear(mine, event, data, places) {
   if (event !== "state") return;
   mine.task = data.task_id;
   if (following !== mine) return cancel(mine);
-  if (data.state === "PENDING") showWork(mine, "Waiting for others to be served…");
+  if (data.state === "PENDING") showWork(mine, "Waiting for the model…");
   if (data.state === "STARTED") showWork(mine, doing(mine.asked));
   if (data.state === "SUCCESS") mine.outcome = "";
   if (data.state === "FAILURE") mine.outcome = `${data.error.split("; ")[0]}; ${form.dataset.advice}`;
@@ -544,7 +545,9 @@ function addressOf({ jokes }) {
 
 function turnPage(mine) {
   const page = pageOf(mine.asked.prompt, mine.ready);
-  history.pushState(page, "", addressOf(page));
+  // Nobody goes back to a page without a joke.
+  const turn = mine.before.cards.length ? "pushState" : "replaceState";
+  history[turn](page, "", addressOf(page));
 }
 
 function showPage(page) {
@@ -585,6 +588,7 @@ function start() {
   }
   cards.forEach(revealed);
   showKept();
+  if (document.body.dataset.eager !== undefined) form.requestSubmit(find("tell"));
 }
 
 document.querySelectorAll(".js-only").forEach((element) => (element.hidden = false));
