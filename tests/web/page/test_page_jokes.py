@@ -209,6 +209,22 @@ def test_votes_without_javascript_lead_back_to_the_joke(open_page: Open) -> None
 
 
 @pytest.mark.integration
+def test_a_report_without_javascript_ends_on_thanks_and_leads_home(
+    open_page: Open, pooled: str
+) -> None:
+    page = open_page(at=pooled, java_script_enabled=False)
+    page.get_by_text("I give up. Tell me!").click()
+    page.get_by_role("button", name="Report").click()
+    expect(page.get_by_text("Thank you. This joke was reported")).to_be_visible()
+    expect(page.locator("#jokes .joke")).to_have_count(0)
+    expect(page.locator(".wrong")).to_have_count(0)
+    page.reload()  # which sends nothing again
+    check_accessibility(page)
+    page.get_by_role("link", name="Home").click()
+    expect(page.locator("#jokes .question")).to_have_text(JOKES[1][0])
+
+
+@pytest.mark.integration
 def test_votes_can_be_seen_and_hit_in_forced_colours_on_a_phone(open_page: Open) -> None:
     page = open_page(
         "/joke",

@@ -198,6 +198,21 @@ def test_a_form_votes_and_leads_back_to_the_joke(client: TestClient) -> None:
     assert client.get(joke["link"]).json()["votes"]["up"] == 1
 
 
+def test_a_form_leads_from_a_reported_joke_to_thanks_until_the_report_is_taken_back(
+    keyed: tuple[TestClient, list[dict[str, str]]],
+) -> None:
+    client, (ann, bob, *_) = keyed
+    (joke,) = client.post("/generate", json={}, headers=WAIT | ann).json()["result"]
+    for key, given in ((ann, "report"), (bob, "up")):
+        thanks = client.post(f"{joke['link']}/votes", data={"vote": given}, headers=key)
+        assert (thanks.url.path, thanks.status_code) == (f"{joke['link']}/reported", 200)
+        assert "Thank you. This joke was reported" in thanks.text
+        assert joke["question"] not in thanks.text
+    vote(client, joke, "up", **ann)
+    assert client.get(f"{joke['link']}/reported", headers=ann).url.path == joke["link"]
+    assert client.get("/jokes/nothing-here/reported", headers=ann).status_code == 404
+
+
 def test_another_site_cannot_vote_with_its_visitors_browsers(client: TestClient) -> None:
     joke = tell(client)
     refused = client.post(

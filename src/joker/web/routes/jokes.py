@@ -17,7 +17,7 @@ from joker.core.errors import UnknownJokeError
 from joker.store import Period, Store, StoredJoke, Vote, Votes
 from joker.web.dependencies import TheArchive, TheLimiter, TheStore
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
-from joker.web.html import HTML, JSON, TEXT, render_jokes
+from joker.web.html import HTML, JSON, TEXT, render_jokes, render_page
 from joker.web.middleware import stop_at_head
 from joker.web.picture import draw_joke
 from joker.web.schemas import PublishedJoke, PublishedJokes, link_to
@@ -33,6 +33,7 @@ _BEST: dict[Period, str] = {
     "ever": "The best jokes.",
 }
 _MAX_LIMIT = 100
+_REPORTED = "Thank you. This joke was reported, so it was taken out: nobody sees it any more."
 _NO_JOKE = describe_problem("There is no such joke, or it was reported.")
 _STORE_DOWN = describe_problem("The store is down; `Retry-After` says when to try again.")
 
@@ -151,6 +152,15 @@ async def draw(
     return Response(picture, media_type=_PNG, headers={"Cache-Control": "max-age=86400"})
 
 
+@router.get("/{joke_id}/reported", include_in_schema=False)
+async def thank(joke_id: str, request: Request, store: TheStore) -> Response:
+    """Thank for a report that was sent without JavaScript; lead back to a joke without one."""
+    joke = await asyncio.to_thread(store.get, joke_id)
+    if not joke.hidden:
+        return RedirectResponse(link_to(joke_id), 303)
+    return render_page(request, message=_REPORTED)
+
+
 async def _find(store: Store, joke_id: str) -> StoredJoke:
     joke = await asyncio.to_thread(store.get, joke_id)
     if joke.hidden:
@@ -193,7 +203,7 @@ async def _read_vote(request: Request) -> Vote:
     response_model=Votes,
     responses={
         **BODY_RESPONSES,
-        303: {"description": "A form's vote was counted; the joke's page shows it."},
+        303: {"description": "A form's vote was counted; the page that follows shows it."},
         403: describe_problem("A form on another site sent the vote."),
         404: _NO_JOKE,
         415: describe_problem("The body is neither JSON nor a form."),
@@ -224,5 +234,6 @@ async def vote(
     counts = await asyncio.to_thread(store.vote, joke_id, client, given)
     if _media_type(request) == _FORM:
         # Browsers open what surrounds the target.
-        return RedirectResponse(f"{link_to(joke_id)}#punchline", 303)
+        place = "/reported" if counts.report else "#punchline"
+        return RedirectResponse(link_to(joke_id) + place, 303)
     return JSONResponse(asdict(counts))
