@@ -105,6 +105,37 @@ def test_without_votes_there_is_nothing_to_compare(tmp_path: Path) -> None:
     assert "no joke in" in str(done.exception)
 
 
+def test_reported_jokes_are_listed_and_restored(database: str) -> None:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["feedback", *arguments, "--database", database])
+
+    done = run("reported")
+    assert done.exit_code == 0, done.output
+    ((joke_id, joke, at, reports),) = [
+        re.split(r" *│ *", line.strip("│ ")) for line in done.stdout.splitlines()[3:-1]
+    ]
+    assert (joke, reports) == ("Who? Nobody.", "2")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", at)
+    assert run("restore", joke_id).stdout == f"{joke_id} is shown again\n"
+    assert run("restore", joke_id).stdout == f"{joke_id} was not reported\n"
+    done = run("reported")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == f"no joke in {database} is reported\n"
+
+
+def test_an_unknown_id_restores_nothing(database: str) -> None:
+    store = Store(database)
+    ((joke, _),) = store.reported()
+    done = joker("feedback", "restore", joke.id, "nowhere", "--database", database)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"joker: there is no joke 'nowhere' in {database}; "
+        "'joker feedback reported' lists the ids of those that are reported\n"
+    )
+    assert store.get(joke.id).hidden
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [

@@ -263,6 +263,42 @@ def test_a_reported_joke_leaves_pool_and_lists_at_once_but_not_its_link(store: S
     assert store.get(joke).hidden
 
 
+def test_reported_jokes_are_listed_with_their_last_report_the_latest_first(
+    store: Store, clock: Clock
+) -> None:
+    early, late, fine = draft(store, 1), add(store), draft(store, 2)
+    assert store.reported() == []
+    began = time.time()
+    for joke, client, cast in (
+        (late, "ann", "report"),
+        (early, "bob", "report"),
+        (late, "bob", "report"),
+        (late, "cid", "up"),
+        (fine, "ann", "down"),
+    ):
+        clock.ahead += 60
+        store.vote(joke, client, cast)  # type: ignore[arg-type]
+    found = store.reported()
+    assert [joke for joke, _ in found] == [store.get(late), store.get(early)]
+    assert [round((at - began) / 60) for _, at in found] == [3, 2]
+
+
+def test_a_restored_joke_is_back_everywhere_and_keeps_its_other_votes(store: Store) -> None:
+    joke = draft(store, 1)
+    for client, cast in (("ann", "up"), ("bob", "report"), ("cid", "report")):
+        store.vote(joke, client, cast)  # type: ignore[arg-type]
+    assert store.restore(joke) == 2
+    assert store.get(joke).votes == Votes(up=1)
+    assert not store.get(joke).hidden
+    assert store.reported() == []
+    assert [one.id for one in store.top()] == [joke]
+    assert store.pool.take("bob") == store.get(joke)
+    assert store.restore(joke) == 0
+    assert store.vote(joke, "bob", "report") == Votes(up=1, report=1)
+    with pytest.raises(UnknownJokeError):
+        store.restore("abcdefghijkl")
+
+
 def test_a_report_taken_back_shows_the_joke_again(store: Store) -> None:
     joke = draft(store, 1)
     store.vote(joke, "ann", "report")

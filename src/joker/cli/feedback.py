@@ -1,4 +1,4 @@
-"""``joker feedback``: what people think of the jokes, for training."""
+"""``joker feedback``: what people think of the jokes, for training; and a review of reports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -14,14 +15,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from joker.cli.options import examples, with_settings
-from joker.core.errors import DataError
+from joker.core.errors import DataError, UnknownJokeError
 
 if TYPE_CHECKING:
+    from joker.store import Store
     from joker.store.feedback import Feedback
 
 app = typer.Typer(
-    help="Use people's votes to train and compare models.",
-    epilog=examples("joker feedback export --out votes.csv"),
+    help="Use people's votes to train and compare models, and review what they reported.",
+    epilog=examples("joker feedback export --out votes.csv", "joker feedback reported"),
     no_args_is_help=True,
 )
 
@@ -97,6 +99,68 @@ def compare(options: dict[str, Any]) -> None:
             *(f"{each.liked:.1%}", f"{low:.1%}–{high:.1%}"),
         )
     Console(highlight=False, markup=False).print(table)
+
+
+@app.command(epilog=examples("joker feedback reported --database sqlite:///jokes.sqlite"))
+@with_settings("database")
+def reported(options: dict[str, Any]) -> None:
+    """List the reported jokes, which are hidden from everyone, the latest report first.
+
+    'joker feedback restore' shows those again that were reported without reason.
+    """
+    from joker.compose import open_store
+    from joker.settings import read_settings
+
+    with closing(open_store(read_settings(**options))) as store:
+        found = store.reported()
+        if not found:
+            typer.echo(f"no joke in {store} is reported", err=True)
+            return
+    table = Table(
+        Column("id", no_wrap=True), "joke", Column("last report (UTC)", min_width=16), "reports"
+    )
+    for joke, reported_at in found:
+        table.add_row(
+            joke.id,
+            " ".join(f"{joke.question} {joke.answer}".split()),
+            f"{datetime.fromtimestamp(reported_at, UTC):%Y-%m-%d %H:%M}",
+            str(joke.votes.report),
+        )
+    Console(highlight=False, markup=False).print(table)
+
+
+@app.command(epilog=examples("joker feedback restore nTqMPqsyIjKe"))
+@with_settings("database")
+def restore(
+    options: dict[str, Any],
+    ids: Annotated[
+        list[str], typer.Argument(help="Ids from 'joker feedback reported'.", metavar="ID...")
+    ],
+) -> None:
+    """Show jokes again that were reported without reason.
+
+    Their reports are deleted, other votes stay. The jokes are back at their links, in the lists
+    and in the pool.
+    """
+    from joker.compose import open_store
+    from joker.settings import read_settings
+
+    with closing(open_store(read_settings(**options))) as store:
+        for joke_id in ids:
+            _check_known(store, joke_id)
+        for joke_id in ids:
+            done = "is shown again" if store.restore(joke_id) else "was not reported"
+            typer.echo(f"{joke_id} {done}")
+
+
+def _check_known(store: Store, joke_id: str) -> None:
+    try:
+        store.get(joke_id)
+    except UnknownJokeError as error:
+        raise UnknownJokeError(
+            f"there is no joke {joke_id[:20]!r} in {store}; "
+            "'joker feedback reported' lists the ids of those that are reported"
+        ) from error
 
 
 def _replace(

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -286,12 +286,13 @@ class Store:
             else:
                 connection.execute(update(votes).where(same).values(values))
             counts = counts.changed(old, vote)
-            connection.execute(
-                update(jokes)
-                .where(jokes.c.id == row["id"])
-                .values(asdict(counts) | {"rating": counts.rating})
-            )
+            self._count(connection, row, counts)
         return counts
+
+    def _count(self, connection: Connection, row: RowMapping, counts: Votes) -> None:
+        """Note the votes on the joke of a row."""
+        values = asdict(counts) | {"rating": counts.rating}
+        connection.execute(update(jokes).where(jokes.c.id == row["id"]).values(values))
 
     def voted(self) -> Iterator[StoredJoke]:
         """Yield all jokes that have votes, hidden ones too, the oldest first."""
@@ -304,6 +305,39 @@ class Store:
         with self._database.begin() as connection:
             for row in connection.execute(query).mappings():
                 yield read_row(row)
+
+    # Reports
+
+    def reported(self) -> list[tuple[StoredJoke, float]]:
+        """Return the hidden jokes, each with the time of its last report, the latest first.
+
+        Times are in seconds since 1970.
+        """
+        last = func.max(votes.c.voted_at)
+        query = (
+            select(jokes, last.label("reported_at"))
+            .join(votes)
+            .where(votes.c.vote == "report")
+            .group_by(jokes.c.id)
+            .order_by(last.desc(), jokes.c.id)
+        )
+        with self._database.begin() as connection:
+            rows = connection.execute(query).mappings()
+            return [(read_row(row), row["reported_at"]) for row in rows]
+
+    def restore(self, id: str) -> int:  # noqa: A002
+        """Delete all reports of a joke, which shows it again; return how many there were.
+
+        Raises:
+            UnknownJokeError: If there is no such joke.
+        """
+        with self._database.begin(write=True) as connection:
+            row = row_of(connection, id, lock=True)
+            reports = and_(votes.c.joke_id == row["id"], votes.c.vote == "report")
+            connection.execute(delete(votes).where(reports))
+            counts = replace(votes_of(row), report=0)
+            self._count(connection, row, counts)
+            return int(row["report"])
 
     # Retention
 
