@@ -68,6 +68,13 @@ class GenerationError(JokerError):
     exit_code = 5
 
 
+class PromptWithheldError(GenerationError):
+    """Moderation withholds every joke on a prompt; only another prompt may succeed."""
+
+    def __init__(self) -> None:
+        super().__init__("the prompt itself is withheld by moderation; change it")
+
+
 class EngineDownError(JokerError):
     """A remote engine cannot be reached, failed or stopped responding; a retry may succeed."""
 

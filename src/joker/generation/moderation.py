@@ -177,7 +177,17 @@ class Moderator:
         """
         if not safe and not exclude_categories:
             return False
-        return is_withheld(self.check(text), safe=safe, exclude_categories=exclude_categories)
+        return _is_withheld(self.check(text), safe=safe, exclude_categories=exclude_categories)
+
+    def withholds_prompt(
+        self, text: str, *, safe: bool = True, exclude_categories: Collection[Category] = ()
+    ) -> bool:
+        """Return whether to withhold a prompt, and so every joke that contains it.
+
+        The list's rules alone decide: the classifier was trained on whole jokes.
+        """
+        flags = self.match_rules(text)
+        return _is_withheld(flags, safe=safe, exclude_categories=exclude_categories)
 
     def _add(self, term: str, part: str) -> None:
         """Index a term, singular and plural, by its longest word, usually the rarest one."""
@@ -228,7 +238,7 @@ class Moderator:
         return masked[0]
 
 
-def is_withheld(
+def _is_withheld(
     flags: Iterable[Flag], *, safe: bool, exclude_categories: Collection[Category]
 ) -> bool:
     """Return whether to withhold a text with these flags; see `Moderator.withholds`."""

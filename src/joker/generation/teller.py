@@ -14,13 +14,13 @@ from dataclasses import replace
 from itertools import islice
 from math import isfinite
 
-from joker.core.errors import GenerationError
+from joker.core.errors import GenerationError, PromptWithheldError
 from joker.core.fingerprints import Fingerprints, OriginalityEstimate, hash_text
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.core.tokenizer import REPLACEMENT_CHARACTER
 from joker.engines.protocol import Completion, Engine, GenerationListener, is_greedy
 from joker.engines.tasks import GenerationTask
-from joker.generation.moderation import Moderator, is_withheld
+from joker.generation.moderation import Moderator
 from joker.generation.prompt import Prompt, printable
 from joker.generation.ranking import rank
 from joker.generation.request import GenerationRequest
@@ -32,7 +32,7 @@ _Drafts = dict[Joke, int]
 
 
 class MissingJokesError(GenerationError):
-    """Some of a request's jokes failed in all attempts, or moderation withholds the prompt.
+    """Some of a request's jokes failed in all attempts.
 
     Attributes:
         jokes: The jokes that succeeded, in order.
@@ -80,13 +80,14 @@ class Teller:
         Raises:
             InputError: If the prompt is too long for the model.
             AbandonedError: If the listener asked to stop.
-            MissingJokesError: If a joke failed in all attempts, or moderation withholds the prompt.
+            MissingJokesError: If a joke failed in all attempts.
+            PromptWithheldError: If moderation withholds the prompt, and so every joke.
         """
         if is_greedy(request.sampling):
             request = replace(request, max_attempts=1, candidates=1)
         drafting = _Drafting(request, self.engine, self._moderator, listener)
         if drafting.withholds_prompt():
-            raise MissingJokesError("the prompt itself is withheld by moderation; change it", [])
+            raise PromptWithheldError
         told: dict[int, GeneratedJoke] = {}
         near_duplicates: dict[int, GeneratedJoke] = {}
         for attempt in range(request.max_attempts):
@@ -232,12 +233,9 @@ class _Drafting:
         )
 
     def withholds_prompt(self) -> bool:
-        """Return whether moderation withholds the prompt, and so every joke that contains it.
-
-        The list's rules alone decide: the classifier was trained on whole jokes.
-        """
-        return is_withheld(
-            self._moderator.match_rules(self.prompt.text),
+        """Return whether moderation withholds the prompt."""
+        return self._moderator.withholds_prompt(
+            self.prompt.text,
             safe=self.request.safe,
             exclude_categories=self.request.exclude_categories,
         )

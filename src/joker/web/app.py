@@ -80,7 +80,8 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         store.close()
         stop_tracing()
 
-    archive = Archive(store, make_moderator(settings), settings)
+    moderator = make_moderator(settings)
+    archive = Archive(store, moderator, settings)
     filler = PoolFiller(queue, store, archive, settings)
     app = FastAPI(
         title="GPT-2 the Joker",
@@ -98,7 +99,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     app.state.store = store
     app.state.archive = archive
-    app.state.submission = Submission(queue, follower, archive, limiter, settings)
+    app.state.submission = Submission(queue, follower, archive, moderator, limiter, settings)
     app.state.limiter = limiter
     app.state.key_digests = [digest_key(key.get_secret_value()) for key in settings.api_keys]
     install_error_handlers(app)

@@ -24,6 +24,7 @@ from joker.core.errors import (
     InputError,
     JokerError,
     KeyConflictError,
+    PromptWithheldError,
     QueueDownError,
     QueueFullError,
     QueueStoppedError,
@@ -239,7 +240,15 @@ async def _handle_joker_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, JokerError)
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
-    return render_problem(request, status, tell_client(error), code=code)
+    errors = None
+    if isinstance(error, PromptWithheldError):
+        errors = [_describe({"loc": _locate_prompt(request), "msg": str(error), "type": ""})]
+    return render_problem(request, status, tell_client(error), errors=errors, code=code)
+
+
+def _locate_prompt(request: Request) -> tuple[str, str]:
+    name = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
+    return ("query" if request.method == "GET" else "body"), name
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

@@ -102,7 +102,8 @@ def render_page(
         message=_say(problem) if problem else message,
         problem=problem,
         advice=_REFUSED_ADVICE,
-        refused=REFUSED_TYPE,
+        # More drafts help against nothing else.
+        hard=problem.type == REFUSED_TYPE and not problem.errors if problem else drafted,
         linked=is_one,
         drafted=drafted,
         eager=eager,

@@ -19,10 +19,13 @@ from joker.core.errors import (
     GenerationError,
     InputError,
     MemoryFullError,
+    PromptWithheldError,
     QueueError,
     QueueFullError,
 )
 from joker.core.joke import GeneratedJoke
+from joker.generation.moderation import Moderator
+from joker.generation.prompt import Prompt
 from joker.generation.request import GenerationRequest
 from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
@@ -101,6 +104,7 @@ class Submission:
         queue: Where jobs wait.
         follower: Follows jobs.
         archive: Stores the jokes that `tell` waits for.
+        moderator: Knows prompts on which no joke can pass.
         limiter: Limits each client's jokes; None does not.
         settings: Limits of requests, and the deadline.
     """
@@ -110,12 +114,14 @@ class Submission:
         queue: JobQueue,
         follower: JobFollower,
         archive: Archive,
+        moderator: Moderator,
         limiter: RateLimiter | None,
         settings: Settings,
     ) -> None:
         self._queue = queue
         self._follower = follower
         self._archive = archive
+        self._moderator = moderator
         self._limiter = limiter
         self._settings = settings
 
@@ -151,12 +157,15 @@ class Submission:
 
         Raises:
             InputError, HTTPException, QueueError: As `submit` does.
+            PromptWithheldError: If moderation withholds a prompt itself.
             HeadError: If the request is HEAD, which takes no joke.
         """
         for asked in wanted:
             _check_limits(asked, self._settings)
         if len(wanted) > (most := max_prompts_of(self._settings)):
             raise InputError(f"at most {most} prompts in a request; split them into several")
+        if any(map(self._withholds, wanted)):
+            raise PromptWithheldError
         stop_at_head(request)
         await self._charge(request, sum(asked.count for asked in wanted))
         begun: list[Telling] = []
@@ -168,6 +177,13 @@ class Submission:
             await self.abandon(*jobs_of(begun))
             raise
         return begun
+
+    def _withholds(self, asked: GenerationRequest) -> bool:
+        return self._moderator.withholds_prompt(
+            Prompt.read(asked.prompt).text,
+            safe=asked.safe,
+            exclude_categories=asked.exclude_categories,
+        )
 
     async def _begin(self, request: Request, asked: GenerationRequest, *, plain: bool) -> Telling:
         ready: list[LinkedJoke] = []

@@ -385,6 +385,16 @@ def test_a_refusal_advises_what_the_page_can_do(open_page: Open) -> None:
 
 
 @pytest.mark.integration
+def test_nobody_is_told_to_try_harder_on_a_prompt_that_is_withheld(open_page: Open) -> None:
+    for page in (open_page(), open_page(java_script_enabled=False)):
+        ask(page, "genocidal")
+        said = page.get_by_role("status").first
+        expect(said).to_have_text(re.compile("^The prompt itself is withheld by moderation"))
+        expect(page.get_by_role("button", name="Try harder")).to_be_hidden()
+        assert page.get_by_label("Start a question or name a topic.").input_value() == "genocidal"
+
+
+@pytest.mark.integration
 def test_the_rate_limit_says_how_long_to_wait(open_page: Open, serve: Serve) -> None:
     with serve(rate_limit="1/minute") as limited:
         page = open_page(at=limited)

@@ -196,6 +196,23 @@ def test_votes_by_mouse_and_keyboard_keep_the_focus(open_page: Open, address: st
 
 
 @pytest.mark.integration
+def test_a_vote_is_shown_wherever_the_joke_is(open_page: Open, pooled: str) -> None:
+    page = open_page(at=pooled, reduced_motion="reduce")
+    page.locator("#jokes").get_by_role("button", name="Favourite").click()
+    page.get_by_text("Favourites 1").click()
+    pressed = "button[value={}][aria-pressed=true]"
+    for voted, other, value in (("#jokes", "#favourites", "up"), ("#favourites", "#jokes", "down")):
+        button = page.locator(f"{voted} button[value={value}]")
+        button.click()
+        expect(page.locator(f"{other} {pressed.format(value)} .count")).to_have_text("1")
+        expect(page.locator(f"{other} [aria-pressed=true][value]")).to_have_count(1)
+        expect(button).to_be_focused()
+    page.reload()
+    expect(page.locator(f"#jokes {pressed.format('down')} .count")).to_have_text("1")
+    check_accessibility(page)
+
+
+@pytest.mark.integration
 def test_votes_without_javascript_lead_back_to_the_joke(open_page: Open) -> None:
     page = open_page("/joke", java_script_enabled=False)
     question = page.locator("#jokes .question").inner_text()

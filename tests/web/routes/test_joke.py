@@ -154,6 +154,22 @@ def test_a_request_without_an_acceptable_joke_is_a_problem_of_its_own(client: Te
     assert "Change the prompt" in client.get(problem["type"]).text
 
 
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_refusal_names_the_prompt_if_it_is_withheld_itself(
+    client: TestClient, accept: str
+) -> None:
+    refused = client.get("/joke?prompt=What+genocidal+thing", headers={"Accept": accept})
+    problem = refused.json()
+    assert (refused.status_code, problem["type"]) == (422, "/problems/refused")
+    (wrong,) = problem["errors"]
+    assert (wrong["parameter"], wrong["location"]) == ("prompt", "query")
+    chat = {"messages": [{"role": "user", "content": "What genocidal thing"}]}
+    error = client.post("/v1/chat/completions", json=chat).json()["error"]
+    assert (error["code"], error["param"]) == ("joke_refused", "messages")
+    allowed = client.get("/joke?prompt=What+genocidal+thing&safe=false")
+    assert allowed.status_code == 200
+
+
 def test_a_joke_that_is_late_is_not_refused(client: TestClient) -> None:
     late = client.get("/joke", params={"prompt": "hang", "deadline_seconds": 0.05})
     assert late.json()["type"] == "about:blank"

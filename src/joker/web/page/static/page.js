@@ -272,10 +272,11 @@ async function vote(event, card) {
     });
     const answer = await response.json();
     if (!response.ok) return note(sentenceOf(answer.detail), true);
-    for (const value of ["up", "down"]) counter(card, value).textContent = answer[value] || "";
-    showVote(card, chosen);
+    for (const shown of document.querySelectorAll(`.joke[data-id="${card.dataset.id}"]`)) {
+      for (const value of ["up", "down"]) counter(shown, value).textContent = answer[value] || "";
+      showVote(shown, chosen);
+    }
     for (const key of [FAVOURITES, VISIT]) update(key, read(card));
-    if (card.parentElement === list) showKept();
     note(THANKS[chosen]);
   } catch {
     note("The vote did not arrive. Try again in a moment.", true);
@@ -367,7 +368,8 @@ async function listen(mine) {
     if (!response.ok) {
       const problem = await response.json();
       mine.outcome = problem.detail;
-      mine.ready ||= problem.type !== REFUSED; // Trying harder helps against nothing else.
+      // Trying harder helps against nothing else, and not where the prompt is to blame.
+      mine.ready ||= problem.type !== REFUSED || Boolean(problem.errors);
     } else for await (const { event, data } of eventsOf(response)) hear(mine, event, data, places);
   } catch {
     // What has arrived counts.
@@ -406,7 +408,7 @@ function hear(mine, event, data, places) {
   if (data.state === "SUCCESS") mine.outcome = "";
   if (data.state === "FAILURE") mine.outcome = `${data.error.split("; ")[0]}; ${form.dataset.advice}`;
   if (data.state === "REVOKED") mine.outcome = "the joke was cancelled";
-  mine.ready = mine.task === null;
+  mine.ready = mine.task === null || (data.state === "FAILURE" && !data.refused);
   if (mine.outcome !== undefined) mine.task = null; // It has ended.
 }
 
