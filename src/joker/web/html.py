@@ -37,6 +37,7 @@ TOPICS = (
     *("sheep", "balloons", "bosses", "diamonds", "marriage", "bookworms"),
 )
 _TOPICS_A_DAY = 3
+_AGAIN = {"/jokes/random": "Another random joke"}
 _FIRST_JOKES = "The first jokes are being written, and none is ready yet: ask for one."
 # What the page advises; the details' own advice is for programs.
 _LOST_ADVICE = "try one of the links below, or ask for a joke"
@@ -107,6 +108,7 @@ def render_page(
         linked=is_one,
         drafted=drafted,
         eager=eager,
+        again=_AGAIN.get(request.url.path, "Another one") if jokes else "Ask for one",
         permanent=is_one and jokes[0].link == request.url.path,
         site=str(request.base_url).rstrip("/"),
         starts=STARTS,

@@ -168,6 +168,23 @@ def test_a_permanent_link_waits_for_a_click(open_page: Open, pooled: str) -> Non
 
 
 @pytest.mark.integration
+def test_a_random_joke_gives_way_to_another_one(open_page: Open, pooled: str) -> None:
+    for script in (True, False):
+        page = open_page("/docs", at=pooled, java_script_enabled=script, reduced_motion="reduce")
+        answer = page.goto(f"{pooled}/jokes/random")
+        assert answer is not None
+        assert answer.headers["cache-control"] == "no-store"
+        shown = page.locator("#jokes .question")
+        seen = [shown.inner_text()]
+        page.reload()
+        expect(shown).not_to_have_text(seen[0])
+        seen.append(shown.inner_text())
+        page.get_by_role("button", name="Another random joke").click()
+        expect(page.get_by_role("button", name="Another one")).to_be_visible()
+        expect(shown).not_to_have_text(re.compile("|".join(["^$", *map(re.escape, seen)])))
+
+
+@pytest.mark.integration
 def test_votes_by_mouse_and_keyboard_keep_the_focus(open_page: Open, address: str) -> None:
     page = open_page()
     choose(page, at_once=True)
@@ -208,6 +225,9 @@ def test_a_vote_is_shown_wherever_the_joke_is(open_page: Open, pooled: str) -> N
         expect(page.locator(f"{other} [aria-pressed=true][value]")).to_have_count(1)
         expect(button).to_be_focused()
     page.reload()
+    expect(page.locator(f"#jokes {pressed.format('down')} .count")).to_have_text("1")
+    page.goto(pooled + (page.locator("#jokes .link").get_attribute("href") or ""))
+    page.locator("#jokes").get_by_text("I give up. Tell me!").click()
     expect(page.locator(f"#jokes {pressed.format('down')} .count")).to_have_text("1")
     check_accessibility(page)
 

@@ -578,6 +578,8 @@ function start() {
     if (fresh) remember(READY, [...recall(READY, []), read(cards[0])]);
     return showPage(history.state);
   }
+  const kept = [...recall(VISIT, []), ...recall(FAVOURITES, [])]; // The server knows no visitor.
+  for (const card of cards) showVote(card, kept.find((joke) => same(joke, read(card)))?.vote);
   if (cards.length) {
     const page = pageOf(find("prompt").value, harder.hidden);
     const asked = location.pathname === "/joke"; // Loading it again would ask again.
