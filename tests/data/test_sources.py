@@ -83,7 +83,7 @@ def test_encodings_are_told_apart(tmp_path: Path, encoded: bytes) -> None:
         (
             "short.csv",
             "question,answer\nWho?,An owl\nWho?\n",
-            "line 3: 1 fields where the header has 2",
+            "line 3: 1 field where the header has 2",
         ),
         ("long.csv", "question,answer\nWho?,An owl,or not\n", "line 2: 3 fields"),
         ("open.csv", 'question,answer\nWho?,"An owl\nWho?,x\n', "broken quoting"),

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 
 from joker.cli.options import examples, with_settings
 from joker.core.errors import DataError, UnknownJokeError
+from joker.core.plural import plural
 
 if TYPE_CHECKING:
     from joker.store import Store
@@ -65,10 +66,10 @@ def export(
         store.close()
     if not count:
         raise DataError(
-            f"no joke in {store} has {min_votes} votes with a majority; collect more votes, "
-            "or lower --min-votes"
+            f"no joke in {store} has {min_votes} {plural(min_votes, 'vote')} with a majority; "
+            "collect more votes, or lower --min-votes"
         )
-    typer.echo(f"{count} jokes written to {out}", err=True)
+    typer.echo(f"{count} {plural(count, 'joke')} written to {out}", err=True)
 
 
 @app.command(epilog=examples("joker feedback compare --database sqlite:///jokes.sqlite"))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from joker.core.errors import DataError, ResourceError
 from joker.core.joke import Joke
+from joker.core.plural import plural
 from joker.data.near_duplicates import NearDuplicates, find_near_duplicates
 from joker.data.parsing import Parsed, parse_pair, parse_post
 from joker.data.prepared import (
@@ -93,7 +94,7 @@ def prepare(
     _check_sources(sources)
     check_target(out, force=force)
     ingestion = _ingest(sources, report)
-    report(f"comparing {len(ingestion.jokes):,} jokes")
+    report(f"comparing {len(ingestion.jokes):,} {plural(len(ingestion.jokes), 'joke')}")
     copies = find_near_duplicates(ingestion.jokes)
     splits = _splits(copies, ingestion.origins, seed)
     leak = {kind: _leak(copies, masks) for kind, masks in splits.items()}

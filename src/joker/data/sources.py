@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from joker.core.errors import DataError
 from joker.core.optional import import_optional
+from joker.core.plural import plural
 
 Kind = Literal["pairs", "posts"]
 
@@ -132,7 +133,8 @@ def _read_csv(file: Iterator[str], source: Source) -> Iterator[Record]:
                 continue
             if len(fields) != len(header):
                 raise DataError(
-                    f"{source.path}, line {reader.line_num}: {len(fields)} fields where the header "
+                    f"{source.path}, line {reader.line_num}: {len(fields)} "
+                    f"{plural(len(fields), 'field')} where the header "
                     f"has {len(header)}; check the quoting"
                 )
             yield dict(zip(header, fields, strict=True))

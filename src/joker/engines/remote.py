@@ -31,6 +31,7 @@ from tokenizers import Tokenizer
 
 from joker.core.errors import ConfigError, EngineDownError, InputError, PromptError
 from joker.core.model_folder import ModelFolder
+from joker.core.plural import plural
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import RemoteServer
 from joker.engines.engine import Outputs
@@ -426,7 +427,8 @@ class _Client:
             ) from error
         except httpx.TimeoutException as error:
             raise EngineDownError(
-                f"the engine's server did not respond for {self._timeout_seconds:g} seconds; "
+                f"the engine's server did not respond for {self._timeout_seconds:g} "
+                f"{plural(self._timeout_seconds, 'second')}; "
                 "try again later"
             ) from error
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:

@@ -18,6 +18,7 @@ from rich.text import Text
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
+from joker.core.plural import plural
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines import open_engine
 from joker.engines.weights import load_causal_lm
@@ -127,8 +128,9 @@ class Report:
     def _heading(self) -> str:
         too_long = self.likelihood.jokes_too_long
         return (
-            f"{self.model}, template {self.template}, on {self.likelihood.jokes:,} jokes "
-            f"of {self.data['name']}" + (f" ({too_long:,} too long for it)" if too_long else "")
+            f"{self.model}, template {self.template}, on {self.likelihood.jokes:,} "
+            f"{plural(self.likelihood.jokes, 'joke')} of {self.data['name']}"
+            + (f" ({too_long:,} too long for it)" if too_long else "")
         )
 
     def _likelihood_table(self) -> Table:
@@ -139,7 +141,12 @@ class Report:
         rows = (
             ("bits per byte", metrics.bits_per_byte, "{:.3f}", "compare by this; lower is better"),
             *(
-                (f"  of {name} jokes", part.bits_per_byte, "{:.3f}", f"{part.jokes:,} jokes")
+                (
+                    f"  of {name} jokes",
+                    part.bits_per_byte,
+                    "{:.3f}",
+                    f"{part.jokes:,} {plural(part.jokes, 'joke')}",
+                )
                 for name, part in parts
                 if part
             ),

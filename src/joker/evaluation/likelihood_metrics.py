@@ -149,7 +149,7 @@ def likelihood_metrics(
     kept = [index for index, joke in enumerate(encoded) if len(joke) <= context_length]
     if not kept:
         raise DataError(
-            f"none of {len(jokes)} jokes fits the model's context of {context_length} tokens"
+            f"none of the jokes ({len(jokes)}) fits the model's context of {context_length} tokens"
         )
     fitting = [jokes[index] for index in kept]
     groups = [index if clusters is None else clusters[index] for index in kept]

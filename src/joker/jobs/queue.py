@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from joker.core.joke import GeneratedJoke
+from joker.core.plural import plural
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import BATCH_TOKENS
 from joker.generation.request import GenerationRequest
@@ -136,14 +137,16 @@ CONFLICT = "the idempotency key was used for a different request; use a new key"
 def late(deadline_seconds: float) -> str:
     """Return the error of a job that missed its deadline."""
     return (
-        f"the joke was not told within {deadline_seconds:g} seconds; "
+        f"the joke was not told within {deadline_seconds:g} "
+        f"{plural(deadline_seconds, 'second')}; "
         "ask for fewer jokes or try again later"
     )
 
 
 def full(max_queue_size: int) -> str:
     """Return the error of a job that a full queue refuses."""
-    return f"{max_queue_size} jobs are already waiting; try again later"
+    jobs = plural(max_queue_size, "job is", "jobs are")
+    return f"{max_queue_size} {jobs} already waiting; try again later"
 
 
 MEMORY_FULL = "the queue's Redis has no memory left for another job; try again later"

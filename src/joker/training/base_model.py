@@ -28,6 +28,7 @@ from joker.core.errors import ConfigError, ModelFolderError, first_line
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
+from joker.core.plural import plural
 from joker.core.template import Template
 from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from joker.engines.weights import (
@@ -202,7 +203,8 @@ def keep_blocks(model: PreTrainedModel, count: int) -> PreTrainedModel:
     last = len(blocks) - 1
     if count > len(blocks):
         raise ConfigError(
-            f"setting 'keep_layers' is {count}, but the base has {len(blocks)} blocks"
+            f"setting 'keep_layers' is {count}, but the base has {len(blocks)} "
+            f"{plural(len(blocks), 'block')}"
         )
     kept = [round(place * last / (count - 1)) for place in range(count)]
     settings = model.config.to_dict()
@@ -247,7 +249,8 @@ def freeze_layers(model: PreTrainedModel, count: int, added_ids: Sequence[int] =
     _, blocks = _blocks(model)
     if count >= len(blocks):
         raise ConfigError(
-            f"setting 'freeze_layers' is {count}, but the base has {len(blocks)} blocks"
+            f"setting 'freeze_layers' is {count}, but the base has {len(blocks)} "
+            f"{plural(len(blocks), 'block')}"
         )
     if count:
         for block in blocks[:count]:

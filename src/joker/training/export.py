@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from joker.core.errors import InputError, MissingDependencyError, ModelFolderError, first_line
 from joker.core.joke import Joke
 from joker.core.model_folder import CARD, OPENVINO, Manifest, ModelFolder
+from joker.core.plural import plural
 from joker.engines.protocol import load_tokenizer
 from joker.engines.weights import is_gguf, load_causal_lm
 
@@ -424,12 +425,17 @@ def _left_out(training: Mapping[str, Any]) -> str:
     if training.get("safe"):
         flagged = training.get("jokes_flagged", 0)
         sentences.append(
-            f"Moderation flagged {flagged:,} training jokes as offensive; they were left out."
+            f"Moderation flagged {flagged:,} training {plural(flagged, 'joke')} as offensive; "
+            f"{plural(flagged, 'it was', 'they were')} left out."
         )
     else:
         sentences.append("No jokes were left out of training for being offensive.")
     if leaked := training.get("jokes_leaked"):
-        sentences.append(f"{leaked:,} extra jokes were near-duplicates of test jokes and left out.")
+        sentences.append(
+            f"{leaked:,} extra "
+            f"{plural(leaked, 'joke was a near-duplicate', 'jokes were near-duplicates')}"
+            " of test jokes and left out."
+        )
     if rated := training.get("jokes_rated"):
         sentences.append(f"Of {rated:,} rated jokes, those that work were added.")
         if training.get("critic"):

@@ -94,8 +94,8 @@ def make_trainer(
         trainer.learn_from(teacher, config.distillation_weight)
     if not trainer.validation_tokens:
         raise DataError(
-            f"none of {len(validation)} validation jokes fits the model's context of "
-            f"{base.context_length} tokens; prepare more jokes"
+            f"none of the validation jokes ({len(validation)}) fits the "
+            f"model's context of {base.context_length} tokens; prepare more jokes"
         )
     # Transformers announces its own progress on standard output; ours is on standard error.
     trainer.pop_callback(PrinterCallback)

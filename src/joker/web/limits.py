@@ -14,6 +14,7 @@ from redis.asyncio import BlockingConnectionPool
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import ConfigError, InputError
+from joker.core.plural import plural
 from joker.jobs.connection import TIMEOUTS, open_pool
 
 _TURN_SECONDS = 5.0
@@ -79,7 +80,10 @@ class RateLimiter:
             HTTPException: 429 if the client has reached the limit.
         """
         if amount > self._rate.amount:
-            raise InputError(f"at most {self._rate.amount} {of} in one request; ask for fewer")
+            raise InputError(
+                f"at most {self._rate.amount} {plural(self._rate.amount, of[:-1])} in one request; "
+                "ask for fewer"
+            )
         try:
             granted = await self._limiter.hit(self._rate, of, client, cost=amount)
             window = await self._limiter.get_window_stats(self._rate, of, client)
@@ -96,8 +100,9 @@ class RateLimiter:
         if not granted:
             raise HTTPException(
                 429,
-                f"{of} are limited to {most} in {period_seconds} seconds; "
-                f"try again in {reset_seconds} seconds",
+                f"{of} are limited to {most} in {period_seconds} "
+                f"{plural(period_seconds, 'second')}; "
+                f"try again in {reset_seconds} {plural(reset_seconds, 'second')}",
                 headers=headers | {"Retry-After": str(reset_seconds)},
             )
         return headers

@@ -24,6 +24,7 @@ from joker.core.errors import (
     QueueFullError,
 )
 from joker.core.joke import GeneratedJoke
+from joker.core.plural import plural
 from joker.generation.moderation import Moderator
 from joker.generation.prompt import Prompt
 from joker.generation.request import GenerationRequest
@@ -163,7 +164,9 @@ class Submission:
         for asked in wanted:
             _check_limits(asked, self._settings)
         if len(wanted) > (most := max_prompts_of(self._settings)):
-            raise InputError(f"at most {most} prompts in a request; split them into several")
+            raise InputError(
+                f"at most {most} {plural(most, 'prompt')} in a request; split them into several"
+            )
         if any(map(self._withholds, wanted)):
             raise PromptWithheldError
         stop_at_head(request)

@@ -413,6 +413,8 @@ function hear(mine, event, data, places) {
 }
 
 function doing({ effort, n }) {
+  const one = Number(form.dataset.drafts) === 1;
+  if (one && !effort) return n > 1 ? "Writing the jokes…" : "Writing the joke…";
   const drafts = effort ? "Trying harder: many more drafts" : `Writing ${form.dataset.drafts} drafts`;
   return n > 1 ? `${drafts} of each joke. The best ones follow.` : `${drafts}. The best one follows.`;
 }
