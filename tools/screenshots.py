@@ -153,8 +153,8 @@ def picture_drafts(camera: Camera) -> None:
     """Take the states of a joke that is drafted on demand."""
     page = camera.open(f"/joke?prompt={_UNPICKED}", forced_colors="active")
     camera.take(page, "forced-colors")
-    page = _ask(camera, _UNPICKED)
-    page.wait_for_selector(".told")
+    camera.take(_ask(camera, _UNPICKED, until=".told"), "drafted")
+    page = _ask(camera, _UNPICKED, until=".told")
     page.click("#harder")
     page.wait_for_selector("#stop")
     camera.take(page, "drafting")
