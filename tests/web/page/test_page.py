@@ -50,8 +50,9 @@ def test_the_page_asks_for_a_joke_by_itself_while_the_pool_is_empty(
     page = open_page(at=just_started, reduced_motion="reduce")
     expect(page.locator("#jokes .told .question")).to_have_text(re.compile("kettle number"))
     expect(page).to_have_url(re.compile("/jokes/"))  # so a reload keeps it
-    first = page.locator("#jokes .question").inner_text()
+    first, address = page.locator("#jokes .question").inner_text(), page.url
     page.get_by_role("button", name="Another one").click(delay=600)
+    expect(page).not_to_have_url(address)
     expect(page.locator("#jokes .told .question")).not_to_have_text(first)
     page.go_back()
     expect(page.locator("#jokes .told .question")).to_have_text(first)
