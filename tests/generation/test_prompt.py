@@ -89,6 +89,16 @@ def test_a_hint_is_taken_up_or_not(written: str, taken_up: bool) -> None:
     assert (Prompt.parse(written, PUNCHLINE_FIRST).accept(JOKE) is not None) is taken_up
 
 
+@pytest.mark.parametrize(
+    ("singular", "plural"), [("wolf", "wolves"), ("wife", "wives"), ("snowman", "snowmen")]
+)
+def test_a_topic_fits_jokes_on_its_irregular_plural_too(singular: str, plural: str) -> None:
+    one, many = (Joke(f"Why do they like {noun}?", "They melt.") for noun in (singular, plural))
+    for topic in (singular, plural):
+        assert Prompt.parse(topic).fits(one)
+        assert Prompt.parse(topic).fits(many)
+
+
 def test_no_joke_that_is_there_fits_a_whole_question_or_no_prompt() -> None:
     for written in ("Why do two foxes share a box?", "", "..."):
         assert not Prompt.parse(written).fits(JOKE)

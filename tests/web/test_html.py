@@ -10,10 +10,10 @@ from joker.web.html import HTML, JSON, STARTS, TEXT, TOPICS, choose_media_type, 
 
 
 def test_topics_change_every_day_until_all_had_their_turn() -> None:
-    days = [topics_of(date(2026, 12, 25) + timedelta(day)) for day in range(14)]
+    days = [topics_of(date(2026, 12, 25) + timedelta(day)) for day in range(20)]
     topics = [topic for day in days for topic in day]
-    assert len(topics) == len({*topics}) == 42
-    assert topics_of(date(2026, 12, 25) + timedelta(14)) == days[0]
+    assert len(topics) == len({*topics}) == len(TOPICS) == 60
+    assert topics_of(date(2026, 12, 25) + timedelta(20)) == days[0]
 
 
 @pytest.mark.parametrize("suggested", STARTS + TOPICS)

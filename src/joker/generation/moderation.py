@@ -315,6 +315,10 @@ def inflect(word: str) -> list[str]:
         forms.append(f"{word}es")
     elif word.endswith("y"):
         forms.append(f"{word[:-1]}ies")
+    elif word.endswith("man"):
+        forms.append(f"{word[:-3]}men")
+    elif word.endswith(("f", "fe")):
+        forms.append(f"{word.removesuffix('e')[:-1]}ves")
     return forms
 
 

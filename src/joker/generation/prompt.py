@@ -143,7 +143,8 @@ def _singular(word: str) -> str:
 
 def _occurs(word: str, words: set[str]) -> bool:
     """Return whether a word, its plural or its singular is among words."""
-    singulars = words & {word[:-1], word[:-2], f"{word[:-3]}y"}
+    stem = word[:-3]
+    singulars = words & {word[:-1], word[:-2], f"{stem}y", f"{stem}f", f"{stem}fe", f"{stem}man"}
     return not words.isdisjoint(inflect(word)) or any(
         word in inflect(singular) for singular in singulars
     )

@@ -35,6 +35,9 @@ TOPICS = (
     *("birds", "bread", "exams", "submarines", "neighbors", "chess"),
     *("crabs", "cars", "writers", "giraffes", "clocks", "restaurants"),
     *("sheep", "balloons", "bosses", "diamonds", "marriage", "bookworms"),
+    *("coffee", "mummies", "robots", "gardeners", "pizza", "elephants"),
+    *("bakers", "fridges", "doctors", "candles", "squirrels", "zombies"),
+    *("eggs", "pilots", "magnets", "farmers", "guitars", "scissors"),
 )
 _TOPICS_A_DAY = 3
 _AGAIN = {"/jokes/random": "Another random joke"}

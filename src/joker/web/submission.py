@@ -183,7 +183,7 @@ class Submission:
 
     def _withholds(self, asked: GenerationRequest) -> bool:
         return self._moderator.withholds_prompt(
-            Prompt.read(asked.prompt).text,
+            Prompt.parse(asked.prompt).text,
             safe=asked.safe,
             exclude_categories=asked.exclude_categories,
         )
