@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from joker.core.joke import Joke
@@ -202,6 +203,16 @@ def test_a_tracking_server_that_is_down_ends_a_training_before_it_begins(
     assert not list(tmp_path.glob("model/checkpoints/checkpoint-*"))
     train(*SHORT[:-1], "2", *options, "--report-to", "none")
     assert (tmp_path / "model/joker.json").is_file()
+
+
+def test_tensorboard_reads_the_metrics_of_a_run(prepared: PreparedData, tmp_path: Path) -> None:
+    options = ("--data", prepared.path, "--out", "model", "--report-to", "tensorboard")
+    train(*SHORT[:-1], "4", *options)
+    (written,) = (tmp_path / "model").rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(written))
+    events.Reload()
+    losses = [events.Scalars(name) for name in ("train/loss", "eval/loss", "eval/bits_per_byte")]
+    assert all(losses)
 
 
 def test_sample_jokes_disturb_no_training(tiny_folder: ModelFolder) -> None:
