@@ -72,7 +72,7 @@ from joker.engines.openvino import OpenVinoBatch
 from joker.engines.protocol import load_tokenizer
 from joker.generation.teller import Teller
 from joker.jobs.in_process import InProcessQueue
-from joker.jobs.broker import read_record
+from joker.jobs.broker import parse_record
 from joker.settings import Settings
 from joker.store import Store
 from joker.web import create_app
@@ -94,7 +94,7 @@ def ask(body):
         events = client.get(f"/generate/{told['task_id']}/events").text
         (job,) = [entry.job for entry in queue._entries.values()]
         schemas = client.get("/openapi.json").json()
-    return told, events, read_record(to_json(job).decode()), schemas
+    return told, events, parse_record(to_json(job).decode()), schemas
 
 def names(schemas, model):
     return schemas["components"]["schemas"][model]["properties"]

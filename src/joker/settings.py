@@ -201,7 +201,7 @@ class Settings(BaseSettings):
             return None
         if not value.startswith(("redis://", "rediss://", "sentinel://")):
             raise ValueError("must be a Redis URL such as redis://localhost:6379/0")
-        if Sentinels.read(value) is None:
+        if Sentinels.parse(value) is None:
             try:
                 _ = urlsplit(value).port
             except ValueError:

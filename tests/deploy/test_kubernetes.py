@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from joker.generation.request import GenerationRequest
-from joker.jobs.queue import TOKENS_AT_ONCE
+from joker.jobs.queue import MAX_RUNNING_TOKENS
 from joker.settings import Settings
 from tests.deploy.dockerfile import STAGES
 
@@ -419,7 +419,7 @@ def test_workers_are_scaled_by_sets_that_the_queue_keeps(resources: dict[str, Re
         authentication = f"TriggerAuthentication/{trigger['authenticationRef']['name']}"
         references = resources[authentication]["spec"]["secretTargetRef"]
         assert {reference["parameter"] for reference in references} == {"address", "password"}
-    jobs = TOKENS_AT_ONCE // GenerationRequest().tokens
+    jobs = MAX_RUNNING_TOKENS // GenerationRequest().tokens
     lengths = {t["metadata"]["listName"]: t["metadata"]["listLength"] for t in spec["triggers"]}
     assert int(lengths["{joker}:running"]) == jobs * 3 // 4
 

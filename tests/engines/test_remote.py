@@ -22,7 +22,7 @@ from joker.generation.request import GenerationRequest
 from joker.generation.teller import Teller
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import Job, State
-from joker.jobs.queue import MOST_ATTEMPTS
+from joker.jobs.queue import MAX_ATTEMPTS
 from tests.engines.completions_server import MODEL, CompletionsServer
 
 GREEDY = Sampling(temperature=0)
@@ -235,9 +235,9 @@ async def _outcome(engine: BatchedEngine) -> Job:
 
 
 def test_a_job_is_told_by_a_server_that_comes_back(serve: Serve, connect: Open) -> None:
-    job = asyncio.run(_outcome(connect(serve(failures=MOST_ATTEMPTS - 1).url)))
+    job = asyncio.run(_outcome(connect(serve(failures=MAX_ATTEMPTS - 1).url)))
     assert job.state is State.SUCCESS
-    assert job.attempts == MOST_ATTEMPTS
+    assert job.attempts == MAX_ATTEMPTS
     assert job.jokes[0].question.startswith("Why")
 
 
@@ -246,6 +246,6 @@ def test_a_job_fails_with_the_reason_where_the_server_stays_away(
 ) -> None:
     job = asyncio.run(_outcome(connect(serve(status=503).url)))
     assert job.state is State.FAILURE
-    assert job.attempts == MOST_ATTEMPTS
+    assert job.attempts == MAX_ATTEMPTS
     assert job.error
     assert "503" in job.error

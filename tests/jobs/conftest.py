@@ -19,7 +19,7 @@ from redis.crc import key_slot
 
 from benchmarks.servers import free_port
 from joker.generation.request import GenerationRequest
-from joker.jobs.broker import KEY
+from joker.jobs.broker import SLOT_KEY
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
@@ -68,7 +68,7 @@ def make_request() -> MakeRequest:
 
 
 def _start_worker(server: RedisServer, log: Path, lease_seconds: float) -> subprocess.Popen[bytes]:
-    arguments = [server.url, str(THREADS), "60", str(lease_seconds)]
+    arguments = [server.url, str(THREADS), str(lease_seconds)]
     with log.open("ab") as file:
         return subprocess.Popen([sys.executable, SCRIPT, *arguments], stdout=file, stderr=file)
 
@@ -94,7 +94,7 @@ def start_cluster(start_redis: Callable[..., RedisServer]) -> StartCluster:
         options = {"cluster-enabled": "yes"}
         servers = [start_redis(program, **options, **{"cluster-port": port}) for port in ports]
         clients = [Redis.from_url(server.url, decode_responses=True) for server in servers]
-        slot = key_slot(KEY.encode())
+        slot = key_slot(SLOT_KEY.encode())
         _ask(clients[0], "ADDSLOTS", slot)
         _ask(clients[1], "ADDSLOTSRANGE", 0, slot - 1, slot + 1, SLOTS - 1)
         _ask(clients[1], "MEET", "127.0.0.1", urlsplit(servers[0].url).port, ports[0])

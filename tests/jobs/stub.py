@@ -1,6 +1,6 @@
 """Work whose prompt says what it does, and a worker process that does it.
 
-python stub.py REDIS_URL THREADS DEADLINE_SECONDS LEASE_SECONDS
+python stub.py REDIS_URL THREADS LEASE_SECONDS
 """
 
 from __future__ import annotations
@@ -56,11 +56,6 @@ if __name__ == "__main__":
     from joker.settings import read_settings
     from joker.worker.app import run_worker
 
-    url, threads, deadline_seconds, lease_seconds = sys.argv[1:]
-    settings = read_settings(
-        broker=url,
-        concurrency=threads,
-        deadline_seconds=deadline_seconds,
-        lease_seconds=lease_seconds,
-    )
+    url, threads, lease_seconds = sys.argv[1:]
+    settings = read_settings(broker=url, concurrency=threads, lease_seconds=lease_seconds)
     sys.exit(run_worker(settings, lambda: stub_work))

@@ -25,7 +25,7 @@ from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.jobs.broker import LIBRARY, MESSAGES
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State, StateEvent
-from joker.jobs.queue import TOKENS_AT_ONCE
+from joker.jobs.queue import MAX_RUNNING_TOKENS
 from tests.jobs.conftest import SCRIPT
 from tests.jobs.events import all_events, last_job, until_told
 
@@ -199,10 +199,10 @@ async def test_a_burst_of_jobs_takes_no_more_room_than_there_is(
     redis: RedisServer, queue: CeleryRedisQueue, make_request: MakeRequest, gate: Path
 ) -> None:
     """Messages come faster than jobs are claimed."""
-    half = TOKENS_AT_ONCE // SEQUENCE_TOKENS // 2
+    half = MAX_RUNNING_TOKENS // SEQUENCE_TOKENS // 2
     request = replace(make_request(f"after {gate}", count=1), candidates=half)
     jobs = [await queue.submit(request) for _ in range(6)]
-    command = [sys.executable, "-c", SLOW_CLAIMS, str(SCRIPT), redis.url, "8", str(LONG), "10"]
+    command = [sys.executable, "-c", SLOW_CLAIMS, str(SCRIPT), redis.url, "8", "10"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as worker:
         try:
             until = time.monotonic() + LONG

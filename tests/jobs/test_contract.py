@@ -12,7 +12,7 @@ import pytest
 
 from joker.core.errors import KeyConflictError, QueueFullError, QueueStoppedError, UnknownJobError
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
-from joker.jobs.queue import TOKENS_AT_ONCE, JobQueue
+from joker.jobs.queue import MAX_RUNNING_TOKENS, JobQueue
 from tests.jobs.events import all_events, last_job, until_told
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ async def test_a_job_larger_than_what_is_admitted_is_told_and_so_is_the_next(
     make_queue: MakeQueue, make_request: MakeRequest
 ) -> None:
     queue = make_queue()
-    larger = replace(make_request(), candidates=TOKENS_AT_ONCE)
+    larger = replace(make_request(), candidates=MAX_RUNNING_TOKENS)
     for job in [await queue.submit(larger), await queue.submit(make_request())]:
         assert (await queue.wait(job.id, LONG)).state is State.SUCCESS
 

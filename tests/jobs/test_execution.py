@@ -9,7 +9,7 @@ from joker.core.errors import ConfigError, GenerationError, PromptError, QueueDo
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import AbandonedError, GenerationListener
 from joker.generation.request import GenerationRequest
-from joker.jobs.execution import make_attempt
+from joker.jobs.execution import run_attempt
 from joker.jobs.job import Job, State
 from joker.jobs.queue import Work
 
@@ -65,9 +65,9 @@ def test_an_attempt_is_one_line_that_names_the_request(
     with caplog.at_level(logging.INFO, LOGGER):
         if state is None:
             with pytest.raises(QueueDownError):
-                make_attempt(job, work, Leaving(stopped))
+                run_attempt(job, work, Leaving(stopped))
         else:
-            done = make_attempt(job, work, Leaving(stopped))
+            done = run_attempt(job, work, Leaving(stopped))
             assert (done.state, done.refused) == (state, outcome == "refused")
     (line,) = [record for record in caplog.records if record.message == "attempt"]
     fields = line.__dict__["fields"]
@@ -83,5 +83,5 @@ def test_an_attempt_is_one_line_that_names_the_request(
 
 def test_a_wrong_setting_is_not_the_requests_fault(make_request: MakeRequest) -> None:
     job = Job("job-1", make_request("cats"), State.STARTED, 0, 60, attempts=1)
-    done = make_attempt(job, _raise(ConfigError("the API key is refused")), Leaving(False))
+    done = run_attempt(job, _raise(ConfigError("the API key is refused")), Leaving(False))
     assert (done.state, done.refused) == (State.FAILURE, False)

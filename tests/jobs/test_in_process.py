@@ -20,7 +20,7 @@ from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import PartialEvent, State, StateEvent
-from joker.jobs.queue import TOKENS_AT_ONCE, Work
+from joker.jobs.queue import MAX_RUNNING_TOKENS, Work
 from tests.jobs.events import until_told
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ async def test_jobs_behind_work_that_hangs_fail_by_their_deadline_and_later_ones
 @pytest.mark.parametrize(
     "each",
     [
-        {"candidates": TOKENS_AT_ONCE // SEQUENCE_TOKENS // 2},
-        {"candidates": 16, "sampling": Sampling(max_new_tokens=TOKENS_AT_ONCE // 32)},
+        {"candidates": MAX_RUNNING_TOKENS // SEQUENCE_TOKENS // 2},
+        {"candidates": 16, "sampling": Sampling(max_new_tokens=MAX_RUNNING_TOKENS // 32)},
     ],
     ids=["many drafts", "long drafts"],
 )

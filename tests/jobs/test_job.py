@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from joker.core.joke import GeneratedJoke
 from joker.core.sampling import Sampling
 from joker.generation.request import GenerationRequest
-from joker.jobs.broker import read_record
+from joker.jobs.broker import parse_record
 from joker.jobs.job import Job, JokeEvent, State
 
 REQUEST = GenerationRequest(
@@ -38,7 +38,7 @@ TOLD = Job(
 
 
 def test_a_record_comes_back_from_json_and_its_jokes_in_order() -> None:
-    assert read_record(to_json(TOLD).decode()) == TOLD
+    assert parse_record(to_json(TOLD).decode()) == TOLD
     assert TOLD.jokes == JOKES
 
 
@@ -46,7 +46,7 @@ def test_a_record_of_a_worker_that_knew_less_or_more_is_read() -> None:
     fields = json.loads(to_json(TOLD))
     del fields["request"]["sampling"]["stop"]
     fields["request"]["colour"] = fields["told"][0]["joke"]["colour"] = "red"
-    job = read_record(json.dumps(fields))
+    job = parse_record(json.dumps(fields))
     assert job.request.sampling == Sampling(1.5, 20, 0.9, 60)
     assert job.jokes == JOKES
 
@@ -55,4 +55,4 @@ def test_an_event_of_no_kind_is_refused() -> None:
     fields = json.loads(to_json(TOLD))
     fields["told"][0]["name"] = "rumour"
     with pytest.raises(ValidationError):
-        read_record(json.dumps(fields))
+        parse_record(json.dumps(fields))

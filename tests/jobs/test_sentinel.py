@@ -111,7 +111,7 @@ async def test_jobs_limits_and_workers_survive_a_failover(
     await until(lambda: ask(sentinel, "REPLICAS"))
     with (
         (tmp_path / "log").open("wb") as log,
-        subprocess.Popen([sys.executable, SCRIPT, url, "4", "60", "2"], stderr=log) as worker,
+        subprocess.Popen([sys.executable, SCRIPT, url, "4", "2"], stderr=log) as worker,
     ):
         try:
             job = await queue.submit(make_request())

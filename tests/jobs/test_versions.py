@@ -66,14 +66,7 @@ class Update:
         module.write_text(text)
 
     def start_worker(self, name: str, *, newer: bool, lease_seconds: float = 2) -> None:
-        command = [
-            sys.executable,
-            str(WORKER),
-            self.url,
-            "4",
-            str(DEADLINE_SECONDS),
-            str(lease_seconds),
-        ]
+        command = [sys.executable, str(WORKER), self.url, "4", str(lease_seconds)]
         with (self._folder / name).open("wb") as log:
             self._processes.append(
                 subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(newer))
@@ -193,4 +186,4 @@ async def test_older_workers_do_not_keep_newer_ones_from_sweeping(
         for library in (broker.LIBRARY, newer):
             redis.function_load(library, replace=True)
         for function, found in ((broker.FUNCTION, []), ("newer", [job_id])):
-            assert redis.fcall(function, 1, broker.KEY, "sweep", 60, 0.1) == found
+            assert redis.fcall(function, 1, broker.SLOT_KEY, "sweep", 60, 0.1) == found

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from starlette.exceptions import HTTPException
 
 from joker.core.errors import ConfigError
-from joker.jobs.broker import KEY
+from joker.jobs.broker import SLOT_KEY
 from joker.web.limits import RateLimiter
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_rates_are_on_the_queues_node_of_a_cluster(redis_server: RedisServer) ->
         asyncio.run(take())
         made = set(client.keys()) - before
     assert made
-    assert {key_slot(key) for key in made} == {key_slot(KEY.encode())}
+    assert {key_slot(key) for key in made} == {key_slot(SLOT_KEY.encode())}
 
 
 def test_without_redis_nothing_is_counted_and_nobody_refused() -> None:

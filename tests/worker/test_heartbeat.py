@@ -14,7 +14,7 @@ from redis import Redis
 
 from joker.core.errors import ConfigError
 from joker.worker import heartbeat
-from joker.worker.heartbeat import beating
+from joker.worker.heartbeat import heartbeat_file
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def test_the_file_stays_young_and_goes_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "_TOUCH_SECONDS", 0.01)
     file = tmp_path / "heartbeat"
-    with beating(file, lambda: True):
+    with heartbeat_file(file, lambda: True):
         os.utime(file, (0, 0))
         until = time.monotonic() + 60
         while file.stat().st_mtime == 0:
@@ -37,7 +37,7 @@ def test_the_file_stays_young_and_goes_in_the_end(
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigError, match=r"nowhere.*JOKER_HEARTBEAT"),
-        beating(tmp_path / "nowhere" / "heartbeat", lambda: True),
+        heartbeat_file(tmp_path / "nowhere" / "heartbeat", lambda: True),
     ):
         pass
 
@@ -50,7 +50,7 @@ from pathlib import Path
 from joker.settings import read_settings
 from joker.worker import app, heartbeat
 
-heartbeat._PAUSE_SECONDS, heartbeat._SILENT_SECONDS = 0.1, 4.0
+heartbeat._TOUCH_SECONDS, heartbeat._STUCK_SECONDS = 0.1, 4.0
 signal.signal(signal.SIGALRM, lambda *_: time.sleep(600))
 settings = read_settings(broker=sys.argv[1], heartbeat=Path(sys.argv[2]), concurrency=1)
 app.run_worker(settings, lambda: None)

@@ -25,13 +25,13 @@ def test_a_worker_shows_what_it_does_and_did() -> None:
     metrics = WorkerMetrics(threads=3)
     seen: list[str] = []
 
-    with metrics.exposed("127.0.0.1", 0) as port:
+    with metrics.serve("127.0.0.1", 0) as port:
 
         def look(request: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
             seen.extend(read_figures(port))
             return []
 
-        metrics.busy(look)(GenerationRequest(count=2, candidates=5), GenerationListener())
+        metrics.track(look)(GenerationRequest(count=2, candidates=5), GenerationListener())
         metrics.observe("told", 0.3)
         after = read_figures(port)
     assert {
@@ -53,7 +53,7 @@ def test_a_taken_port_is_named() -> None:
         port = other.getsockname()[1]
         with (
             pytest.raises(ConfigError, match=rf"port {port}: .*JOKER_METRICS_PORT"),
-            WorkerMetrics(threads=1).exposed("127.0.0.1", port),
+            WorkerMetrics(threads=1).serve("127.0.0.1", port),
         ):
             raise AssertionError
 
@@ -66,7 +66,7 @@ def test_memory_counts_the_engines_process() -> None:
 
     script = "held = b'x' * 50_000_000; print(flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with WorkerMetrics(threads=1).exposed("127.0.0.1", 0) as port:
+    with WorkerMetrics(threads=1).serve("127.0.0.1", 0) as port:
         alone = read(port)
         with subprocess.Popen([sys.executable, "-c", script], **pipes) as child:  # type: ignore[call-overload]
             child.stdout.readline()

@@ -97,16 +97,16 @@ def _check_model(settings: Settings) -> str:
 def _check_queue(settings: Settings) -> str:
     if settings.broker is None:
         return "in the server's own process; --broker (JOKER_BROKER) shares it with workers"
-    from joker.jobs.broker import KEY, reaching
+    from joker.jobs.broker import SLOT_KEY, translate_redis_errors
     from joker.jobs.connection import TIMEOUTS, connect
     from joker.settings import title
 
     try:
         with (
             closing(connect(settings.broker, decode_responses=True, **TIMEOUTS)) as client,
-            reaching(settings.broker),
+            translate_redis_errors(settings.broker),
         ):
-            client.exists(KEY)
+            client.exists(SLOT_KEY)
             info = client.info()
     except QueueDownError as error:
         raise QueueDownError(f"{title('broker')}: {error}") from error

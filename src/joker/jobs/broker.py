@@ -1,8 +1,8 @@
-"""The broker, for both sides of the queue: records of all jobs in Redis, and messages about them.
+"""The broker, for clients and workers: job records in Redis, and Celery messages about them.
 
-`records.lua` defines the records and changes them atomically, and with them writes the messages
-that tell the workers' Celery the ids of waiting jobs. Messages may be lost or delivered twice, so
-they are not acknowledged: the record decides, and the workers' sweep publishes lost jobs again.
+`records.lua` changes the records atomically and publishes messages that tell the workers' Celery
+the ids of waiting jobs. Messages may be lost or delivered twice, so they are not acknowledged: the
+record decides, and the workers' sweep republishes jobs whose message was lost.
 """
 
 from __future__ import annotations
@@ -21,30 +21,32 @@ from pydantic import TypeAdapter
 from redis.exceptions import MovedError, RedisError, ResponseError
 
 from joker.core.errors import QueueDownError
-from joker.jobs.connection import TIMEOUTS, address_of, celery_address
+from joker.jobs.connection import TIMEOUTS, address_of, celery_broker
 from joker.jobs.job import Job
-from joker.jobs.queue import LOST, MOST_ATTEMPTS, late
+from joker.jobs.queue import LOST_MESSAGE, MAX_ATTEMPTS, deadline_message
 
 if TYPE_CHECKING:
     from celery import Celery
 
-TASK = "joker.tell"
+TASK_NAME = "joker.tell"
 
 VERSION = 1
-"""The format of records. Fields may be added to it; a change that older workers would get wrong is
-a new format, with messages of its own, which they do not fetch. Newer workers fetch older ones."""
+"""The format of records. Added fields keep the format; a change that older workers would get wrong
+needs a new one, whose messages they do not fetch. Newer workers also fetch those of older formats.
+"""
 
-LISTS = [f"{{joker}}:messages:{version}" for version in range(1, VERSION + 1)]
+MESSAGE_LISTS = [f"{{joker}}:messages:{version}" for version in range(1, VERSION + 1)]
 
-MESSAGES = LISTS[-1]
+MESSAGES = MESSAGE_LISTS[-1]
 
-# Celery's protocol 2, with gaps for the job's id, twice, its tokens, and an id of the message.
+# Celery's message protocol 2, as a format string for the job's id (twice), the job's tokens, and
+# the message's id.
 _MESSAGE = json.dumps(
     {
         "body": '[["%s"], {}, {}]',
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {"task": TASK, "id": "%s", "tokens": "%d"},
+        "headers": {"task": TASK_NAME, "id": "%s", "tokens": "%d"},
         "properties": {
             "delivery_info": {"exchange": "", "routing_key": MESSAGES},
             "delivery_tag": "%s",
@@ -53,7 +55,7 @@ _MESSAGE = json.dumps(
 )
 
 _DEFINITIONS = (
-    f"local VERSION, MOST_ATTEMPTS, MESSAGES = {VERSION}, {MOST_ATTEMPTS}, '{MESSAGES}'\n"
+    f"local VERSION, MAX_ATTEMPTS, MESSAGES = {VERSION}, {MAX_ATTEMPTS}, '{MESSAGES}'\n"
     f"local MESSAGE = [=[{_MESSAGE}]=]\n"
 )
 _RECORDS = (resources.files("joker.jobs") / "records.lua").read_text(encoding="utf-8")
@@ -61,56 +63,59 @@ _RECORDS = (resources.files("joker.jobs") / "records.lua").read_text(encoding="u
 FUNCTION = (
     "joker_" + hashlib.blake2b(f"{_DEFINITIONS}{_RECORDS}".encode(), digest_size=8).hexdigest()
 )
-"""Redis's function that changes accepted jobs. Redis keeps it, by a name that other versions of it
-do not have."""
+"""The Redis function for accepted jobs, which may write even while Redis's memory is full. Its name
+contains a digest of its source, so that each version of this package calls its own."""
 
-SUBMIT = f"{FUNCTION}_submit"
-"""The function for new jobs, which Redis refuses while its memory is full."""
+SUBMIT_FUNCTION = f"{FUNCTION}_submit"
+"""The Redis function for new jobs, which Redis rejects while its memory is full."""
 
 LIBRARY = f"""#!lua name={FUNCTION}
 {_DEFINITIONS}{_RECORDS}
-redis.register_function('{SUBMIT}', run)
+redis.register_function('{SUBMIT_FUNCTION}', run)
 redis.register_function{{function_name = '{FUNCTION}', callback = run, flags = {{'allow-oom'}}}}
 """
-"""The source of both, to be loaded by whoever finds them missing. Of accepted jobs, leases and
-results are written even while Redis's memory is full."""
+"""The source of both functions; a client loads it if Redis does not have them."""
 
 SCRIPT = f"#!lua flags=allow-oom\n{_DEFINITIONS}{_RECORDS}\nreturn run(KEYS, ARGV)"
-"""`FUNCTION` as a script, for a full Redis, which loads no functions. Redis puts it together again
-in every call."""
+"""`FUNCTION` as a script, for a full Redis, which does not load functions."""
 
-KEY = "{joker}:waiting"
-"""Tells a cluster which node holds all records."""
+SLOT_KEY = "{joker}:waiting"
+"""The key that every call declares, since all keys are in its slot of a cluster."""
 
-_JOB: TypeAdapter[Job] = TypeAdapter(Job)
+_JOB_ADAPTER: TypeAdapter[Job] = TypeAdapter(Job)
 
-CONNECTION: dict[str, Any] = {**TIMEOUTS, "decode_responses": True, "health_check_interval": 30}
+CONNECTION_OPTIONS: dict[str, Any] = {
+    **TIMEOUTS,
+    "decode_responses": True,
+    "health_check_interval": 30,
+}
 
 
-def read_record(text: str) -> Job:
-    """Return the job of a record; fields that this version does not know are left out."""
-    job = _JOB.validate_json(text, extra="ignore")
+def parse_record(text: str) -> Job:
+    """Parse the JSON of a job, ignoring fields that this version does not know."""
+    job = _JOB_ADAPTER.validate_json(text, extra="ignore")
     if job.error == "late":
-        return replace(job, error=late(round(job.deadline_at - job.created_at, 3)))
-    return replace(job, error=LOST) if job.error == "lost" else job
+        deadline_seconds = round(job.deadline_at - job.created_at, 3)
+        return replace(job, error=deadline_message(deadline_seconds))
+    return replace(job, error=LOST_MESSAGE) if job.error == "lost" else job
 
 
-def is_missing(error: ResponseError) -> bool:
+def is_function_missing(error: ResponseError) -> bool:
     """Return whether a call failed because Redis does not have the function yet."""
     return "Function not found" in str(error)
 
 
 def server_channel(name: str) -> str:
-    """Return the channel on which a server receives the changes of the jobs it watches."""
+    """Return the pub/sub channel on which a server receives changes of the jobs it watches."""
     return f"{{joker}}:server:{name}"
 
 
 @contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """Report a Redis that cannot be reached in one sentence, without its password.
+def translate_redis_errors(url: str) -> Iterator[None]:
+    """Translate errors of the Redis client into one sentence, without the password.
 
     Raises:
-        QueueDownError: In place of any error of the Redis client.
+        QueueDownError: Instead of the client's error.
     """
     try:
         yield
@@ -127,22 +132,22 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def make_celery(url: str) -> Celery:
-    """Return the workers' Celery, which fetches the messages; it has no task yet."""
+    """Return the workers' Celery application, without tasks."""
     from celery import Celery
     from kombu.entity import Queue
 
-    address, options = celery_address(url)
+    address, options = celery_broker(url)
     app = Celery("joker", broker=address, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
-        # Nothing is declared in Redis: the default exchange routes by the queue's name.
+        # The default exchange routes by queue name, so nothing needs to be declared in Redis.
         task_queues=[
             Queue(  # type: ignore[no-untyped-call]
                 name, exchange="", routing_key=name, no_declare=True
             )
-            for name in LISTS
+            for name in MESSAGE_LISTS
         ],
-        # A thread fetches a message only once its last job has ended.
+        # Fetch no more messages than there are idle threads.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         # The record is the result.
@@ -150,7 +155,7 @@ def make_celery(url: str) -> Celery:
         broker_transport_options=options
         | TIMEOUTS
         | {
-            # The record decides, and a sweep publishes jobs without a message again.
+            # The sweep republishes jobs whose message was lost.
             "ack_emulation": False,
             "priority_steps": [0],
             "health_check_interval": 10,
@@ -166,7 +171,7 @@ def make_celery(url: str) -> Celery:
 
 
 def _tls_options(url: str) -> dict[str, Any] | None:
-    """Return the options that make Celery verify certificates, unless the URL says otherwise."""
+    """Return TLS options that verify certificates, unless the URL says otherwise."""
     if urlsplit(url).scheme != "rediss":
         return None
     return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True}

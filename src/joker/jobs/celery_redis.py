@@ -1,6 +1,6 @@
-"""A queue over many processes and machines: Redis keeps the jobs, the workers' Celery fetches them.
+"""A queue for many servers and workers: Redis stores the jobs, the workers' Celery fetches them.
 
-This is the clients' side; `joker.jobs.leases` is the workers'.
+This is the client side; `joker.jobs.leases` is the worker side.
 """
 
 from __future__ import annotations
@@ -25,37 +25,43 @@ from joker.core.errors import KeyConflictError, MemoryFullError, QueueFullError,
 from joker.core.tracing import traceparent
 from joker.generation.request import GenerationRequest
 from joker.jobs.broker import (
-    CONNECTION,
+    CONNECTION_OPTIONS,
     FUNCTION,
-    KEY,
     LIBRARY,
     SCRIPT,
-    SUBMIT,
-    is_missing,
-    reaching,
-    read_record,
+    SLOT_KEY,
+    SUBMIT_FUNCTION,
+    is_function_missing,
+    parse_record,
+    translate_redis_errors,
 )
 from joker.jobs.connection import open_pool
-from joker.jobs.job import Event, Job, event_id, read_event_id
-from joker.jobs.queue import CONFLICT, MEMORY_FULL, QueueStats, full, unknown
+from joker.jobs.job import Event, Job, format_event_id, parse_event_id
+from joker.jobs.queue import (
+    KEY_CONFLICT_MESSAGE,
+    MEMORY_FULL_MESSAGE,
+    QueueStats,
+    queue_full_message,
+    unknown_job_message,
+)
 from joker.jobs.watcher import JobWatcher
 
-_CONNECTIONS = 32
-_TURN_SECONDS = 20.0
-# Jobs are refused while less than this share of Redis's memory is free, or less than this many
-# bytes (but half of it at most): leases, results and messages of accepted jobs need room.
-_FREE_SHARE = 0.1
-_FREE_BYTES = 8 * 2**20
-_MEMORY_SECONDS = 1.0
+_MAX_CONNECTIONS = 32
+_POOL_TIMEOUT_SECONDS = 20.0
+# New jobs are rejected while less than this share of `maxmemory` is free, or less than this many
+# bytes (at most half of it), because leases, results and messages of accepted jobs need memory.
+_MIN_FREE_SHARE = 0.1
+_MIN_FREE_BYTES = 8 * 2**20
+_MEMORY_TTL_SECONDS = 1.0
 
 
 class CeleryRedisQueue:
     """A `joker.jobs.queue.JobQueue` for many servers and workers, which may come and go.
 
     Args:
-        url: The broker's; see `joker.jobs.connection`.
-        max_queue_size: Most jobs that wait.
-        deadline_seconds: Longest time until a job is final.
+        url: The broker URL; see `joker.jobs.connection`.
+        max_queue_size: Maximum number of waiting jobs.
+        deadline_seconds: Time limit of a job, including the time it waits.
         result_ttl_seconds: How long a final job is kept.
     """
 
@@ -72,24 +78,31 @@ class CeleryRedisQueue:
         self._deadline_seconds = deadline_seconds
         self._result_ttl_seconds = result_ttl_seconds
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
-        # More calls than connections wait their turn.
         pool = open_pool(
-            url, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, retry=retry, **CONNECTION
+            url,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=_POOL_TIMEOUT_SECONDS,
+            retry=retry,
+            **CONNECTION_OPTIONS,
         )
         self._redis = Redis.from_pool(pool)
         self._name = secrets.token_urlsafe(8)
-        options = CONNECTION | {"health_check_interval": 0, "protocol": 2}
-        once = Retry(NoBackoff(), 0)
-        channel = open_pool(url, max_connections=1, timeout=_TURN_SECONDS, retry=once, **options)
-        self._watcher = JobWatcher(Redis.from_pool(channel), self._name, self._watch)
+        pubsub_pool = open_pool(
+            url,
+            max_connections=1,
+            timeout=_POOL_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            **CONNECTION_OPTIONS | {"health_check_interval": 0, "protocol": 2},
+        )
+        self._watcher = JobWatcher(Redis.from_pool(pubsub_pool), self._name, self._watch)
         self._memory: tuple[int, int | None] = (0, None)
-        self._memory_at = -_MEMORY_SECONDS
+        self._memory_at = -_MEMORY_TTL_SECONDS
 
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        if not await self._has_room():
-            raise MemoryFullError(MEMORY_FULL)
+        if not await self._has_memory():
+            raise MemoryFullError(MEMORY_FULL_MESSAGE)
         job_id = secrets.token_urlsafe(16)
         text = to_json(request).decode()
         deadline_seconds = request.deadline_within(self._deadline_seconds)
@@ -108,25 +121,25 @@ class CeleryRedisQueue:
             request.tokens,
         )
         watched = self._watcher.expect(job_id)
-        with reaching(self._url):
+        with translate_redis_errors(self._url):
             try:
-                what, record = await self._run(SUBMIT, arguments)
+                outcome, record = await self._run(SUBMIT_FUNCTION, arguments)
             except OutOfMemoryError as error:
-                raise MemoryFullError(MEMORY_FULL) from error
-        if what == "full":
-            raise QueueFullError(full(self._max_queue_size))
-        if what == "conflict":
-            raise KeyConflictError(CONFLICT)
-        job = read_record(record)
-        if what == "new":
-            watched.learn(job, deadline_seconds)
+                raise MemoryFullError(MEMORY_FULL_MESSAGE) from error
+        if outcome == "full":
+            raise QueueFullError(queue_full_message(self._max_queue_size))
+        if outcome == "conflict":
+            raise KeyConflictError(KEY_CONFLICT_MESSAGE)
+        job = parse_record(record)
+        if outcome == "new":
+            watched.set(job, deadline_seconds)
         return job
 
     async def get(self, job_id: str) -> Job:
-        return _known(job_id, await self._call("read", job_id))
+        return parse_record(await self._call_for_job("read", job_id))
 
     async def cancel(self, job_id: str) -> Job:
-        return _known(job_id, await self._call("cancel", job_id))
+        return parse_record(await self._call_for_job("cancel", job_id))
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
         if timeout_seconds > 0:
@@ -143,13 +156,13 @@ class CeleryRedisQueue:
     async def events(
         self, job_id: str, after: str | None = None, *, drafts: bool = True
     ) -> AsyncIterator[Event]:
-        """Yield a job's events after the given one; see `JobQueue.events`.
+        """Yield a job's events; see `JobQueue.events`.
 
-        Partial text has the id of the event before it. It is not repeated, and is left out if it
+        Partial text has the id of the event before it. It is not repeated, and is dropped if it
         arrives after its joke. The jokes of a lost attempt are not repeated either.
         """
-        seen = read_event_id(after)
-        shown = None
+        seen = parse_event_id(after)
+        last_draft = None
         following = self._watcher.follow(job_id, drafts=drafts)
         async with aclosing(following) as changes:  # type: ignore[type-var]
             async for watched in changes:
@@ -158,16 +171,16 @@ class CeleryRedisQueue:
                 for event in job.events(seen):
                     yield event
                 seen = max(seen, job.position)
-                if drafts and watched.draft and watched.draft is not shown:
-                    attempt, part = watched.draft
-                    # The joke may have been told while the client was busy with other events.
+                if drafts and watched.draft and watched.draft is not last_draft:
+                    attempt, partial = watched.draft
+                    # The joke may have been finished while the client read other events.
                     newest = watched.job or job
-                    if newest.awaits(attempt, part.index):
-                        shown = watched.draft
-                        yield replace(part, id=event_id(seen))
+                    if newest.is_drafting(attempt, partial.index):
+                        last_draft = watched.draft
+                        yield replace(partial, id=format_event_id(seen))
 
     async def stats(self) -> QueueStats:
-        """Return the load, the number of live workers and Redis's memory."""
+        """Return the queue's load, its number of live workers and Redis's memory."""
         waiting, running, workers, told_seconds_ago = await self._call("stats")
         used_bytes, limit_bytes = await self._measure_memory()
         return QueueStats(
@@ -180,62 +193,60 @@ class CeleryRedisQueue:
         )
 
     async def stop(self) -> None:
-        """End all waits; workers go on with the jobs."""
+        """End all waits; workers continue the jobs."""
         self._watcher.stop()
 
     async def close(self) -> None:
-        """Stop, and close the connections."""
+        """Stop and close the connections."""
         await self.stop()
         await self._watcher.close()
         await self._redis.aclose()
 
     async def _watch(self, job_id: str, drafts: bool) -> tuple[Job, float]:
-        found = await self._call("watch", job_id, self._name, int(drafts))
-        if found is None:
-            raise UnknownJobError(unknown(job_id))
-        record, left_seconds = found
-        return read_record(record), float(left_seconds)
+        """See `joker.jobs.watcher.Read`."""
+        record, seconds_left = await self._call_for_job("watch", job_id, self._name, int(drafts))
+        return parse_record(record), float(seconds_left)
 
     async def _measure_memory(self) -> tuple[int, int | None]:
-        """Return how many bytes Redis uses and may use; at most a second old."""
-        if time.monotonic() - self._memory_at >= _MEMORY_SECONDS:
+        """Return the bytes that Redis uses and its limit, cached for a second."""
+        if time.monotonic() - self._memory_at >= _MEMORY_TTL_SECONDS:
             self._memory_at = time.monotonic()
-            with reaching(self._url):
+            with translate_redis_errors(self._url):
                 memory: Any = await self._redis.info("memory")
             self._memory = int(memory["used_memory"]), int(memory["maxmemory"]) or None
         return self._memory
 
-    async def _has_room(self) -> bool:
+    async def _has_memory(self) -> bool:
         used_bytes, limit_bytes = await self._measure_memory()
         if limit_bytes is None:
             return True
-        free_bytes = max(_FREE_SHARE * limit_bytes, min(_FREE_BYTES, limit_bytes / 2))
-        return used_bytes + free_bytes <= limit_bytes
+        min_free_bytes = max(_MIN_FREE_SHARE * limit_bytes, min(_MIN_FREE_BYTES, limit_bytes / 2))
+        return limit_bytes - used_bytes >= min_free_bytes
+
+    async def _call_for_job(self, command: str, job_id: str, *arguments: Any) -> Any:
+        answer = await self._call(command, job_id, *arguments)
+        if answer is None:
+            raise UnknownJobError(unknown_job_message(job_id))
+        return answer
 
     async def _call(self, *arguments: Any) -> Any:
-        with reaching(self._url):
+        with translate_redis_errors(self._url):
             return await self._run(FUNCTION, arguments)
 
     async def _run(self, function: str, arguments: tuple[Any, ...]) -> Any:
         try:
-            return await self._redis.fcall(function, 1, KEY, *arguments)
+            return await self._redis.fcall(function, 1, SLOT_KEY, *arguments)
         except ResponseError as error:
-            if not is_missing(error):
+            if not is_function_missing(error):
                 raise
         try:
             await self._redis.function_load(LIBRARY, replace=True)
         except OutOfMemoryError:
-            if function == SUBMIT:
+            if function == SUBMIT_FUNCTION:
                 raise
-            return await self._redis.eval(SCRIPT, 1, KEY, *arguments)
-        return await self._redis.fcall(function, 1, KEY, *arguments)
+            return await self._redis.eval(SCRIPT, 1, SLOT_KEY, *arguments)
+        return await self._redis.fcall(function, 1, SLOT_KEY, *arguments)
 
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _known(job_id: str, record: str | None) -> Job:
-    if record is None:
-        raise UnknownJobError(unknown(job_id))
-    return read_record(record)

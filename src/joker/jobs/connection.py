@@ -1,4 +1,4 @@
-"""Connections to the broker's Redis, by its own address or by Sentinels that know the primary.
+"""Connections to the broker's Redis, directly or through Redis Sentinel.
 
     redis://user:password@host:6379/0        rediss:// over TLS
     sentinel://user:password@host:26379,host:26379/0?master=mymaster&sentinel_password=secret
@@ -16,33 +16,31 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.asyncio import BlockingConnectionPool
 
-# A connection that is silent for this long is dead.
-_SOCKET_SECONDS = 5.0
-TIMEOUTS = {"socket_connect_timeout": _SOCKET_SECONDS, "socket_timeout": _SOCKET_SECONDS}
+TIMEOUTS = {"socket_connect_timeout": 5.0, "socket_timeout": 5.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """The Sentinels of a URL.
+    """A parsed ``sentinel://`` URL.
 
     Attributes:
-        hosts: Their names and ports.
+        hosts: The Sentinels' host names and ports.
         master: The name by which they know the primary.
-        options: How to connect to them.
-        redis: How to connect to the primary: database, user and password.
+        sentinel_options: Connection options for the Sentinels.
+        primary_options: Connection options for the primary: database, user and password.
     """
 
     hosts: tuple[tuple[str, int], ...]
     master: str
-    options: dict[str, Any] = field(repr=False)
-    redis: dict[str, Any] = field(repr=False)
+    sentinel_options: dict[str, Any] = field(repr=False)
+    primary_options: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def read(cls, url: str) -> Sentinels | None:
-        """Return a URL's Sentinels; None if it is the URL of a Redis.
+    def parse(cls, url: str) -> Sentinels | None:
+        """Parse a broker URL; return None if it has another scheme.
 
         Raises:
-            ValueError: If it cannot be used.
+            ValueError: If a ``sentinel://`` URL is invalid.
         """
         parts = urlsplit(url)
         if parts.scheme != "sentinel":
@@ -51,11 +49,11 @@ class Sentinels:
         master = query.get("master", [""])[0]
         if not master:
             raise ValueError("must name the primary, as in sentinel://host:26379/0?master=mymaster")
-        user, _, addresses = parts.netloc.rpartition("@")
-        name, _, password = user.partition(":")
-        named = [urlsplit(f"//{address}") for address in addresses.split(",")]
+        userinfo, _, netlocs = parts.netloc.rpartition("@")
+        user, _, password = userinfo.partition(":")
+        addresses = [urlsplit(f"//{netloc}") for netloc in netlocs.split(",")]
         try:
-            hosts = tuple((each.hostname or "localhost", each.port or 26379) for each in named)
+            hosts = tuple((a.hostname or "localhost", a.port or 26379) for a in addresses)
             database = int(parts.path.strip("/") or 0)
         except ValueError:
             raise ValueError("must have ports from 0 to 65535 and a number as database") from None
@@ -65,27 +63,27 @@ class Sentinels:
             TIMEOUTS | {"password": query.get("sentinel_password", [None])[0]},
             {
                 "db": database,
-                "username": unquote(name) or None,
+                "username": unquote(user) or None,
                 "password": unquote(password) or None,
             },
         )
 
 
 def connect(url: str, **options: Any) -> Redis:
-    """Return a client for one process's threads.
+    """Return a thread-safe client.
 
     Args:
         url: The broker's URL.
-        options: What `redis.Redis` takes.
+        options: Options of `redis.Redis`.
     """
     from redis import Redis
     from redis.sentinel import Sentinel
 
-    sentinels = Sentinels.read(url)
+    sentinels = Sentinels.parse(url)
     if sentinels is None:
         return Redis.from_url(url, **options)
-    manager = Sentinel(sentinels.hosts, sentinel_kwargs=sentinels.options)  # type: ignore[no-untyped-call]
-    primary: Redis = manager.master_for(sentinels.master, **sentinels.redis, **options)  # type: ignore[no-untyped-call]
+    manager = Sentinel(sentinels.hosts, sentinel_kwargs=sentinels.sentinel_options)  # type: ignore[no-untyped-call]
+    primary: Redis = manager.master_for(sentinels.master, **sentinels.primary_options, **options)  # type: ignore[no-untyped-call]
     return primary
 
 
@@ -96,15 +94,15 @@ def open_pool(
 
     Args:
         url: The broker's URL.
-        max_connections: Calls beyond this many wait their turn.
-        timeout: How many seconds they wait.
-        options: What `redis.asyncio.Connection` takes.
+        max_connections: Maximum number of connections; further calls wait for one.
+        timeout: Seconds after which such a call fails.
+        options: Options of `redis.asyncio.Connection`.
     """
     from redis.asyncio import BlockingConnectionPool
     from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
     options |= {"max_connections": max_connections, "timeout": timeout}
-    sentinels = Sentinels.read(url)
+    sentinels = Sentinels.parse(url)
     if sentinels is None:
         return BlockingConnectionPool.from_url(url, **options)
 
@@ -116,27 +114,28 @@ def open_pool(
             if inuse_connections:
                 await self.sentinel_manager.aclose()
 
-    manager = Sentinel(sentinels.hosts, sentinel_kwargs=sentinels.options)  # type: ignore[no-untyped-call]
-    return PrimaryPool(sentinels.master, manager, **sentinels.redis, **options)  # type: ignore[no-untyped-call]
+    manager = Sentinel(sentinels.hosts, sentinel_kwargs=sentinels.sentinel_options)  # type: ignore[no-untyped-call]
+    return PrimaryPool(sentinels.master, manager, **sentinels.primary_options, **options)  # type: ignore[no-untyped-call]
 
 
-def celery_address(url: str) -> tuple[str, dict[str, Any]]:
-    """Return the broker's URL for Celery, and the transport options that belong to it."""
-    sentinels = Sentinels.read(url)
+def celery_broker(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the broker URL and the transport options that Celery needs."""
+    sentinels = Sentinels.parse(url)
     if sentinels is None:
         return url, {}
-    name, password = (quote(sentinels.redis[key] or "", "") for key in ("username", "password"))
-    user = f"{name}:{password}@" if password else ""
+    primary = sentinels.primary_options
+    user, password = (quote(primary[key] or "", "") for key in ("username", "password"))
+    userinfo = f"{user}:{password}@" if password else ""
     urls = (
-        f"sentinel://{user}{f'[{host}]' if ':' in host else host}:{port}/{sentinels.redis['db']}"
+        f"sentinel://{userinfo}{f'[{host}]' if ':' in host else host}:{port}/{primary['db']}"
         for host, port in sentinels.hosts
     )
-    options = {"master_name": sentinels.master, "sentinel_kwargs": sentinels.options}
+    options = {"master_name": sentinels.master, "sentinel_kwargs": sentinels.sentinel_options}
     return ";".join(urls), options
 
 
 def address_of(url: str) -> str:
-    """Return the address in a URL, without its user and password."""
+    """Return the host and port of a URL, without user and password."""
     parts = urlsplit(url)
     if parts.scheme == "sentinel":
         return parts.netloc.rpartition("@")[2]

@@ -1,7 +1,7 @@
-"""A queue in this process: threads do the work, and nothing else needs to be installed.
+"""A queue in this process: threads do the work, without any other service.
 
-All jobs belong to the event loop that submits them, so nothing is locked: threads get a request
-and report back through the loop. Jobs end with the process.
+Only the event loop changes jobs, so there are no locks; threads report back through the loop. Jobs
+end with the process.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from joker.core.joke import GeneratedJoke
 from joker.core.tracing import traceparent
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
-from joker.jobs.execution import make_attempt
+from joker.jobs.execution import run_attempt
 from joker.jobs.job import (
     Event,
     Job,
     JokeEvent,
     PartialEvent,
     State,
-    event_id,
-    read_event_id,
+    format_event_id,
+    parse_event_id,
 )
 from joker.jobs.queue import (
-    CONFLICT,
-    LOST,
-    MOST_ATTEMPTS,
-    TOKENS_AT_ONCE,
+    KEY_CONFLICT_MESSAGE,
+    LOST_MESSAGE,
+    MAX_ATTEMPTS,
+    MAX_RUNNING_TOKENS,
     QueueStats,
     Work,
-    full,
-    late,
-    unknown,
+    deadline_message,
+    queue_full_message,
+    unknown_job_message,
 )
 
 _JOIN_SECONDS = 5.0
@@ -48,29 +48,29 @@ _JOIN_SECONDS = 5.0
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A job, the newest draft of each joke that is not told yet, and who waits for them."""
+    """A job, the newest draft of each unfinished joke, and what waits for them."""
 
     job: Job
     key: str | None
     drafts: dict[int, PartialEvent] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: threading.Event = field(default_factory=threading.Event)
-    readers: int = 0
+    draft_readers: int = 0
     timer: asyncio.TimerHandle | None = None
 
-    def move(self, state: State, **changes: Any) -> None:
-        """Change the job and wake all who wait for that; drafts of another state are gone."""
-        self.job = self.job.moved(state, **changes)
+    def set_state(self, state: State, **changes: Any) -> None:
+        """Change the job's state, drop all drafts, and wake waiters."""
+        self.job = replace(self.job, state=state, **changes)
         self.drafts.clear()
         self.wake()
 
     def wake(self) -> None:
-        """Wake all who wait for a change."""
+        """Wake everything that waits for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     def add_draft(self, draft: PartialEvent) -> None:
-        """Keep a draft, unless the job is final."""
+        """Set a joke's newest draft, unless the job is final."""
         if not self.job.state.final:
             self.drafts[draft.index] = draft
             self.wake()
@@ -83,21 +83,21 @@ class _Entry:
             self.wake()
 
 
-class _Attempt(GenerationListener):
-    """Carries an attempt's progress from its thread to the event loop."""
+class _Progress(GenerationListener):
+    """Reports an attempt's progress from its thread to the event loop."""
 
-    def __init__(self, entry: _Entry, post: Callable[..., None]) -> None:
+    def __init__(self, entry: _Entry, call_in_loop: Callable[..., None]) -> None:
         self._entry = entry
-        self._post = post
+        self._call_in_loop = call_in_loop
 
     def wants_drafts(self) -> bool:
-        return self._entry.readers > 0
+        return self._entry.draft_readers > 0
 
     def on_draft(self, index: int, question: str, answer: str) -> None:
-        self._post(self._entry.add_draft, PartialEvent(index, question, answer))
+        self._call_in_loop(self._entry.add_draft, PartialEvent(index, question, answer))
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
-        self._post(self._entry.add_joke, JokeEvent(index, joke))
+        self._call_in_loop(self._entry.add_joke, JokeEvent(index, joke))
 
     def should_stop(self) -> bool:
         return self._entry.stop.is_set()
@@ -107,11 +107,10 @@ class InProcessQueue:
     """A `joker.jobs.queue.JobQueue` that lives as long as the process.
 
     Args:
-        work: Tells a request's jokes; called by several threads at once.
-        workers: How many threads there are. Fewer work at a time if their jobs may
-            occupy `TOKENS_AT_ONCE` tokens.
-        max_queue_size: Most jobs that wait.
-        deadline_seconds: Longest time until a job is final.
+        work: Tells a request's jokes; must be thread-safe.
+        workers: Number of threads; `MAX_RUNNING_TOKENS` may keep some of them idle.
+        max_queue_size: Maximum number of waiting jobs.
+        deadline_seconds: Time limit of a job, including the time it waits.
         result_ttl_seconds: How long a final job is kept.
     """
 
@@ -125,19 +124,19 @@ class InProcessQueue:
         result_ttl_seconds: float = 900.0,
     ) -> None:
         self._work = work
-        self._idle = workers
-        self._tokens_in_hand = 0
+        self._idle_threads = workers
+        self._running_tokens = 0
         self._max_queue_size = max_queue_size
         self._deadline_seconds = deadline_seconds
         self._result_ttl_seconds = result_ttl_seconds
         self._entries: dict[str, _Entry] = {}
         self._keys: dict[str, str] = {}
         self._pending: dict[str, _Entry] = {}
-        self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._started: SimpleQueue[_Entry | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told_at: float | None = None
         self._stopped = False
-        # Daemon threads, because work that hangs must not keep the process alive.
+        # Daemon threads, so that hanging work does not keep the process alive.
         self._threads = [
             threading.Thread(target=self._run, name=f"joke-{number}", daemon=True)
             for number in range(workers)
@@ -151,12 +150,12 @@ class InProcessQueue:
         if self._stopped:
             raise QueueStoppedError
         if key is not None and key in self._keys:
-            known = self._entries[self._keys[key]].job
-            if known.request != request:
-                raise KeyConflictError(CONFLICT)
-            return known
+            existing = self._entries[self._keys[key]].job
+            if existing.request != request:
+                raise KeyConflictError(KEY_CONFLICT_MESSAGE)
+            return existing
         if len(self._pending) >= self._max_queue_size:
-            raise QueueFullError(full(self._max_queue_size))
+            raise QueueFullError(queue_full_message(self._max_queue_size))
         self._loop = asyncio.get_running_loop()
         now = time.time()
         deadline_seconds = request.deadline_within(self._deadline_seconds)
@@ -173,7 +172,7 @@ class InProcessQueue:
         if key is not None:
             self._keys[key] = job.id
         entry.timer = self._loop.call_later(deadline_seconds, self._expire, entry)
-        self._hand_out()
+        self._dispatch()
         return job
 
     async def get(self, job_id: str) -> Job:
@@ -181,7 +180,7 @@ class InProcessQueue:
 
     async def cancel(self, job_id: str) -> Job:
         entry = self._find(job_id)
-        self._finish(entry, entry.job.moved(State.REVOKED))
+        self._finish(entry, replace(entry.job, state=State.REVOKED))
         return entry.job
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
@@ -196,9 +195,9 @@ class InProcessQueue:
         self, job_id: str, after: str | None = None, *, drafts: bool = True
     ) -> AsyncIterator[Event]:
         entry = self._find(job_id)
-        seen = read_event_id(after)
-        shown: dict[int, PartialEvent] = {}
-        entry.readers += drafts
+        seen = parse_event_id(after)
+        yielded: dict[int, PartialEvent] = {}
+        entry.draft_readers += drafts
         try:
             while True:
                 changed, job = entry.changed, entry.job
@@ -207,117 +206,116 @@ class InProcessQueue:
                     yield event
                 seen = max(seen, job.position)
                 for index, draft in newest.items():
-                    if draft is not shown.get(index):
-                        yield replace(draft, id=event_id(seen))
-                shown = newest
+                    if draft is not yielded.get(index):
+                        yield replace(draft, id=format_event_id(seen))
+                yielded = newest
                 if job.state.final:
                     return
                 await changed.wait()
         finally:
-            entry.readers -= drafts
+            entry.draft_readers -= drafts
 
     async def stats(self) -> QueueStats:
-        """Return the load and the number of threads."""
+        """Return the queue's load and its number of threads."""
         told_at = self._told_at
         return QueueStats(
             waiting=len(self._pending),
-            running=len(self._threads) - self._idle,
+            running=len(self._threads) - self._idle_threads,
             workers=sum(thread.is_alive() for thread in self._threads),
             told_seconds_ago=None if told_at is None else time.monotonic() - told_at,
         )
 
     async def stop(self) -> None:
-        """Revoke what is not final, which ends all waits."""
+        """Revoke all jobs that are not final, which ends all waits."""
         self._stopped = True
         for entry in list(self._entries.values()):
-            self._finish(entry, entry.job.moved(State.REVOKED, error="the server was stopped"))
+            error = "the server was stopped"
+            self._finish(entry, replace(entry.job, state=State.REVOKED, error=error))
 
     async def close(self) -> None:
-        """Stop, and let the threads end."""
+        """Stop, and wait briefly for the threads to end."""
         await self.stop()
         for entry in self._entries.values():
             if entry.timer:
                 entry.timer.cancel()
         for _ in self._threads:
-            self._tasks.put(None)
+            self._started.put(None)
         await asyncio.to_thread(self._join)
 
     def _join(self) -> None:
-        until = time.monotonic() + _JOIN_SECONDS
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _find(self, job_id: str) -> _Entry:
         try:
             return self._entries[job_id]
         except KeyError:
-            raise UnknownJobError(unknown(job_id)) from None
+            raise UnknownJobError(unknown_job_message(job_id)) from None
 
-    def _hand_out(self) -> None:
-        """Give waiting jobs to idle threads, the oldest first."""
-        while self._idle and self._pending and self._tokens_in_hand < TOKENS_AT_ONCE:
+    def _dispatch(self) -> None:
+        """Start waiting jobs on idle threads, oldest first."""
+        while self._idle_threads and self._pending and self._running_tokens < MAX_RUNNING_TOKENS:
             entry = self._pending.pop(next(iter(self._pending)))
-            self._idle -= 1
-            self._tokens_in_hand += entry.job.request.tokens
-            entry.move(State.STARTED, attempts=entry.job.attempts + 1)
-            self._tasks.put(entry)
+            self._idle_threads -= 1
+            self._running_tokens += entry.job.request.tokens
+            entry.set_state(State.STARTED, attempts=entry.job.attempts + 1)
+            self._started.put(entry)
 
-    def _settle(self, entry: _Entry, outcome: Job) -> None:
-        """Record the outcome of an attempt; its thread is idle again."""
-        self._idle += 1
-        self._tokens_in_hand -= entry.job.request.tokens
+    def _end_attempt(self, entry: _Entry, outcome: Job) -> None:
+        """Record an attempt's outcome, and start waiting jobs on its thread."""
+        self._idle_threads += 1
+        self._running_tokens -= entry.job.request.tokens
         if not entry.job.state.final:
             if outcome.state is State.SUCCESS:
                 self._told_at = time.monotonic()
             if outcome.state.final:
                 self._finish(entry, outcome)
-            elif outcome.attempts >= MOST_ATTEMPTS:
-                self._finish(entry, outcome.moved(State.FAILURE, error=LOST))
+            elif outcome.attempts >= MAX_ATTEMPTS:
+                self._finish(entry, replace(outcome, state=State.FAILURE, error=LOST_MESSAGE))
             else:
-                entry.move(State.PENDING, told=())
+                entry.set_state(State.PENDING, told=())
                 self._pending[entry.job.id] = entry
-        self._hand_out()
+        self._dispatch()
 
     def _finish(self, entry: _Entry, outcome: Job) -> None:
-        """Make a job final, unless it is, and delete it some time later."""
+        """Make a job final unless it is already, and delete it after its TTL."""
         job = entry.job
         if job.state.final:
             return
         self._pending.pop(job.id, None)
         entry.stop.set()
-        told = job.told
-        if outcome.state is State.SUCCESS:
-            known = {event.index for event in told}
-            told += tuple(event for event in outcome.told if event.index not in known)
-        entry.move(
+        told = {event.index for event in job.told}
+        rest = tuple(event for event in outcome.told if event.index not in told)
+        entry.set_state(
             outcome.state,
-            told=told,
+            told=job.told + rest,
             error=outcome.error,
             refused=outcome.refused,
             ended=job.state.value,
         )
         if entry.timer and self._loop:
             entry.timer.cancel()
-            entry.timer = self._loop.call_later(self._result_ttl_seconds, self._forget, entry)
+            entry.timer = self._loop.call_later(self._result_ttl_seconds, self._delete, entry)
 
     def _expire(self, entry: _Entry) -> None:
-        reason = late(entry.job.request.deadline_within(self._deadline_seconds))
-        self._finish(entry, entry.job.moved(State.FAILURE, error=reason))
+        deadline_seconds = entry.job.request.deadline_within(self._deadline_seconds)
+        error = deadline_message(deadline_seconds)
+        self._finish(entry, replace(entry.job, state=State.FAILURE, error=error))
 
-    def _forget(self, entry: _Entry) -> None:
+    def _delete(self, entry: _Entry) -> None:
         del self._entries[entry.job.id]
         if entry.key is not None:
             del self._keys[entry.key]
 
     def _run(self) -> None:
-        """Process jobs until the queue closes; the body of every thread."""
-        while (entry := self._tasks.get()) is not None:
-            outcome = make_attempt(entry.job, self._work, _Attempt(entry, self._post))
-            self._post(self._settle, entry, outcome)
+        """Run started jobs until the queue closes; the body of every thread."""
+        while (entry := self._started.get()) is not None:
+            outcome = run_attempt(entry.job, self._work, _Progress(entry, self._call_in_loop))
+            self._call_in_loop(self._end_attempt, entry, outcome)
 
-    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
+    def _call_in_loop(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the event loop, from a thread."""
-        # Nobody listens any more once the loop is closed.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # The loop is closed.
             if self._loop:
                 self._loop.call_soon_threadsafe(function, *arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
@@ -13,7 +13,7 @@ from joker.generation.request import GenerationRequest
 _EVENT_ID = re.compile("([0-9]{1,18})-([0-9]{1,18})")
 
 Position = tuple[int, int]
-"""The position of an event: the attempt, and the event's number within it."""
+"""The position of an event: the attempt, and the event's number within the attempt."""
 
 BEGINNING: Position = (0, 0)
 
@@ -29,13 +29,13 @@ class State(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the job will not change any more."""
+        """Whether the job will not change anymore."""
         return self in (State.SUCCESS, State.FAILURE, State.REVOKED)
 
 
 @dataclass(frozen=True, slots=True)
 class PartialEvent:
-    """The text of a joke so far, by the joke's place in the job."""
+    """The text of a joke so far; ``index`` is the joke's place in the job."""
 
     index: int
     question: str
@@ -46,7 +46,7 @@ class PartialEvent:
 
 @dataclass(frozen=True, slots=True)
 class JokeEvent:
-    """One of a job's jokes was told, by the joke's place in the job."""
+    """A joke is finished; ``index`` is its place in the job."""
 
     index: int
     joke: GeneratedJoke
@@ -56,24 +56,23 @@ class JokeEvent:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job at one moment; also its record in Redis, which ``records.lua`` writes.
+    """A snapshot of a job; ``records.lua`` writes the same fields as JSON.
 
-    Its events follow from it, so no queue stores them: in each attempt the job waited and was
-    started, then its jokes were told, then it ended.
+    Its events are derived from these fields, so no queue stores them.
 
     Attributes:
         id: Unguessable id.
         request: The request.
         state: Its state.
-        created_at: When it was submitted, in seconds since 1970.
-        deadline_at: When it fails if it is not final by then.
+        created_at: Unix time at which it was submitted.
+        deadline_at: Unix time at which it fails unless it is final.
         attempts: How many times a worker started it.
-        told: The jokes of the last attempt, in the order they were told.
+        told: The jokes of the last attempt, in the order in which they were finished.
         error: Why it failed, in one sentence.
-        request_id: Id of the request that submitted it, for logs.
+        request_id: Id of the HTTP request that submitted it, for logs.
         trace: The W3C ``traceparent`` of that request, if it is traced.
-        refused: Whether the request is why: no acceptable joke was found for it, so another prompt
-            may help and a retry will not.
+        refused: Whether it failed because of the request: no acceptable joke was found, so another
+            prompt may help but a retry will not.
         ended: The state before the final one; empty until then.
     """
 
@@ -92,8 +91,8 @@ class Job:
 
     @property
     def jokes(self) -> tuple[GeneratedJoke, ...]:
-        """The jokes told so far, in order; all of them once the state is SUCCESS."""
-        return tuple(event.joke for event in sorted(self.told, key=lambda told: told.index))
+        """The jokes so far, by index; all of them once the state is SUCCESS."""
+        return tuple(event.joke for event in sorted(self.told, key=lambda event: event.index))
 
     @property
     def position(self) -> Position:
@@ -104,29 +103,30 @@ class Job:
             return self.attempts + 1, 0
         return self.attempts, 1 + len(self.told)
 
-    def moved(self, state: State, **changes: Any) -> Job:
-        """Return the job in another state."""
-        return replace(self, state=state, **changes)
-
     def events(self, after: Position) -> list[Event]:
         """Return the events after a position."""
-        before = self.moved(State.PENDING, told=(), error=None, refused=False, ended="")
-        story: list[tuple[Position, Event]] = []
+        pending = replace(self, state=State.PENDING, told=(), error=None, refused=False, ended="")
+        started = replace(pending, state=State.STARTED)
+        history: list[tuple[Position, Event]] = []
         for attempt in range(1, self.attempts + 1):
-            for step, state in enumerate((State.PENDING, State.STARTED)):
-                then = before.moved(state, attempts=attempt - 1 + step)
-                story.append(((attempt, step), StateEvent(then)))
+            history.append(((attempt, 0), StateEvent(replace(pending, attempts=attempt - 1))))
+            history.append(((attempt, 1), StateEvent(replace(started, attempts=attempt))))
         if State.PENDING in (self.state, self.ended):
-            story.append(((self.attempts + 1, 0), StateEvent(before)))
-        story += (((self.attempts, 2 + number), joke) for number, joke in enumerate(self.told))
+            history.append(((self.attempts + 1, 0), StateEvent(pending)))
+        for number, joke_event in enumerate(self.told, start=2):
+            history.append(((self.attempts, number), joke_event))
         if self.state.final:
-            story.append((self.position, StateEvent(self)))
-        return [replace(event, id=event_id(at)) for at, event in story if at > after]
+            history.append((self.position, StateEvent(self)))
+        return [
+            replace(event, id=format_event_id(position))
+            for position, event in history
+            if position > after
+        ]
 
-    def awaits(self, attempt: int, index: int) -> bool:
-        """Return whether an attempt is under way and one of its jokes not told yet."""
-        told = {event.index for event in self.told}
-        return self.state is State.STARTED and self.attempts == attempt and index not in told
+    def is_drafting(self, attempt: int, index: int) -> bool:
+        """Return whether this is the running attempt and the joke is not finished yet."""
+        finished = {event.index for event in self.told}
+        return self.state is State.STARTED and self.attempts == attempt and index not in finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,8 @@ class StateEvent:
     """A job changed its state.
 
     Attributes:
-        job: The job at that time.
-        id: Position of the event; a stream can be resumed after it.
+        job: The job after the change.
+        id: The event's position; a stream can be resumed after it.
         name: Kind of event.
     """
 
@@ -148,12 +148,12 @@ Event = StateEvent | PartialEvent | JokeEvent
 """Something that happened to a job."""
 
 
-def event_id(position: Position) -> str:
-    """Return a position as the id of its event."""
+def format_event_id(position: Position) -> str:
+    """Return the id of the event at a position."""
     return f"{position[0]}-{position[1]}"
 
 
-def read_event_id(text: str | None) -> Position:
-    """Return the position that an id stands for, or the beginning."""
+def parse_event_id(text: str | None) -> Position:
+    """Return the position of an event id; the beginning if there is none or it is invalid."""
     match = _EVENT_ID.fullmatch(text) if text else None
     return (int(match[1]), int(match[2])) if match else BEGINNING

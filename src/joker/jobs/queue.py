@@ -1,8 +1,7 @@
-"""The protocol of all queues, in one process or over many machines.
+"""The protocol that all job queues implement, with their limits and error messages.
 
-`joker.jobs.in_process` and `joker.jobs.celery_redis` implement it, and one contract suite runs
-against both. What a worker does with a job is not the queue's concern: it calls a `Work`. The
-messages of failed and refused jobs, below, are the same in every queue.
+`joker.jobs.in_process` and `joker.jobs.celery_redis` implement it; one contract test suite runs
+against both.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from joker.generation.request import GenerationRequest
 from joker.jobs.job import Event, Job
 
 Work = Callable[[GenerationRequest, GenerationListener], list[GeneratedJoke]]
-"""Tells a request's jokes, as `joker.generation.teller.Teller.tell` does. Raises
-`joker.core.errors.JokerError` with a message for the user if it cannot, and `AbandonedError` if its
-listener asks it to stop; any other exception is a fault, and the job is retried."""
+"""What a worker does with a job: tells its jokes, as `joker.generation.teller.Teller.tell` does.
+
+Raises `joker.core.errors.JokerError` with a message for the user, or `AbandonedError` if its
+listener asks it to stop. Any other exception is a fault, and the job is retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class QueueStats:
     """A queue's load and its workers.
 
     Attributes:
-        waiting: Jobs that wait for a worker.
-        running: Jobs that a worker works on.
-        workers: Live workers.
+        waiting: Number of waiting jobs.
+        running: Number of running jobs.
+        workers: Number of live workers.
         told_seconds_ago: Seconds since a job last succeeded; None before the first.
-        memory_bytes: Memory that the queue's Redis uses; None without one.
-        memory_limit_bytes: Memory that it may use; None without a limit.
+        memory_bytes: Memory that the queue's Redis uses; None without Redis.
+        memory_limit_bytes: Redis's ``maxmemory``; None without a limit.
     """
 
     waiting: int
@@ -48,24 +48,24 @@ class QueueStats:
 class JobQueue(Protocol):
     """Accepts jobs and reports their progress.
 
-    Every accepted job reaches a final state: it is told once, or fails with a reason. It expires
-    some time after that, and asking for it then raises `UnknownJobError`.
+    Every accepted job reaches a final state: it succeeds once, fails with a reason, or is revoked.
+    Some time later it expires; from then on, its id raises `UnknownJobError`.
     """
 
     async def submit(
         self, request: GenerationRequest, *, key: str | None = None, request_id: str | None = None
     ) -> Job:
-        """Accept a job; the same key and request give the same job again.
+        """Submit a job; the same key and request return the same job again.
 
         Args:
             request: The request.
-            key: Idempotency key; stands for this request until its job expires.
-            request_id: Id of the first request with this key, for the workers' logs.
+            key: Idempotency key; belongs to this request until the job expires.
+            request_id: Id of the HTTP request, for the workers' logs.
 
         Raises:
-            QueueFullError: If too many jobs wait, or as `MemoryFullError` if its Redis has no
-                memory left; nothing was accepted.
-            KeyConflictError: If the key stands for another request.
+            QueueFullError: If too many jobs wait, or, as `MemoryFullError`, if Redis has no memory
+                left.
+            KeyConflictError: If the key was used for another request.
             QueueDownError: If the queue cannot be reached.
             QueueStoppedError: If `stop` was called and jobs run in this process.
         """
@@ -75,31 +75,31 @@ class JobQueue(Protocol):
         """Return a job as it is now.
 
         Raises:
-            UnknownJobError: If there is no such job, or no longer.
+            UnknownJobError: If the job does not exist or has expired.
         """
         ...
 
     async def cancel(self, job_id: str) -> Job:
-        """Revoke a job unless it is final; return it as it then is."""
+        """Revoke a job unless it is final; return the job."""
         ...
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Job:
         """Return a job once it is final, or as it is after the timeout.
 
         Raises:
-            QueueStoppedError: If `stop` is called meanwhile, and the job goes on elsewhere.
+            QueueStoppedError: If `stop` is called meanwhile and the job runs in another process.
         """
         ...
 
     def events(
         self, job_id: str, after: str | None = None, *, drafts: bool = True
     ) -> AsyncIterator[Event]:
-        """Yield a job's events after the given one; the last has its final state.
+        """Yield a job's events; the last one has its final state.
 
         Args:
             job_id: The job.
-            after: Id of an event; None yields all.
-            drafts: Yield partial text as well. It is made only while somebody asks for it.
+            after: Id of the last event to skip; None yields all.
+            drafts: Yield partial text too; workers send it only while a client reads it.
 
         Raises:
             QueueStoppedError: As `wait` does.
@@ -107,34 +107,34 @@ class JobQueue(Protocol):
         ...
 
     async def stats(self) -> QueueStats:
-        """Return the load and the number of workers."""
+        """Return the queue's load and its number of workers."""
         ...
 
     async def stop(self) -> None:
-        """Let nobody wait any longer; jobs in this process are revoked, others go on."""
+        """End all waits; revoke jobs that run in this process."""
         ...
 
     async def close(self) -> None:
-        """Stop, and release all resources."""
+        """Stop and release all resources."""
         ...
 
 
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 
-TOKENS_AT_ONCE = 2 * BATCH_TOKENS
-"""A process starts no further job while its jobs may occupy so many tokens or more: twice what an
-engine's batch holds, so that it stays full while the drafts of other jobs are ranked. More would
-only finish later, and other workers could not take them. The job that reaches the limit may exceed
-it by any amount."""
+MAX_RUNNING_TOKENS = 2 * BATCH_TOKENS
+"""A process starts no further job while its running jobs may need this many tokens; the job that
+reaches the limit may exceed it. Twice an engine's batch keeps the batch full while other jobs'
+drafts are ranked; more jobs would only finish later, and no other worker could take them."""
 
-LOST = (
-    f"the joke could not be told in {MOST_ATTEMPTS} attempts because of a server error; "
+LOST_MESSAGE = (
+    f"the joke could not be told in {MAX_ATTEMPTS} attempts because of a server error; "
     "try again later"
 )
-CONFLICT = "the idempotency key was used for a different request; use a new key"
+KEY_CONFLICT_MESSAGE = "the idempotency key was used for a different request; use a new key"
+MEMORY_FULL_MESSAGE = "the queue's Redis has no memory left for another job; try again later"
 
 
-def late(deadline_seconds: float) -> str:
+def deadline_message(deadline_seconds: float) -> str:
     """Return the error of a job that missed its deadline."""
     return (
         f"the joke was not told within {deadline_seconds:g} "
@@ -143,15 +143,12 @@ def late(deadline_seconds: float) -> str:
     )
 
 
-def full(max_queue_size: int) -> str:
-    """Return the error of a job that a full queue refuses."""
+def queue_full_message(max_queue_size: int) -> str:
+    """Return the error of a job that a full queue rejects."""
     jobs = plural(max_queue_size, "job is", "jobs are")
     return f"{max_queue_size} {jobs} already waiting; try again later"
 
 
-MEMORY_FULL = "the queue's Redis has no memory left for another job; try again later"
-
-
-def unknown(job_id: str) -> str:
+def unknown_job_message(job_id: str) -> str:
     """Return the error for an unknown job."""
     return f"there is no job {job_id!r}, or it has expired; submit a new one"

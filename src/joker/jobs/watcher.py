@@ -1,8 +1,8 @@
 """Watches the jobs that a server's clients wait for.
 
-Redis publishes changes of a server's jobs on one channel, so one connection serves any number of
-clients without polling. Messages that could not be delivered are lost; so everything is read again
-after the connection was lost.
+Changes of a server's jobs arrive on one pub/sub channel, so one connection serves any number of
+clients without polling. Redis does not keep undelivered messages, so all watched jobs are read
+again after a lost connection.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from joker.core.errors import QueueStoppedError
-from joker.jobs.broker import read_record, server_channel
+from joker.jobs.broker import parse_record, server_channel
 from joker.jobs.job import Job, PartialEvent
 
-# A connection that is silent for this long gets a ping, and is closed if it stays silent.
-_SILENT_SECONDS = 5.0
-# Without a connection, watched jobs are polled at this interval.
-_PAUSE_SECONDS = 0.5
-# Jobs are read this long after their deadline.
-_SLACK_SECONDS = 0.01
-# A job that was expected is forgotten if nobody follows it by then.
-_EXPECTED_SECONDS = 1.0
+# A connection that is silent for this long is pinged, and closed if it stays silent.
+_PING_SECONDS = 5.0
+# Interval of attempts to reconnect; meanwhile, watched jobs are polled.
+_POLL_SECONDS = 0.5
+# A job is read again this long after its deadline.
+_DEADLINE_SLACK_SECONDS = 0.01
+# How long a newly submitted job is watched without followers.
+_EXPECT_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 Read = Callable[[str, bool], Awaitable[tuple[Job, float]]]
-"""Reads a job, registers this server for its changes, and for its drafts if the second argument is
-true; returns the job and the seconds to its deadline."""
+"""Reads a job and subscribes this server to its changes, including drafts if the second argument is
+true; returns the job and the seconds until its deadline."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,28 +44,31 @@ class WatchedJob:
     Attributes:
         job: The job as last read or received.
         draft: The last partial text, with its attempt.
-        drafts: Whether a follower reads partial text.
+        wants_drafts: Whether a follower reads partial text.
         stale: Whether the job must be read again.
-        due: When the job's deadline has passed, in the event loop's time.
+        read_at: When the job must be read because of its deadline, in the event loop's time.
+        followers: Number of followers.
+        changed: Set at the next change.
+        read_lock: Held while the job is read.
     """
 
     job: Job | None = None
     draft: tuple[int, PartialEvent] | None = None
-    drafts: bool = False
+    wants_drafts: bool = False
     stale: bool = True
-    due: float = 0.0
+    read_at: float = 0.0
     followers: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    read_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def update(self, job: Job) -> None:
-        """Keep the job's new state, unless a newer one is known."""
+        """Set the job unless it is older than the present one."""
         if self.job is None or job.position >= self.job.position:
             self.job = job
 
-    def learn(self, job: Job, left_seconds: float) -> None:
-        """Keep the job as it was read, with so much time until its deadline."""
-        self.due = asyncio.get_running_loop().time() + left_seconds + _SLACK_SECONDS
+    def set(self, job: Job, seconds_left: float) -> None:
+        """Set the job and the time until its deadline."""
+        self.read_at = asyncio.get_running_loop().time() + seconds_left + _DEADLINE_SLACK_SECONDS
         self.update(job)
 
     def wake(self) -> None:
@@ -78,8 +81,8 @@ class JobWatcher:
     """Watches jobs for one server.
 
     Args:
-        redis: A client that does not reconnect by itself, so that missed changes are read.
-        name: Names this server's channel.
+        redis: A client that does not reconnect by itself: missed changes must be read first.
+        name: The server's name, which names its channel.
         read: See `Read`.
     """
 
@@ -93,57 +96,57 @@ class JobWatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self, job_id: str, *, drafts: bool = False) -> AsyncIterator[WatchedJob]:
-        """Yield a job, at first and after every change, until it is final.
+        """Yield a job at first and after every change, until it is final.
 
         Args:
             job_id: The job.
-            drafts: Have its workers send partial text.
+            drafts: Whether to receive partial text.
 
         Raises:
             QueueStoppedError: After `stop`.
-            QueueError: What reading the job raises.
+            QueueError: If the job cannot be read.
         """
         if self._task is None:
             self._task = asyncio.create_task(self._listen())
         if not self._listening.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PAUSE_SECONDS):
+                async with asyncio.timeout(_POLL_SECONDS):
                     await self._listening.wait()
         watched = self._jobs.setdefault(job_id, WatchedJob())
         watched.followers += 1
-        if drafts and not watched.drafts:
-            watched.drafts = watched.stale = True
+        if drafts and not watched.wants_drafts:
+            watched.wants_drafts = watched.stale = True
         try:
             while True:
                 changed = watched.changed
                 await self._refresh(job_id, watched)
-                # The final state may arrive while the follower is busy with this one.
-                shown = watched.job
+                # Another state may arrive while the follower handles this one.
+                yielded = watched.job
                 yield watched
-                if shown and shown.state.final:
+                if yielded and yielded.state.final:
                     return
                 await self._wait(watched, changed)
                 if self._stopped:
                     raise QueueStoppedError
         finally:
-            self._leave(job_id, watched)
+            self._unfollow(job_id, watched)
 
     def expect(self, job_id: str) -> WatchedJob:
-        """Hear of a job that is about to be submitted by this server.
+        """Watch a job that this server is about to submit, so that followers need not read it.
 
-        Who follows it soon need not read it, if the watched job has learned the job's first state.
+        The caller sets the watched job once it is submitted.
         """
         watched = self._jobs[job_id] = WatchedJob(followers=1, stale=not self._listening.is_set())
-        asyncio.get_running_loop().call_later(_EXPECTED_SECONDS, self._leave, job_id, watched)
+        asyncio.get_running_loop().call_later(_EXPECT_SECONDS, self._unfollow, job_id, watched)
         return watched
 
-    def _leave(self, job_id: str, watched: WatchedJob) -> None:
+    def _unfollow(self, job_id: str, watched: WatchedJob) -> None:
         watched.followers -= 1
         if not watched.followers:
             del self._jobs[job_id]
 
     def stop(self) -> None:
-        """End all following, now and later."""
+        """End all present and future calls of `follow`."""
         self._stopped = True
         for watched in self._jobs.values():
             watched.wake()
@@ -157,25 +160,25 @@ class JobWatcher:
         await self._redis.aclose()
 
     async def _refresh(self, job_id: str, watched: WatchedJob) -> None:
-        """Read a stale job; only one of several followers does."""
-        async with watched.reading:
+        """Read the job if it is stale; one follower does so for all."""
+        async with watched.read_lock:
             if watched.stale or watched.job is None:
                 # A lost connection during the read makes it stale again.
                 watched.stale = False
                 try:
-                    job, left_seconds = await self._read(job_id, watched.drafts)
+                    job, seconds_left = await self._read(job_id, watched.wants_drafts)
                 except BaseException:
                     watched.stale = True
                     raise
-                watched.learn(job, left_seconds)
+                watched.set(job, seconds_left)
 
     async def _wait(self, watched: WatchedJob, changed: asyncio.Event) -> None:
-        """Return after a change, at the job's deadline, or soon if there is no connection."""
+        """Wait for a change or the deadline, but only briefly while disconnected."""
         if self._stopped:
             return
-        seconds = max(0.0, watched.due - asyncio.get_running_loop().time())
+        seconds = max(0.0, watched.read_at - asyncio.get_running_loop().time())
         if not self._listening.is_set():
-            seconds = min(seconds, _PAUSE_SECONDS)
+            seconds = min(seconds, _POLL_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 await changed.wait()
@@ -183,29 +186,29 @@ class JobWatcher:
             watched.stale = True
 
     async def _listen(self) -> None:
-        # A cancellation may be lost: asyncio.wait_for, by which redis-py sends, drops it in Python
-        # 3.11 if what it waits for is done at that moment.
+        # A cancellation may get lost: redis-py sends with asyncio.wait_for, which in Python 3.11
+        # swallows a cancellation that arrives just as its awaitable finishes.
         while not self._stopped:
             try:
                 await self._listen_once()
-            except Exception as error:  # Without this task, followers would get no more changes.
-                _log.warning("lost the channel of the jobs that are watched: %s", error)
+            except Exception as error:  # If this task ended, followers would get no changes.
+                _log.warning("lost the pub/sub connection for watched jobs: %s", error)
             self._listening.clear()
             self._mark_stale()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _listen_once(self) -> None:
-        """Listen until the connection is lost.
+        """Handle messages until the connection is lost.
 
         Raises:
-            RedisError: When it is.
-            ValueError: If a message cannot be read.
+            RedisError: If the connection is lost.
+            ValueError: If a message is malformed.
         """
         async with self._redis.pubsub() as channel:
             await channel.subscribe(self._channel)
             silent = False
             while not self._stopped:
-                message = await channel.get_message(timeout=_SILENT_SECONDS)
+                message = await channel.get_message(timeout=_PING_SECONDS)
                 if message is None:
                     if silent:
                         raise RedisConnectionError("it does not answer")
@@ -214,7 +217,7 @@ class JobWatcher:
                     self._listening.set()
                     self._mark_stale()
                 elif message["type"] == "message":
-                    self._receive(message["data"])
+                    self._handle(message["data"])
                 silent = message is None
 
     def _mark_stale(self) -> None:
@@ -222,14 +225,14 @@ class JobWatcher:
             watched.stale = True
             watched.wake()
 
-    def _receive(self, message: str) -> None:
+    def _handle(self, message: str) -> None:
         job_id, kind, data = message.split(" ", 2)
         watched = self._jobs.get(job_id)
         if watched is None:
             return
         if kind == "record":
-            watched.update(read_record(data))
+            watched.update(parse_record(data))
         elif kind == "partial":
-            part = json.loads(data)
-            watched.draft = part["attempt"], PartialEvent(**part["event"])
+            partial = json.loads(data)
+            watched.draft = partial["attempt"], PartialEvent(**partial["event"])
         watched.wake()

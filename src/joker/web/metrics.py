@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from joker.core.errors import ConfigError, QueueError, QueueStoppedError
 from joker.core.processes import ProcessMetrics
-from joker.jobs.execution import TELLING_BUCKETS
+from joker.jobs.execution import JOB_SECONDS_BUCKETS
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
 from joker.jobs.queue import JobQueue, QueueStats
 from joker.settings import Settings
@@ -167,7 +167,7 @@ class Metrics:
         name: str,
         documentation: str,
         *labels: str,
-        buckets: tuple[float, ...] = TELLING_BUCKETS,
+        buckets: tuple[float, ...] = JOB_SECONDS_BUCKETS,
     ) -> Histogram:
         return Histogram(name, documentation, labels, buckets=buckets, registry=self._registry)
 

@@ -1,7 +1,7 @@
-"""The Celery worker and its one task: many jobs at once in threads that share one engine.
+"""The Celery worker, whose one task runs jobs in threads that share one engine.
 
-``joker worker`` runs it. `joker.jobs.leases` handles claims, leases and records, and also deadlines
-and cancellation, since a thread pool can end no task.
+``joker worker`` runs it. `joker.jobs.leases` handles deadlines and cancellation too, because
+Celery's thread pool cannot terminate tasks.
 """
 
 from __future__ import annotations
@@ -18,32 +18,31 @@ from celery.worker.consumer.tasks import Tasks
 from joker.core.errors import ConfigError
 from joker.core.logs import configure_logging
 from joker.core.tracing import start_tracing, stop_tracing
-from joker.jobs.broker import TASK, make_celery
+from joker.jobs.broker import TASK_NAME, make_celery
 from joker.jobs.leases import Leases
 from joker.jobs.queue import Work
 from joker.settings import Settings
-from joker.worker.heartbeat import Pulse, beating
+from joker.worker.heartbeat import Liveness, heartbeat_file
 from joker.worker.metrics import WorkerMetrics
 
 _log = logging.getLogger(__name__)
 
 
 def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
-    """Work on jobs until a signal says stop; return the exit code.
+    """Process jobs until a signal stops the worker; return the exit code.
 
-    SIGTERM and Ctrl-C let running jobs finish first; SIGQUIT does not, and other workers take
-    them over.
+    SIGTERM and Ctrl-C let running jobs finish first; after SIGQUIT, other workers take them over.
 
     Args:
         settings: ``broker``, ``concurrency``, ``lease_seconds``, ``heartbeat``, ``host`` and
             ``metrics_port`` are used.
-        open_work: Called once, after the broker was reached; returns thread-safe work.
+        open_work: Returns thread-safe work; called once, after the broker was reached.
 
     Raises:
-        ConfigError: If there is no broker, the heartbeat cannot be written, or the port for
-            metrics is taken.
-        MissingDependencyError: If traces are wanted and OpenTelemetry is not installed.
-        QueueDownError: If it cannot be reached.
+        ConfigError: If there is no broker, the heartbeat cannot be written, or the metrics port is
+            taken.
+        MissingDependencyError: If tracing is enabled and OpenTelemetry is not installed.
+        QueueDownError: If the broker cannot be reached.
     """
     if settings.broker is None:
         raise ConfigError(
@@ -52,44 +51,44 @@ def run_worker(settings: Settings, open_work: Callable[[], Work]) -> int:
         )
     app = make_celery(settings.broker)
     configure_logging()
-    # While this signal has a receiver, Celery does not configure logging.
-    signals.setup_logging.connect(_keep_logs)
+    # If this signal has a receiver, Celery does not configure logging.
+    signals.setup_logging.connect(_ignore)
     metrics = WorkerMetrics(settings.concurrency)
     leases = Leases(settings.broker, lease_seconds=settings.lease_seconds, observe=metrics.observe)
-    with ExitStack() as parts:
+    with ExitStack() as stack:
         start_tracing("joker-worker")
-        parts.callback(stop_tracing)
+        stack.callback(stop_tracing)
         port = settings.metrics_port
         if port is not None:
-            port = parts.enter_context(metrics.exposed(settings.host, port))
-        parts.enter_context(leases)
-        work = metrics.busy(open_work())
+            port = stack.enter_context(metrics.serve(settings.host, port))
+        stack.enter_context(leases)
+        work = metrics.track(open_work())
 
         def tell(job_id: str) -> None:
             leases.work_on(job_id, work)
 
-        def expect(request: Any, **_: Any) -> None:
-            leases.expect(request.id, int(request.request_dict.get("tokens", 0)))
+        def reserve(request: Any, **_: Any) -> None:
+            leases.reserve(request.id, int(request.request_dict.get("tokens", 0)))
 
-        app.task(tell, name=TASK)
-        # It is sent before the next message is fetched; a thread claims the job later.
-        signals.task_received.connect(expect)
-        pulse = Pulse()
-        app.steps["consumer"].add(_fetches_with_room(lambda: leases.has_room, pulse))
+        app.task(tell, name=TASK_NAME)
+        # Sent before the next message is fetched, whereas a thread claims the job only later.
+        signals.task_received.connect(reserve)
+        liveness = Liveness()
+        app.steps["consumer"].add(_make_fetch_gate(lambda: leases.has_room, liveness))
         worker = _make_worker(app, settings.concurrency)
         fields = {"threads": settings.concurrency, "metrics_port": port}
         _log.info("ready", extra={"fields": fields})
         if settings.heartbeat:
-            parts.enter_context(beating(settings.heartbeat, pulse.is_there))
+            stack.enter_context(heartbeat_file(settings.heartbeat, liveness.is_alive))
         worker.start()
-    # Celery calls Ctrl-C a failure although the running jobs have finished.
+    # Celery reports a failure after Ctrl-C even though the running jobs have finished.
     if state.should_stop is not None and state.should_terminate is None:
         return 0
     return int(worker.exitcode or 0)
 
 
 def _make_worker(app: Celery, threads: int) -> Any:
-    """Return Celery's worker, which does nothing but run tasks."""
+    """Return a Celery worker without the features that only Celery clusters need."""
     return app.Worker(
         pool="threads",
         concurrency=threads,
@@ -100,33 +99,35 @@ def _make_worker(app: Celery, threads: int) -> Any:
     )
 
 
-def _fetches_with_room(has_room: Callable[[], bool], pulse: Pulse) -> type[bootsteps.StartStopStep]:
-    """Return a part of Celery's consumer that fetches messages only while there is room.
+def _make_fetch_gate(
+    has_room: Callable[[], bool], liveness: Liveness
+) -> type[bootsteps.StartStopStep]:
+    """Return a step of Celery's consumer that stops it from fetching messages without room.
 
     Args:
-        has_room: Whether there is.
-        pulse: Beats whenever the consumer looks for messages, unless it has no connection.
+        has_room: Returns whether there is room for another job.
+        liveness: Beats whenever the consumer polls for messages; paused while it has no connection.
     """
 
-    class FetchesWithRoom(bootsteps.StartStopStep):  # type: ignore[misc]
+    class FetchGate(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = (Tasks,)
 
         def start(self, consumer: Any) -> None:
-            # Each connection has a new channel, and Celery asks it before it fetches.
-            limits = consumer.task_consumer.channel.qos
-            below_concurrency = limits.can_consume
+            # Each connection has a new channel, whose QoS Celery asks before it fetches.
+            qos = consumer.task_consumer.channel.qos
+            below_prefetch_limit = qos.can_consume
 
             def can_consume() -> bool:
-                pulse.beat()
-                return has_room() and bool(below_concurrency())
+                liveness.beat()
+                return has_room() and bool(below_prefetch_limit())
 
-            limits.can_consume = can_consume
+            qos.can_consume = can_consume
 
         def stop(self, _consumer: Any) -> None:
-            pulse.pause()
+            liveness.pause()
 
-    return FetchesWithRoom
+    return FetchGate
 
 
-def _keep_logs(**_: Any) -> None:
+def _ignore(**_: Any) -> None:
     pass

@@ -1,8 +1,8 @@
 """The heartbeat: a file that is touched while this process is healthy.
 
-Container probes check its age, as in ``deploy/``. It grows old if the process is stuck or no longer
-looks for jobs; `joker.engines.process` handles an engine that hangs, and an
-unreachable Redis does not count, because a new process would not reach it either.
+Liveness probes check the file's age, as in ``deploy/``. It goes stale if the process is stuck or no
+longer polls for jobs. A hanging engine does not count, because `joker.engines.process` restarts it;
+nor does an unreachable Redis, because a restarted worker would not reach it either.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from pathlib import Path
 
 from joker.core.errors import ConfigError
 
-_PAUSE_SECONDS = 5.0
-# Who looks for jobs does so every second or two.
-_SILENT_SECONDS = 30.0
+_TOUCH_SECONDS = 5.0
+# Celery's consumer polls every second or two.
+_STUCK_SECONDS = 30.0
 
 
-class Pulse:
-    """Tells whether a loop that should go round all the time still does."""
+class Liveness:
+    """Detects whether a loop is stuck."""
 
     def __init__(self) -> None:
-        self._last: float | None = None
+        self._last_beat: float | None = None
 
     def beat(self) -> None:
-        """Note that the loop goes round."""
-        self._last = time.monotonic()
+        """Record an iteration of the loop."""
+        self._last_beat = time.monotonic()
 
     def pause(self) -> None:
-        """Note that the loop has ended, until it beats again."""
-        self._last = None
+        """Expect no iterations until the next one."""
+        self._last_beat = None
 
-    def is_there(self) -> bool:
-        """Return false if the loop is stuck."""
-        last = self._last
-        return last is None or time.monotonic() - last < _SILENT_SECONDS
+    def is_alive(self) -> bool:
+        """Return whether the loop is paused or its last iteration is recent."""
+        last_beat = self._last_beat
+        return last_beat is None or time.monotonic() - last_beat < _STUCK_SECONDS
 
 
 @contextmanager
-def beating(path: Path, healthy: Callable[[], bool]) -> Iterator[None]:
-    """Touch a file every few seconds within the context; remove it at the end.
+def heartbeat_file(path: Path, is_healthy: Callable[[], bool]) -> Iterator[None]:
+    """Touch a file every few seconds within the context, and remove it at the end.
 
     Args:
         path: The file.
-        healthy: The file is left alone while this is false.
+        is_healthy: While it returns false, the file is not touched.
 
     Raises:
         ConfigError: If the file cannot be written.
@@ -60,12 +60,12 @@ def beating(path: Path, healthy: Callable[[], bool]) -> Iterator[None]:
         ) from error
     ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(_PAUSE_SECONDS):
-            if healthy():
+    def run() -> None:
+        while not ended.wait(_TOUCH_SECONDS):
+            if is_healthy():
                 path.touch()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""A worker's metrics for Prometheus, on a port of their own if one is set."""
+"""A worker's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from joker.core.joke import GeneratedJoke
 from joker.core.processes import ProcessMetrics
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
-from joker.jobs.execution import OUTCOMES, TELLING_BUCKETS
-from joker.jobs.queue import TOKENS_AT_ONCE, Work
+from joker.jobs.execution import JOB_SECONDS_BUCKETS, OUTCOMES
+from joker.jobs.queue import MAX_RUNNING_TOKENS, Work
 
 
 class WorkerMetrics:
-    """One worker process's metrics.
+    """The metrics of one worker process.
 
     Args:
-        threads: Number of threads.
+        threads: Number of threads that run jobs.
     """
 
     def __init__(self, threads: int) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        Gauge("joker:worker_threads", "Jobs that may run at the same time.", registry=registry).set(
+        Gauge("joker:worker_threads", "Maximum number of running jobs.", registry=registry).set(
             threads
         )
         registry.register(ProcessMetrics("worker", os.getpid, child="engine"))
         self._busy = Gauge("joker:worker_busy_threads", "Running jobs.", registry=registry)
         self._tokens = Gauge(
-            "joker:worker_tokens", "Tokens that running jobs may occupy.", registry=registry
+            "joker:worker_tokens", "Tokens that running jobs may need.", registry=registry
         )
         Gauge(
             "joker:worker_max_tokens",
-            "Tokens of running jobs from which on no further job is started.",
+            "Value of joker:worker_tokens at which no further job is started.",
             registry=registry,
-        ).set(TOKENS_AT_ONCE)
+        ).set(MAX_RUNNING_TOKENS)
         self._attempts = Counter(
             "joker:worker_attempts", "Attempts at jobs by outcome.", ["outcome"], registry=registry
         )
-        # A rate sees what is counted up from zero, not what appears as one.
+        # rate() misses the first increment of a series that does not start at zero.
         for outcome in OUTCOMES:
             self._attempts.labels(outcome)
         self._seconds = Histogram(
             "joker:worker_attempt_seconds",
             "Duration of attempts.",
-            buckets=TELLING_BUCKETS,
+            buckets=JOB_SECONDS_BUCKETS,
             registry=registry,
         )
 
-    def busy(self, work: Work) -> Work:
-        """Return the same work, counted while it runs."""
+    def track(self, work: Work) -> Work:
+        """Wrap work so that it is counted while it runs."""
 
-        def counted(
+        def tracked(
             request: GenerationRequest, listener: GenerationListener
         ) -> list[GeneratedJoke]:
             self._tokens.inc(request.tokens)
@@ -75,7 +75,7 @@ class WorkerMetrics:
             finally:
                 self._tokens.dec(request.tokens)
 
-        return counted
+        return tracked
 
     def observe(self, outcome: str, seconds: float) -> None:
         """Record the outcome and the duration of an attempt."""
@@ -83,8 +83,8 @@ class WorkerMetrics:
         self._seconds.observe(seconds)
 
     @contextmanager
-    def exposed(self, host: str, port: int) -> Iterator[int]:
-        """Serve the metrics within the context; give the port, a free one for 0.
+    def serve(self, host: str, port: int) -> Iterator[int]:
+        """Serve the metrics within the context; yield the port, which is a free one for 0.
 
         Raises:
             ConfigError: If the port is taken, or the address is not one of this machine.

@@ -19,7 +19,7 @@ from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State
 from joker.jobs.leases import Leases
-from joker.jobs.queue import TOKENS_AT_ONCE
+from joker.jobs.queue import MAX_RUNNING_TOKENS
 from tests.jobs.leases.support import (
     JOKE,
     LEASE_SECONDS,
@@ -184,7 +184,7 @@ async def test_jobs_in_hand_that_may_fill_the_batch_twice_leave_no_room(
         return [JOKE]
 
     leases = make_leases(lease_seconds=50)
-    most = TOKENS_AT_ONCE // SEQUENCE_TOKENS
+    most = MAX_RUNNING_TOKENS // SEQUENCE_TOKENS
     for candidates in (most - 1, most):
         request = replace(make_request(count=1), candidates=candidates)
         job = await queue.submit(request)
@@ -197,9 +197,9 @@ async def test_room_is_kept_for_jobs_that_are_not_claimed_yet(
     queue: CeleryRedisQueue, make_leases: MakeLeases, make_request: MakeRequest
 ) -> None:
     leases = make_leases(lease_seconds=50)
-    job = await queue.submit(replace(make_request(), candidates=TOKENS_AT_ONCE))
+    job = await queue.submit(replace(make_request(), candidates=MAX_RUNNING_TOKENS))
     for job_id in (job.id, "unknown"):
-        leases.expect(job_id, TOKENS_AT_ONCE)
+        leases.reserve(job_id, MAX_RUNNING_TOKENS)
         assert not leases.has_room
         await asyncio.to_thread(leases.work_on, job_id, tell)
         assert leases.has_room

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from joker.core.errors import MemoryFullError
-from joker.jobs.queue import MEMORY_FULL
+from joker.jobs.queue import MEMORY_FULL_MESSAGE
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
@@ -177,7 +177,7 @@ def test_a_refusal_for_want_of_memory_is_counted_as_such(
     assert isinstance(app, FastAPI)
 
     async def refuse(*_: object, **__: object) -> None:
-        raise MemoryFullError(MEMORY_FULL)
+        raise MemoryFullError(MEMORY_FULL_MESSAGE)
 
     monkeypatch.setattr(app.state.queue, "submit", refuse)
     away = client.post("/generate", json={})
