@@ -190,7 +190,7 @@ def test_unknown_variables_are_warned_of_once_with_the_closest_name(
     ]
     assert sorted(theirs) == [
         "JOKER_CANDIDATE is not a setting; did you mean JOKER_CANDIDATES?",
-        "JOKER_QQQ is not a setting; docs/settings.md lists all of them",
+        "JOKER_QQQ is not a setting; docs/settings.md lists them all",
         "JOKER_SECRET_DIR is not a setting; did you mean JOKER_SECRETS_DIR?",
     ]
     assert not [line for line in caplog.messages if line.startswith(("JOKER_CANDIDATES", "JOKE "))]

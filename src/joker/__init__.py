@@ -1,7 +1,7 @@
 """GPT-2 the Joker: learns to invent question-and-answer jokes, and tells them.
 
-``joker.tell("Why do cats")`` tells one. Names are loaded when they are first used, so importing the
-package costs nothing; docs/python.md describes them.
+``joker.tell("Why do cats")`` tells one; docs/python.md describes the API. Names are imported on
+first use, so that ``import joker`` is fast.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ __all__ = [
     "tell",
 ]
 
-if not TYPE_CHECKING:  # for type checkers there are only the names above
+if not TYPE_CHECKING:  # type checkers use the imports above
     _MODULES = {
         "GeneratedJoke": "joker.core.joke",
         "GenerationError": "joker.core.errors",

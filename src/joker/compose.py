@@ -1,7 +1,6 @@
 """The composition root: builds the engine, the teller, the queue and the store from the settings.
 
-All commands, `joker.Joker` and MLflow's model get theirs here, so all of them generate jokes in the
-same way.
+All commands, `joker.Joker` and the MLflow model use it, so all of them generate jokes the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from joker.generation.live import LiveTeller
 from joker.generation.moderation import Moderator
 from joker.generation.teller import Teller
 from joker.jobs.queue import JobQueue, Work
-from joker.settings import Settings, title
+from joker.settings import Settings, setting_title
 
 if TYPE_CHECKING:
     from joker.store import Store
@@ -39,12 +38,12 @@ _log = logging.getLogger(__name__)
 
 
 def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
-    """Load the model and return a teller over it.
+    """Load the model and return its teller.
 
     Args:
-        settings: ``model``, the moderation list and those of the engine are used.
-        shared: Run the model in its own process, for any number of threads; otherwise the teller is
-            for one.
+        settings: ``model``, ``moderation_list`` and those of the engine are used.
+        shared: Run the model in its own process, for any number of threads; otherwise only one
+            thread may use the teller.
 
     Raises:
         ModelFolderError: If the model folder cannot be used.
@@ -69,23 +68,23 @@ def open_teller(settings: Settings, *, shared: bool = False) -> Teller:
 
 
 def open_folder(settings: Settings) -> ModelFolder:
-    """Open the model folder, by default the bundled one; of a link, the folder it points to now.
+    """Open the model folder, by default the bundled one, following symbolic links.
 
     Raises:
         ModelFolderError: If it cannot be used.
     """
     if settings.model is None:
         return ModelFolder.open(bundled_model())
-    with naming("model"):
+    with naming_setting("model"):
         return ModelFolder.open(settings.model.resolve())
 
 
 def ensure_graph(folder: ModelFolder) -> ModelFolder:
-    """Return a folder of the same model with an OpenVINO graph, which may be the folder itself.
+    """Return the folder if it has an OpenVINO graph, otherwise a cached copy with one.
 
-    A folder without a graph stays as it is: the graph goes into a copy of the folder without its
-    weights, in ``$XDG_CACHE_HOME/gpt2-the-joker`` or ``~/.cache/gpt2-the-joker``. The copy is used
-    again until a file of the folder changes. An export takes from seconds to a minute.
+    The copy, without weights, is kept in ``$XDG_CACHE_HOME/gpt2-the-joker`` or
+    ``~/.cache/gpt2-the-joker`` and reused until a file of the folder changes. An export takes from
+    seconds to a minute.
 
     Raises:
         ModelFolderError: If the weights cannot be exported or the cache cannot be written.
@@ -101,7 +100,7 @@ def ensure_graph(folder: ModelFolder) -> ModelFolder:
             with tempfile.TemporaryDirectory(prefix=".", dir=cache) as name:
                 copy = Path(name) / "model"
                 _copy_with_graph(folder, copy)
-                with suppress(OSError):  # Another process may have been faster.
+                with suppress(OSError):  # another process was faster
                     copy.rename(cached)
         except OSError as error:
             raise ModelFolderError(f"cannot write to {cache}: {error.strerror}") from error
@@ -109,7 +108,7 @@ def ensure_graph(folder: ModelFolder) -> ModelFolder:
 
 
 def _copy_with_graph(folder: ModelFolder, copy: Path) -> None:
-    """Make a copy of a folder with a graph in place of the weights."""
+    """Copy a folder, with a graph instead of the weights."""
     import_optional(
         "torch",
         f"{folder.path} has no OpenVINO graph, and exporting one needs",
@@ -129,7 +128,7 @@ def _copy_with_graph(folder: ModelFolder, copy: Path) -> None:
 
 
 def _cache_key(path: Path) -> str:
-    """Return a name that changes with the folder's place and its files' sizes and times."""
+    """Return a digest of the folder's path and its files' sizes and modification times."""
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files_of(path)]
     return hashlib.blake2b(repr((path.resolve(), states)).encode(), digest_size=16).hexdigest()
 
@@ -139,14 +138,14 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def make_moderator(settings: Settings) -> Moderator:
-    """Return the moderation that the settings ask for.
+    """Return the moderator.
 
     Raises:
         InputError: If the moderation list cannot be read.
     """
     if settings.moderation_list is None:
         return Moderator.default()
-    with naming("moderation_list"):
+    with naming_setting("moderation_list"):
         return Moderator.from_file(settings.moderation_list)
 
 
@@ -156,14 +155,14 @@ def open_live_teller(settings: Settings) -> LiveTeller:
 
 
 def open_queue(settings: Settings, work: Work | None = None) -> JobQueue:
-    """Return the queue that the settings ask for: over Redis if there is a broker.
+    """Return a queue over Redis if there is a broker, otherwise one in this process.
 
     Args:
         settings: Those of the queue are used.
-        work: Runs its jobs if there is no broker; by default the settings' model.
+        work: Processes the jobs of a queue in this process; by default the model.
 
     Raises:
-        ModelFolderError: If this process tells the jokes and the model folder cannot be used.
+        ModelFolderError: If there is no broker and the model folder cannot be used.
     """
     if settings.broker is not None:
         from joker.jobs.celery_redis import CeleryRedisQueue
@@ -186,17 +185,17 @@ def open_queue(settings: Settings, work: Work | None = None) -> JobQueue:
 
 
 def open_store(settings: Settings) -> Store:
-    """Return the store of jokes and votes; the database is opened when it is first used.
+    """Return the store of jokes and votes; it connects to the database on first use.
 
-    A store in memory is warned about where there may be other servers, which do not see it.
+    Logs a warning about a store in memory if there is a broker, since other servers cannot see it.
 
     Raises:
-        ConfigError: If its address cannot be used.
-        MissingDependencyError: If it is a PostgreSQL and its driver is not installed.
+        ConfigError: If the database URL cannot be used.
+        MissingDependencyError: If the PostgreSQL driver is needed and not installed.
     """
     from joker.store import Store
 
-    with naming("database"):
+    with naming_setting("database"):
         store = Store(
             settings.database,
             keep_prompts=settings.keep_prompts,
@@ -207,16 +206,16 @@ def open_store(settings: Settings) -> Store:
         _log.warning(
             "%s is %s, in this process's memory: servers that share a broker do not share jokes "
             "and votes; use a SQLite file, or PostgreSQL for several machines",
-            title("database"),
+            setting_title("database"),
             store,
         )
     return store
 
 
 def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
-    """Return the jokes of the model that readers picked; none if they are of another model.
+    """Return the picked jokes in the model folder.
 
-    A web server whose workers run elsewhere may have no model folder, and then has none either.
+    There are none for the remote and stub engines, or on a web server without the model folder.
     """
     if _engine_of(settings) != "openvino":
         return []
@@ -228,7 +227,7 @@ def read_picked_jokes(settings: Settings) -> list[GeneratedJoke]:
 
 
 def add_picked_jokes(store: Store, settings: Settings) -> None:
-    """Put the model's picked jokes into a store's pool, unless they are there.
+    """Add the model's picked jokes to a store's pool, unless they are there.
 
     Raises:
         InputError: If the moderation list cannot be read.
@@ -243,7 +242,7 @@ def add_picked_jokes(store: Store, settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """The model that tells the jokes, as far as this process knows it."""
+    """What this process knows about the model that tells the jokes."""
 
     name: Annotated[str, Field(description="Its name, as stored jokes have it in `model`.")]
     engine: Annotated[EngineKind, Field(description="What runs it.")]
@@ -259,17 +258,17 @@ class ModelDescription:
 
 
 def describe_model(settings: Settings) -> ModelDescription:
-    """Return a description of the model that the settings name."""
+    """Return a description of the model."""
     engine = _engine_of(settings)
-    model = ModelDescription(model_name(settings), engine)
+    description = ModelDescription(model_name(settings), engine)
     if engine != "openvino":
-        return model
+        return description
     try:
         folder = open_folder(settings)
     except ModelFolderError:
-        return model  # the workers have it
+        return description  # only the workers have the folder
     return replace(
-        model,
+        description,
         base_model=folder.manifest.base_model,
         size_bytes=folder.weights_bytes,
         license=folder.read_license(),
@@ -291,9 +290,9 @@ def _engine_of(settings: Settings) -> EngineKind:
 
 
 @contextmanager
-def naming(setting: str) -> Iterator[None]:
-    """Begin an error about a setting's value with the option and the variable that give it."""
+def naming_setting(setting: str) -> Iterator[None]:
+    """Prefix errors with the setting's command-line option and environment variable."""
     try:
         yield
     except InputError as error:
-        raise type(error)(f"{title(setting)}: {error}") from error
+        raise type(error)(f"{setting_title(setting)}: {error}") from error

@@ -1,8 +1,7 @@
-"""Settings, from environment variables and files of secrets.
+"""Settings, from environment variables and secret files.
 
 The setting ``broker`` is read from ``JOKER_BROKER``, or from a file ``joker_broker`` in the folder
-``JOKER_SECRETS_DIR``. A command-line option overrides the environment, and the environment
-overrides a file. `joker.compose` builds the parts that the settings ask for.
+``JOKER_SECRETS_DIR``. Command-line options override environment variables, which override files.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ OPTIONS = (
     *("candidates", "max_attempts"),
     *("broker", "database", "concurrency", "host", "port"),
 )
-"""Settings that are command-line options too."""
+"""Settings that are also command-line options."""
 
 _PREFIX = "JOKER_"
 _SECRETS_DIR = "JOKER_SECRETS_DIR"
@@ -49,7 +48,7 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """All settings; every field has a default that works on one machine."""
+    """All settings; the defaults work on one machine."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
@@ -75,8 +74,8 @@ class Settings(BaseSettings):
     )
     reproducible: bool = Field(
         False,
-        description="Give the same jokes for the same seed, whatever else runs; costs up to half "
-        "the speed, depending on the CPU. Without it, seeds are best effort.",
+        description="Give the same jokes for the same seed, regardless of other requests; costs up "
+        "to half the speed, depending on the CPU. Without it, seeds are best effort.",
     )
     num_threads: PositiveInt | None = Field(
         None,
@@ -105,7 +104,7 @@ class Settings(BaseSettings):
         None,
         repr=False,
         description="Redis URL of the job queue, such as redis://localhost:6379/0, or "
-        "sentinel://host:26379,host2:26379/0?master=mymaster; without it jobs run in the server's "
+        "sentinel://host:26379,host2:26379/0?master=mymaster; by default jobs run in the server's "
         "own process.",
     )
     database: str | None = Field(
@@ -129,14 +128,14 @@ class Settings(BaseSettings):
     )
     pool_size: NonNegativeInt = Field(
         50,
-        description="Number of unheard jokes that an idle server keeps ready; 0 turns the pool of "
-        "ready jokes off.",
+        description="Number of unheard jokes that an idle server keeps ready in the pool; 0 "
+        "disables the pool.",
     )
     concurrency: PositiveInt = Field(
         64,
         description="Maximum number of jobs that a process runs at the same time. No further job "
-        "starts while the running ones may need 16,384 tokens, which is two batches of the "
-        "engine: 8 jobs of 16 drafts with up to 128 tokens each, prompts included.",
+        "starts while the running ones may need 16,384 tokens, two of the engine's batches: for "
+        "example, 8 jobs of 16 drafts with up to 128 tokens each, prompts included.",
     )
     max_queue_size: PositiveInt = Field(
         64, description="Maximum number of waiting jobs; further requests get status 503."
@@ -190,13 +189,13 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any, info: ValidationInfo) -> Any:
-        """Let an empty variable mean None where None is allowed."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        return None if value == "" and NoneType in get_args(kind) else value
+        """Treat an empty variable as None where None is allowed."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        return None if value == "" and NoneType in get_args(annotation) else value
 
     @field_validator("broker")
     @classmethod
-    def _is_redis(cls, value: str | None) -> str | None:
+    def _check_broker(cls, value: str | None) -> str | None:
         if value is None:
             return None
         if not value.startswith(("redis://", "rediss://", "sentinel://")):
@@ -210,7 +209,7 @@ class Settings(BaseSettings):
 
     @field_validator("broker")
     @classmethod
-    def _with_password(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _add_broker_password(cls, value: str | None, info: ValidationInfo) -> str | None:
         password: SecretStr | None = info.data.get("broker_password")
         if value is None or password is None:
             return value
@@ -220,12 +219,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "contains a password already; remove it there, or unset JOKER_BROKER_PASSWORD"
             )
-        given = quote(password.get_secret_value(), safe="")
-        return parts._replace(netloc=f"{user}:{given}@{address}").geturl()
+        quoted = quote(password.get_secret_value(), safe="")
+        return parts._replace(netloc=f"{user}:{quoted}@{address}").geturl()
 
     @field_validator("broker")
     @classmethod
-    def _with_sentinel_password(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _add_sentinel_password(cls, value: str | None, info: ValidationInfo) -> str | None:
         password: SecretStr | None = info.data.get("broker_sentinel_password")
         if value is None or password is None or not value.startswith("sentinel://"):
             return value
@@ -233,7 +232,7 @@ class Settings(BaseSettings):
 
     @property
     def server(self) -> RemoteServer | None:
-        """The remote engine's server; None without a URL."""
+        """The remote engine's server; None without ``engine_url``."""
         if self.engine_url is None:
             return None
         key = self.engine_api_key.get_secret_value() if self.engine_api_key else None
@@ -247,31 +246,33 @@ class Settings(BaseSettings):
         return value
 
 
-def read_settings(**given: Any) -> Settings:
-    """Read the environment and files of secrets; given values other than None override them.
+def read_settings(**overrides: Any) -> Settings:
+    """Read the environment and secret files; overrides other than None take precedence.
 
-    Each variable that is not a setting is logged once.
+    Logs a warning, once, for each ``JOKER_`` variable that is not a setting.
 
     Raises:
-        ConfigError: If a value cannot be used; the setting is named, the value is not.
+        ConfigError: If a value is invalid; the message names the setting but not the value.
     """
     for variable in os.environ:
         if variable.startswith(_PREFIX):
             _warn_unless_known(variable)
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    secrets = os.environ.get(_SECRETS_DIR) or None
-    if secrets and not Path(secrets).is_dir():
-        raise ConfigError(f"{_SECRETS_DIR} must be a folder of secret files; {secrets} is not one")
+    values: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    secrets_dir = os.environ.get(_SECRETS_DIR) or None
+    if secrets_dir and not Path(secrets_dir).is_dir():
+        raise ConfigError(
+            f"{_SECRETS_DIR} must be a folder of secret files; {secrets_dir} is not one"
+        )
     try:
-        return Settings(**(chosen | {"_secrets_dir": secrets}))
+        return Settings(**values | {"_secrets_dir": secrets_dir})
     except ValidationError as error:
         first = error.errors()[0]
-        setting = title(str(first["loc"][0]))
+        setting = setting_title(str(first["loc"][0]))
         raise ConfigError(f"{setting} {plain_message(first['msg'])}") from error
 
 
-def title(name: str) -> str:
-    """Return a setting's variable, and its option if it has one."""
+def setting_title(name: str) -> str:
+    """Return a setting's environment variable, with its command-line option if it has one."""
     variable = f"{_PREFIX}{name.upper()}"
     option = f"--{name.replace('_', '-')}"
     return f"{option} ({variable})" if name in OPTIONS else variable
@@ -284,6 +285,6 @@ def _warn_unless_known(variable: str) -> None:
     name = variable.removeprefix(_PREFIX)
     if name in known:
         return
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {_PREFIX}{close[0]}?" if close else "docs/settings.md lists all of them"
+    matches = get_close_matches(name, known, n=1)
+    hint = f"did you mean {_PREFIX}{matches[0]}?" if matches else "docs/settings.md lists them all"
     _log.warning("%s is not a setting; %s", variable, hint)

@@ -99,7 +99,7 @@ def _check_queue(settings: Settings) -> str:
         return "in the server's own process; --broker (JOKER_BROKER) shares it with workers"
     from joker.jobs.broker import SLOT_KEY, translate_redis_errors
     from joker.jobs.connection import TIMEOUTS, connect
-    from joker.settings import title
+    from joker.settings import setting_title
 
     try:
         with (
@@ -109,7 +109,7 @@ def _check_queue(settings: Settings) -> str:
             client.exists(SLOT_KEY)
             info = client.info()
     except QueueDownError as error:
-        raise QueueDownError(f"{title('broker')}: {error}") from error
+        raise QueueDownError(f"{setting_title('broker')}: {error}") from error
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
     if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST_REDIS:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from joker.core.errors import ConfigError
 from joker.core.record import fields_of, plain_message
-from joker.settings import OPTIONS, Settings, title
+from joker.settings import OPTIONS, Settings, setting_title
 
 
 def examples(*commands: str) -> str:
@@ -31,7 +31,7 @@ def invalid_value(error: typer.BadParameter) -> ConfigError:
     param = error.param
     names = list(param.opts) if param else []
     if param and param.name in OPTIONS and names[0].startswith("-"):
-        names = [title(param.name)]
+        names = [setting_title(param.name)]
     message = plain_message(error.message.rstrip("."))
     message = re.sub(r"^(.+) is not one of (.+)$", r"must be one of \2, not \1", message)
     return ConfigError(f"{' / '.join(names)} {message}".lstrip())

@@ -1,6 +1,6 @@
-"""Traces for OpenTelemetry: where the time of a request goes, from the server to the engine.
+"""OpenTelemetry traces of a request, from the server to the engine.
 
-OpenTelemetry's own environment variables configure them. Without an endpoint in
+OpenTelemetry's environment variables configure them. Without an endpoint in
 ``OTEL_EXPORTER_OTLP_ENDPOINT`` nothing is imported, and all functions do nothing.
 """
 
@@ -24,7 +24,7 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _PROTOCOL = "http/protobuf"
 
 Attributes = Mapping[str, str | int | float | None]
-"""A span's attributes; None leaves one out. ``error.type`` marks the span as failed."""
+"""A span's attributes; those that are None are omitted. ``error.type`` marks the span as failed."""
 
 
 @dataclass(slots=True)
@@ -42,12 +42,12 @@ def start_tracing(service: str) -> None:
     """Export spans until `stop_tracing`, if OpenTelemetry's variables name an endpoint.
 
     Args:
-        service: The service's name, unless ``OTEL_SERVICE_NAME`` or
-            ``OTEL_RESOURCE_ATTRIBUTES`` gives one.
+        service: The service's name, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``
+            sets one.
 
     Raises:
         MissingDependencyError: If the extra ``tracing`` is not installed.
-        ConfigError: If one of the variables cannot be used.
+        ConfigError: If a variable cannot be used.
     """
     global _provider
     endpoint = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
@@ -57,12 +57,12 @@ def start_tracing(service: str) -> None:
         or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
     ):
         return
-    asked = next((name for name in _PROTOCOLS if os.environ.get(name)), None)
-    if asked and os.environ[asked] != _PROTOCOL:
+    protocol = next((name for name in _PROTOCOLS if os.environ.get(name)), None)
+    if protocol and os.environ[protocol] != _PROTOCOL:
         raise ConfigError(
-            f"cannot export traces: {asked} asks for {os.environ[asked]}, but only {_PROTOCOL} is "
-            f"supported; set it to that, and {endpoint} to where the collector takes it, usually "
-            "port 4318"
+            f"cannot export traces: {protocol} is {os.environ[protocol]}, but only {_PROTOCOL} is "
+            f"supported; set it to that, and {endpoint} to the collector's HTTP endpoint, usually "
+            "on port 4318"
         )
     import_optional(
         "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -75,9 +75,10 @@ def start_tracing(service: str) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    given = OTELResourceDetector().detect().attributes
+    from_environment = OTELResourceDetector().detect().attributes
     try:
-        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service, **given}))
+        resource = Resource.create({SERVICE_NAME: service, **from_environment})
+        provider = TracerProvider(resource=resource)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except ValueError as error:
         raise ConfigError(f"cannot export traces: {error}; correct the OTEL_ variable") from error
@@ -85,9 +86,9 @@ def start_tracing(service: str) -> None:
 
 
 def stop_tracing() -> None:
-    """Export the remaining spans and end tracing.
+    """Export the remaining spans and stop tracing.
 
-    It waits at most 10 seconds (``OTEL_EXPORTER_OTLP_TIMEOUT``) for a collector that is down.
+    Waits at most 10 seconds (``OTEL_EXPORTER_OTLP_TIMEOUT``) for a collector that is down.
     """
     global _provider
     provider, _provider = _provider, None
@@ -104,44 +105,44 @@ def span(
     kind: Literal["INTERNAL", "SERVER", "CONSUMER"] = "INTERNAL",
     began: float | None = None,
 ) -> Iterator[Span]:
-    """Trace what happens within the context.
+    """Trace the context as a span.
 
     Args:
-        name: What happens.
-        attributes: What is known about it at the start.
-        parent: A W3C ``traceparent``; by default the span around this one.
-        kind: The side of a call that this is.
-        began: When it began, in seconds since 1970, if not now.
+        name: The span's name.
+        attributes: Its first attributes.
+        parent: A W3C ``traceparent``; by default the current span.
+        kind: OpenTelemetry's span kind.
+        began: Unix time of its start; by default now.
     """
-    seen = Span(name, dict(attributes or {}))
+    traced = Span(name, dict(attributes or {}))
     if _provider is None:
-        yield seen
+        yield traced
         return
     from opentelemetry.trace import SpanKind, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     context = TraceContextTextMapPropagator().extract({"traceparent": parent}) if parent else None
-    # The clock of another machine may be ahead.
+    # Another machine's clock may be ahead.
     began = None if began is None else min(began, time.time())
     with _provider.get_tracer("joker").start_as_current_span(
         name,
         context,
         SpanKind[kind],
         start_time=None if began is None else int(began * 1e9),
-    ) as current:
+    ) as otel_span:
         try:
-            yield seen
+            yield traced
         finally:
-            current.update_name(seen.name)
-            for key, value in seen.attributes.items():
+            otel_span.update_name(traced.name)
+            for key, value in traced.attributes.items():
                 if value is not None:
-                    current.set_attribute(key, value)
-            if seen.attributes.get("error.type"):
-                current.set_status(StatusCode.ERROR)
+                    otel_span.set_attribute(key, value)
+            if traced.attributes.get("error.type"):
+                otel_span.set_status(StatusCode.ERROR)
 
 
 def traceparent() -> str | None:
-    """Return the W3C ``traceparent`` of the current span, for another process, or None."""
+    """Return the W3C ``traceparent`` of the current span, or None."""
     if _provider is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from joker.compose import add_picked_jokes, make_moderator, naming
+from joker.compose import add_picked_jokes, make_moderator, naming_setting
 from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
@@ -62,7 +62,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     start_tracing("joker-web")
     metrics = Metrics(settings)
     follower = JobFollower(queue, metrics)
-    with naming("rate_limit"):
+    with naming_setting("rate_limit"):
         limiter = RateLimiter(settings.rate_limit, settings.broker) if settings.rate_limit else None
 
     @asynccontextmanager
