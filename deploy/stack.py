@@ -1,11 +1,10 @@
 """Runs the services of the Compose file as local processes: `make stack`.
 
-A web server with two processes, two workers, a Redis with a password, an append-only file and
-noeviction, and a PostgreSQL if one is installed, on free ports unless told otherwise. A process
-that exits is restarted; Ctrl-C stops them all after running jobs have finished. Output of the
-processes goes to standard error, prefixed with their names. Redis and PostgreSQL write to temporary
-folders that are deleted with the stack. Once the stack is ready, one JSON line on standard output
-has its address, that of its PostgreSQL, and its process ids.
+These are a web server with two processes, two workers, a Redis configured as in Compose, and a
+PostgreSQL if one is installed. Processes that exit are restarted; Ctrl-C stops them all after
+running jobs have finished. Their output goes to standard error, prefixed with their names; their
+data goes to temporary folders. Once the stack is ready, it prints one JSON line to standard output
+with its address, its PostgreSQL's URL and its process ids.
 """
 
 from __future__ import annotations
@@ -30,14 +29,13 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 READY_SECONDS = 120
-# A running job has 60 seconds; Compose waits as long.
+# Longer than a job's deadline; the same as stop_grace_period in docker-compose.yml.
 STOP_SECONDS = 75
-# As the image has them.
+# The options in the Dockerfile.
 UVICORN = ["--factory", "joker.web.asgi:open_app", "--http", "joker.web.connection:Connection"]
 UVICORN += ["--workers", "2", "--no-access-log", "--no-server-header"]
 UVICORN += ["--log-config", str(HERE / "uvicorn-logging.json")]
 UVICORN += ["--timeout-worker-healthcheck", "30", "--timeout-graceful-shutdown", "65"]
-
 
 # Debian does not put PostgreSQL's programs on the PATH.
 POSTGRES = max(
@@ -51,8 +49,8 @@ class Stack:
     """The processes, started in order and stopped in reverse order.
 
     Attributes:
-        environment: Environment variables of the processes that are started next.
-        database: Address of the stack's own PostgreSQL.
+        environment: Environment variables of processes that are started from now on.
+        database: URL of the stack's own PostgreSQL.
         processes: The processes by name.
     """
 
@@ -63,20 +61,26 @@ class Stack:
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, name: str, command: list[str], user: dict[str, Any] | None = None) -> None:
-        """Start a process, as another user if one is given, and forward its output."""
+        """Start a process and forward its output.
+
+        Args:
+            name: Its name in the output; the prefix decides the order in `stop`.
+            command: The command line.
+            user: Options of `subprocess.Popen` that set its user.
+        """
         process = subprocess.Popen(
             command,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Keeps Ctrl-C in a terminal from reaching the process: this script stops them in order.
+            # Ctrl-C in a terminal must not reach the process: `stop` stops them in order.
             start_new_session=True,
             **(user or {}),
         )
         self._commands[name] = command, user or {}
         self.processes[name] = process
-        threading.Thread(target=_pass_on, args=(name, process), daemon=True).start()
+        threading.Thread(target=_forward_output, args=(name, process), daemon=True).start()
 
     def restart_ended(self) -> None:
         """Restart processes that have exited."""
@@ -88,10 +92,10 @@ class Stack:
     def stop(self) -> None:
         """Stop the web server, then the workers, then the databases, and wait for each kind."""
         for kind in ("web", "worker", "redis", "postgres"):
-            chosen = [p for name, p in self.processes.items() if name.startswith(kind)]
-            for process in chosen:
+            processes = [p for name, p in self.processes.items() if name.startswith(kind)]
+            for process in processes:
                 process.terminate()
-            for process in chosen:
+            for process in processes:
                 try:
                     process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
@@ -114,22 +118,20 @@ def main() -> int:
     if shutil.which("redis-server") is None:
         print("stack: redis-server is not installed; 'make system' installs it", file=sys.stderr)
         return 2
-    # Set explicitly, because shells start background jobs with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # Shells start background jobs with SIGINT ignored.
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.default_int_handler)
     with (
-        tempfile.TemporaryDirectory(prefix="joker-stack-") as name,
-        tempfile.TemporaryDirectory(prefix="joker-postgres-") as database,
+        tempfile.TemporaryDirectory(prefix="joker-stack-") as stack_folder,
+        tempfile.TemporaryDirectory(prefix="joker-postgres-") as postgres_folder,
     ):
-        folder, port, redis_port = Path(name), options.port or _free_port(), _free_port()
+        folder, port, redis_port = Path(stack_folder), options.port or _free_port(), _free_port()
         stack = Stack(_write_settings(folder, redis_port))
         try:
             stack.start("redis", ["redis-server", str(folder / "redis.conf")])
             _wait_for(redis_port)
-            print(
-                f"stack: jokes and votes go to {_start_postgres(stack, Path(database))}",
-                file=sys.stderr,
-            )
+            store = _start_postgres(stack, Path(postgres_folder))
+            print(f"stack: jokes and votes go to {store}", file=sys.stderr)
             _start_others(stack, port, options.workers)
             return _watch(stack, f"http://127.0.0.1:{port}")
         except KeyboardInterrupt:
@@ -143,8 +145,8 @@ def main() -> int:
 def _write_settings(folder: Path, redis_port: int) -> dict[str, str]:
     """Generate a password, write Redis's configuration, and return the services' environment."""
     secret_folder = folder / "secrets"
-    for made in (folder / "redis", secret_folder):
-        made.mkdir()
+    secret_folder.mkdir()
+    (folder / "redis").mkdir()
     password = secrets.token_hex(24)
     (secret_folder / "joker_broker_password").write_text(password, encoding="utf-8")
     (folder / "redis.conf").write_text(
@@ -159,18 +161,19 @@ def _write_settings(folder: Path, redis_port: int) -> dict[str, str]:
 
 
 def _wait_for(port: int) -> None:
-    until = time.monotonic() + READY_SECONDS
-    while time.monotonic() < until:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.05)
 
 
 def initialize_postgres(folder: Path) -> dict[str, Any]:
-    """Create a PostgreSQL for the user joker in a folder.
+    """Create a PostgreSQL cluster for the user joker in a folder.
 
     Returns:
-        Options of `subprocess.Popen` that start it as the folder's owner; it refuses root.
+        Options of `subprocess.Popen` that start PostgreSQL as the folder's owner, since it refuses
+        to run as root.
     """
     assert POSTGRES is not None
     user: dict[str, Any] = {"cwd": folder}
@@ -190,24 +193,21 @@ def initialize_postgres(folder: Path) -> dict[str, Any]:
 
 
 def _start_postgres(stack: Stack, folder: Path) -> str:
-    """Start a PostgreSQL for the web server unless it has a database; say where jokes go."""
+    """Start a PostgreSQL for the web server unless it has a database; return where jokes go."""
     if stack.environment.get("JOKER_DATABASE"):
         return "JOKER_DATABASE"
-    for missing, there in (
-        ("PostgreSQL", POSTGRES),
-        ("psycopg", importlib.util.find_spec("psycopg")),
-    ):
-        if there is None:
-            return f"your own SQLite store, because {missing} is not installed"
-    assert POSTGRES is not None
+    if POSTGRES is None:
+        return "your own SQLite store, because PostgreSQL is not installed"
+    if importlib.util.find_spec("psycopg") is None:
+        return "your own SQLite store, because psycopg is not installed"
     user = initialize_postgres(folder)
-    # Only who may enter the folder can connect, so it needs no password and no port.
+    # A Unix socket in a private folder needs neither password nor port.
     command = [str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-k", str(folder), "-h", ""]
     stack.start("postgres", command, user)
-    until = time.monotonic() + READY_SECONDS
-    asking = [str(POSTGRES / "pg_isready"), "--quiet", "--host", str(folder), "-U", "joker"]
-    while subprocess.run(asking, check=False).returncode:
-        if time.monotonic() > until:
+    deadline = time.monotonic() + READY_SECONDS
+    is_ready = [str(POSTGRES / "pg_isready"), "--quiet", "--host", str(folder), "-U", "joker"]
+    while subprocess.run(is_ready, check=False).returncode:
+        if time.monotonic() > deadline:
             raise SystemExit(f"PostgreSQL did not answer within {READY_SECONDS} seconds")
         time.sleep(0.05)
     stack.database = f"postgresql://joker@/postgres?host={folder}"
@@ -223,9 +223,9 @@ def _start_others(stack: Stack, port: int, workers: int) -> None:
 
 def _watch(stack: Stack, address: str) -> int:
     """Print the address once the stack is ready, then restart processes that exit, forever."""
-    until = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + READY_SECONDS
     while not _is_ready(address):
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             print(f"stack: not ready after {READY_SECONDS} seconds", file=sys.stderr)
             return 1
         time.sleep(0.5)
@@ -238,7 +238,7 @@ def _watch(stack: Stack, address: str) -> int:
         stack.restart_ended()
 
 
-def _pass_on(name: str, process: subprocess.Popen[str]) -> None:
+def _forward_output(name: str, process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         print(f"{name:9}| {line}", end="", file=sys.stderr, flush=True)
@@ -246,8 +246,8 @@ def _pass_on(name: str, process: subprocess.Popen[str]) -> None:
 
 def _is_ready(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/health/ready", timeout=15) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"{address}/health/ready", timeout=15) as response:
+            return bool(response.status == 200)
     except OSError:
         return False
 

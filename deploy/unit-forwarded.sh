@@ -1,6 +1,6 @@
 #!/bin/sh
-# Tells NGINX Unit which reverse proxies to believe, as FORWARDED_ALLOW_IPS tells uvicorn: unit.json
-# cannot read the environment. The image runs this file once unit.json is applied.
+# Configures NGINX Unit to trust the reverse proxies in FORWARDED_ALLOW_IPS, as uvicorn does: unit.json
+# cannot read the environment. The image runs this script after it applies unit.json.
 set -eu
 [ -n "${FORWARDED_ALLOW_IPS:-}" ] || exit 0
 case "$FORWARDED_ALLOW_IPS" in
