@@ -59,15 +59,18 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return fields if trace is None else {**fields, "trace_id": trace}
 
 
-def _choose_formatter() -> logging.Formatter:
-    """Return the formatter for standard error: plain lines on a terminal, JSON elsewhere."""
+def choose_formatter() -> logging.Formatter:
+    """Return the formatter for standard error: plain lines on a terminal, JSON elsewhere.
+
+    ``deploy/uvicorn-logging.json`` uses it too.
+    """
     return PlainLines() if sys.stderr.isatty() else JsonLines()
 
 
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"default": {"()": _choose_formatter}},
+    "formatters": {"default": {"()": choose_formatter}},
     "filters": {"no_cancellations": {"()": NoCancellations}},
     "handlers": {
         "stderr": {
