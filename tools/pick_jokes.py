@@ -21,7 +21,7 @@ import random
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle
 from pathlib import Path
 from statistics import mean
@@ -69,7 +69,8 @@ def explore(
             told = error.jokes
         usable = [one for one in told if one.original and not moderator.check(str(one))]
         jokes = [Joke(one.question, one.answer) for one in usable]
-        yield from zip(rate(teller.engine, jokes), usable, strict=True)
+        for rating, joke in zip(rate(teller.engine, jokes), usable, strict=True):
+            yield rating, replace(joke, score=rating)
         seed += _AT_ONCE
 
 

@@ -77,6 +77,7 @@ def test_drafts_are_new_jokes_with_different_punchlines_and_start_with_the_promp
     assert len(drafts) > 1
     assert all(one.original and not Moderator.default().check(str(one)) for one in drafts)
     assert len({punchline_key(one.answer) for one in drafts}) == len(drafts)
+    assert all(one.score is not None for one in drafts)
     assert {one.question[:12] for one in drafts} <= {"Why did the ", "What did the"}
 
 
