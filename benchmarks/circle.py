@@ -1,4 +1,4 @@
-"""Whether votes make the next model's jokes better liked: the circle of laughs, once around.
+"""Whether votes make the next model's jokes more popular: one round of the circle of laughs.
 
     python benchmarks/circle.py MODEL --work FOLDER --jokes 400
 
@@ -6,11 +6,10 @@ MODEL is a folder with PyTorch weights. Simulated visitors share a taste: jokes 
 food. Each likes such a joke with a probability of 0.85 and any other with 0.15, and three of them
 vote on every joke through the store. `joker feedback export` and `joker train --preferences` make
 the next model, as docs/how-to/circle-of-laughs.md describes, and it tells as many new jokes, which
-are voted on, too. Their share that fits the taste, and `joker feedback compare`, say whether the
-circle works. The taste is crude on purpose: it can be checked without readers, and it is not what
-makes a joke work.
+get votes too. The share of jokes that fit the taste, and `joker feedback compare`, show whether the
+circle works. The taste is deliberately crude, so that it can be checked without readers.
 
-Everything lies in FOLDER: the same command again goes on where it was interrupted.
+All results are kept in FOLDER, so the same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ TASTE = re.compile(
 )
 FITS, MISSES = 0.85, 0.15
 VISITORS = 3
-AT_ONCE = 64
+BATCH_SIZE = 64
 
 
 def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
-    """Return single drafts, so that nothing but the model decides what they are like.
+    """Return jokes of one candidate each, so that only the model determines them.
 
     Args:
         model: The model folder.
-        count: How many.
-        seed: Of the first.
-        file: Where they are kept, a line for each batch; those that are there are not told again.
+        count: Number of jokes.
+        seed: Seed of the first joke.
+        file: File that caches the jokes, a line for each batch.
     """
     batches = file.read_text("utf-8").splitlines() if file.exists() else []
     told = [GeneratedJoke(**fields) for batch in batches for fields in json.loads(batch)]
@@ -62,8 +61,10 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
         teller = open_teller(read_settings(model=model))
         with file.open("a", encoding="utf-8") as lines:
             while len(told) < count:
-                first = seed + len(batches) * AT_ONCE
-                request = GenerationRequest(count=AT_ONCE, candidates=1, max_attempts=1, seed=first)
+                first = seed + len(batches) * BATCH_SIZE
+                request = GenerationRequest(
+                    count=BATCH_SIZE, candidates=1, max_attempts=1, seed=first
+                )
                 try:
                     jokes = teller.tell(request)
                 except MissingJokesError as error:
@@ -78,7 +79,7 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
 
 
 def vote(database: str, jokes: Sequence[GeneratedJoke], model: str) -> None:
-    """Let every visitor vote on every joke; what is there already is not added again."""
+    """Let every visitor vote on every joke; repeated calls change nothing."""
     store = Store(database)
     for number, joke in enumerate(jokes):
         stored = store.add(joke, model=model, key=f"{model} {number}")
@@ -92,7 +93,7 @@ def vote(database: str, jokes: Sequence[GeneratedJoke], model: str) -> None:
 
 
 def report(name: str, jokes: Sequence[GeneratedJoke]) -> None:
-    """Print how many jokes fit the taste, of all and of those that are no training jokes."""
+    """Print the share of jokes that fit the taste, among all and among original ones."""
     for kind, chosen in (("", jokes), ("original ", [joke for joke in jokes if joke.original])):
         if not chosen:
             continue
@@ -107,13 +108,13 @@ def report(name: str, jokes: Sequence[GeneratedJoke]) -> None:
 
 
 def joker(*arguments: str | Path, **environment: str) -> None:
-    """Run a command of the package."""
+    """Run a ``joker`` command."""
     command = [sys.executable, "-m", "joker", *map(str, arguments)]
     subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=sys.stderr)
 
 
 def prepare(jokes: Sequence[GeneratedJoke], out: Path) -> None:
-    """Prepare a folder of jokes that nobody votes on."""
+    """Prepare a data folder of jokes without votes."""
     if out.exists():
         return
     file = out.with_suffix(".csv")
@@ -125,7 +126,7 @@ def prepare(jokes: Sequence[GeneratedJoke], out: Path) -> None:
 
 
 def train(base: Path, data: Path, votes: Path, out: Path, epochs: float) -> None:
-    """Make the next model."""
+    """Train the next model, resuming an interrupted training."""
     if (out / "joker.json").exists():
         return
     if list(out.glob("checkpoints/*/complete")):
@@ -141,7 +142,7 @@ def train(base: Path, data: Path, votes: Path, out: Path, epochs: float) -> None
 
 
 def main() -> None:
-    """Go around the circle."""
+    """Run the rounds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", type=Path, help="model folder with PyTorch weights")
     parser.add_argument("--jokes", type=int, default=400, help="jokes voted on per round")

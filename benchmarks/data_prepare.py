@@ -1,12 +1,11 @@
-"""Measure `joker data prepare` on many posts: seconds, posts per second, peak memory.
+"""Duration, throughput and peak memory of `joker data prepare` on many posts.
 
     python benchmarks/data_prepare.py                       # invented posts
     python benchmarks/data_prepare.py --rjokes FILE.csv     # varied from real ones
 
-New posts are made from old ones until there are enough. As in the public sets, 15 in
-100 are equal to an earlier post but for case and punctuation and 18 are near-duplicates of
-one; the others keep an old post's form and change most of its words. The goal is a
-million posts in 150 seconds and 4 GiB on two cores.
+Posts are derived from real or invented ones. As in the public data sets, 15% equal an earlier post
+except for case and punctuation, and 18% are near-duplicates of one; the others replace most words
+of a post. The goal is a million posts in 150 seconds and 4 GiB on two cores.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import psutil
 from joker.data.preparation import prepare
 from joker.data.sources import Source, read_rows
 
-EQUAL, NEAR = 0.15, 0.18
+EQUAL_SHARE, NEAR_SHARE = 0.15, 0.18
 INVENTED_BASE = 20_000
 OPENINGS = (
     "What do you call a {} that {} the {}?",
@@ -41,9 +40,9 @@ Post = tuple[str, str]
 
 
 def main() -> None:
-    """Prepare ever more posts and print a line for each count."""
+    """Print a line for each number of posts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rjokes", type=Path, help="real posts to vary; else they are invented")
+    parser.add_argument("--rjokes", type=Path, help="real posts to vary (default: invented ones)")
     parser.add_argument("--posts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -51,13 +50,13 @@ def main() -> None:
         f"{'posts':>10} {'seconds':>8} {'posts/s':>8} {'peak GiB':>9} {'jokes':>9} {'clusters':>9}"
     )
     for count in options.posts:
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place, "jokes_score_name_clean.csv")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "jokes_score_name_clean.csv")
             write_posts(file, count, options.rjokes, random.Random(options.seed))
             with PeakMemory() as memory:
-                begin = time.perf_counter()
-                manifest = prepare([Source.rjokes(file)], Path(place, "prepared"))
-                seconds = time.perf_counter() - begin
+                began = time.perf_counter()
+                manifest = prepare([Source.rjokes(file)], Path(folder, "prepared"))
+                seconds = time.perf_counter() - began
         jokes = manifest.train + manifest.test
         print(
             f"{count:>10,} {seconds:>8.1f} {count / seconds:>8,.0f} {memory.peak / 2**30:>9.2f} "
@@ -67,7 +66,7 @@ def main() -> None:
 
 
 class PeakMemory:
-    """Watch the resident memory of this process and its children together."""
+    """Measures the peak resident memory of this process and its descendants."""
 
     def __enter__(self) -> PeakMemory:
         self.peak = 0
@@ -108,17 +107,17 @@ def write_posts(file: Path, count: int, real: Path | None, rng: random.Random) -
 
 
 def vary(base: Sequence[Post], count: int, rng: random.Random) -> Iterator[Post]:
-    """Yield posts made from others: equal, near-duplicates, or new in the form of an old one."""
+    """Yield posts derived from others: duplicates, near-duplicates, or with most words replaced."""
     vocabulary = [
         word for title, body in base for word in f"{title} {body}".split() if len(word) > 3
     ]
     recent = list(base[:1000])
     for _ in range(count):
         kind = rng.random()
-        if kind < EQUAL:
+        if kind < EQUAL_SHARE:
             title, body = rng.choice(recent)
             yield title.lower(), body + "!"
-        elif kind < EQUAL + NEAR:
+        elif kind < EQUAL_SHARE + NEAR_SHARE:
             title, body = rng.choice(recent)
             yield replace_words(title, 0.1, vocabulary, rng), body
         else:
@@ -142,7 +141,7 @@ def replace_words(text: str, share: float, vocabulary: Sequence[str], rng: rando
 
 
 def invent(count: int, rng: random.Random) -> list[Post]:
-    """Return posts of invented words, with the lengths of real ones: half short, half stories."""
+    """Return posts of invented words with realistic lengths: riddles and stories."""
     syllables = [
         c + v for c in "bcdfghklmnprstvwz" for v in ("a", "e", "i", "o", "u", "ar", "en", "ou")
     ]

@@ -1,14 +1,13 @@
-"""Tokens a second of the OpenVINO engine in both of its modes, beside the bare pipeline.
+"""Tokens per second of the OpenVINO engine in both of its modes, compared to the bare pipeline.
 
     python benchmarks/engine.py [--model FOLDER] [--clients 1 8 64] [--rounds 3]
                                 [--trials] [--jokes FILE.csv]
 
 All have the same weights and seeds and take turns within each round; medians are printed. CPU time
-is this process's: it says less of speed than of work, but a busy machine changes it little. The
-engine runs in its own process and is asked by a thread for each client, as by a server; the bare
-pipeline advances as many requests at once. ``--trials`` also runs the bare pipeline with other
-properties, and with candidates of one prompt; ``--jokes`` compares the likelihood of a hundred
-jokes in both modes.
+is this process's; it depends little on other load. The engine runs in its own process and is called
+by one thread per client, as by a server; the bare pipeline runs as many requests at once.
+``--trials`` runs the bare pipeline with other properties and with candidates of one prompt instead;
+``--jokes`` compares the likelihood of a hundred jokes in both modes.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ from joker.engines.openvino import REPRODUCIBLE, TOKENS_PER_STEP
 from joker.engines.protocol import load_tokenizer
 
 Run = Callable[[list[GenerationTask], int], int]
-"""Draws tasks' tokens, so many tasks at a time; returns how many tokens there were."""
+"""Generates tasks for a number of clients; returns the number of tokens."""
 
 PROMPT = "Why do cats"
 CANDIDATES = 16
 
 
 class BarePipeline:
-    """OpenVINO's pipeline and nothing around it.
+    """OpenVINO's pipeline without our engine.
 
     Args:
         folder: The model.
-        properties: Of OpenVINO.
-        prefix_caching: Keep prompts' keys and values for later requests.
-        together: Ask for the candidates of one prompt in one request.
+        properties: OpenVINO's properties.
+        prefix_caching: Cache the keys and values of prompts.
+        together: Send the candidates of one prompt as one request.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class BarePipeline:
         self._pipeline = ContinuousBatchingPipeline(folder.openvino, scheduler, "CPU", properties)
 
     def run(self, tasks: list[GenerationTask], clients: int) -> int:
-        """Return how many tokens were drawn; so many requests are under way at a time."""
+        """Generate the tasks, `clients` requests at a time; return the number of tokens."""
         size = CANDIDATES if self._together else 1
         waiting = list(reversed(tasks[::size]))
         running: list[Any] = []
@@ -80,7 +79,8 @@ class BarePipeline:
             while waiting and len(running) * size < clients:
                 running.append(self._add(waiting.pop(), size))
             self._pipeline.step()
-            for handle in [each for each in running if each.get_status().name != "RUNNING"]:
+            finished = [handle for handle in running if handle.get_status().name != "RUNNING"]
+            for handle in finished:
                 running.remove(handle)
                 tokens += sum(len(output.generated_ids) for output in handle.read_all())
         return tokens
@@ -100,15 +100,15 @@ class BarePipeline:
 
 
 def run_engine(engine: Engine) -> Run:
-    """Return what asks an engine by a thread for each client."""
+    """Return a `Run` that calls an engine from one thread per client."""
 
-    def one(task: GenerationTask) -> int:
+    def run_task(task: GenerationTask) -> int:
         (completion,) = engine.generate([task])
         return len(completion.token_ids) - len(task.prompt_ids)
 
     def run(tasks: list[GenerationTask], clients: int) -> int:
         with ThreadPoolExecutor(clients) as pool:
-            return sum(pool.map(one, tasks))
+            return sum(pool.map(run_task, tasks))
 
     return run
 
@@ -116,25 +116,25 @@ def run_engine(engine: Engine) -> Run:
 def compare(
     contestants: dict[str, Run], prompt_ids: list[int], clients: Iterable[int], rounds: int
 ) -> None:
-    """Let contestants take turns and print their medians and ranges."""
-    for at_once in clients:
+    """Run the contestants in turn, and print their medians and ranges."""
+    for concurrency in clients:
         speeds: dict[str, list[float]] = {name: [] for name in contestants}
         costs: dict[str, list[float]] = {name: [] for name in contestants}
         for number in range(rounds + 1):
-            seeds = [1000 * number + i for i in range(max(4, at_once))]
+            seeds = [1000 * number + i for i in range(max(4, concurrency))]
             tasks = [GenerationTask(prompt_ids, Sampling(), seed) for seed in seeds]
             for name, run in contestants.items():
                 start, cpu_start = time.perf_counter(), time.process_time()
-                tokens = run(tasks, at_once)
+                tokens = run(tasks, concurrency)
                 if number:  # the first round warms up
                     speeds[name].append(tokens / (time.perf_counter() - start))
                     costs[name].append(1000 * (time.process_time() - cpu_start) / tokens)
         best = max(map(statistics.median, speeds.values()))
-        for name, found in speeds.items():
-            median = statistics.median(found)
+        for name, rounds_speeds in speeds.items():
+            median = statistics.median(rounds_speeds)
             print(
-                f"{at_once:3} at once  {name:30} {median:7.1f} tokens/s  {median / best:.2f}"
-                f"  ({min(found):.1f} to {max(found):.1f})"
+                f"{concurrency:3} at once  {name:30} {median:7.1f} tokens/s  {median / best:.2f}"
+                f"  ({min(rounds_speeds):.1f} to {max(rounds_speeds):.1f})"
                 f"  {statistics.median(costs[name]):6.2f} CPU ms a token",
                 flush=True,
             )
@@ -153,27 +153,29 @@ def trials(folder: ModelFolder) -> dict[str, Run]:
         "latency hint": {"PERFORMANCE_HINT": "LATENCY"},
         "throughput hint": {"PERFORMANCE_HINT": "THROUGHPUT"},
     }
-    return {name: BarePipeline(folder, each).run for name, each in properties.items()}
+    return {name: BarePipeline(folder, changed).run for name, changed in properties.items()}
 
 
 def joke_bits(engine: Engine, jokes: Sequence[Joke]) -> NDArray[np.float64]:
-    """Return the bits of each joke, markers and end included."""
+    """Return the bits of each joke, including markers and end token."""
     encoded = [EncodedJoke(engine.tokenizer.encode(joke).input_ids, 1) for joke in jokes]
     return -np.array(engine.score(encoded)) / math.log(2)
 
 
 def compare_likelihood(folder: ModelFolder, jokes: list[Joke]) -> None:
-    """Print bits per byte in both modes, and how far jokes' own differ."""
+    """Print bits per byte in both modes, and the differences per joke."""
     size = np.array([len((joke.question + joke.answer).encode()) for joke in jokes])
-    found = {}
+    bits_per_byte = {}
     for reproducible in (True, False):
         engine = open_engine(folder, reproducible=reproducible)
         bits = joke_bits(engine, jokes)
-        found[reproducible] = bits / size
+        bits_per_byte[reproducible] = bits / size
         name = "reproducible" if reproducible else "default"
         print(f"{name:14} {bits.sum() / size.sum():.4f} bits per byte of {len(jokes)} jokes")
-    difference = np.abs(found[True] - found[False])
-    print(f"a joke's own differs by {difference.mean():.4f}, at most {difference.max():.4f}")
+    difference = np.abs(bits_per_byte[True] - bits_per_byte[False])
+    print(
+        f"difference per joke: {difference.mean():.4f} on average, {difference.max():.4f} at most"
+    )
 
 
 def main() -> None:

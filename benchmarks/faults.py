@@ -1,15 +1,15 @@
-"""Jobs sent over HTTP and a real Redis while everything around them fails.
+"""Fault injection: jobs over HTTP and a real Redis while servers, workers and Redis fail.
 
     python -m benchmarks.faults --jobs 10000
 
 Several servers (`joker serve`) and workers with the stub engine share a Redis, and
-`benchmarks.careful_clients` ask them for jokes. In turn a worker or a server is killed, or stopped
-for longer than a lease, Redis is restarted from its append-only file, all its connections are cut,
-and it is filled to its limit. One server's clock is an hour fast. The clients go on until each of
-these faults was there.
+`benchmarks.retrying_clients` request jokes. In turn, a worker or a server is killed, or stopped for
+longer than a lease; Redis is restarted from its append-only file, loses all its connections, or is
+filled to its limit. One server's clock is an hour fast. Clients continue until every fault was
+injected at least once.
 
-Exits with 1 if a job was lost, was told twice, told something else, or did not end, or if a fault
-was never there.
+Exits with 1 if a job was lost, completed twice, told the wrong joke or did not end, or if a fault
+was never injected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import httpx2
 from redis import Redis
 from redis.exceptions import RedisError
 
-from benchmarks.careful_clients import DEADLINE_SECONDS, Clients
+from benchmarks.retrying_clients import DEADLINE_SECONDS, Clients
 from benchmarks.servers import free_port
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
@@ -47,7 +47,7 @@ LEASE_SECONDS = 2.0
 MEMORY_BYTES = 64 * 2**20
 SKEWS_SECONDS = (0.0, 3600.0, 0.0)
 PAUSE_SECONDS = 1.0
-FAULTS = 100
+MAX_FAULTS = 100
 SETTINGS = {
     "JOKER_CONCURRENCY": "8",
     "JOKER_DATABASE": "sqlite://",
@@ -68,24 +68,24 @@ runpy.run_module("joker", run_name="__main__")
 
 
 def main(arguments: list[str]) -> int:
-    """Run all of it, or be a worker."""
+    """Run the trial, or one of its workers."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=10_000, help="fewest jobs")
+    parser.add_argument("--jobs", type=int, default=10_000, help="minimum number of jobs")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--work-seconds", type=float, default=0.1, help="longest work of a job")
+    parser.add_argument("--work-seconds", type=float, default=0.1, help="maximum work per job")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        return work(options.work_seconds)
-    # What was started is ended, too, when this is.
+        return run_slow_worker(options.work_seconds)
+    # On SIGTERM, exit normally, so that all started processes are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
-        chance = random.Random(options.seed)
-        return Trial(Path(folder), options.jobs, options.work_seconds, chance).run()
+        rng = random.Random(options.seed)
+        return Trial(Path(folder), options.jobs, options.work_seconds, rng).run()
 
 
-def work(longest_seconds: float) -> int:
-    """Be a worker whose jobs take some time."""
+def run_slow_worker(max_seconds: float) -> int:
+    """Run a worker whose jobs take some time."""
     from joker.compose import open_teller
     from joker.settings import read_settings
     from joker.worker.app import run_worker
@@ -98,7 +98,7 @@ def work(longest_seconds: float) -> int:
         def tell_slowly(
             request: GenerationRequest, listener: GenerationListener
         ) -> list[GeneratedJoke]:
-            time.sleep(random.Random(request.seed).random() * longest_seconds)
+            time.sleep(random.Random(request.seed).random() * max_seconds)
             return tell(request, listener)
 
         return tell_slowly
@@ -107,13 +107,13 @@ def work(longest_seconds: float) -> int:
 
 
 class Trial:
-    """A Redis, servers and workers, and what is done to them."""
+    """A Redis, servers and workers, and the faults that are injected."""
 
-    def __init__(self, folder: Path, jobs: int, work_seconds: float, chance: random.Random) -> None:
+    def __init__(self, folder: Path, jobs: int, work_seconds: float, rng: random.Random) -> None:
         self._folder = folder
         self._jobs = jobs
         self._work_seconds = work_seconds
-        self._chance = chance
+        self._rng = rng
         self._port, *self._web_ports = (free_port() for _ in range(1 + len(SKEWS_SECONDS)))
         self._url = f"redis://127.0.0.1:{self._port}/0"
         self._environment = os.environ | SETTINGS | {"JOKER_BROKER": self._url}
@@ -127,9 +127,9 @@ class Trial:
             "fill redis": self._fill_redis,
             "stop server": self._stop_server,
         }
-        self._done: Counter[str] = Counter()
+        self._injected: Counter[str] = Counter()
         self._finals: Counter[str] = Counter()
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._servers: list[subprocess.Popen[bytes]] = []
         self._workers: list[subprocess.Popen[bytes]] = []
 
@@ -138,12 +138,12 @@ class Trial:
         self._start_redis()
         try:
             self._workers += [self._start_worker() for _ in range(WORKERS)]
-            self._servers += [self._start_server(place) for place in range(len(SKEWS_SECONDS))]
+            self._servers += [self._start_server(index) for index in range(len(SKEWS_SECONDS))]
             addresses = [f"http://127.0.0.1:{port}" for port in self._web_ports]
             self._wait_until_ready(addresses)
-            clients = Clients(addresses, random.Random(self._chance.random()))
+            clients = Clients(addresses, random.Random(self._rng.random()))
             began = time.monotonic()
-            self._ask(clients)
+            self._run_clients(clients)
             return self._report(clients, self._count_records(), time.monotonic() - began)
         finally:
             for process in (*self._servers, *self._workers, self._redis):
@@ -151,26 +151,26 @@ class Trial:
                 process.wait()
 
     def _wait_until_ready(self, addresses: list[str]) -> None:
-        """Wait for all servers and workers; readiness probes would be jobs of their own."""
-        unready = list(addresses)
-        while unready:
+        """Wait for all servers and workers, without readiness probes, which would submit jobs."""
+        waiting = list(addresses)
+        while waiting:
             with suppress(httpx2.TransportError):
-                httpx2.get(f"{unready[0]}/health/live", timeout=30)
-                unready.pop(0)
+                httpx2.get(f"{waiting[0]}/health/live", timeout=30)
+                waiting.pop(0)
             time.sleep(0.1)
         with Redis.from_url(self._url) as redis:
             while redis.zcard("{joker}:workers") < WORKERS:
                 time.sleep(0.2)
 
-    def _ask(self, clients: Clients) -> None:
-        """Let clients ask for all jobs while everything around them fails."""
-        threads = [threading.Thread(target=target) for target in (self._audit, self._harm)]
+    def _run_clients(self, clients: Clients) -> None:
+        """Run the clients while faults are injected."""
+        threads = [threading.Thread(target=target) for target in (self._audit, self._inject_faults)]
         for thread in threads:
             thread.start()
         try:
-            asyncio.run(clients.ask(self._jobs, lambda: len(self._done) < len(self._faults)))
+            asyncio.run(clients.run(self._jobs, lambda: len(self._injected) < len(self._faults)))
         finally:
-            self._over.set()
+            self._ended.set()
             for thread in threads:
                 thread.join()
 
@@ -180,15 +180,15 @@ class Trial:
         )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
-        slowness = str(self._work_seconds)
-        return self._start("-m", "benchmarks.faults", "--worker", "--work-seconds", slowness)
+        seconds = str(self._work_seconds)
+        return self._start("-m", "benchmarks.faults", "--worker", "--work-seconds", seconds)
 
-    def _start_server(self, place: int) -> subprocess.Popen[bytes]:
-        skew_seconds, port = str(SKEWS_SECONDS[place]), str(self._web_ports[place])
+    def _start_server(self, index: int) -> subprocess.Popen[bytes]:
+        skew_seconds, port = str(SKEWS_SECONDS[index]), str(self._web_ports[index])
         return self._start("-c", SERVE, skew_seconds, "serve", "--port", port)
 
     def _start_redis(self) -> None:
-        """Start Redis on the append-only file that is there, and wait until it answers."""
+        """Start Redis, loading its append-only file if there is one, and wait until it answers."""
         options = {
             "--bind": "127.0.0.1",
             "--port": str(self._port),
@@ -207,36 +207,36 @@ class Trial:
                     return
                 time.sleep(0.05)
 
-    def _harm(self) -> None:
-        """Do one fault after another until all clients have what they asked for."""
-        ended = 0
+    def _inject_faults(self) -> None:
+        """Inject one fault after another until all clients have finished."""
+        min_finals = 0
         for name, fault in itertools.cycle(self._faults.items()):
-            # However slow the machine is, jobs go on between two faults.
-            while self._over.wait(PAUSE_SECONDS) or len(self._finals) <= ended:
-                if self._over.is_set():
+            # Let jobs finish between two faults, however slow the machine is.
+            while self._ended.wait(PAUSE_SECONDS) or len(self._finals) <= min_finals:
+                if self._ended.is_set():
                     return
-            ended = len(self._finals) + self._jobs // FAULTS
+            min_finals = len(self._finals) + self._jobs // MAX_FAULTS
             with suppress(RedisError):
                 fault()
-                self._done[name] += 1
+                self._injected[name] += 1
 
     def _kill_worker(self) -> None:
-        place = self._chance.randrange(WORKERS)
-        self._workers[place].kill()
-        self._workers[place].wait()
-        self._workers[place] = self._start_worker()
+        index = self._rng.randrange(WORKERS)
+        self._workers[index].kill()
+        self._workers[index].wait()
+        self._workers[index] = self._start_worker()
 
     def _kill_server(self) -> None:
-        place = self._chance.randrange(len(self._servers))
-        self._servers[place].kill()
-        self._servers[place].wait()
-        self._servers[place] = self._start_server(place)
+        index = self._rng.randrange(len(self._servers))
+        self._servers[index].kill()
+        self._servers[index].wait()
+        self._servers[index] = self._start_server(index)
 
     def _stop_worker(self) -> None:
-        self._pause(self._chance.choice(self._workers))
+        self._pause(self._rng.choice(self._workers))
 
     def _stop_server(self) -> None:
-        self._pause(self._chance.choice(self._servers))
+        self._pause(self._rng.choice(self._servers))
 
     def _pause(self, process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGSTOP)
@@ -266,65 +266,65 @@ class Trial:
         self._start_redis()
 
     def _audit(self) -> None:
-        """Hear what Redis says of final states: a job has one."""
-        while not self._over.is_set():
+        """Count the final states that Redis publishes: each job must have exactly one."""
+        while not self._ended.is_set():
             with (
                 suppress(RedisError, OSError),
                 Redis.from_url(self._url, decode_responses=True, protocol=2) as redis,
                 redis.pubsub() as channels,
             ):
                 channels.psubscribe("{joker}:server:*")
-                while not self._over.is_set():
+                while not self._ended.is_set():
                     message = channels.get_message(timeout=0.5)
                     if message and message["type"] == "pmessage":
-                        self._hear(message["channel"], message["data"])
-            self._over.wait(0.1)
+                        self._count_final(message["channel"], message["data"])
+            self._ended.wait(0.1)
 
-    def _hear(self, channel: str, message: str) -> None:
+    def _count_final(self, channel: str, message: str) -> None:
         job_id, kind, data = message.split(" ", 2)
         if kind == "record" and State(json.loads(data)["state"]).final:
-            # Each server that watches the job is told once.
+            # Each server that watches the job is notified once.
             self._finals[f"{job_id} {channel}"] += 1
 
     def _count_records(self) -> tuple[int, int]:
-        """Return how many jobs Redis has, and how many of them it holds for unfinished."""
+        """Return the numbers of jobs and of unfinished jobs in Redis."""
         with Redis.from_url(self._url) as redis:
             records = sum(1 for _ in redis.scan_iter("{joker}:job:*", count=1000))
             unfinished = redis.zcard("{joker}:waiting") + redis.zcard("{joker}:running")
             return records, int(unfinished)
 
     def _report(self, clients: Clients, records: tuple[int, int], seconds: float) -> int:
-        jobs = len(clients.ends)
-        ends = [end for end in clients.ends if end.final]
-        finals_twice = sum(number > 1 for number in self._finals.values())
-        others = sum(clients.answers.values()) - sum(clients.answers[n] for n in (200, 202, 503))
+        jobs = len(clients.outcomes)
+        finals = [outcome for outcome in clients.outcomes if outcome.final]
+        repeated_finals = sum(count > 1 for count in self._finals.values())
+        expected_responses = sum(clients.statuses[status] for status in (200, 202, 503))
         checks = {
             "lost": max(0, jobs - records[0]),
             "told twice": max(0, records[0] - jobs)
-            + sum(len(end.ids) > 1 or end.repeated for end in ends)
-            + finals_twice,
-            "not ended": jobs - len(ends) + records[1],
-            "other jokes than asked for": sum(end.wrong for end in ends),
-            "another answer to the same key": sum(end.changed for end in ends),
-            "answers that no client expects": others,
-            "faults that were never there": len(self._faults) - len(self._done),
+            + sum(len(outcome.ids) > 1 or outcome.repeated for outcome in finals)
+            + repeated_finals,
+            "not ended": jobs - len(finals) + records[1],
+            "wrong jokes": sum(outcome.wrong for outcome in finals),
+            "different results for a key": sum(outcome.changed for outcome in finals),
+            "unexpected statuses": clients.statuses.total() - expected_responses,
+            "faults never injected": len(self._faults) - len(self._injected),
         }
-        slowest = max((end.seconds for end in ends), default=0.0)
+        slowest = max((outcome.seconds for outcome in finals), default=0.0)
         rows = {
             "jobs": jobs,
             "seconds": round(seconds),
-            **{name: self._done[name] for name in sorted(self._faults)},
-            "told": sum(end.told for end in ends),
-            "failed with a reason": sum(bool(end.task["error"]) for end in ends),
+            **{name: self._injected[name] for name in sorted(self._faults)},
+            "told": sum(outcome.told for outcome in finals),
+            "failed with a reason": sum(bool(outcome.task["error"]) for outcome in finals),
             "slowest, seconds": round(slowest, 1),
-            "connections that broke": clients.broken,
-            "asked to try again": clients.answers[503],
-            "ends heard by the auditor": len(self._finals),
+            "broken connections": clients.broken,
+            "responses with status 503": clients.statuses[503],
+            "final states published": len(self._finals),
             "jobs in Redis": records[0],
             **checks,
         }
-        for name, number in rows.items():
-            print(f"{name:34}{number:>8}")
+        for name, value in rows.items():
+            print(f"{name:34}{value:>8}")
         return int(any(checks.values()))
 
 

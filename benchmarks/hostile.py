@@ -1,10 +1,9 @@
-"""What hostile clients do to the web server as it is deployed, on loopback.
+"""Effect of denial-of-service attacks on the web server as it is deployed, on loopback.
 
-Starts Redis and the server of the image ``web-maintained`` (its command is read from
-``deploy/Dockerfile``) or ``joker serve``, attacks it in one way after another, each for a bounded
-time with a bounded number of connections, and asks for the joke of the day all the while. Prints a
-table: what became of the hostile connections, how long honest requests took, and the memory and
-CPU time of the server's processes.
+Starts Redis and either the server of the image ``web-maintained`` (its command is read from
+``deploy/Dockerfile``) or ``joker serve``. Each attack lasts a limited time with a limited number of
+connections, while another client requests the joke of the day. Prints a table: how the hostile
+connections ended, the latency of honest requests, and the server's memory and CPU time.
 
     python -m benchmarks.hostile --connections 10000 --joker-serve
 """
@@ -34,10 +33,9 @@ DOCKERFILE = Path(__file__).parents[1] / "deploy" / "Dockerfile"
 HEADERS = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 MIB = 1 << 20
-# The listen queue is short, the clients share the server's cores, and beginning a stream is work.
-CONNECTIONS_A_SECOND = 500
-STREAMS_A_SECOND = 80
-# A client that floods gives up after so much.
+# Low enough that connections are accepted although the clients share the server's cores.
+CONNECTIONS_PER_SECOND = 500
+STREAMS_PER_SECOND = 80
 FLOOD_BYTES = 32 * MIB
 
 
@@ -46,10 +44,10 @@ class Target:
     """The server under attack.
 
     Attributes:
-        port: Where it listens.
-        connections: How many hostile connections are opened at most.
-        seconds: How long an attack that is not fended off goes on once all are connected.
-        ends: What became of each hostile connection.
+        port: Its port.
+        connections: Maximum number of hostile connections.
+        seconds: Maximum duration of an attack after all connections are open.
+        ends: Number of hostile connections by how they ended.
     """
 
     port: int
@@ -60,20 +58,20 @@ class Target:
     async def attack(
         self, client: Callable[[Connection], Awaitable[str]], count: int, rate: int
     ) -> None:
-        """Let so many clients act at once, and count what each reports."""
+        """Run clients concurrently, starting `rate` per second, and count how each ended."""
         count = min(count, self.connections)
-        until = asyncio.get_running_loop().time() + count / rate + self.seconds
+        deadline = asyncio.get_running_loop().time() + count / rate + self.seconds
 
         async def act() -> None:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError:
                 self.ends["not accepted"] += 1
                 return
             connection = Connection(reader, writer)
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     end = await client(connection)
             except TimeoutError:
                 end = connection.state
@@ -96,9 +94,9 @@ class Connection:
     """A hostile connection.
 
     Attributes:
-        reader: What the server sends.
-        writer: What it receives.
-        state: What to report if nothing else happens.
+        reader: Reads from the server.
+        writer: Writes to the server.
+        state: What to report on a timeout.
     """
 
     reader: asyncio.StreamReader
@@ -106,12 +104,12 @@ class Connection:
     state: str = "still open"
 
     async def answer(self) -> str:
-        """Return the status of the answer, or that the connection was closed without one."""
+        """Return the status of the response, or "closed" if there is none."""
         line = await self.reader.readline()
         return line.split()[1].decode() if line.startswith(b"HTTP/") else "closed"
 
     async def drip(self, piece: bytes) -> str:
-        """Send a piece every second until an answer comes."""
+        """Send a piece every second until there is a response; return its status."""
 
         async def send() -> None:
             while True:
@@ -125,7 +123,7 @@ class Connection:
             sending.cancel()
 
     async def flood(self, piece: bytes) -> str:
-        """Send as fast as the server takes it, until it answers or enough was sent."""
+        """Send up to `FLOOD_BYTES` as fast as possible until there is a response."""
 
         async def send() -> None:
             for _ in range(FLOOD_BYTES // len(piece)):
@@ -149,25 +147,25 @@ class Connection:
 
 
 async def idle(connection: Connection) -> str:
-    """Say nothing."""
+    """Send nothing."""
     return await connection.answer()
 
 
 async def slow_headers(connection: Connection) -> str:
-    """Send a header a second and never the last."""
+    """Send a header every second without end."""
     connection.writer.write(HEADERS)
     return await connection.drip(b"X-A: b\r\n")
 
 
 async def slow_second_headers(connection: Connection) -> str:
-    """The same with the second request of a connection."""
+    """Do the same with the second request of a connection."""
     connection.writer.write(HEADERS + b"\r\n" + HEADERS)
     await connection.reader.readuntil(b'{"status":"ok"}')
     return await connection.drip(b"X-A: b\r\n")
 
 
 async def slow_body(connection: Connection) -> str:
-    """Send a byte of the body a second."""
+    """Send a byte of the body every second."""
     connection.writer.write(POST + b"Content-Length: 1000\r\n\r\n{")
     return await connection.drip(b" ")
 
@@ -179,31 +177,31 @@ async def many_headers(connection: Connection) -> str:
 
 
 async def long_header(connection: Connection) -> str:
-    """Send one header without an end."""
+    """Send one endless header."""
     connection.writer.write(HEADERS + b"X-A: ")
     return await connection.flood(b"a" * 65536)
 
 
 async def giant_json(connection: Connection) -> str:
-    """Announce a body of a gigabyte."""
+    """Announce and send a body of 1 GiB."""
     connection.writer.write(POST + b"Content-Length: 1073741824\r\n\r\n")
     return await connection.flood(b'["' + b"a" * 65532 + b'"]')
 
 
 async def giant_chunked_json(connection: Connection) -> str:
-    """Send a body without an end in chunks."""
+    """Send an endless body in chunks."""
     connection.writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n")
     return await connection.flood(b"10000\r\n" + b"[" * 65536 + b"\r\n")
 
 
 async def nested_json(connection: Connection) -> str:
-    """Send as many brackets as a body may hold."""
+    """Send as many brackets as a body may contain."""
     connection.writer.write(POST + b"Content-Length: 16000\r\n\r\n" + b"[" * 16000)
     return await connection.answer()
 
 
 async def deaf(connection: Connection) -> str:
-    """Ask for the largest file a hundred times and read nothing."""
+    """Request the largest file a hundred times and read nothing."""
     connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
     path = b"GET /static/docs/redoc.standalone.js HTTP/1.1\r\nHost: x\r\n\r\n"
     connection.writer.write(path * 100)
@@ -220,7 +218,7 @@ def follow(path: str) -> Callable[[Connection], Awaitable[str]]:
         if status == "200":
             connection.state = "following"
             await connection.reader.read(-1)
-            return "heard the end"
+            return "read to the end"
         return status
 
     return client
@@ -240,17 +238,17 @@ ATTACKS: dict[str, tuple[Callable[[Connection], Awaitable[str]], int]] = {
 }
 
 
-async def ask_meanwhile(port: int, seconds: list[float]) -> None:
-    """Ask for the joke of the day ten times a second, on a new connection each time."""
+async def probe(port: int, seconds: list[float]) -> None:
+    """Request the joke of the day ten times a second, on a new connection each time."""
     while True:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(30):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(request("GET", "/jokes/today", b"", "Connection: close"))
-                answer = await reader.read(-1)
+                response = await reader.read(-1)
                 writer.close()
-            assert answer.startswith(b"HTTP/1.1 200")
+            assert response.startswith(b"HTTP/1.1 200")
             seconds.append(time.perf_counter() - began)
         except (OSError, AssertionError):
             seconds.append(float("inf"))
@@ -258,9 +256,9 @@ async def ask_meanwhile(port: int, seconds: list[float]) -> None:
 
 
 def memory_mib(root: int) -> float:
-    """Return the resident memory of a process and all below it."""
+    """Return the resident memory of a process and its descendants."""
     total = 0
-    for process in (root, *children(root)):
+    for process in (root, *descendants(root)):
         with suppress(OSError):
             pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
             total += pages * resource.getpagesize()
@@ -268,29 +266,29 @@ def memory_mib(root: int) -> float:
 
 
 def cpu_seconds(root: int) -> float:
-    """Return the CPU time of a process and all below it, in user and system mode."""
+    """Return the user and system CPU time of a process and its descendants."""
     ticks = 0
-    for process in (root, *children(root)):
+    for process in (root, *descendants(root)):
         with suppress(OSError):
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def children(process: int) -> Iterator[int]:
-    """Yield all processes below one."""
+def descendants(process: int) -> Iterator[int]:
+    """Yield all descendants of a process."""
     with suppress(OSError):
         for name in Path(f"/proc/{process}/task/{process}/children").read_text().split():
             yield int(name)
-            yield from children(int(name))
+            yield from descendants(int(name))
 
 
-async def measure(target: Target, name: str, root: int, rate: int = CONNECTIONS_A_SECOND) -> None:
-    """Attack in one way and print a row."""
+async def measure(target: Target, name: str, root: int, rate: int = CONNECTIONS_PER_SECOND) -> None:
+    """Run an attack and print its row."""
     client, count = ATTACKS[name]
-    before, worked = memory_mib(root), cpu_seconds(root)
+    before, cpu_start = memory_mib(root), cpu_seconds(root)
     seconds: list[float] = []
-    asking = asyncio.create_task(ask_meanwhile(target.port, seconds))
+    probing = asyncio.create_task(probe(target.port, seconds))
     began = time.monotonic()
     peak = before
 
@@ -303,9 +301,9 @@ async def measure(target: Target, name: str, root: int, rate: int = CONNECTIONS_
     watching = asyncio.create_task(watch())
     await target.attack(client, count, rate)
     lasted = time.monotonic() - began
-    asking.cancel()
+    probing.cancel()
     watching.cancel()
-    await asyncio.gather(asking, watching, return_exceptions=True)
+    await asyncio.gather(probing, watching, return_exceptions=True)
     ends = ", ".join(f"{number} {end}" for end, number in target.ends.most_common())
     target.ends.clear()
     ordered = sorted(seconds) or [float("nan")]
@@ -313,7 +311,7 @@ async def measure(target: Target, name: str, root: int, rate: int = CONNECTIONS_
     print(
         f"| {name} | {ends} | {lasted:.0f} s | {statistics.median(ordered) * 1000:.0f} ms, "
         f"{p99 * 1000:.0f} ms of {len(seconds)} | {before:.0f} → {peak:.0f} MiB | "
-        f"{100 * (cpu_seconds(root) - worked) / lasted:.0f} % |",
+        f"{100 * (cpu_seconds(root) - cpu_start) / lasted:.0f} % |",
         flush=True,
     )
 
@@ -335,12 +333,12 @@ async def run(port: int, connections: int, seconds: float, root: int, only: str)
     writer.close()
     name = f"{connections} streams of a job that waits"
     ATTACKS[name] = (follow(location[1].decode()), connections)
-    await measure(Target(port, connections, seconds), name, root, STREAMS_A_SECOND)
+    await measure(Target(port, connections, seconds), name, root, STREAMS_PER_SECOND)
 
 
 @contextmanager
 def serving(extra: list[str], *, joker_serve: bool) -> Iterator[tuple[int, int]]:
-    """Run Redis and the server; give its port and process."""
+    """Run Redis and the server; yield the server's port and process id."""
     image = DOCKERFILE.read_text().replace("\\\n", "").replace("/etc/joker", str(DOCKERFILE.parent))
     command = json.loads(re.search(r'CMD (\["uvicorn".*?\])', image)[1])  # type: ignore[index]
     if joker_serve:
@@ -361,7 +359,7 @@ def serving(extra: list[str], *, joker_serve: bool) -> Iterator[tuple[int, int]]
                 JOKER_DEADLINE_SECONDS="900",
             ),
         ):
-            yield port, next(pid for pid in children(os.getpid()) if is_server(pid))
+            yield port, next(pid for pid in descendants(os.getpid()) if is_server(pid))
 
 
 def is_server(process: int) -> bool:
@@ -373,15 +371,17 @@ def is_server(process: int) -> bool:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--connections", type=int, default=10_000, help="most at once")
+    parser.add_argument(
+        "--connections", type=int, default=10_000, help="maximum number of connections"
+    )
     parser.add_argument("--seconds", type=float, default=20, help="how long an attack lasts")
     parser.add_argument("--only", default="", help="attacks to run, as a regular expression")
     parser.add_argument("--joker-serve", action="store_true", help="attack 'joker serve'")
-    parser.add_argument("server", nargs="*", help="further options of the server")
+    parser.add_argument("server", nargs="*", help="additional options of the server")
     options = parser.parse_args()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
+    max_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
     with serving(options.server, joker_serve=options.joker_serve) as (port, root):
-        connections = min(options.connections, most)
+        connections = min(options.connections, max_connections)
         asyncio.run(run(port, connections, options.seconds, root, options.only))
 
 

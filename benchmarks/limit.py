@@ -1,17 +1,15 @@
-"""How close the engine comes to what this machine multiplies: tokens a second of both.
+"""How close the engine comes to the machine's peak rate of matrix multiplication.
 
     python -m benchmarks.limit [--model FOLDER] [--clients 64] [--rounds 3] [--seconds 20]
 
-A token costs two operations for each weight of the model's matrices. The machine's rate is the best
-that was measured with matrices of the same shapes, a row for each client, on all cores, without
-attention, sampling or anything else: with both sides in 8 bits, with 8-bit weights and 32-bit
-activations, as the pipeline multiplies where the CPU has no instructions for bytes, and with 32
-bits. The bare pipeline and ``joker serve`` are printed as shares of what these rates allow, by the
-clock and by CPU time, which says more on a machine that is busy with other work. They take turns in
-each round; medians are printed.
+A token costs two operations per weight of the model's matrices. The peak rate is the best measured
+with matrices of the same shapes, a row for each client, on all cores and without anything else: in
+8 bits, with 8-bit weights and 32-bit activations (as on CPUs without 8-bit instructions), and in 32
+bits. The bare pipeline and ``joker serve`` are printed as shares of the tokens per second that
+these rates allow, by wall-clock time and by CPU time, which is less sensitive to other load. They
+take turns in each round; medians are printed.
 
-Prompts are read as well, which costs as much per token but is not counted, so shares are a little
-too low.
+Prompt tokens cost as much but are not counted, so the shares are slightly too low.
 """
 
 from __future__ import annotations
@@ -41,12 +39,12 @@ Seconds = tuple[float, float]
 
 KINDS = ("8 bits", "8-bit weights", "32 bits")
 SECONDS_PER_SHAPE = 0.5
-REPEATS = 5
+MIN_REPEATS = 5
 CORES = len(os.sched_getaffinity(0))
 
 
 def matrices_of(folder: ModelFolder) -> Counter[Shape]:
-    """Return the shapes of all weights that a token is multiplied with."""
+    """Return the shapes of all weight matrices that a token is multiplied by."""
     model = Core().read_model(folder.openvino / "openvino_model.xml")
     shapes: Counter[Shape] = Counter()
     for node in model.get_ops():
@@ -63,10 +61,10 @@ def quantized(values: Node, low: float, high: float) -> Node:
 
 
 def compile_product(shape: Shape, rows: int, kind: str) -> CompiledModel:
-    """Compile the product of so many rows with a random matrix."""
+    """Compile the product of `rows` rows and a random matrix."""
     values = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
-    given = opset15.parameter([rows, shape[1]], np.float32)
-    activations: Node = given
+    inputs = opset15.parameter([rows, shape[1]], np.float32)
+    activations: Node = inputs
     if kind == "32 bits":
         weights: Node = opset15.constant(values.astype(np.float32) / 128)
     else:
@@ -75,38 +73,41 @@ def compile_product(shape: Shape, rows: int, kind: str) -> CompiledModel:
     if kind == "8 bits":
         activations = quantized(activations, -1.0, 127 / 128)
     product = opset15.matmul(activations, weights, transpose_a=False, transpose_b=True)
-    # CPUs that multiply 16 bits faster would do so otherwise.
+    # Without this hint, some CPUs would use 16 bits.
     options = {} if kind == "8 bits" else {"INFERENCE_PRECISION_HINT": "f32"}
-    return Core().compile_model(Model([product], [given]), "CPU", options)
+    return Core().compile_model(Model([product], [inputs]), "CPU", options)
 
 
 def seconds_of(compiled: CompiledModel) -> Seconds:
-    """Return the shortest times of a product."""
+    """Return the minimum duration of a product."""
     request = compiled.create_infer_request()
     rows = np.random.default_rng(1).uniform(-1, 1, compiled.input(0).shape).astype(np.float32)
     request.get_input_tensor().data[:] = rows
-    found: list[Seconds] = []
-    until = time.perf_counter() + SECONDS_PER_SHAPE
-    while time.perf_counter() < until or len(found) < REPEATS:
+    durations: list[Seconds] = []
+    end = time.perf_counter() + SECONDS_PER_SHAPE
+    while time.perf_counter() < end or len(durations) < MIN_REPEATS:
         start, cpu_start = time.perf_counter(), time.process_time()
         request.infer()
         cpu = (time.process_time() - cpu_start) / CORES
-        found.append((time.perf_counter() - start, cpu))
-    clock, cpu_times = zip(*found, strict=True)
+        durations.append((time.perf_counter() - start, cpu))
+    clock, cpu_times = zip(*durations, strict=True)
     return min(clock), min(cpu_times)
 
 
 def rates_of(shapes: Counter[Shape], rows: int, kind: str) -> tuple[float, float]:
-    """Return operations a second of all matrices together, by the clock and by CPU time."""
-    found = [(seconds_of(compile_product(each, rows, kind)), n) for each, n in shapes.items()]
-    done = operations(shapes) * rows
-    clock, cpu = (done / sum(times[side] * n for times, n in found) for side in (0, 1))
+    """Return operations per second of all matrices together, by wall-clock and by CPU time."""
+    durations = [
+        (seconds_of(compile_product(shape, rows, kind)), count) for shape, count in shapes.items()
+    ]
+    total = operations(shapes) * rows
+    clock = total / sum(seconds[0] * count for seconds, count in durations)
+    cpu = total / sum(seconds[1] * count for seconds, count in durations)
     return clock, cpu
 
 
 def operations(shapes: Counter[Shape]) -> int:
-    """Return the operations of one token: a product and a sum for each weight."""
-    return 2 * sum(rows * columns * number for (rows, columns), number in shapes.items())
+    """Return the operations per token: a multiplication and an addition for each weight."""
+    return 2 * sum(rows * columns * count for (rows, columns), count in shapes.items())
 
 
 def main() -> None:
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="seconds per measurement")
     parser.add_argument("--warm-up", type=float, default=8, help="seconds before each measurement")
     options = parser.parse_args()
-    # What was started ends with this process.
+    # On SIGTERM, exit normally, so that all started processes are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = ModelFolder.open(options.model)
     shapes = matrices_of(folder)
@@ -127,8 +128,8 @@ def main() -> None:
     rates: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(options.rounds):
-        for kind, found in rates.items():
-            found.append(rates_of(shapes, options.clients, kind))
+        for kind, kind_rates in rates.items():
+            kind_rates.append(rates_of(shapes, options.clients, kind))
         for name, measure in contestants.items():
             told = measure(folder, options.clients, times)
             tokens = told.tokens * told.drafts
@@ -144,23 +145,28 @@ def main() -> None:
 
 
 def of_side(
-    found: dict[str, list[tuple[float, float]]], pick: Callable[[list[float]], float], side: int
+    results: dict[str, list[tuple[float, float]]], reduce: Callable[[list[float]], float], side: int
 ) -> dict[str, float]:
-    """Return one figure for each name from its rounds, by the clock (0) or by CPU time (1)."""
-    return {name: pick([each[side] for each in rounds]) for name, rounds in found.items()}
+    """Reduce the rounds of each name to one value, by wall-clock (0) or by CPU time (1)."""
+    return {name: reduce([pair[side] for pair in rounds]) for name, rounds in results.items()}
 
 
 def print_shares(
     name: str, per_token: int, rates: dict[str, float], speeds: dict[str, float]
 ) -> None:
-    """Print the limit that each rate sets, and how much of it is reached."""
+    """Print the limit that each rate sets, and the share of it that is reached."""
     for kind, rate in rates.items():
         limit = rate / per_token
-        shares = ", ".join(f"{each} {speed / limit:.0%}" for each, speed in speeds.items())
+        shares = ", ".join(
+            f"{contestant} {speed / limit:.0%}" for contestant, speed in speeds.items()
+        )
         print(
             f"{name}, {kind}: {rate / 1e9:.1f} billion operations/s, {limit:.0f} tokens/s; {shares}"
         )
-    print(f"{name}: " + ", ".join(f"{each} {speed:.0f} tokens/s" for each, speed in speeds.items()))
+    print(
+        f"{name}: "
+        + ", ".join(f"{contestant} {speed:.0f} tokens/s" for contestant, speed in speeds.items())
+    )
 
 
 if __name__ == "__main__":

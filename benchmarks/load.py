@@ -1,6 +1,6 @@
-"""Clients of a joke server that ask for one joke after another, and what they measure.
+"""A load generator: clients that request one joke after another, and their measurements.
 
-`benchmarks.original` uses them for our server and for the original's stack.
+`benchmarks.original` uses it for our server and for the original's stack.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Measurement:
         tokens: Tokens of these jokes per second.
         cpu_seconds: CPU time per joke.
         drafts: Drafts per joke.
-        failed: Requests that brought no joke.
+        failed: Number of requests without a joke.
     """
 
     jokes: float
@@ -41,21 +41,21 @@ class Measurement:
 
 
 Told = tuple[int, int]
-"""Tokens of a joke, and drafts that it took."""
+"""Tokens of a joke, and the drafts that it took."""
 
 Ask = Callable[["Client", str], Coroutine[Any, Any, Told | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The seconds of each measurement, and those before it that do not count."""
+    """Duration of each measurement and of its warm-up, in seconds."""
 
     warm_up: float
     measured: float
 
 
 class Client:
-    """A minimal HTTP client on one connection, so that clients take little of the machine."""
+    """A minimal HTTP client on one connection, so that clients use little CPU."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -89,17 +89,18 @@ class Client:
 
 
 async def ask_original(client: Client, prompt: str) -> Told | None:
-    """Ask the original's stack for a joke as its page does."""
+    """Request a joke from the original's stack, polling as its page does."""
     task = await client.send("POST", "/generate", {"prompt": prompt})
     while True:
         await asyncio.sleep(POLL_SECONDS)
-        found = await client.send("GET", f"/result/{task['task_id']}")
-        if found["state"] in ("SUCCESS", "FAILURE"):
-            return (int(found["result"]["tokens"]), 1) if found["result"] else None
+        task_state = await client.send("GET", f"/result/{task['task_id']}")
+        if task_state["state"] in ("SUCCESS", "FAILURE"):
+            result = task_state["result"]
+            return (int(result["tokens"]), 1) if result else None
 
 
 async def ask_ours(client: Client, prompt: str) -> Told | None:
-    """Ask our server for a joke."""
+    """Request a joke from our server."""
     body = {"prompt": prompt, "max_new_tokens": MAX_NEW_TOKENS, "temperature": 1.0}
     task = await client.send("POST", "/generate", body, f"Prefer: wait={WAIT_SECONDS}")
     if task["state"] != "SUCCESS":
@@ -116,7 +117,7 @@ async def load(
     ask: Ask,
     processes: list[int],
 ) -> Measurement:
-    """Let clients ask for one joke after another; count what arrives after the warm-up."""
+    """Run clients that request one joke after another; count the jokes after the warm-up."""
     told: list[Told] = []
     failed = 0
     counting = False
@@ -126,9 +127,9 @@ async def load(
         client = Client(port)
         try:
             for prompt in itertools.cycle(prompts[number % len(prompts) :] + prompts):
-                found = await ask(client, prompt)
-                if counting and found:
-                    told.append(found)
+                joke = await ask(client, prompt)
+                if counting and joke:
+                    told.append(joke)
                 elif counting:
                     failed += 1
         finally:
@@ -152,7 +153,7 @@ async def load(
 
 
 def cpu_seconds(processes: list[int]) -> float:
-    """Return the CPU time of processes that `process` started, and of what these started."""
+    """Return the CPU time of session leaders and of all processes in their sessions."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -164,7 +165,7 @@ def cpu_seconds(processes: list[int]) -> float:
 
 
 async def first(port: int, prompt: str, ask: Ask) -> None:
-    """Wait for the first joke, so that no model is loaded while others are counted."""
+    """Request one joke, so that the model is loaded before the measurement."""
     client = Client(port)
     await ask(client, prompt)
     client.close()

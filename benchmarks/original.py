@@ -4,19 +4,18 @@
                                   [--seconds 25] [--warm-up 5] [--only NAME ...]
 
 All contestants take turns within each round, and medians are printed. The original's stack
-(`benchmarks.original_stack`) runs as shipped and with one PyTorch thread in each of its processes;
-its clients poll every half second, as its page does. Ours is asked with ``Prefer: wait`` and also
-runs as a web server and a worker over Redis. Everybody draws one candidate of at most 40 tokens
-from the 50 likeliest, at temperature 1. The clients share the machine's cores with the servers.
+(`benchmarks.original_stack`) runs as shipped and with one PyTorch thread per process; its clients
+poll every half second, as its page does. Our server is asked with ``Prefer: wait``, and also runs
+as a web server and a worker over Redis. All of them draw one candidate of at most 40 tokens with
+top-k 50 at temperature 1. The clients share the machine's cores with the servers.
 
-CPU time is that of all processes of a contestant, without the clients: on a machine that is busy
-with other work it says more than jokes a second, because work that waits for another thread at
-every step gets less of such a machine. With many clients, choose a warm-up and a time that are
-longer than a joke takes then. The bare OpenVINO pipeline, which always advances as many jokes as
-there are clients, is the upper limit of our tokens a second.
+CPU time is that of all processes of a contestant, without the clients. It is less sensitive to
+other load on the machine than jokes per second. With many clients, choose a warm-up and a duration
+that are longer than a joke takes. The bare OpenVINO pipeline, which always generates as many jokes
+as there are clients, is the upper limit of our tokens per second.
 
-Ours tells no draft that was cut off, lacks a question or an answer, or is withheld, and draws
-another instead; the others return whatever they drew. Drafts per joke say how much that costs.
+Our server rejects drafts that are truncated, lack a question or an answer, or are withheld, and
+draws another instead; the others return every draft. Drafts per joke show what that costs.
 
 Without ``--model``, a model of DistilGPT2's shape learns a few of the riddles in ``data/`` first,
 so that its jokes end like jokes; this takes some minutes.
@@ -66,7 +65,7 @@ from joker.engines.protocol import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 RIDDLES = ROOT / "data" / "riddles.csv"
-LEARNED = 12
+TRAINING_JOKES = 12
 STEPS = 60
 BATCH = 4
 
@@ -86,7 +85,7 @@ Contestant = Callable[[ModelFolder, int, Times], Measurement]
 
 
 def original(threads: int | None) -> Contestant:
-    """Return the original's stack, with so many PyTorch threads in each process."""
+    """Return the original's stack, with this number of PyTorch threads per process if given."""
 
     def measure(folder: ModelFolder, clients: int, times: Times) -> Measurement:
         template = folder.manifest.template
@@ -104,7 +103,7 @@ def original(threads: int | None) -> Contestant:
             port = free_port()
             web = ["-m", "uvicorn", f"{app}:api", "--port", str(port), "--log-level", "error"]
             processes.append(parts.enter_context(process(web, environment)))
-            answering(port)
+            wait_for_port(port)
             asyncio.run(first(port, prompts[0], ask_original))
             return asyncio.run(load(port, prompts, clients, times, ask_original, processes))
 
@@ -129,7 +128,7 @@ def ours(*, over_redis: bool) -> Contestant:
             port = free_port()
             web = ["-m", "joker", "serve", "--port", str(port)]
             processes.append(parts.enter_context(process(web, environment)))
-            answering(port)
+            wait_for_port(port)
             asyncio.run(first(port, PROMPTS[0], ask_ours))
             return asyncio.run(load(port, PROMPTS, clients, times, ask_ours, processes))
 
@@ -137,7 +136,7 @@ def ours(*, over_redis: bool) -> Contestant:
 
 
 def bare(folder: ModelFolder, clients: int, times: Times) -> Measurement:
-    """Measure OpenVINO's pipeline with nothing around it, always with as many requests."""
+    """Measure OpenVINO's pipeline alone, always with `clients` requests."""
     tokenizer = load_tokenizer(folder, folder.openvino)
     scheduler = SchedulerConfig()
     scheduler.max_num_batched_tokens = TOKENS_PER_STEP
@@ -162,18 +161,18 @@ def bare(folder: ModelFolder, clients: int, times: Times) -> Measurement:
         cpu_start, end = time.process_time(), time.perf_counter() + seconds
         while time.perf_counter() < end:
             pipeline.step()
-            for place, handle in enumerate(handles):
+            for index, handle in enumerate(handles):
                 if handle.get_status().name != "RUNNING":
                     jokes += 1
                     tokens += sum(len(output.generated_ids) for output in handle.read_all())
-                    handles[place] = add()
+                    handles[index] = add()
     cpu = time.process_time() - cpu_start
     return Measurement(jokes / seconds, tokens / seconds, cpu / jokes if jokes else math.nan)
 
 
 @contextmanager
 def process(arguments: list[str], environment: dict[str, str]) -> Iterator[int]:
-    """Run a Python process and give its id; end it with all that it started."""
+    """Run a Python process in its own session, yield its id, and finally kill the session."""
     started = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -191,7 +190,7 @@ def process(arguments: list[str], environment: dict[str, str]) -> Iterator[int]:
 
 @contextmanager
 def redis() -> Iterator[tuple[str, int]]:
-    """Run a Redis on a free port and give its URL and its process's id."""
+    """Run a Redis on a free port; yield its URL and process id."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         started = subprocess.Popen(
@@ -200,21 +199,21 @@ def redis() -> Iterator[tuple[str, int]]:
             start_new_session=True,
         )
         try:
-            answering(port)
+            wait_for_port(port)
             yield f"redis://127.0.0.1:{port}/0", started.pid
         finally:
             started.kill()
             started.wait()
 
 
-def answering(port: int) -> None:
+def wait_for_port(port: int) -> None:
     """Wait until a port accepts connections."""
-    until = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
         except OSError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise SystemExit(f"nothing answers on port {port}") from None
             time.sleep(0.05)
         else:
@@ -222,18 +221,18 @@ def answering(port: int) -> None:
 
 
 def make_model(path: Path) -> ModelFolder:
-    """Teach a model of DistilGPT2's shape some riddles, and export it."""
+    """Train a model of DistilGPT2's shape on some riddles, and export it."""
     import torch
 
     from joker.training.base_model import open_base
     from joker.training.export import export_openvino
 
     with RIDDLES.open(newline="", encoding="utf-8") as file:
-        every = [Joke(row["question"], row["answer"]) for row in csv.DictReader(file)]
-    jokes = random.Random(0).sample(every, LEARNED)
+        riddles = [Joke(row["question"], row["answer"]) for row in csv.DictReader(file)]
+    jokes = random.Random(0).sample(riddles, TRAINING_JOKES)
     template: Template = load_template("original")
     torch.manual_seed(0)
-    base = open_base("new:distil", template, [str(joke) for joke in every])
+    base = open_base("new:distil", template, [str(joke) for joke in riddles])
     encoded = [torch.tensor(base.joke_tokenizer.encode(joke).input_ids) for joke in jokes]
     optimizer = torch.optim.AdamW(base.model.parameters(), lr=5e-4)
     base.model.train()
@@ -266,14 +265,14 @@ CONTESTANTS: dict[str, Contestant] = {
 def main() -> None:
     """Measure in alternating rounds and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", type=Path, help="made there if the folder does not exist")
+    parser.add_argument("--model", type=Path, help="model folder; created if it does not exist")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=25, help="seconds per measurement")
     parser.add_argument("--warm-up", type=float, default=5, help="seconds before each measurement")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     options = parser.parse_args()
-    # What was started ends with this process.
+    # On SIGTERM, exit normally, so that all started processes are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     times = Times(options.warm_up, options.seconds)
     results: dict[tuple[int, str], list[Measurement]] = {}
@@ -296,27 +295,29 @@ def print_table(results: dict[tuple[int, str], list[Measurement]]) -> None:
     )
     print("|---" * 9 + "|")
     shipped = next(iter(CONTESTANTS))
-    for (clients, name), found in results.items():
+    for (clients, name), measurements in results.items():
         base = results.get((clients, shipped))
-        jokes, tokens, cpu = (median(found, field) for field in ("jokes", "tokens", "cpu_seconds"))
-        times = ratio(jokes, median(base, "jokes")) if base else ""
-        cheaper = ratio(median(base, "cpu_seconds"), cpu) if base else ""
-        rounds = ", ".join(f"{each.jokes:.2f}" for each in found)
-        failed = sum(each.failed for each in found)
+        jokes, tokens, cpu = (
+            median(measurements, field) for field in ("jokes", "tokens", "cpu_seconds")
+        )
+        speedup = ratio(jokes, median(base, "jokes")) if base else ""
+        cpu_ratio = ratio(median(base, "cpu_seconds"), cpu) if base else ""
+        rounds = ", ".join(f"{measurement.jokes:.2f}" for measurement in measurements)
+        failed = sum(measurement.failed for measurement in measurements)
         print(
-            f"| {clients} | {name} | {jokes:.2f} ({rounds}) | {times} | {tokens:.0f} "
-            f"| {cpu:.3f} | {cheaper} | {median(found, 'drafts'):.2f} | {failed} |"
+            f"| {clients} | {name} | {jokes:.2f} ({rounds}) | {speedup} | {tokens:.0f} "
+            f"| {cpu:.3f} | {cpu_ratio} | {median(measurements, 'drafts'):.2f} | {failed} |"
         )
 
 
 def ratio(dividend: float, divisor: float) -> str:
-    """Return a ratio for the table, where a contestant may have told nothing."""
+    """Return a ratio for the table; "-" if a contestant told nothing."""
     return f"{dividend / divisor:.1f}" if divisor else "-"
 
 
-def median(found: list[Measurement], field: str) -> float:
+def median(measurements: list[Measurement], field: str) -> float:
     """Return the median of a field."""
-    return float(statistics.median(getattr(each, field) for each in found))
+    return float(statistics.median(getattr(measurement, field) for measurement in measurements))
 
 
 if __name__ == "__main__":

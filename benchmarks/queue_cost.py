@@ -1,26 +1,25 @@
-"""What one job costs Redis: commands, CPU time, and bytes of the finished job.
+"""What one job costs Redis: commands, CPU time, and memory of the finished job.
 
-    python benchmarks/queue_cost.py --jobs 500
+    python -m benchmarks.queue_cost --jobs 500
 
-Starts a Redis and one worker process with work that shows ten drafts and tells one joke. Each job
-is waited for and followed, as the server does; several are under way at a time.
+Starts a Redis and one worker process whose work shows ten drafts and tells one joke. Each job is
+waited for and followed, as by the server; several run at the same time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from redis import Redis
 
+from benchmarks.servers import free_port, running
 from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
@@ -34,7 +33,7 @@ JOKE = GeneratedJoke(
 
 
 def tell(_: GenerationRequest, listener: GenerationListener) -> list[GeneratedJoke]:
-    """Draw a joke word by word, in a twentieth of a second."""
+    """Tell a joke in drafts, in a twentieth of a second."""
     for length in range(DRAFTS):
         listener.on_draft(0, JOKE.question[: 3 * length], "")
         time.sleep(0.005)
@@ -42,34 +41,13 @@ def tell(_: GenerationRequest, listener: GenerationListener) -> list[GeneratedJo
     return [JOKE]
 
 
-@contextmanager
-def running_redis() -> Iterator[str]:
-    """Give the URL of a Redis that ends with the context."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [
-                *("redis-server", "--port", str(port), "--dir", folder),
-                *("--save", "", "--appendonly", "yes"),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-async def measure(url: str, jobs: int, at_once: int) -> None:
-    """Have jobs told and print the averages."""
+async def measure(url: str, jobs: int, concurrency: int) -> None:
+    """Run jobs and print the averages."""
     queue = CeleryRedisQueue(url, max_queue_size=10_000)
-    gate = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(concurrency)
 
-    async def one(seed: int) -> None:
-        async with gate:
+    async def run_job(seed: int) -> None:
+        async with slots:
             request = GenerationRequest("Why did", seed=seed, safe=False, candidates=1)
             job = await queue.submit(request)
             follower = asyncio.create_task(follow(queue, job.id))
@@ -77,13 +55,13 @@ async def measure(url: str, jobs: int, at_once: int) -> None:
             assert done.state is State.SUCCESS, done
             await follower
 
-    await one(0)
+    await run_job(0)
     with Redis.from_url(url, decode_responses=True) as redis:
         while not (await queue.stats()).workers:
             await asyncio.sleep(0.1)
         before = redis.info("everything")
         began = time.perf_counter()
-        await asyncio.gather(*(one(seed) for seed in range(jobs)))
+        await asyncio.gather(*(run_job(seed) for seed in range(jobs)))
         seconds = time.perf_counter() - began
         after = redis.info("everything")
         calls = {
@@ -93,28 +71,28 @@ async def measure(url: str, jobs: int, at_once: int) -> None:
         }
         cpu = sum(after[name] - before[name] for name in ("used_cpu_user", "used_cpu_sys"))
         keys = list(redis.scan_iter("*joker*", count=1000))
-        held = sum(redis.memory_usage(key, samples=0) or 0 for key in keys)
+        memory_bytes = sum(redis.memory_usage(key, samples=0) or 0 for key in keys)
         print(f"jobs/s                {jobs / seconds:.1f}")
         print(f"commands a job        {sum(calls.values()):.1f}")
         print(f"Redis CPU a job, ms   {1000 * cpu / jobs:.2f}")
-        print(f"bytes a finished job  {held / (jobs + 1):.0f}")
-        for name, number in sorted(calls.items(), key=lambda item: -item[1]):
-            if number >= 0.05:
-                print(f"  {name.removeprefix('cmdstat_'):20}{number:.2f}")
+        print(f"bytes a finished job  {memory_bytes / (jobs + 1):.0f}")
+        for name, count in sorted(calls.items(), key=lambda item: -item[1]):
+            if count >= 0.05:
+                print(f"  {name.removeprefix('cmdstat_'):20}{count:.2f}")
     await queue.close()
 
 
 async def follow(queue: CeleryRedisQueue, job_id: str) -> None:
-    """Hear a job's events to the end."""
+    """Read a job's events to the end."""
     async for _ in queue.events(job_id):
         pass
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, or be the worker."""
+    """Measure, or run the worker."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=500)
-    parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--worker", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -123,12 +101,17 @@ def main(arguments: list[str]) -> None:
 
         settings: Any = read_settings(broker=options.worker, concurrency=8)
         sys.exit(run_worker(settings, lambda: tell))
-    with running_redis() as url:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        redis = ["redis-server", "--port", str(port), "--dir", folder]
+        stack.enter_context(running([*redis, "--save", "", "--appendonly", "yes"], port))
         worker = subprocess.Popen(
-            [sys.executable, __file__, "--worker", url], stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "benchmarks.queue_cost", "--worker", url],
+            stderr=subprocess.DEVNULL,
         )
         try:
-            asyncio.run(measure(url, options.jobs, options.at_once))
+            asyncio.run(measure(url, options.jobs, options.concurrency))
         finally:
             worker.terminate()
             worker.wait()

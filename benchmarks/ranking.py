@@ -1,14 +1,13 @@
-"""What ranking so many candidates does to the fit, variety, time and memory of told jokes.
+"""Effect of the number of ranked candidates on the fit, variety, time and memory of jokes.
 
     python benchmarks/ranking.py MODEL --data PREPARED --judge OTHER --candidates 1 4 8
 
-The model answers held-out questions and invents jokes of its own. Whether an answer fits is
-asked in two ways: how often it picks its own question among ten by another model's
-log p(answer | question), and how often by the number of long words it shares with each.
-The first is not independent of what ranking maximises where the judge learned from the same
-jokes, and circular where it is the model itself; the second knows no model. Both favour
-long answers, so their length stands beside them, and people's own answers to the same
-questions are the measure of all. Prints a JSON object.
+The model answers held-out questions and invents jokes. Fit is measured in two ways: how often an
+answer picks its own question among ten by another model's log p(answer | question), and by the
+number of long words that they share. The first is biased if the judge learned from the same jokes,
+and circular if it is the model itself; the second uses no model. Both favour long answers, so their
+length is reported too, with people's answers to the same questions as the reference. Prints a JSON
+object.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ LONG_WORD = 4  # letters; shorter words are mostly grammar
 
 
 def main() -> None:
-    """Run the benchmark and print its figures."""
+    """Run the benchmark and print its results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument("--data", type=Path, required=True, help="prepared folder")
     parser.add_argument("--judge", type=Path, required=True, help="another model folder")
     parser.add_argument("--candidates", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--jokes", type=int, default=500, help="jokes of each kind")
-    parser.add_argument("--rounds", type=int, default=5, help="times the command line is timed")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of the command line")
     options = parser.parse_args()
 
     held_out = HeldOut.open(options.data)
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def askable(held_out: HeldOut, limit: int) -> list[Joke]:
-    """Return inoffensive jokes whose questions end as such, no two of one cluster."""
+    """Return inoffensive jokes whose questions end with a question mark, one per cluster."""
     pairs = zip(held_out.clusters, held_out.jokes, strict=True)
     one_each = {cluster: joke for cluster, joke in pairs if joke.question.endswith("?")}
     withholds = Moderator.default().withholds
@@ -89,7 +88,7 @@ def askable(held_out: HeldOut, limit: int) -> list[Joke]:
 def tell(
     teller: Teller, prompt: str, count: int, seed: int, candidates: int
 ) -> list[GeneratedJoke]:
-    """Tell as many of the jokes as can be told."""
+    """Return the jokes that could be told."""
     try:
         return teller.tell(GenerationRequest(prompt, count, seed=seed, candidates=candidates))
     except MissingJokesError as error:
@@ -122,12 +121,12 @@ def figures(jokes: Sequence[Joke], judge: Engine, training: TrainingIndex) -> di
 
 
 def words(text: str) -> set[str]:
-    """Return a text's different long words."""
+    """Return the set of long words in a text."""
     return {word for word in normalise(text).split() if len(word) >= LONG_WORD}
 
 
 def time_command(model: Path, candidates: int, rounds: int) -> dict[str, float]:
-    """Tell jokes from the command line: median seconds from start to end, and peak memory."""
+    """Time ``joker tell``: median wall-clock and CPU seconds, and peak memory."""
     seconds, processor_seconds, peaks = [], [], []
     for seed in range(rounds):
         command = [sys.executable, "-m", "joker", "tell", "--model", str(model)]
@@ -147,8 +146,7 @@ def time_command(model: Path, candidates: int, rounds: int) -> dict[str, float]:
     }
 
 
-# A process of its own starts the command: at first a child counts its parent's memory as its own,
-# and this one's is large.
+# A small process starts the command, because a forked child's peak memory includes its parent's.
 _MEASURE = """
 import resource, subprocess, sys, time
 begin = time.perf_counter()

@@ -1,12 +1,11 @@
-"""Jokes a second of 1, 2 and 4 workers on networks of their own, and whether each is told once.
+"""Jokes per second of 1, 2 and 4 workers on separate networks, and whether each is told once.
 
     sudo python benchmarks/scale_out.py [--jobs 200] [--kill] [--engine stub]
 
-Redis and whoever asks stand in one network namespace, each worker in another, joined by a bridge
-as machines by a switch. A worker may use one core, the next one the next core, and so on round:
-two workers have twice what one has while there are cores. `--kill` ends one worker of several
-in mid-work as a power cut would. A job is lost if it has no joke in the end, and repeated if more
-than one end was recorded. Needs root, `ip`, `taskset` and `redis-server`; removes what it made.
+Redis and the client run in one network namespace and each worker in another, connected by a bridge.
+Each worker is pinned to one core, in turn. `--kill` kills one of several workers while jobs run. A
+job is lost if it ends without a joke, and repeated if it has more than one SUCCESS event. Needs
+root, `ip`, `taskset` and `redis-server`; removes the namespaces at the end.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from joker.jobs.job import Job, State, StateEvent
 HUB = "joker-hub"
 NETWORK = "10.213.77"
 URL = f"redis://{NETWORK}.1:6379/0"
-OUTSTANDING = 32
-PATIENCE_SECONDS = 300.0
+CONCURRENCY = 32
+TIMEOUT_SECONDS = 300.0
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--engine", help="as JOKER_ENGINE; by default what suits the model")
+    parser.add_argument("--engine", help="as JOKER_ENGINE")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--drive", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,16 +53,16 @@ def main() -> None:
         run("ip", "-n", HUB, "addr", "add", f"{NETWORK}.1/24", "dev", "bridge")
         for device in ("bridge", "lo"):
             run("ip", "-n", HUB, "link", "set", device, "up")
-        # Nobody else is on this network, so the Redis may do without a password.
+        # Nothing else is on this network, so Redis needs no password.
         redis = ["redis-server", "--bind", f"{NETWORK}.1", "--protected-mode", "no"]
-        keep = ["--dir", folder, "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
-        stack.enter_context(process(inside(HUB, [*redis, *keep])))
+        redis += ["--dir", folder, "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
+        stack.enter_context(process(inside(HUB, redis)))
         for count in options.workers:
             measure(count, options.jobs, options.engine, kill=options.kill and count > 1)
 
 
 def measure(workers: int, jobs: int, engine: str | None, *, kill: bool) -> None:
-    """Print one line for so many workers."""
+    """Print one line for a number of workers."""
     environment = {**os.environ, "JOKER_BROKER": URL, "JOKER_ENGINE": engine or ""}
     with ExitStack() as stack:
         running = []
@@ -77,56 +76,56 @@ def measure(workers: int, jobs: int, engine: str | None, *, kill: bool) -> None:
         driver = inside(HUB, [sys.executable, __file__, "--drive", str(jobs), str(workers)])
         driven = stack.enter_context(process(driver, environment, stderr=None))
         assert driven.stdout
-        driven.stdout.readline()  # the first jobs are told
+        driven.stdout.readline()  # after the warm-up
         if kill:
             running[0].kill()
-        found = json.loads(driven.stdout.readline())
+        results = json.loads(driven.stdout.readline())
     print(
         f"{workers} workers{', one killed' if kill else ''}: "
-        f"{jobs / found['seconds']:.2f} jokes/s, lost {found['lost']}, "
-        f"repeated {found['repeated']}, told at a second attempt {found['again']}",
+        f"{jobs / results['seconds']:.2f} jokes/s, lost {results['lost']}, "
+        f"repeated {results['repeated']}, retried {results['retried']}",
         flush=True,
     )
 
 
 async def drive(jobs: int, workers: int) -> None:
-    """Ask for jokes and print what became of them; runs in a process of its own."""
-    queue = CeleryRedisQueue(URL, max_queue_size=OUTSTANDING, deadline_seconds=PATIENCE_SECONDS)
+    """Submit jobs and print the results; runs in a process of its own."""
+    queue = CeleryRedisQueue(URL, max_queue_size=CONCURRENCY, deadline_seconds=TIMEOUT_SECONDS)
     while (await queue.stats()).workers < workers:
         await asyncio.sleep(0.1)
-    slots = asyncio.Semaphore(OUTSTANDING)
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def one(seed: int) -> Job:
+    async def run_job(seed: int) -> Job:
         request = GenerationRequest(seed=seed, safe=False, candidates=1)
         async with slots:
             job = await queue.submit(request)
-            return await queue.wait(job.id, PATIENCE_SECONDS)
+            return await queue.wait(job.id, TIMEOUT_SECONDS)
 
-    await asyncio.gather(*map(one, range(OUTSTANDING)))  # warms up
+    await asyncio.gather(*map(run_job, range(CONCURRENCY)))  # warms up
     print("begun", flush=True)
     start = time.perf_counter()
-    told = await asyncio.gather(*map(one, range(OUTSTANDING, OUTSTANDING + jobs)))
+    jobs_done = await asyncio.gather(*map(run_job, range(CONCURRENCY, CONCURRENCY + jobs)))
     seconds = time.perf_counter() - start
-    ends = [await count_ends(queue, job) for job in told]
-    figures = {
+    successes = [await count_successes(queue, job) for job in jobs_done]
+    results = {
         "seconds": seconds,
-        "lost": sum(job.state is not State.SUCCESS or len(job.jokes) != 1 for job in told),
-        "repeated": sum(number != 1 for number in ends),
-        "again": sum(job.attempts > 1 for job in told),
+        "lost": sum(job.state is not State.SUCCESS or len(job.jokes) != 1 for job in jobs_done),
+        "repeated": sum(count > 1 for count in successes),
+        "retried": sum(job.attempts > 1 for job in jobs_done),
     }
     await queue.close()
-    print(json.dumps(figures), flush=True)
+    print(json.dumps(results), flush=True)
 
 
-async def count_ends(queue: CeleryRedisQueue, job: Job) -> int:
-    """Return how many times a job was said to be told."""
+async def count_successes(queue: CeleryRedisQueue, job: Job) -> int:
+    """Return the number of a job's SUCCESS events."""
     events = [event async for event in queue.events(job.id)]
-    told = [event for event in events if isinstance(event, StateEvent)]
-    return sum(event.job.state is State.SUCCESS for event in told)
+    states = [event.job.state for event in events if isinstance(event, StateEvent)]
+    return states.count(State.SUCCESS)
 
 
 def connect(name: str, cable: str, address: str) -> None:
-    """Join a worker's namespace to the bridge."""
+    """Connect a worker's namespace to the bridge."""
     run("ip", "-n", HUB, "link", "add", cable, "type", "veth", "peer", "eth0", "netns", name)
     run("ip", "-n", HUB, "link", "set", cable, "master", "bridge", "up")
     run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
@@ -140,7 +139,7 @@ def inside(name: str, command: Sequence[str]) -> list[str]:
 
 @contextmanager
 def namespace(name: str) -> Iterator[None]:
-    """Give a network namespace, which takes its end of a cable along when it goes."""
+    """Create a network namespace; its end of a veth pair is deleted with it."""
     run("ip", "netns", "add", name)
     try:
         yield
@@ -154,7 +153,7 @@ def process(
     environment: dict[str, str] | None = None,
     stderr: int | None = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Give a process that is ended, whatever happens; what it prints can be read."""
+    """Run a process within the context; its standard output is a pipe."""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
     ) as started:

@@ -1,8 +1,8 @@
-"""Which server should run the application in several processes: measured in alternating rounds.
+"""Throughput of ASGI servers that run the application in two processes, in alternating rounds.
 
-Each round starts every server with two processes over one Redis and asks for ``/health/live``, for
-a job (``POST /generate`` with one idempotency key, so that jobs do not pile up) and for streams of
-events up to the first one, so many at a time. The client shares the machine's cores with them.
+Each round starts every server over one Redis and requests ``/health/live``, a job (``POST
+/generate`` with one idempotency key, so that jobs do not pile up) and streams up to their first
+event, 32 at a time. The clients share the machine's cores with the servers.
 
     pip install granian && python benchmarks/servers.py --rounds 7
 """
@@ -35,7 +35,7 @@ SERVERS = {
     ],
 }
 QUIET = {"uvicorn": ["--no-access-log", "--log-level=warning"], "granian": ["--no-access-log"]}
-AT_ONCE = 32
+CONCURRENCY = 32
 BODY = json.dumps({"textprompt": "Why do cats"}).encode()
 
 
@@ -49,18 +49,18 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: list[str], port: int, **environment: str) -> Iterator[None]:
-    """Run a server until its port answers, then within the context."""
+    """Run a server within the context, which begins once its port accepts connections."""
     process = subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        until = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except OSError:
-                if process.poll() is not None or time.monotonic() > until:
+                if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"did not start: {' '.join(command)}") from None
                 time.sleep(0.05)
         time.sleep(1)
@@ -71,14 +71,17 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
 
 
 async def exchange(port: int, request: bytes, until: bytes, count: int) -> list[float]:
-    """Send a request so often, `AT_ONCE` at a time on connections kept open; return seconds."""
+    """Send a request `count` times, `CONCURRENCY` at a time; return the durations in seconds.
+
+    Connections are reused; a request with ``Connection: close`` is read up to `until`.
+    """
     seconds: list[float] = []
-    left = iter(range(count))
+    remaining = iter(range(count))
     closing = b"Connection: close" in request
 
     async def client() -> None:
         reader = writer = None
-        for _ in left:
+        for _ in remaining:
             if writer is None or reader is None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
             began = time.perf_counter()
@@ -98,12 +101,12 @@ async def exchange(port: int, request: bytes, until: bytes, count: int) -> list[
         if writer is not None:
             writer.close()
 
-    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(client() for _ in range(CONCURRENCY)))
     return seconds
 
 
 def request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
-    """Return an HTTP request as it goes over the wire."""
+    """Return the bytes of an HTTP request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
     if body:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -111,7 +114,7 @@ def request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
 
 
 async def measure(port: int, count: int) -> dict[str, tuple[float, float]]:
-    """Return, for each operation, requests a second and the 99th percentile in milliseconds."""
+    """Return requests per second and the 99th percentile in milliseconds of each operation."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     key = "Idempotency-Key: one"
     writer.write(request("POST", "/generate", BODY, key, "Connection: close"))
@@ -123,10 +126,10 @@ async def measure(port: int, count: int) -> dict[str, tuple[float, float]]:
         "events": (request("GET", f"/generate/{job}/events", b"", "Connection: close"), count // 8),
     }
     figures = {}
-    for name, (sent, times) in operations.items():
-        await exchange(port, sent, b"event: state", AT_ONCE)
+    for name, (payload, times) in operations.items():
+        await exchange(port, payload, b"event: state", CONCURRENCY)
         began = time.perf_counter()
-        seconds = sorted(await exchange(port, sent, b"event: state", times))
+        seconds = sorted(await exchange(port, payload, b"event: state", times))
         elapsed = time.perf_counter() - began
         figures[name] = times / elapsed, 1000 * seconds[int(0.99 * len(seconds))]
     return figures
@@ -136,7 +139,7 @@ def main() -> None:
     """Print a table of all servers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=4000, help="requests of the lightest kind")
+    parser.add_argument("--count", type=int, default=4000, help="health checks per round")
     options = parser.parse_args()
     if shutil.which("redis-server") is None:
         raise SystemExit("redis-server is not installed")
@@ -162,7 +165,8 @@ def main() -> None:
                 ):
                     for operation, figures in asyncio.run(measure(port, options.count)).items():
                         results.setdefault((operation, name), []).append(figures)
-    print(f"| {AT_ONCE} at once | server | requests/s (all rounds) | p99 ms |\n|---|---|---|---|")
+    print(f"| {CONCURRENCY} clients | server | requests/s (all rounds) | p99 ms |")
+    print("|---|---|---|---|")
     for operation, name in sorted(results):
         rates, slowest = zip(*results[operation, name], strict=True)
         rounds = ", ".join(f"{rate:.0f}" for rate in rates)

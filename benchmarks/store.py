@@ -1,9 +1,9 @@
-"""How many jokes, votes and jokes of the pool a store serves in a second.
+"""Throughput and latency of a store's operations.
 
     python benchmarks/store.py --database sqlite:///bench.sqlite --threads 8
 
-Use an empty database: the benchmark leaves its jokes in it. With a PostgreSQL URL it
-measures that server; ``sqlite://`` is memory. Prints a JSON object.
+Use an empty database, because the benchmark leaves its jokes in it; PostgreSQL URLs and
+``sqlite://`` (in memory) work too. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--database", required=True, help="URL of an empty database")
     parser.add_argument("--calls", type=int, default=2000, help="calls of each kind")
     parser.add_argument("--pool", type=int, default=1000, help="jokes in the pool")
-    parser.add_argument("--threads", type=int, default=8, help="threads that call at once")
+    parser.add_argument("--threads", type=int, default=8, help="concurrent threads")
     options = parser.parse_args()
 
     store = Store(options.database, patience_seconds=60, max_pool_size=options.pool)
@@ -41,7 +41,7 @@ def main() -> None:
         ids.append(stored.id)
 
     def rate(call: Callable[[int], object], count: int) -> dict[str, float]:
-        """Return calls per second, and milliseconds of a call at the median and 99th percentile."""
+        """Return calls per second, and the median and 99th percentile of their duration."""
 
         def timed(number: int) -> float:
             begin = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Training speed of the original's recipe and of ours, DistilGPT2's shape, alternating in one run.
+"""Training speed of the original's recipe and of ours with DistilGPT2's shape, alternating.
 
     python benchmarks/training.py --data PREPARED --tokens 40000 --rounds 2
 
-Both start from the same random weights and see the same number of tokens; each trains in
-a process of its own. Says tokens per second after the first step, bits per byte on held-out
-jokes, and which share of the machine's measured bfloat16 matrix rate a step reaches.
+Both start from the same random weights and see the same number of tokens, each in a process of its
+own. Prints tokens per second after the first step, bits per byte on held-out jokes, and the share
+of the machine's measured bfloat16 matrix rate that a step reaches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 
 RECIPES = {"original": 1024, "joker": 4096}
-"""Places for tokens in one optimizer step of each recipe."""
+"""Tokens per optimizer step of each recipe, including padding."""
 
 PARAMETERS = 81_900_000
 """DistilGPT2's; a forward and backward pass costs 6 operations per parameter and token
@@ -30,7 +30,7 @@ PARAMETERS = 81_900_000
 
 
 def matrix_rate(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Return the operations per second of a product of a step's usual shape."""
+    """Return the operations per second of a matrix product of a typical shape."""
     left, right = torch.randn(1024, 768, dtype=dtype), torch.randn(3072, 768, dtype=dtype)
     functional.linear(left, right)
     count, start = 0, time.perf_counter()
@@ -41,7 +41,7 @@ def matrix_rate(dtype: torch.dtype, seconds: float = 2.0) -> float:
 
 
 def train(recipe: str, data: Path, tokens: int, extra: list[str]) -> dict[str, float]:
-    """Train in a process of its own and return the model folder's figures."""
+    """Train in a separate process and return the model folder's metrics."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
         command = [
@@ -68,8 +68,8 @@ def main() -> None:
     """Run the benchmark and print a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared folder")
-    parser.add_argument("--tokens", type=int, default=40_000, help="tokens each training sees")
-    parser.add_argument("--rounds", type=int, default=2, help="times that both are run")
+    parser.add_argument("--tokens", type=int, default=40_000, help="tokens per training run")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each recipe")
     arguments, extra = parser.parse_known_args()
     runs: dict[str, list[dict[str, float]]] = {recipe: [] for recipe in RECIPES}
     rates = [matrix_rate(torch.bfloat16)]
