@@ -18,6 +18,7 @@ from typing import Any
 
 MAX_NEW_TOKENS = 40
 POLL_SECONDS = 0.5
+FAST_POLL_SECONDS = 0.1
 WAIT_SECONDS = 300
 
 
@@ -102,7 +103,20 @@ async def ask_original(client: Client, prompt: str) -> Told | None:
 async def ask_ours(client: Client, prompt: str) -> Told | None:
     """Request a joke from our server."""
     body = {"prompt": prompt, "max_new_tokens": MAX_NEW_TOKENS, "temperature": 1.0}
-    task = await client.send("POST", "/generate", body, f"Prefer: wait={WAIT_SECONDS}")
+    return _read_task(await client.send("POST", "/generate", body, f"Prefer: wait={WAIT_SECONDS}"))
+
+
+async def poll_ours(client: Client, prompt: str) -> Told | None:
+    """Request a joke from our server, polling ten times a second."""
+    body = {"prompt": prompt, "max_new_tokens": MAX_NEW_TOKENS, "temperature": 1.0}
+    task = await client.send("POST", "/generate", body)
+    while task["state"] not in ("SUCCESS", "FAILURE"):
+        await asyncio.sleep(FAST_POLL_SECONDS)
+        task = await client.send("GET", f"/generate/{task['task_id']}")
+    return _read_task(task)
+
+
+def _read_task(task: dict[str, Any]) -> Told | None:
     if task["state"] != "SUCCESS":
         return None
     (joke,) = task["result"]

@@ -5,9 +5,9 @@
 
 All contestants take turns within each round, and medians are printed. The original's stack
 (`benchmarks.original_stack`) runs as shipped and with one PyTorch thread per process; its clients
-poll every half second, as its page does. Our server is asked with ``Prefer: wait``, and also runs
-as a web server and a worker over Redis. All of them draw one candidate of at most 40 tokens with
-top-k 50 at temperature 1. The clients share the machine's cores with the servers.
+poll every half second, as its page does. Our server is asked with ``Prefer: wait``, is polled ten
+times a second, and also runs as a web server and a worker over Redis. All of them draw one
+candidate of at most 40 tokens with top-k 50 at temperature 1. The clients share the machine's cores with the servers.
 
 CPU time is that of all processes of a contestant, without the clients. It is less sensitive to
 other load on the machine than jokes per second. With many clients, choose a warm-up and a duration
@@ -49,12 +49,14 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, Schedul
 from benchmarks.load import (
     MAX_NEW_TOKENS,
     WAIT_SECONDS,
+    Ask,
     Measurement,
     Times,
     ask_original,
     ask_ours,
     first,
     load,
+    poll_ours,
 )
 from benchmarks.servers import free_port
 from joker.core.joke import Joke
@@ -110,7 +112,7 @@ def original(threads: int | None) -> Contestant:
     return measure
 
 
-def ours(*, over_redis: bool) -> Contestant:
+def ours(*, over_redis: bool = False, ask: Ask = ask_ours) -> Contestant:
     """Return our server: alone, or with a worker over Redis."""
 
     def measure(folder: ModelFolder, clients: int, times: Times) -> Measurement:
@@ -129,8 +131,8 @@ def ours(*, over_redis: bool) -> Contestant:
             web = ["-m", "joker", "serve", "--port", str(port)]
             processes.append(parts.enter_context(process(web, environment)))
             wait_for_port(port)
-            asyncio.run(first(port, PROMPTS[0], ask_ours))
-            return asyncio.run(load(port, PROMPTS, clients, times, ask_ours, processes))
+            asyncio.run(first(port, PROMPTS[0], ask))
+            return asyncio.run(load(port, PROMPTS, clients, times, ask, processes))
 
     return measure
 
@@ -256,7 +258,8 @@ def make_model(path: Path) -> ModelFolder:
 CONTESTANTS: dict[str, Contestant] = {
     "the original, as shipped": original(None),
     "the original, one thread": original(1),
-    "joker serve": ours(over_redis=False),
+    "joker serve": ours(),
+    "joker serve, polled": ours(ask=poll_ours),
     "joker serve and a worker": ours(over_redis=True),
     "bare pipeline": bare,
 }
