@@ -7,7 +7,8 @@ All contestants take turns within each round, and medians are printed. The origi
 (`benchmarks.original_stack`) runs as shipped and with one PyTorch thread per process; its clients
 poll every half second, as its page does. Our server is asked with ``Prefer: wait``, is polled ten
 times a second, and also runs as a web server and a worker over Redis. All of them draw one
-candidate of at most 40 tokens with top-k 50 at temperature 1. The clients share the machine's cores with the servers.
+candidate of at most 40 tokens with top-k 50 at temperature 1. The clients share the machine's cores
+with the servers.
 
 CPU time is that of all processes of a contestant, without the clients. It is less sensitive to
 other load on the machine than jokes per second. With many clients, choose a warm-up and a duration
