@@ -15,24 +15,10 @@ from functools import cached_property
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.generation.moderation import fold_words, inflect
+from joker.generation.wish import QUESTION_WORD, topic_of
 
 _PUNCHLINE_FIRST = replace(TEMPLATES["original"], punchline_first=True)
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
-_ASKS = (
-    r"(?:(?:please|can you|could you) )*(?:(?:tell|give|make|write) )?(?:me |us )?"
-    r"(?:(?:a|an|one|another|some) )?(?:(?:bad|clean|dad|funny|good|great|more|new|short|silly) )*"
-)
-_PLEASE = r"(?:,? please)?[ .!?]*"
-_ASKS_FOR_A_TOPIC = re.compile(
-    rf"{_ASKS}jokes? (?:about|on) (?P<topic>.+?){_PLEASE}", re.IGNORECASE
-)
-_ASKS_FOR_ANY = re.compile(
-    rf"(?:{_ASKS}(?:jokes?|another(?: one)?|one more|again){_PLEASE})?", re.IGNORECASE
-)
-_QUESTION_WORDS = re.compile(
-    "(?:what|why|how|who|whom|whose|where|when|which|did|do|does|is|are|am|was|were|can|could|have"
-    "|has|had|will|would|should|may|might|must|if)(?![a-z])"
-)
 _STOP_WORDS = frozenset({"a", "an", "and", "her", "his", "its", "my", "of", "or", "our", "s"})
 _STOP_WORDS |= {"some", "the", "their", "your"}
 # Plural endings and their singulars. The first match counts; an ending with several possible
@@ -48,7 +34,7 @@ def printable(text: str) -> str:
 
 def asks_for_any_joke(text: str) -> bool:
     """Return whether a prompt is empty or asks for any joke, such as "tell me a joke"."""
-    return _ASKS_FOR_ANY.fullmatch(_one_line(text)) is not None
+    return topic_of(_one_line(text)) == ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class Prompt:
 
     Attributes:
         text: The prompt without control characters and with single spaces; only the topic if it
-            asks for "a joke about" one.
+            asks for a joke on one.
         is_hint: Whether the model may ignore it.
     """
 
@@ -68,8 +54,8 @@ class Prompt:
     def parse(cls, text: str, template: Template = _PUNCHLINE_FIRST) -> Prompt:
         """Parse a user's prompt for a model with this template; by default for existing jokes."""
         text = _one_line(text)
-        if template.punchline_first and (match := _ASKS_FOR_A_TOPIC.fullmatch(text)):
-            text = match["topic"]
+        if template.punchline_first:
+            text = topic_of(text) or text
         if not template.is_hint(text):
             return cls(text, is_hint=False)
         text = text.rstrip(" .…")
@@ -78,7 +64,7 @@ class Prompt:
     @property
     def is_start(self) -> bool:
         """Whether it is the start of a question rather than a topic."""
-        return bool(_QUESTION_WORDS.match(self.text.casefold().replace("n't", "")))
+        return bool(QUESTION_WORD.match(self.text.casefold().replace("n't", "")))
 
     def for_attempt(self, attempt: int) -> str:
         """Return the prompt for an attempt: the text, or the start of a question made from a topic.

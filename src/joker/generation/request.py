@@ -14,6 +14,7 @@ from joker.core.sampling import Sampling
 from joker.engines.tasks import MAX_SEQUENCES, occupied
 from joker.generation.moderation import CATEGORIES, Category, parse_categories
 from joker.generation.prompt import asks_for_any_joke
+from joker.generation.wish import without_greeting
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_MAX_ATTEMPTS = 5
@@ -47,7 +48,7 @@ class GenerationRequest:
 
     The first joke has the request's own seed, so a larger count starts with the same jokes. Greedy
     sampling gets one attempt and one candidate, since all are equal. A prompt that asks for any
-    joke, such as "tell me a joke", counts as no prompt.
+    joke, such as "tell me a joke", counts as no prompt, and a greeting before it does not count.
     """
 
     prompt: str = Field(
@@ -98,7 +99,7 @@ class GenerationRequest:
     @field_validator("prompt")
     @classmethod
     def _asks_for_something(cls, prompt: str) -> str:
-        return "" if asks_for_any_joke(prompt) else prompt
+        return "" if asks_for_any_joke(prompt) else without_greeting(prompt)
 
     @field_validator("exclude_categories")
     @classmethod

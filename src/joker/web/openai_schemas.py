@@ -6,7 +6,6 @@ A choice's text is the whole joke, question and answer on lines of their own, th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -38,7 +37,6 @@ FinishReason = Literal["stop", "length"]
 _Text = Annotated[str, AfterValidator(require_unicode)]
 _Stops = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 _Prompts = Annotated[list[_Text], Field(min_length=1)]
-_GREETING = re.compile(r"\A(?:hi|hello|hey)(?: there)?(?:[ ,.!]*[,.!]\s*|$)", re.IGNORECASE)
 
 
 def _as_list(value: Any) -> Any:
@@ -273,7 +271,7 @@ class ChatBody(OpenAIBody):
         """Return what was given, by the names of our own request."""
         values: dict[str, Any] = super().values()
         said = [message.text for message in self.messages if message.role == "user"]
-        values["prompt"] = _GREETING.sub("", said[-1].strip()) if said else ""
+        values["prompt"] = said[-1].strip() if said else ""
         return values
 
     @property
