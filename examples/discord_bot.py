@@ -40,9 +40,12 @@ def call_discord(method: str, path: str, body: Any) -> None:
 
 
 def reason_of(error: HTTPError) -> str:
-    """Return the server's reason, or the status of a proxy that answers in its place."""
+    """Return the server's reason in plain words, or the status of a proxy in its place."""
     try:
-        return str(json.load(error)["detail"])
+        problem = json.load(error)
+        if problem["type"] == "/problems/refused" and "errors" not in problem:
+            return "no joke on this worked out; try other words"
+        return str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return f"{error.code} {error.reason}"
 
@@ -55,7 +58,7 @@ def tell(about: str) -> str:
         with urlopen(request, timeout=90) as response:
             (joke,) = json.load(response)["result"]
     except HTTPError as error:
-        return f"No joke: {reason_of(error)}."
+        return f"Sorry, {reason_of(error)}."
     except OSError:
         return "The server of jokes cannot be reached."
     return f"{joke['question']}\n||{joke['answer'].replace('||', '')}||"

@@ -33,9 +33,12 @@ def is_signed(body: bytes, timestamp: str, signature: str) -> bool:
 
 
 def reason_of(error: HTTPError) -> str:
-    """Return the server's reason, or the status of a proxy that answers in its place."""
+    """Return the server's reason in plain words, or the status of a proxy in its place."""
     try:
-        return str(json.load(error)["detail"])
+        problem = json.load(error)
+        if problem["type"] == "/problems/refused" and "errors" not in problem:
+            return "no joke on this worked out; try other words"
+        return str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return f"{error.code} {error.reason}"
 
@@ -48,7 +51,7 @@ def tell(about: str) -> dict[str, str]:
         with urlopen(request, timeout=90) as response:
             (joke,) = json.load(response)["result"]
     except HTTPError as error:
-        return {"response_type": "ephemeral", "text": f"No joke: {reason_of(error)}."}
+        return {"response_type": "ephemeral", "text": f"Sorry, {reason_of(error)}."}
     except OSError:
         return {"response_type": "ephemeral", "text": "The server of jokes cannot be reached."}
     question, answer = (html.escape(joke[part], quote=False) for part in ("question", "answer"))

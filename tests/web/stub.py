@@ -21,8 +21,8 @@ def tell(request: GenerationRequest, listener: GenerationListener) -> list[Gener
     """Tell jokes; what the prompt says decides how it goes."""
     if request.prompt == "fail":
         raise GenerationError(
-            "the joke could not be told in 5 attempts (rejected drafts: 80 withheld by "
-            "moderation); try another prompt or seed, or raise max_new_tokens"
+            "no joke worked out (rejected drafts in 5 attempts: 80 withheld by moderation); "
+            "try another prompt or seed"
         )
     if request.prompt == "hang":
         while not listener.should_stop():

@@ -25,6 +25,7 @@ from joker.generation.prompt import Prompt, printable
 from joker.generation.ranking import rank
 from joker.generation.request import GenerationRequest
 
+_CUT_OFF = "cut off"
 _LAST_WORD = re.compile(r"\s*\S+$")
 
 _Drafts = dict[Joke, int]
@@ -243,7 +244,7 @@ class _Drafting:
     def _parse(self, completion: Completion) -> Joke | str:
         """Return a completion's joke, or why it is rejected."""
         if not completion.finished:
-            return "cut off"
+            return _CUT_OFF
         # A joke that a stop has ended lacks its end token.
         joke = self.tokenizer.parse([*completion.token_ids, self.tokenizer.end_id])
         if joke:
@@ -318,10 +319,11 @@ def _whole_words(text: str) -> str:
 
 def _explain(request: GenerationRequest, told: int, failures: Counter[str]) -> str:
     count, max_attempts = request.count, request.max_attempts
-    what = "the joke" if count == 1 else f"{count - told} of {count} jokes"
+    what = "no joke" if count == 1 else f"{count - told} of {count} jokes"
+    verb = "worked out" if count == 1 else "did not work out"
     attempts = "one attempt" if max_attempts == 1 else f"{max_attempts} attempts"
-    reasons = ", ".join(f"{number} {reason}" for reason, number in failures.most_common())
-    return (
-        f"{what} could not be told in {attempts} (rejected drafts: {reasons}); "
-        "try another prompt or seed, or raise max_new_tokens"
-    )
+    reasons = failures.most_common()
+    advice = "raise max_new_tokens" if reasons[0][0] == _CUT_OFF else "try another prompt or seed"
+    # The page and the bots leave out what is in parentheses.
+    counted = ", ".join(f"{number} {reason}" for reason, number in reasons)
+    return f"{what} {verb} (rejected drafts in {attempts}: {counted}); {advice}"

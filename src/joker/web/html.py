@@ -5,6 +5,7 @@ Templates escape everything, so a model's output is always shown as text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
@@ -42,7 +43,8 @@ TOPICS = (
 _TOPICS_A_DAY = 3
 _AGAIN = {"/jokes/random": "Another random joke"}
 _FIRST_JOKES = "The first jokes are being written, and none is ready yet: ask for one."
-# What the page advises; the details' own advice is for programs.
+# What the page advises; the details' own advice, and the counts before it, are for programs.
+_FOR_PROGRAMS = re.compile(r" \(rejected drafts|; ")
 _LOST_ADVICE = "try one of the links below, or ask for a joke"
 _REFUSED_ADVICE = "ask again, perhaps with other words"
 
@@ -176,7 +178,7 @@ def _say(problem: Problem) -> str:
     detail = problem.detail
     advice = _REFUSED_ADVICE if problem.type == REFUSED_TYPE else _LOST_ADVICE
     if problem.type == REFUSED_TYPE or problem.status == HTTPStatus.NOT_FOUND:
-        detail = f"{detail.partition('; ')[0]}; {advice}"
+        detail = f"{_FOR_PROGRAMS.split(detail)[0]}; {advice}"
     return f"{detail[0].upper()}{detail[1:].rstrip('.')}."
 
 

@@ -229,7 +229,7 @@ def test_the_dark_page_is_accessible(open_page: Open) -> None:
 def test_a_failure_is_said_in_a_sentence(open_page: Open) -> None:
     page = open_page()
     ask(page, "fail")
-    expect(page.get_by_role("status").first).to_have_text(re.compile("^The joke could not be told"))
+    expect(page.get_by_role("status").first).to_have_text(re.compile("^No joke worked out"))
     expect(page.locator("#jokes .joke")).to_have_count(0)
 
 
@@ -238,10 +238,7 @@ def test_a_refusal_advises_what_the_page_can_do(open_page: Open) -> None:
     for page in (open_page(), open_page(java_script_enabled=False)):
         ask(page, "fail")
         said = page.get_by_role("status").first
-        expect(said).to_have_text(
-            re.compile(r"withheld by moderation\); ask again, perhaps with other")
-        )
-        expect(said).not_to_have_text(re.compile("tokens"))
+        expect(said).to_have_text("No joke worked out; ask again, perhaps with other words.")
         assert page.get_by_label("Start a question or name a topic.").input_value() == "fail"
         expect(page.get_by_role("button", name="Try harder")).to_be_visible()
 

@@ -6,6 +6,7 @@ const DOUBLE_CLICK_MS = 500;
 const NOTE_MS = 4000;
 const RETRY_MS = 2000;
 const REFUSED = "/problems/refused";
+const FOR_PROGRAMS = / \(rejected drafts|; /; // The counts and the advice after a reason.
 const MOST_KEPT = 200;
 const AT_ONCE = "joker.at-once";
 const FAVOURITES = "joker.favourites"; // In this browser, until cleared.
@@ -406,7 +407,7 @@ function hear(mine, event, data, places) {
   if (data.state === "PENDING") showWork(mine, "Waiting for the model…");
   if (data.state === "STARTED") showWork(mine, doing(mine.asked));
   if (data.state === "SUCCESS") mine.outcome = "";
-  if (data.state === "FAILURE") mine.outcome = `${data.error.split("; ")[0]}; ${form.dataset.advice}`;
+  if (data.state === "FAILURE") mine.outcome = `${data.error.split(FOR_PROGRAMS)[0]}; ${form.dataset.advice}`;
   if (data.state === "REVOKED") mine.outcome = "the joke was cancelled";
   mine.ready = mine.task === null || (data.state === "FAILURE" && !data.refused);
   if (mine.outcome !== undefined) mine.task = null; // It has ended.
