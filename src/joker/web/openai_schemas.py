@@ -118,6 +118,9 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     user: str | None = Field(default=None, max_length=256, description="Not used.")
     safety_identifier: str | None = Field(default=None, max_length=256, description="Not used.")
     prompt_cache_key: str | None = Field(default=None, max_length=256, description="Not used.")
+    prompt_cache_retention: str | None = Field(
+        default=None, max_length=256, description="Not used."
+    )
     presence_penalty: Annotated[Any, _Neutral(0)] = None
     frequency_penalty: Annotated[Any, _Neutral(0)] = None
     logprobs: Annotated[Any, _Neutral(False)] = None
@@ -128,13 +131,18 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     response_format: Annotated[Any, _Neutral({"type": "text"})] = None
     tools: Annotated[Any, _Neutral([])] = None
     tool_choice: Annotated[Any, _Neutral("none", "auto")] = None
-    parallel_tool_calls: Annotated[Any, _Neutral()] = None
+    parallel_tool_calls: Annotated[Any, _Neutral(True)] = None
+    functions: Annotated[Any, _Neutral([])] = None
+    function_call: Annotated[Any, _Neutral("none", "auto")] = None
     store: Annotated[Any, _Neutral(False)] = None
     metadata: Annotated[Any, _Neutral({})] = None
     service_tier: Annotated[Any, _Neutral("auto", "default")] = None
     reasoning_effort: Annotated[Any, _Neutral()] = None
     verbosity: Annotated[Any, _Neutral("medium")] = None
     modalities: Annotated[Any, _Neutral(["text"])] = None
+    audio: Annotated[Any, _Neutral()] = None
+    prediction: Annotated[Any, _Neutral()] = None
+    web_search_options: Annotated[Any, _Neutral()] = None
 
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:

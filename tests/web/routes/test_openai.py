@@ -29,7 +29,13 @@ NEUTRAL: dict[str, Any] = {
     "metadata": None,
     "tools": [],
     "tool_choice": "auto",
-    "parallel_tool_calls": None,
+    "parallel_tool_calls": True,
+    "functions": [],
+    "function_call": "none",
+    "audio": None,
+    "prediction": None,
+    "web_search_options": None,
+    "prompt_cache_retention": "24h",
     "service_tier": "auto",
     "stream_options": None,
     "stop": None,
@@ -51,7 +57,8 @@ NEUTRAL: dict[str, Any] = {
 def test_values_that_ask_for_nothing_are_accepted(
     client: TestClient, path: str, asked: dict[str, object]
 ) -> None:
-    assert client.post(path, json={**asked, **NEUTRAL}).status_code == 200
+    for parameters in (NEUTRAL, dict.fromkeys(NEUTRAL)):
+        assert client.post(path, json={**asked, **parameters}).status_code == 200
     options = {"include_usage": None, "include_obfuscation": False, "continuous_usage_stats": None}
     streamed = client.post(path, json={**asked, "stream": True, "stream_options": options})
     assert streamed.status_code == 200
@@ -75,6 +82,12 @@ def test_values_that_ask_for_nothing_are_accepted(
         ("metadata", {"topic": "cats"}),
         ("tools", [{"type": "function", "function": {"name": "laugh"}}]),
         ("parallel_tool_calls", False),
+        ("parallel_tool_calls", 1),
+        ("functions", [{"name": "laugh"}]),
+        ("function_call", {"name": "laugh"}),
+        ("audio", {"voice": "ash", "format": "mp3"}),
+        ("prediction", {"type": "content", "content": "Why"}),
+        ("web_search_options", {}),
     ],
 )
 def test_what_is_not_supported_is_refused_in_openais_words(
