@@ -66,11 +66,14 @@ class FlatRequest(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what pydantic would take for the number 1 or 0."""
-        is_flag = cls.model_fields[info.field_name or ""].annotation in (bool, bool | None, Any)
-        if isinstance(value, bool) and not is_flag:
+    def _is_no_other_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a truth value that pydantic would take for a number, and the reverse."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        is_flag = annotation in (bool, bool | None)
+        if isinstance(value, bool) and not is_flag and annotation is not Any:
             raise ValueError("must be a number or a string, not true or false")
+        if isinstance(value, int | float) and not isinstance(value, bool) and is_flag:
+            raise ValueError("must be true or false, not a number")
         return value
 
     @field_validator("*")

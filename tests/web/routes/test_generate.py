@@ -72,6 +72,7 @@ def test_without_a_body_the_question_is_invented(client: TestClient) -> None:
         ({"n": "many"}, "n"),
         ({"n": True}, "n"),
         ({"top_p": True}, "top_p"),
+        ({"safe": 0}, "safe"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"temperature": 6}, "temperature"),
