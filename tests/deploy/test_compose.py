@@ -17,6 +17,7 @@ from joker.compose import open_queue, open_store
 from joker.settings import Settings, read_settings
 from joker.web.app import create_app
 from tests.deploy.dockerfile import STAGES
+from tests.docs.pages import blocks
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -176,7 +177,7 @@ def test_what_nginx_unit_cannot_end_is_short() -> None:
         {
             name: int(value.partition("-")[2][:-1])
             for name, value in each.items()
-            if "SECONDS" in name
+            if name in ("JOKER_MAX_WAIT_SECONDS", "JOKER_DEADLINE_SECONDS")
         }
         for each in (SERVICES["web"]["environment"], MAINTAINED["services"]["web"]["environment"])
     )
@@ -307,3 +308,46 @@ def test_redis_starts_as_the_compose_file_starts_it(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(60)
+
+
+PASSED = set(re.findall(r"\$\{(\w+)[:-]", " ".join(map(json.dumps, FILES.values()))))
+# Compose sets them to what its services need.
+SET_HERE = {"JOKER_BROKER", "JOKER_DATABASE", "JOKER_MODEL", "JOKER_SECRETS_DIR"}
+OF_CONTAINERS = [
+    block
+    for path in sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md")])
+    for block in blocks(path.relative_to(REPOSITORY).as_posix(), path.read_text(encoding="utf-8"))
+    if block.excuse == "containers"
+]
+ADVICE = {
+    **{
+        name: (DEPLOY / name).read_text(encoding="utf-8")
+        for name in ("README.md", "prometheus/alerts.yml")
+    },
+    **{block.place: block.text for block in OF_CONTAINERS},
+}
+
+
+@pytest.mark.parametrize("text", ADVICE.values(), ids=ADVICE)
+def test_a_setting_that_is_advised_reaches_the_services(text: str) -> None:
+    named = set(re.findall(r"JOKER_[A-Z_]+[A-Z]", text)) - SET_HERE
+    assert named <= PASSED
+
+
+def test_what_is_passed_on_is_the_default_of_the_setting_unless_it_is_given() -> None:
+    """Except how long clients wait for Unit; see `test_what_nginx_unit_cannot_end_is_short`."""
+    passed = SERVICES["web"]["environment"] | SERVICES["worker"]["environment"]
+    given = {
+        name: value.removeprefix(f"${{{name}-").removesuffix("}")
+        for name, value in passed.items()
+        if name not in MAINTAINED["services"]["web"]["environment"] and f"${{{name}-" in value
+    }
+    settings = Settings(
+        **{
+            name.removeprefix("JOKER_").lower(): value
+            for name, value in given.items()
+            if name.startswith("JOKER_")
+        }
+    )
+    assert {"JOKER_CANDIDATES", "JOKER_NUM_THREADS", "JOKER_RESULT_TTL_SECONDS"} <= set(given)
+    assert settings == Settings()
