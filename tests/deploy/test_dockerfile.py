@@ -148,6 +148,13 @@ def test_folders_in_memory_belong_to_the_user_of_their_image() -> None:
         assert STAGES[name].arguments("USER") == ["joker"]
         (folder,) = COMPOSE["services"][name]["tmpfs"]
         assert f"uid={number[1]}" in folder
+    assert STAGES["web"].arguments("USER") == ["unit"]
+    assert f"groupmod --gid {number[1]} unit && usermod --uid {number[1]} unit" in STAGES[
+        "web"
+    ].arguments("RUN")
+    owned = [folder for folder in COMPOSE["services"]["web"]["tmpfs"] if "uid=" in folder]
+    assert len(owned) == 3
+    assert all(f":uid={number[1]},gid={number[1]}," in folder for folder in owned)
     pods = [(DEPLOY / "kubernetes" / f"{name}.yaml").read_text() for name in ("web", "worker")]
     for pod in pods:
         assert f"runAsUser: {number[1]}" in pod
