@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from joker.cli import app
+from joker.core.errors import InputError
 from joker.core.joke import GeneratedJoke
 from joker.store import Store, Vote
 from joker.training.filtering import read_jokes
@@ -134,6 +136,40 @@ def test_an_unknown_id_restores_nothing(database: str) -> None:
     )
     assert store.get(joke.id).hidden
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--all"], "1 joke shown again\n"),
+        (["--since", "2000-01-01"], "1 joke shown again\n"),
+        (["--since", "9000-01-01T20:00+02:00"], "0 jokes shown again\n"),
+    ],
+)
+def test_many_reports_are_deleted_at_once(database: str, arguments: list[str], shown: str) -> None:
+    done = CliRunner().invoke(app, ["feedback", "restore", *arguments, "--database", database])
+    assert (done.exit_code, done.stdout) == (0, shown)
+    with closing(Store(database)) as store:
+        assert store.count_reported() == (0 if shown.startswith("1") else 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name the ids of jokes, or give either --all or --since"),
+        (["nTqMPqsyIjKe", "--all"], "name the ids of jokes, or give either --all or --since"),
+        (["--all", "--since", "2026-11-30"], "name the ids of jokes, or give"),
+        (["--since", "yesterday"], "must be a date or time (UTC) such as 2026-11-30 or"),
+    ],
+)
+def test_what_is_to_be_restored_is_said_in_one_way(
+    database: str, arguments: list[str], said: str
+) -> None:
+    done = CliRunner().invoke(app, ["feedback", "restore", *arguments, "--database", database])
+    assert isinstance(done.exception, InputError)
+    assert said in str(done.exception)
+    with closing(Store(database)) as store:
+        assert store.count_reported() == 1
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,26 @@ def test_a_restored_joke_is_back_everywhere_and_keeps_its_other_votes(store: Sto
         store.restore("abcdefghijkl")
 
 
+def test_reports_since_a_time_are_deleted_and_earlier_ones_stay(store: Store, clock: Clock) -> None:
+    first, both, later = draft(store, 1), draft(store, 2), draft(store, 3)
+    store.vote(first, "ann", "report")
+    store.vote(both, "ann", "report")
+    since = time.time() + clock.ahead + 30
+    clock.ahead += 60
+    for joke in (both, later):
+        store.vote(joke, "bob", "report")
+    store.vote(later, "cid", "up")
+    assert store.count_reported() == 3
+    assert store.restore_all(since + 60) == 0
+    assert store.restore_all(since) == 1
+    assert store.get(later).votes == Votes(up=1)
+    assert store.get(both).votes == Votes(report=1)
+    assert store.count_reported() == 2
+    assert store.restore_all() == 2
+    assert store.count_reported() == 0
+    assert store.pool.size() == 3
+
+
 def test_a_report_taken_back_shows_the_joke_again(store: Store) -> None:
     joke = draft(store, 1)
     store.vote(joke, "ann", "report")

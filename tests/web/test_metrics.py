@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from joker.settings import Settings
+from joker.store import Store
+from joker.web.metrics import Metrics
+from tests.store.told import add, told
 
 CODE = """
 import sys
@@ -108,3 +114,15 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "PROMETHEUS_MULTIPROC_DIR" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_jokes_that_are_hidden_are_counted_and_unknown_while_the_store_is_down() -> None:
+    store, metrics = Store("sqlite://"), Metrics(Settings())
+    metrics.observe_store(store)
+    assert read(metrics.render(None).decode(), "joker:reported_jokes") == 0
+    joke = add(store, told())
+    store.vote(joke, "ann", "report")
+    metrics.observe_store(store)
+    assert read(metrics.render(None).decode(), "joker:reported_jokes") == 1
+    metrics.observe_store(Store("sqlite:////proc/none/jokes.sqlite"))
+    assert math.isnan(read(metrics.render(None).decode(), "joker:reported_jokes"))

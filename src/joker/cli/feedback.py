@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from joker.cli.options import examples, with_settings
-from joker.core.errors import DataError, UnknownJokeError
+from joker.core.errors import DataError, InputError, UnknownJokeError
 from joker.core.plural import plural
 
 if TYPE_CHECKING:
@@ -130,28 +130,64 @@ def reported(options: dict[str, Any]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-@app.command(epilog=examples("joker feedback restore nTqMPqsyIjKe"))
+@app.command(
+    epilog=examples(
+        "joker feedback restore nTqMPqsyIjKe", "joker feedback restore --since 2026-11-30T20:00"
+    )
+)
 @with_settings("database")
 def restore(
     options: dict[str, Any],
     ids: Annotated[
-        list[str], typer.Argument(help="Ids from 'joker feedback reported'.", metavar="ID...")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Ids from 'joker feedback reported'.", metavar="ID...", show_default=False
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all reports.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Delete the reports made since a date or time (UTC), such as 2026-11-30 or "
+            "2026-11-30T20:00; earlier ones stay.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show jokes again that were reported without reason.
 
     Their reports are deleted, other votes stay. The jokes are back at their links, in the lists
     and in the pool.
     """
+    if bool(ids) + everything + (since is not None) != 1:
+        raise InputError("name the ids of jokes, or give either --all or --since")
+    since_seconds = _read_time(since) if since is not None else 0.0
     from joker.compose import open_store
     from joker.settings import read_settings
 
     with closing(open_store(read_settings(**options))) as store:
+        if not ids:
+            count = store.restore_all(since_seconds)
+            typer.echo(f"{count} {plural(count, 'joke')} shown again")
+            return
         for joke_id in ids:
             _check_known(store, joke_id)
         for joke_id in ids:
             done = "is shown again" if store.restore(joke_id) else "was not reported"
             typer.echo(f"{joke_id} {done}")
+
+
+def _read_time(text: str) -> float:
+    """Return a date or time, in UTC unless it has an offset, as seconds since 1970."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            "--since must be a date or time (UTC) such as 2026-11-30 or 2026-11-30T20:00, "
+            f"not {text[:30]!r}"
+        ) from error
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _check_known(store: Store, joke_id: str) -> None:

@@ -28,6 +28,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -325,6 +326,13 @@ class Store:
             rows = connection.execute(query).mappings()
             return [(read_row(row), row["reported_at"]) for row in rows]
 
+    def count_reported(self) -> int:
+        """Return the number of hidden jokes."""
+        # Without a parameter, so that the database sees that its index fits.
+        query = select(func.count()).select_from(jokes).where(text("report > 0"))
+        with self._database.begin() as connection:
+            return connection.execute(query).scalar_one()
+
     def restore(self, id: str) -> int:  # noqa: A002
         """Delete all reports of a joke, which shows it again; return how many there were.
 
@@ -333,11 +341,33 @@ class Store:
         """
         with self._database.begin(write=True) as connection:
             row = row_of(connection, id, lock=True)
-            reports = and_(votes.c.joke_id == row["id"], votes.c.vote == "report")
-            connection.execute(delete(votes).where(reports))
-            counts = replace(votes_of(row), report=0)
-            self._count(connection, row, counts)
+            self._delete_reports(connection, row)
             return int(row["report"])
+
+    def restore_all(self, since: float = 0.0) -> int:
+        """Delete all reports made since a time, in seconds since 1970; older ones stay.
+
+        Returns:
+            The number of jokes that are shown again.
+        """
+        recent = and_(votes.c.vote == "report", votes.c.voted_at >= since)
+        query = (
+            select(jokes)
+            .where(jokes.c.id.in_(select(votes.c.joke_id).where(recent)))
+            .order_by(jokes.c.id)
+            .with_for_update()
+        )
+        with self._database.begin(write=True) as connection:
+            rows = connection.execute(query).mappings().all()
+            return sum(self._delete_reports(connection, row, since) == 0 for row in rows)
+
+    def _delete_reports(self, connection: Connection, row: RowMapping, since: float = 0.0) -> int:
+        """Delete the reports of the joke of a row since a time; return how many are left."""
+        doomed = and_(votes.c.vote == "report", votes.c.voted_at >= since)
+        deleted = connection.execute(delete(votes).where(votes.c.joke_id == row["id"], doomed))
+        left = replace(votes_of(row), report=int(row["report"]) - deleted.rowcount)
+        self._count(connection, row, left)
+        return left.report
 
     # Retention
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
     true,
 )
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration, which the tables below reflect."""
 
 ID_LENGTH = 12
@@ -77,6 +77,12 @@ jokes = Table(
     Index("jokes_created_at", "created_at"),
     Index("jokes_rating", "rating"),
     Index("jokes_pool_key", "pool_key", unique=True),
+    Index(
+        "jokes_reported",
+        "report",
+        sqlite_where=text("report > 0"),
+        postgresql_where=text("report > 0"),
+    ),
 )
 
 votes = Table(

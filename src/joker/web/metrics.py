@@ -24,7 +24,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from joker.core.errors import ConfigError, QueueError, QueueStoppedError
+from joker.core.errors import ConfigError, QueueError, QueueStoppedError, StoreDownError
 from joker.core.processes import ProcessMetrics
 from joker.jobs.execution import JOB_SECONDS_BUCKETS
 from joker.jobs.job import Job, JokeEvent, State, StateEvent
@@ -87,6 +87,9 @@ class Metrics:
         self._pooled = self._gauge(
             "joker:pool_untold_jokes", "Jokes generated in advance that nobody has had."
         )
+        self._reported = self._gauge(
+            "joker:reported_jokes", "Jokes that are hidden because somebody reported them."
+        )
         limit = self._gauge("joker:max_queue_size", "Maximum number of waiting jobs.")
         limit.set(settings.max_queue_size)
         deadline = self._gauge("joker:deadline_seconds", "Time limit of a job in seconds.")
@@ -141,8 +144,12 @@ class Metrics:
         return generate_latest(self._shown)
 
     def observe_store(self, store: Store) -> None:
-        """Record whether this process's store answers, its failures and its pool; may block."""
+        """Record how the store is: its failures, pool and reports; may block."""
         self._pooled.set(store.pool.size(untold=True))
+        try:
+            self._reported.set(store.count_reported())
+        except StoreDownError:
+            self._reported.set(math.nan)
         self._store_up.set(not store.down)
         failures = store.failures
         self._store_failures.inc(failures - self._store_failures_seen)
