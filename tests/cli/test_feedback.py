@@ -81,6 +81,28 @@ def test_too_few_votes_are_said_and_leave_the_old_file(database: str, tmp_path: 
     assert "Old?" in out.read_text()
 
 
+@pytest.mark.parametrize(
+    ("minimum", "remedy"),
+    [
+        ("3", "collect more votes, or give --min-votes 1 if you rate alone"),
+        ("2", "collect more votes, or give --min-votes 1 if you rate alone"),
+        ("1", "collect more votes"),
+    ],
+)
+def test_an_export_to_standard_output_without_jokes_fails_and_says_why(
+    tmp_path: Path, minimum: str, remedy: str
+) -> None:
+    database = f"sqlite:///{tmp_path}/jokes.sqlite"
+    if minimum == "2":  # one person has rated alone
+        with closing(Store(database)) as store:
+            store.vote(add(store, told()), "ann", "up")
+    done = joker("feedback", "export", "--database", database, "--min-votes", minimum)
+    assert done.returncode == 2
+    assert done.stdout == "id,question,answer,score,up,down,report\n"
+    assert done.stderr.startswith(f"joker: no joke in {database} has {minimum} vote")
+    assert done.stderr.endswith(f"with a majority; {remedy}\n")
+
+
 def test_models_are_compared_by_votes_and_picked_jokes_are_apart(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/jokes.sqlite"
     store = Store(database)

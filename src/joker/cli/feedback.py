@@ -41,7 +41,11 @@ def export(
     ] = None,
     min_votes: Annotated[
         int,
-        typer.Option("--min-votes", min=1, help="Minimum number of 👍 and 👎 for a joke to count."),
+        typer.Option(
+            "--min-votes",
+            min=1,
+            help="Minimum number of 👍 and 👎 for a joke to count; 1 if you rate alone.",
+        ),
     ] = 2,
 ) -> None:
     """Export jokes with votes as rated jokes for 'joker train --preferences'.
@@ -59,17 +63,20 @@ def export(
     rows = read_feedback(store, min_votes)
     try:
         if out is None:
-            write_csv(rows, sys.stdout)
-            return
-        count = _replace(out, rows, write_csv if out.suffix.lower() == ".csv" else write_jsonl)
+            count = write_csv(rows, sys.stdout)
+        else:
+            write = write_csv if out.suffix.lower() == ".csv" else write_jsonl
+            count = _replace(out, rows, write)
     finally:
         store.close()
     if not count:
         raise DataError(
             f"no joke in {store} has {min_votes} {plural(min_votes, 'vote')} with a majority; "
-            "collect more votes, or lower --min-votes"
+            "collect more votes"
+            + (", or give --min-votes 1 if you rate alone" if min_votes > 1 else "")
         )
-    typer.echo(f"{count} {plural(count, 'joke')} written to {out}", err=True)
+    if out is not None:
+        typer.echo(f"{count} {plural(count, 'joke')} written to {out}", err=True)
 
 
 @app.command(epilog=examples("joker feedback compare --database sqlite:///jokes.sqlite"))

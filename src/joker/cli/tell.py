@@ -64,7 +64,9 @@ _Fresh = Annotated[
 _Rate = Annotated[
     bool,
     typer.Option(
-        "--rate", help="Ask for a vote on each joke; 'joker feedback export' exports the votes."
+        "--rate",
+        help="Ask for a vote on each joke; 'joker feedback export' exports the votes. "
+        "Rating alone? Export with --min-votes 1.",
     ),
 ]
 
