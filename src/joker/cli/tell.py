@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import os
+import select
+import stat
 import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,13 +31,16 @@ if TYPE_CHECKING:
 
 _ROWS = TypeAdapter(list[dict[str, Any]])
 _REQUEST = fields_of(GenerationRequest)
+_MAX_PIPED_CHARACTERS = 100_000
+"""More than any prompt may have, and not all of an endless pipe."""
 _VOTES: dict[str, Vote] = {"u": "up", "d": "down", "r": "report"}
 
 
 _Prompt = Annotated[
     list[str] | None,
     typer.Argument(
-        help=f"{_REQUEST['prompt'].description} Words are joined; - reads standard input.",
+        help=f"{_REQUEST['prompt'].description} Words are joined; - reads standard input, as does "
+        "a pipe that has something to read.",
         show_default=False,
     ),
 ]
@@ -96,7 +102,7 @@ def tell(
     whole question or options, the model invents new ones.
     """
     _check_terminal(rate, as_json)
-    from joker.compose import open_store, read_picked_jokes
+    from joker.compose import open_folder, open_store, read_picked_jokes
     from joker.settings import read_settings
 
     settings = read_settings(**_with_candidates(options, effort))
@@ -111,6 +117,7 @@ def tell(
         exclude_categories=parse_categories(map(str.strip, named.split(","))) if named else (),
         **({} if seed is None else {"seed": seed}),
     )
+    open_folder(settings)  # a mistake is an error before anything else is tried
     plain = not (fresh or given or options or effort) and seed is None
     pooled = plain and settings.pool_size > 0 and bool(read_picked_jokes(settings))
     store = open_store(settings) if pooled or rate else None
@@ -143,7 +150,24 @@ def _with_candidates(options: dict[str, Any], effort: int | None) -> dict[str, A
 
 
 def _read_prompt(words: list[str]) -> str:
-    return sys.stdin.read().strip() if words == ["-"] else " ".join(words)
+    if words == ["-"] or (not words and _is_piped()):
+        return sys.stdin.read(_MAX_PIPED_CHARACTERS).strip()
+    return " ".join(words)
+
+
+def _is_piped() -> bool:
+    """Return whether standard input is a file, or a pipe with something in it or at its end.
+
+    Service managers and CI leave a pipe open that nobody writes to: reading it would never end.
+    """
+    try:
+        file = sys.stdin.fileno()
+        mode = os.fstat(file).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+            return False
+        return bool(select.select([file], [], [], 0)[0])
+    except (AttributeError, OSError, ValueError):  # closed, or in place of a file
+        return False
 
 
 def _take_from_pool(
