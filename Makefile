@@ -28,7 +28,7 @@ check: $(DEV)/.ready lint types imports audit  ## Like test, without the slow te
 
 # kubectl comes with Debian's package kubernetes-client.
 system:  ## Install the system packages that tests need (as root on Debian)
-	@for program in redis-server chromium curl jq nodejs; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	@for program in redis-server chromium curl jq nodejs tini; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
