@@ -170,7 +170,8 @@ def test_a_failure_says_how_to_get_the_file_manually(
     with pytest.raises(DataError) as refused:
         download(OWLS, tmp_path / "data")
     said = str(refused.value)
-    assert "failed (there is no owls.csv in it); download it manually: open" in said
+    assert "failed; download it manually: open" in said
+    assert said.endswith("(the reason: there is no owls.csv in it)")
     assert "https://www.kaggle.com/datasets/someone/owls" in said
     assert str(tmp_path / "data") in said
     assert "\n" not in said

@@ -233,8 +233,8 @@ def download(dataset: Dataset, out: Path) -> Path:
     except Exception as error:  # whatever the error, the remedy is the same
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"the download of {dataset.slug} failed ({reason}); download it manually: open "
+            f"the download of {dataset.slug} failed; download it manually: open "
             f"https://www.kaggle.com/datasets/{dataset.slug} in a browser, press Download, unpack "
-            f"the archive and put {dataset.file} into {out}"
+            f"the archive and put {dataset.file} into {out} (the reason: {reason})"
         ) from error
     return target
