@@ -341,7 +341,7 @@ def test_what_is_passed_on_is_the_default_of_the_setting_unless_it_is_given() ->
         for name, value in passed.items()
         if name not in MAINTAINED["services"]["web"]["environment"] and f"${{{name}-" in value
     }
-    settings = Settings(
+    settings = read_settings(
         **{
             name.removeprefix("JOKER_").lower(): value
             for name, value in given.items()
@@ -349,4 +349,4 @@ def test_what_is_passed_on_is_the_default_of_the_setting_unless_it_is_given() ->
         }
     )
     assert {"JOKER_CANDIDATES", "JOKER_NUM_THREADS", "JOKER_RESULT_TTL_SECONDS"} <= set(given)
-    assert settings == Settings()
+    assert settings == read_settings()
