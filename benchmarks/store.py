@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=8, help="concurrent threads")
     options = parser.parse_args()
 
-    store = Store(options.database, patience_seconds=60, max_pool_size=options.pool)
+    store = Store(options.database, timeout_seconds=60, max_pool_size=options.pool)
     store.check()
     jokes = [
         GeneratedJoke(f"Why was lamp {n} late?", f"It waited {n} times for the light.", n, 1)

@@ -22,7 +22,7 @@ from joker.core.errors import GenerationError, InputError, ModelFolderError
 from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import PICKED_JOKES, ModelFolder
 from joker.generation import teller
-from joker.store import KEEP_NOTHING, Store, Votes
+from joker.store import IN_MEMORY, Store, Votes
 
 
 def tell(folder: ModelFolder, *arguments: str) -> Result:
@@ -493,7 +493,7 @@ def test_a_vote_on_a_picked_joke_counts_for_that_joke(
 @pytest.mark.usefixtures("picked_folder")
 def test_a_vote_is_taken_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["joker.cli.tell"], "_check_terminal", lambda *_: None)
-    monkeypatch.setenv("JOKER_DATABASE", KEEP_NOTHING)
+    monkeypatch.setenv("JOKER_DATABASE", IN_MEMORY)
     told = CliRunner().invoke(app, ["tell", "--rate"], input="d\n", catch_exceptions=False)
     assert told.exit_code == 0
     assert any(f"Q: {joke.question}\nA: {joke.answer}\n" in told.stdout for joke in PICKED)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deploy.stack import POSTGRES
-from joker.store import KEEP_NOTHING, Store, rows
+from joker.store import IN_MEMORY, Store, rows
 from joker.store import store as store_module
 from tests.store.postgres import PostgresServer
 
@@ -71,7 +71,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "file":
         return _sqlite_file(tmp_path)
     if request.param == "memory":
-        return Backend(KEEP_NOTHING, False, _refuse, _refuse)
+        return Backend(IN_MEMORY, False, _refuse, _refuse)
     server: PostgresServer = request.getfixturevalue("postgres")
     return Backend(server.new_database(), True, server.stop, server.start)
 

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
 from joker.core.errors import ConfigError, MissingDependencyError, StoreDownError, UnknownJokeError
-from joker.store import KEEP_NOTHING, Votes, default_database
+from joker.store import IN_MEMORY, Votes, default_database
 from joker.store import database as database_module
 from joker.store.tables import SCHEMA_VERSION, metadata
 from tests.store.conftest import Backend, OpenStore
@@ -95,7 +95,7 @@ def test_a_database_of_a_newer_version_is_refused(
 )
 def test_another_address_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigError, match="sqlite:///path") as refused:
-        database_module.Database(url, patience_seconds=1, retry_seconds=1)
+        database_module.Database(url, timeout_seconds=1, retry_seconds=1)
     assert "hush" not in str(refused.value)
 
 
@@ -139,7 +139,7 @@ def test_by_default_the_file_is_in_the_users_data_folder(
     assert default_database().startswith("sqlite:////")
 
 
-@pytest.mark.parametrize("url", [KEEP_NOTHING, "sqlite:///:memory:"])
+@pytest.mark.parametrize("url", [IN_MEMORY, "sqlite:///:memory:"])
 def test_in_memory_no_file_is_made(
     make_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
@@ -153,8 +153,7 @@ def test_in_memory_no_file_is_made(
 
 def test_in_memory_there_are_fewer_jokes_by_default(make_store: OpenStore, tmp_path: Path) -> None:
     assert (
-        make_store(KEEP_NOTHING)._max_jokes
-        < make_store(f"sqlite:///{tmp_path}/a.sqlite")._max_jokes
+        make_store(IN_MEMORY)._max_jokes < make_store(f"sqlite:///{tmp_path}/a.sqlite")._max_jokes
     )
 
 

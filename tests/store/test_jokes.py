@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from joker.core.errors import InputError, UnknownJokeError
-from joker.store import KEEP_NOTHING, Store, StoredJoke, Vote, Votes, tables
+from joker.store import IN_MEMORY, Store, StoredJoke, Vote, Votes, tables
 from joker.store import store as store_module
 from joker.store.feedback import read_feedback
 from joker.store.store import Period
@@ -48,7 +48,7 @@ def test_a_joke_comes_back_as_it_was_told(store: Store) -> None:
         votes=Votes(),
     )
     assert not added.hidden
-    assert added.as_told() == replace(told(), model="tiny")
+    assert added.to_generated() == replace(told(), model="tiny")
     assert before <= added.created_at <= time.time()
     assert store.get(added.id) == added
 
@@ -180,7 +180,7 @@ def test_no_address_is_in_the_database(store: Store) -> None:
 def test_two_databases_hash_a_client_differently(
     open_store: OpenStore, make_store: OpenStore
 ) -> None:
-    here, there = open_store(), make_store(KEEP_NOTHING)
+    here, there = open_store(), make_store(IN_MEMORY)
     for store in (here, there):
         store.vote(add(store), "ann", "up")
 

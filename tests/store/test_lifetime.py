@@ -93,7 +93,7 @@ def test_a_client_is_forgotten_after_a_while(store: Store, clock: Clock) -> None
 def impatient(backend: Backend, open_store: OpenStore) -> Store:
     if not backend.shared:
         pytest.skip("a database in memory is never away")
-    return open_store(patience_seconds=0.3, retry_seconds=0.0)
+    return open_store(timeout_seconds=0.3, retry_seconds=0.0)
 
 
 @pytest.mark.integration
@@ -140,7 +140,7 @@ def test_a_store_may_be_away_when_it_is_opened(backend: Backend, impatient: Stor
 def test_an_outage_costs_later_jokes_no_waiting(
     backend: Backend, open_store: OpenStore, shared: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open_store(patience_seconds=0.3, retry_seconds=3600.0)
+    store = open_store(timeout_seconds=0.3, retry_seconds=3600.0)
     add(store)
     backend.interrupt()
     try:

@@ -40,7 +40,7 @@ def draft(store: Store, number: int, **options: Any) -> str:
 
 def open_and_add(url: str, number: int) -> int:
     """Open a new database while others do, and add a joke."""
-    store = Store(url, patience_seconds=60)
+    store = Store(url, timeout_seconds=60)
     store.check()
     add(store, numbered(number))
     store.close()
@@ -49,7 +49,7 @@ def open_and_add(url: str, number: int) -> int:
 
 def vote_for_many(url: str, joke: str, first: int, count: int) -> int:
     """Vote as so many clients, twice each."""
-    store = Store(url, patience_seconds=60)
+    store = Store(url, timeout_seconds=60)
     for client in range(first, first + count):
         store.vote(joke, f"client {client}", "down")
         store.vote(joke, f"client {client}", "up")
@@ -59,7 +59,7 @@ def vote_for_many(url: str, joke: str, first: int, count: int) -> int:
 
 def take_all(url: str, client: str) -> list[str]:
     """Take what a client can get from the pool."""
-    store = Store(url, patience_seconds=60)
+    store = Store(url, timeout_seconds=60)
     taken = []
     while (joke := store.pool.take(client)) is not None:
         taken.append(joke.id)

@@ -22,7 +22,7 @@ from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
-from joker.store import KEEP_NOTHING
+from joker.store import IN_MEMORY
 from joker.web.server import Server, bind
 from tests.web.stub import tell
 
@@ -102,7 +102,7 @@ def make_client(broker: str | None) -> MakeClient:
             **{  # type: ignore[arg-type]
                 "rate_limit": None,
                 "broker": broker,
-                "database": KEEP_NOTHING,
+                "database": IN_MEMORY,
                 "pool_size": 0,
                 **given,
             }
@@ -131,7 +131,7 @@ def serve() -> Serve:
             **{  # type: ignore[arg-type]
                 "rate_limit": None,
                 "port": 0,
-                "database": KEEP_NOTHING,
+                "database": IN_MEMORY,
                 "pool_size": 0,
                 **given,
             }

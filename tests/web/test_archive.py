@@ -21,7 +21,7 @@ from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
 from joker.settings import read_settings
-from joker.store import KEEP_NOTHING, Store
+from joker.store import IN_MEMORY, Store
 from joker.web import archive
 from joker.web.archive import Archive, PoolFiller
 
@@ -162,7 +162,7 @@ def test_a_draft_gives_way_to_a_request() -> None:
 
     async def fill() -> None:
         settings = read_settings(pool_size=1)
-        queue, store = InProcessQueue(work, workers=2), Store(KEEP_NOTHING)
+        queue, store = InProcessQueue(work, workers=2), Store(IN_MEMORY)
         archive = Archive(store, Moderator.default(), settings)
         filling = asyncio.create_task(PoolFiller(queue, store, archive, settings).run())
         while not (await queue.stats()).running:
@@ -192,7 +192,7 @@ def test_jokes_are_moderated_once_however_often_their_job_is_read() -> None:
         ]
 
     async def read(moderator: Moderator) -> None:
-        queue, store = InProcessQueue(work, workers=1), Store(KEEP_NOTHING)
+        queue, store = InProcessQueue(work, workers=1), Store(IN_MEMORY)
         archive = Archive(store, moderator, read_settings())
         job = await queue.submit(GenerationRequest(count=8))
         job = await queue.wait(job.id, 60)

@@ -127,7 +127,7 @@ def tell(
         return
     printer = _Printer(_Ballot(settings, store, request.prompt) if store and rate else None)
     for joke in ready:
-        printer.print(joke.as_told(), joke.id)
+        printer.print(joke.to_generated(), joke.id)
     _invent_missing(settings, request, len(ready), printer)
     if ready or seed is None:
         typer.secho(_describe_origin(request, ready), err=True, dim=True)
@@ -232,7 +232,7 @@ def _print_json(settings: Settings, request: GenerationRequest, ready: list[Stor
     try:
         _invent_missing(settings, request, len(ready), collector)
     finally:
-        told = [asdict(joke.as_told()) | {"picked": joke.picked} for joke in ready]
+        told = [asdict(joke.to_generated()) | {"picked": joke.picked} for joke in ready]
         invented = [joke for _, joke in sorted(collector.told.items())]
         told += [asdict(joke) | {"picked": False} for joke in invented]
         if told or sys.exc_info()[0] is None:

@@ -1,4 +1,4 @@
-"""The database behind a store: address, connections, migrations, locks and outages.
+"""The database behind a store: URL, connections, migrations, locks and outages.
 
 Every query runs inside `Database.begin`, the one place where SQLAlchemy's exceptions become a
 `StoreDownError` and outages are logged.
@@ -43,53 +43,53 @@ from joker.core.errors import ConfigError, JokerError, StoreDownError, first_lin
 from joker.core.optional import import_optional
 from joker.store.tables import SCHEMA_VERSION
 
-KEEP_NOTHING = "sqlite://"
-"""A database in memory, which lasts until the process ends."""
+IN_MEMORY = "sqlite://"
+"""URL of a database that lasts until the process ends."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_WRITE = "joker_write"
+_WRITE = "joker_write"  # execution option of connections
 
 _log = logging.getLogger(__name__)
-_migrating = threading.Lock()  # Alembic keeps the running migration in a global
+_migration_lock = threading.Lock()  # Alembic keeps the running migration in a global
 
 
 def default_database() -> str:
-    """Return the address of the SQLite file in the user's data folder."""
+    """Return the URL of the SQLite file in the user's data folder."""
     path = platformdirs.user_data_path("joker") / "jokes.sqlite"
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 class Database:
-    """A SQLite or PostgreSQL database that may be down at times, for any number of threads.
+    """A SQLite or PostgreSQL database for any number of threads, which survives outages.
 
-    The first use connects to it, and creates or migrates the tables; it reconnects by itself.
+    The first use connects, and creates or migrates the tables. After an outage it reconnects.
 
     Args:
         url: ``sqlite:///path``, ``sqlite://`` for memory, or ``postgresql://user:password@host/name``.
-        patience_seconds: How long to wait for a connection or a lock.
+        timeout_seconds: How long to wait for a connection or a lock.
         retry_seconds: How long calls fail immediately after a failure, so that jokes do not wait
             for a database that is down.
 
     Raises:
-        ConfigError: If the address cannot be used.
-        MissingDependencyError: If it is a PostgreSQL and psycopg is not installed.
+        ConfigError: If the URL is invalid.
+        MissingDependencyError: If it is a PostgreSQL URL and psycopg is not installed.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float, retry_seconds: float) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float, retry_seconds: float) -> None:
         self._url = _parse(url)
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._path = (
             Path(self._url.database).absolute() if self._sqlite and self._url.database else None
         )
         self._engine: Engine | None = None
-        self._file: tuple[int, int] | None = None
-        self._opening = threading.Lock()
+        self._file_id: tuple[int, int] | None = None
+        self._open_lock = threading.Lock()
         # SQLite has one writer at a time. Waiting for this lock is fairer and faster than SQLite's
         # busy loop.
-        self._writing = threading.Lock()
-        self._state = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._state_lock = threading.Lock()
         self._down_reason: str | None = None
         self._retry_at = 0.0
         self.failures = 0
@@ -109,17 +109,17 @@ class Database:
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[Connection]:
-        """Open a transaction, which is committed at the end of the block.
+        """Open a transaction that the end of the block commits.
 
         Args:
-            write: Whether the block changes anything.
+            write: Whether the block writes.
 
         Raises:
             StoreDownError: If the database cannot be reached or used.
         """
         engine = self._open()
         locked = write and self._sqlite
-        if locked and not self._writing.acquire(timeout=self._patience_seconds):
+        if locked and not self._write_lock.acquire(timeout=self._timeout_seconds):
             raise self._failed("another thread holds the database")
         try:
             options = {_WRITE: write}
@@ -137,15 +137,15 @@ class Database:
             raise StoreDownError(f"the store failed: {_reason(error)}") from error
         finally:
             if locked:
-                self._writing.release()
+                self._write_lock.release()
 
     def lock(self, connection: Connection, name: str, *, wait: bool = True) -> bool:
-        """Take a lock of this name, shared by all processes, until the transaction ends.
+        """Take a lock that holds across processes until the transaction ends.
 
-        In SQLite, a transaction that writes excludes all others anyway.
+        SQLite needs none: it runs one writing transaction at a time.
 
         Returns:
-            Whether the lock was granted; always if ``wait``.
+            Whether the lock was acquired; always if ``wait``.
         """
         if self._sqlite:
             return True
@@ -156,24 +156,24 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""
-        with self._opening:
+        with self._open_lock:
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
 
     def _open(self) -> Engine:
         """Return a migrated engine, or fail at once while the database is down."""
-        with self._opening:
+        with self._open_lock:
             if time.monotonic() < self._retry_at:
                 self.failures += 1
                 raise StoreDownError(f"the store is down: {self._down_reason}")
             if self._down_reason is not None:
-                # Only this call tries whether the database is back; others fail until it knows.
+                # Only this call checks whether the database is back; until then others fail.
                 self._retry_at = time.monotonic() + self._retry_seconds
-            if self._engine is not None and self._file == _identity(self._path):
+            if self._engine is not None and self._file_id == _identify(self._path):
                 return self._engine
             if self._engine is not None:
-                # The file was deleted or replaced: what is written to the old one would be lost.
+                # The file was deleted or replaced: writes to the old one would be lost.
                 self._engine.dispose()
                 self._engine = None
             engine = None
@@ -186,7 +186,7 @@ class Database:
                 if engine is not None:
                     engine.dispose()
                 raise self._failed(_reason(error)) from error
-            self._engine, self._file = engine, _identity(self._path)
+            self._engine, self._file_id = engine, _identify(self._path)
             return engine
 
     def _make_engine(self) -> Engine:
@@ -194,23 +194,23 @@ class Database:
             return create_engine(
                 self._url,
                 pool_pre_ping=True,
-                pool_timeout=self._patience_seconds,
+                pool_timeout=self._timeout_seconds,
                 connect_args={
-                    "connect_timeout": max(2, round(self._patience_seconds)),
-                    "tcp_user_timeout": round(self._patience_seconds * 1000),
-                    "options": f"-c lock_timeout={round(self._patience_seconds * 1000)}",
+                    "connect_timeout": max(2, round(self._timeout_seconds)),
+                    "tcp_user_timeout": round(self._timeout_seconds * 1000),
+                    "options": f"-c lock_timeout={round(self._timeout_seconds * 1000)}",
                 },
             )
-        # In memory, all threads take turns with one connection, which holds the database.
+        # A database in memory belongs to its connection, so all threads share one.
         size, overflow = (5, 10) if self._path else (1, 0)
         engine = create_engine(
             self._url.set(database=str(self._path)) if self._path else self._url,
             poolclass=QueuePool,
             pool_size=size,
             max_overflow=overflow,
-            pool_timeout=self._patience_seconds,
+            pool_timeout=self._timeout_seconds,
             connect_args={
-                "timeout": self._patience_seconds,
+                "timeout": self._timeout_seconds,
                 "isolation_level": None,  # `begin` below starts transactions
                 "check_same_thread": False,
             },
@@ -223,21 +223,21 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            # A transaction that has read already cannot wait until it may write.
+            # A transaction that has already read cannot wait for the write lock.
             write = connection.get_execution_options().get(_WRITE)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
         return engine
 
     def _migrate(self, engine: Engine) -> None:
-        """Create or upgrade the tables; if several processes start at once, one does it."""
+        """Create or migrate the tables; of several processes that start at once, one does."""
         if self._path is not None:
-            _use_write_ahead_log(self._path, self._patience_seconds)
+            _use_write_ahead_log(self._path, self._timeout_seconds)
         with engine.connect() as connection, connection.begin():
             if _is_current(connection):
                 return
         with (
-            _migrating,
+            _migration_lock,
             engine.connect().execution_options(**{_WRITE: True}) as connection,
             connection.begin(),
         ):
@@ -246,8 +246,8 @@ class Database:
                 _upgrade(connection)
 
     def _failed(self, reason: str) -> StoreDownError:
-        """Note that the database is down; return what to raise."""
-        with self._state:
+        """Record an outage, and return the error to raise."""
+        with self._state_lock:
             self.failures += 1
             self._retry_at = time.monotonic() + self._retry_seconds
             if self._down_reason is None:
@@ -256,17 +256,17 @@ class Database:
         return StoreDownError(f"the store is down: {reason}")
 
     def _succeeded(self) -> None:
-        with self._state:
+        with self._state_lock:
             if self._down_reason is not None:
                 _log.warning("the store %s is up again", self)
             self._down_reason = None
             self._retry_at = 0.0
 
 
-def _parse(address: str) -> URL:
-    """Read the address, and name the driver for PostgreSQL."""
+def _parse(database: str) -> URL:
+    """Parse a URL, and choose the driver for PostgreSQL."""
     try:
-        url = make_url(address)
+        url = make_url(database)
         backend = url.get_backend_name()
     except (ArgumentError, ValueError):
         backend = ""
@@ -276,15 +276,15 @@ def _parse(address: str) -> URL:
     if backend in ("postgresql", "postgres"):
         import_optional("psycopg", "PostgreSQL needs", extra="postgres")
         return url.set(drivername="postgresql+psycopg")
-    # The address may contain a password, so the message does not repeat it.
+    # The URL may contain a password, so the message does not repeat it.
     raise ConfigError(
         "the database must be sqlite:///path/to/jokes.sqlite, sqlite:// (in memory) or "
         "postgresql://user:password@host/name"
     )
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Return what identifies the file at a path; None if there is none."""
+def _identify(path: Path | None) -> tuple[int, int] | None:
+    """Return a file's device and inode, or None if there is no file."""
     try:
         status = path.stat() if path else None
     except OSError:
@@ -292,23 +292,23 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status else None
 
 
-def _use_write_ahead_log(path: Path, patience_seconds: float) -> None:
-    """Set a SQLite file, once and for all, to be readable while somebody writes."""
-    until = time.monotonic() + patience_seconds
-    with closing(sqlite3.connect(path, patience_seconds, isolation_level=None)) as connection:
+def _use_write_ahead_log(path: Path, timeout_seconds: float) -> None:
+    """Switch a SQLite file to write-ahead logging, so that writers do not block readers."""
+    deadline = time.monotonic() + timeout_seconds
+    with closing(sqlite3.connect(path, timeout_seconds, isolation_level=None)) as connection:
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError:
-                # SQLite does not wait by itself when several processes start at once.
-                if time.monotonic() > until:
+                # SQLite's own timeout does not apply here if several processes start at once.
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
 
 def _is_current(connection: Connection) -> bool:
-    """Say whether the tables are those this package knows.
+    """Return whether the tables are at this package's migration.
 
     Raises:
         StoreDownError: If a newer version of the package has migrated them.
@@ -319,7 +319,7 @@ def _is_current(connection: Connection) -> bool:
     if version is not None and version > SCHEMA_VERSION:
         raise StoreDownError(
             f"a newer version of this package migrated its tables (to version {version}; this one "
-            f"knows {SCHEMA_VERSION}); upgrade the package"
+            f"supports {SCHEMA_VERSION}); upgrade the package"
         )
     return bool(version == SCHEMA_VERSION)
 
@@ -335,12 +335,12 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _is_outage(error: SQLAlchemyError) -> bool:
-    """Return whether the database, rather than a query, is to blame for an error."""
+    """Return whether an error comes from the database being down, not from the query."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError)
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what the database said."""
+    """Return the first line of the database's own message."""
     return first_line((isinstance(error, DBAPIError) and error.orig) or error)

@@ -1,4 +1,4 @@
-"""Feedback: votes as rated jokes for ``joker train --preferences``, and as a verdict on models."""
+"""Feedback: votes as rated jokes for ``joker train --preferences``, and to compare models."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from joker.store.store import Store
 
 DEFAULT_MIN_VOTES = 2
-_NOTHING = 1e-9
-"""A standard error that is due to rounding."""
+_ROUNDING_ERROR = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +27,9 @@ class Feedback:
         question: The set-up.
         answer: The punchline.
         score: From 0 to 3; see `score_votes`.
-        up: Clients that like it.
-        down: Clients that do not.
-        report: Clients that reported it.
+        up: Number of clients that like it.
+        down: Number of clients that do not.
+        report: Number of clients that reported it.
     """
 
     id: str
@@ -44,14 +43,14 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What people think of a model's jokes.
+    """The votes on a model's jokes.
 
     Attributes:
         model: The model's name.
-        picked: Whether these are the jokes that readers picked among its drafts, or the others.
-        jokes: The number of jokes with votes.
+        picked: True for the jokes that readers picked from its drafts, false for all others.
+        jokes: Number of jokes with votes.
         votes: All votes on them; a report counts as a dislike.
-        interval: The 95% interval of the share of votes that like the joke.
+        interval: 95% interval of `liked`.
     """
 
     model: str
@@ -62,53 +61,51 @@ class Approval:
 
     @property
     def liked(self) -> float:
-        """The share of votes that like the joke."""
+        """The share of 👍 among all votes."""
         return self.votes.up / self.votes.total
 
 
 def liked_interval(votes: Sequence[Votes]) -> tuple[float, float]:
-    """Return the 95% interval of the share of 👍, which must hold for a model's other jokes, too.
+    """Return a 95% interval of the share of 👍 that also holds for a model's other jokes.
 
-    Votes on the same joke resemble each other. So it is the Wilson interval of as many independent
-    votes as would vary as much as the share does when jokes are resampled (effective sample size;
-    Korn and Graubard, Survey Methodology 24 (1998), 193-201). Where nothing varies, all votes on a
-    joke count as one.
+    Votes on the same joke are correlated. So this is the Wilson interval for the effective sample
+    size: the number of independent votes whose share would vary as much as this one does when jokes
+    are resampled (Korn and Graubard, Survey Methodology 24 (1998), 193-201). If it does not vary,
+    each joke counts as one vote.
 
     Args:
-        votes: Those on each joke; at least one joke, and at least one vote on each.
+        votes: The votes on each joke; at least one joke, and at least one vote on each.
     """
-    totals = [each.total for each in votes]
-    liked = bootstrap_ratio([each.up for each in votes], totals, seed=1)
-    independent = float(len(votes))
-    if liked.standard_error > _NOTHING:
-        unbiased = liked.standard_error**2 * len(votes) / (len(votes) - 1)
-        independent = min(float(sum(totals)), liked.value * (1 - liked.value) / unbiased)
-    up = liked.value * independent
-    return wilson_lower_bound(up, independent), 1 - wilson_lower_bound(
-        independent - up, independent
-    )
+    totals = [joke.total for joke in votes]
+    liked = bootstrap_ratio([joke.up for joke in votes], totals, seed=1)
+    size = float(len(votes))
+    if liked.standard_error > _ROUNDING_ERROR:
+        variance = liked.standard_error**2 * len(votes) / (len(votes) - 1)
+        size = min(float(sum(totals)), liked.value * (1 - liked.value) / variance)
+    up = liked.value * size
+    return wilson_lower_bound(up, size), 1 - wilson_lower_bound(size - up, size)
 
 
 def score_votes(votes: Votes, min_votes: int = DEFAULT_MIN_VOTES) -> int | None:
-    """Return a joke's score on the scale of rated jokes, or None if the votes do not say.
+    """Return a joke's score on the scale of rated jokes, or None without a majority.
 
-    The majority of 👍 and 👎 decides whether the joke works (2 or 3) or does not (0 or 1). It is
-    3 or 0 if the majority is certain: if the 95% Wilson interval of the share excludes one half,
-    as with 4 of 4 or 8 of 9. Ties and jokes with fewer than ``min_votes`` of these have no score.
+    A majority of 👍 scores 2, a majority of 👎 scores 1. If it is significant, that is if the 95%
+    Wilson interval of its share excludes one half, as with 4 of 4 or 8 of 9, they score 3 and 0.
+    Ties and jokes with fewer than ``min_votes`` 👍 and 👎 have no score.
     """
-    cast = votes.up + votes.down
-    if cast < min_votes or votes.up == votes.down:
+    total = votes.up + votes.down
+    if total < min_votes or votes.up == votes.down:
         return None
-    certain = wilson_lower_bound(max(votes.up, votes.down), cast) > 0.5
+    significant = wilson_lower_bound(max(votes.up, votes.down), total) > 0.5
     if votes.up > votes.down:
-        return 3 if certain else 2
-    return 0 if certain else 1
+        return 3 if significant else 2
+    return 0 if significant else 1
 
 
 def read_feedback(store: Store, min_votes: int = DEFAULT_MIN_VOTES) -> Iterator[Feedback]:
-    """Yield the jokes on which people agree, the oldest first.
+    """Yield the jokes that have a score, the oldest first.
 
-    Hidden jokes have score 0, whatever the other votes: training must not learn them.
+    Hidden jokes score 0 regardless of their other votes: training must not learn them.
 
     Raises:
         StoreDownError: If the store is down.
@@ -121,22 +118,22 @@ def read_feedback(store: Store, min_votes: int = DEFAULT_MIN_VOTES) -> Iterator[
 
 
 def compare_models(store: Store) -> list[Approval]:
-    """Return what people think of each model's jokes, those that readers picked apart.
+    """Return each model's approval, with a separate one for the jokes that readers picked.
 
     Raises:
         StoreDownError: If the store is down.
     """
-    votes: dict[tuple[str, bool], list[Votes]] = {}
+    groups: dict[tuple[str, bool], list[Votes]] = {}
     for joke in store.voted():
-        votes.setdefault((joke.model, joke.picked), []).append(joke.votes)
+        groups.setdefault((joke.model, joke.picked), []).append(joke.votes)
     return [
-        Approval(model, picked, len(each), sum(each, Votes()), liked_interval(each))
-        for (model, picked), each in sorted(votes.items())
+        Approval(model, picked, len(votes), sum(votes, Votes()), liked_interval(votes))
+        for (model, picked), votes in sorted(groups.items())
     ]
 
 
 def write_csv(rows: Iterator[Feedback], file: TextIO) -> int:
-    """Write rows as CSV with a header; return how many there were."""
+    """Write rows as CSV with a header, and return their number."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(field.name for field in fields(Feedback))
     count = 0
@@ -147,7 +144,7 @@ def write_csv(rows: Iterator[Feedback], file: TextIO) -> int:
 
 
 def write_jsonl(rows: Iterator[Feedback], file: TextIO) -> int:
-    """Write rows as one JSON object a line; return how many there were."""
+    """Write one JSON object per row and line, and return their number."""
     count = 0
     for row in rows:
         file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")

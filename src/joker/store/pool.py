@@ -1,6 +1,6 @@
-"""The pool: jokes that wait to be told, each to every client once.
+"""The pool: jokes that are ready to be told, to each client once.
 
-If the database is down, nothing here fails; the pool is empty then.
+Nothing here fails if the database is down: the pool then looks empty.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from joker.generation.prompt import Prompt
 from joker.store.database import Database
 from joker.store.rows import (
     StoredJoke,
+    check_category,
     hash_client,
+    joke_from_row,
     make_row,
     mark_told,
-    read_row,
-    shown,
-    storable,
-    word_of,
+    sanitize,
+    visible,
 )
 from joker.store.tables import DIGEST_LENGTH, heard, jokes
 
@@ -43,7 +43,12 @@ _BATCH = 1000
 
 
 class Pool:
-    """The pool of a `joker.store.store.Store`, which explains the arguments."""
+    """The pool of a `joker.store.store.Store`.
+
+    Args:
+        database: The store's database.
+        max_size: Number of jokes beyond which the worst drafts are removed.
+    """
 
     def __init__(self, database: Database, max_size: int) -> None:
         self._database = database
@@ -59,37 +64,37 @@ class Pool:
         safe: bool = True,
         picked: bool = False,
     ) -> StoredJoke | None:
-        """Put a joke into the pool, from which `take` tells it to every client once.
+        """Put a joke into the pool.
 
-        If the pool is full, the draft that `take` would take last is removed. Picked jokes are
+        If the pool is full, the draft that `take` would return last is removed. Picked jokes are
         never removed.
 
         Args:
             joke: The joke.
             model: Which model generated it.
-            quality: What it is ranked by in the pool, such as a critic's score.
+            quality: Rank within the pool, such as a critic's score; higher is better.
             categories: What moderation flagged it for.
             safe: Whether moderation lets it pass in safe mode.
             picked: Whether readers picked it.
 
         Returns:
-            The joke with its id; None if the pool has the same punchline already or is full of
-            better jokes, or if the store is down.
+            The joke with its id; None if the pool already has its punchline or is full of better
+            jokes, or if the store is down.
         """
         row = make_row(joke, model, categories, safe)
         row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
         try:
             with self._database.begin(write=True) as connection:
                 self._database.lock(connection, "pool")
-                same = exists().where(jokes.c.pool_key == row["pool_key"])
-                if connection.execute(select(same)).scalar():
+                duplicate = exists().where(jokes.c.pool_key == row["pool_key"])
+                if connection.execute(select(duplicate)).scalar():
                     return None
                 connection.execute(insert(jokes).values(row))
                 if row["id"] in self._shrink(connection):
                     return None
         except StoreDownError:
             return None
-        return read_row(row)
+        return joke_from_row(row)
 
     def take(
         self,
@@ -100,16 +105,16 @@ class Pool:
         safe: bool = True,
         exclude_categories: Collection[str] = (),
     ) -> StoredJoke | None:
-        """Return the best joke that a client has not heard, and note that it has heard it now.
+        """Return the best joke that a client has not heard, and record that it has heard it.
 
         Picked jokes come first, those with more 👎 than 👍 last, and others by quality; jokes of
         equal quality come in random order.
 
         Args:
-            client: Who asks.
-            model: Leave out jokes of other models; None takes those of all.
-            prompt: Leave out jokes that do not begin like this, or are not about this topic. No
-                joke fits a whole question.
+            client: Any text that identifies the client.
+            model: Return only jokes of this model.
+            prompt: Return only jokes that begin like this or are about this topic. No joke matches
+                a whole question.
             safe: Leave out offensive jokes.
             exclude_categories: Leave out jokes that moderation flagged for one of these.
 
@@ -126,17 +131,6 @@ class Pool:
         )
         return taken[0] if taken else None
 
-    def missing(self, picked: Iterable[GeneratedJoke]) -> list[GeneratedJoke]:
-        """Return those jokes whose punchline is not in the pool; none if the store is down."""
-        by_key = {_digest(joke): joke for joke in picked}
-        known = select(jokes.c.pool_key).where(jokes.c.pool_key.in_(by_key))
-        try:
-            with self._database.begin() as connection:
-                there = set(connection.execute(known).scalars())
-        except StoreDownError:
-            return []
-        return [joke for key, joke in by_key.items() if key not in there]
-
     def take_several(
         self,
         client: str,
@@ -148,50 +142,61 @@ class Pool:
         exclude_categories: Collection[str] = (),
     ) -> list[StoredJoke]:
         """Return up to ``count`` jokes, as `take` does."""
-        chosen = [shown(safe=safe), jokes.c.pool_key.is_not(None)]
+        conditions = [visible(safe=safe), jokes.c.pool_key.is_not(None)]
         if model is not None:
-            chosen.append(jokes.c.model == storable(model))
-        chosen += [
-            not_(jokes.c.categories.like(f"%,{word_of(category)},%"))
+            conditions.append(jokes.c.model == sanitize(model))
+        conditions += [
+            not_(jokes.c.categories.like(f"%,{check_category(category)},%"))
             for category in exclude_categories
         ]
         taken: list[StoredJoke] = []
         with suppress(StoreDownError):
             if prompt:
-                fitting = self._find_fitting(client, chosen, prompt)
-                count = min(count, len(fitting))
-                chosen.append(jokes.c.id.in_(fitting))
+                ids = self._find_matching(client, conditions, prompt)
+                count = min(count, len(ids))
+                conditions.append(jokes.c.id.in_(ids))
             # Each in its own transaction: locking several rows at a time could end in a deadlock.
-            while len(taken) < count and (joke := self._take(client, chosen)):
+            while len(taken) < count and (joke := self._take(client, conditions)):
                 taken.append(joke)
         return taken
 
-    def _find_fitting(
-        self, client: str, chosen: Sequence[ColumnElement[bool]], prompt: str
+    def _find_matching(
+        self, client: str, conditions: Sequence[ColumnElement[bool]], prompt: str
     ) -> list[str]:
-        """Return the ids of those of the best jokes that fit a prompt."""
+        """Return the ids of the jokes that match a prompt, among the best `_BATCH`."""
         hint = Prompt.parse(prompt)
         if not hint.is_hint:
             return []
         with self._database.begin() as connection:
             unheard = _unheard(hash_client(connection, client))
-            query = select(jokes.c.id, jokes.c.question, jokes.c.answer).where(*chosen, unheard)
-            best = connection.execute(_best_first(query).limit(_BATCH)).all()
-        return [row.id for row in best if hint.fits(Joke(row.question, row.answer))]
+            query = select(jokes.c.id, jokes.c.question, jokes.c.answer).where(*conditions, unheard)
+            rows = connection.execute(_best_first(query).limit(_BATCH)).all()
+        return [row.id for row in rows if hint.fits(Joke(row.question, row.answer))]
 
-    def _take(self, client: str, chosen: Sequence[ColumnElement[bool]]) -> StoredJoke | None:
+    def _take(self, client: str, conditions: Sequence[ColumnElement[bool]]) -> StoredJoke | None:
         with self._database.begin(write=True) as connection:
             hashed = hash_client(connection, client)
             self._database.lock(connection, f"client {hashed}")
-            query = _best_first(select(jokes).where(*chosen, _unheard(hashed)))
-            # Keeps others from deleting it before it is noted as heard.
+            query = _best_first(select(jokes).where(*conditions, _unheard(hashed)))
+            # Keeps other transactions from deleting it before it is recorded as heard.
             query = query.limit(1).with_for_update(read=True, key_share=True)
             row = connection.execute(query).mappings().first()
             if row is None:
                 return None
             connection.execute(insert(heard).values(client=hashed, joke_id=row["id"]))
             mark_told(connection, row)
-        return read_row(row)
+        return joke_from_row(row)
+
+    def missing(self, candidates: Iterable[GeneratedJoke]) -> list[GeneratedJoke]:
+        """Return the jokes whose punchline is not in the pool; none if the store is down."""
+        by_key = {_digest(joke): joke for joke in candidates}
+        query = select(jokes.c.pool_key).where(jokes.c.pool_key.in_(by_key))
+        try:
+            with self._database.begin() as connection:
+                existing = set(connection.execute(query).scalars())
+        except StoreDownError:
+            return []
+        return [joke for key, joke in by_key.items() if key not in existing]
 
     def size(self, *, untold: bool = False, model: str | None = None) -> int:
         """Return how many jokes of the pool can be told; 0 if the store is down.
@@ -200,18 +205,18 @@ class Pool:
             untold: Count only those that nobody has heard.
             model: Count only those of this model.
         """
-        chosen = [] if model is None else [jokes.c.model == storable(model)]
+        conditions = [] if model is None else [jokes.c.model == sanitize(model)]
         if untold:
-            chosen.append(not_(jokes.c.told))
+            conditions.append(not_(jokes.c.told))
         try:
             with self._database.begin() as connection:
-                return self._size(connection, chosen)
+                return self._size(connection, conditions)
         except StoreDownError:
             return 0
 
-    def _size(self, connection: Connection, chosen: Sequence[ColumnElement[bool]] = ()) -> int:
-        pooled = jokes.c.pool_key.is_not(None), shown(safe=False)
-        return connection.execute(select(func.count()).where(*pooled, *chosen)).scalar_one()
+    def _size(self, connection: Connection, conditions: Sequence[ColumnElement[bool]] = ()) -> int:
+        pooled = jokes.c.pool_key.is_not(None), visible(safe=False)
+        return connection.execute(select(func.count()).where(*pooled, *conditions)).scalar_one()
 
     def _shrink(self, connection: Connection) -> set[str]:
         """Remove the worst drafts if the pool is too large; return their ids."""
@@ -219,19 +224,19 @@ class Pool:
         if excess <= 0:
             return set()
         drafts = select(jokes.c.id).where(
-            jokes.c.pool_key.is_not(None), shown(safe=False), not_(jokes.c.picked)
+            jokes.c.pool_key.is_not(None), visible(safe=False), not_(jokes.c.picked)
         )
-        better = connection.execute(_best_first(drafts)).scalars().all()
-        worst = better[max(0, len(better) - min(excess, _BATCH)) :]
+        ranked = connection.execute(_best_first(drafts)).scalars().all()
+        worst = ranked[max(0, len(ranked) - min(excess, _BATCH)) :]
         removed = jokes.c.id.in_(worst)
         connection.execute(delete(jokes).where(removed, not_(jokes.c.told)))
         connection.execute(update(jokes).where(removed).values(pool_key=None))
         return set(worst)
 
 
-def _unheard(client: str) -> ColumnElement[bool]:
-    """Return the condition of jokes that a client, given by its hash, has not heard."""
-    return not_(exists().where(heard.c.client == client, heard.c.joke_id == jokes.c.id))
+def _unheard(hashed: str) -> ColumnElement[bool]:
+    """Return the condition for jokes that the client with this hash has not heard."""
+    return not_(exists().where(heard.c.client == hashed, heard.c.joke_id == jokes.c.id))
 
 
 def _best_first(query: Select[Any]) -> Select[Any]:
@@ -244,6 +249,6 @@ def _best_first(query: Select[Any]) -> Select[Any]:
 
 
 def _digest(joke: GeneratedJoke) -> str:
-    """Return the same text for jokes with the same punchline."""
+    """Return a digest of the punchline."""
     data = punchline_key(joke.answer).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()

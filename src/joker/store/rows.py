@@ -18,7 +18,7 @@ from joker.core.joke import GeneratedJoke
 from joker.store.tables import DIGEST_LENGTH, ID_LENGTH, jokes, salt
 from joker.store.votes import Votes
 
-_ID_SIGNS = string.ascii_letters + string.digits
+_ID_ALPHABET = string.ascii_letters + string.digits
 _ID = re.compile(rf"[A-Za-z0-9]{{{ID_LENGTH}}}")
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -28,13 +28,13 @@ class StoredJoke:
     """A joke in the store.
 
     Attributes:
-        id: Twelve letters and digits that nobody can guess; used in links.
+        id: Twelve letters and digits that are hard to guess; used in links.
         question: The set-up.
         answer: The punchline.
-        details: The joke's other fields, such as its seed; other versions of this package may
-            have stored others.
+        details: The joke's other fields, such as its seed. Other versions of this package may have
+            stored different ones.
         model: Which model generated it.
-        prompt: What it was asked for with; None unless prompts are kept.
+        prompt: The request's prompt; None unless prompts are kept.
         categories: What moderation flagged it for.
         safe: Whether moderation lets it pass in safe mode.
         picked: Whether readers picked it for the pool that comes with the package.
@@ -56,10 +56,10 @@ class StoredJoke:
 
     @property
     def hidden(self) -> bool:
-        """Whether it was reported: then only `Store.get` returns it, no list and no pool."""
+        """Whether it was reported; `Store.get` still returns it, but lists and the pool do not."""
         return self.votes.report > 0
 
-    def as_told(self) -> GeneratedJoke:
+    def to_generated(self) -> GeneratedJoke:
         """Return the joke as it was generated, without fields that this version does not know."""
         known = {field.name for field in fields(GeneratedJoke)}
         details = {name: value for name, value in self.details.items() if name in known}
@@ -70,17 +70,17 @@ class StoredJoke:
 def make_row(
     joke: GeneratedJoke, model: str, categories: Collection[str], safe: bool
 ) -> dict[str, Any]:
-    """Return the row of a new joke, without a prompt."""
+    """Return the row of a new joke; its prompt is null."""
     details = asdict(joke)
     del details["model"]
     return {
-        "id": "".join(secrets.choice(_ID_SIGNS) for _ in range(ID_LENGTH)),
-        "question": storable(details.pop("question")),
-        "answer": storable(details.pop("answer")),
-        "model": storable(model),
+        "id": "".join(secrets.choice(_ID_ALPHABET) for _ in range(ID_LENGTH)),
+        "question": sanitize(details.pop("question")),
+        "answer": sanitize(details.pop("answer")),
+        "model": sanitize(model),
         "details": details,
         "prompt": None,
-        "categories": tuple(map(word_of, categories)),
+        "categories": tuple(map(check_category, categories)),
         "safe": safe,
         "created_at": time.time(),
         "picked": False,
@@ -88,26 +88,26 @@ def make_row(
     }
 
 
-def read_row(row: Mapping[str, Any] | RowMapping) -> StoredJoke:
-    """Return the joke of a row."""
+def joke_from_row(row: Mapping[str, Any] | RowMapping) -> StoredJoke:
+    """Return a row as a joke."""
     columns = {field.name: row[field.name] for field in fields(StoredJoke) if field.name in row}
-    return StoredJoke(**columns, votes=votes_of(row))
+    return StoredJoke(**columns, votes=votes_from_row(row))
 
 
-def shown(*, safe: bool) -> ColumnElement[bool]:
-    """Return the condition of jokes that lists and the pool may show."""
+def visible(*, safe: bool) -> ColumnElement[bool]:
+    """Return the condition for jokes that lists and the pool may show."""
     unreported = jokes.c.report == 0
     return and_(unreported, jokes.c.safe) if safe else unreported
 
 
 def hash_client(connection: Connection, client: str) -> str:
-    """Return the hash that stands for a client in this database only."""
+    """Return the salted hash that identifies a client in this database."""
     key = connection.execute(select(salt.c.value)).scalar_one()
     data = client.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, key=key, digest_size=DIGEST_LENGTH // 2).hexdigest()
 
 
-def row_of(connection: Connection, id: str, *, lock: bool = False) -> RowMapping:  # noqa: A002
+def fetch_row(connection: Connection, id: str, *, lock: bool = False) -> RowMapping:  # noqa: A002
     """Return a joke's row, or raise an `UnknownJokeError`."""
     row = None
     if _ID.fullmatch(id):
@@ -118,35 +118,35 @@ def row_of(connection: Connection, id: str, *, lock: bool = False) -> RowMapping
     return row
 
 
-def id_of(key: str) -> str:
+def derive_id(key: str) -> str:
     """Return the id of the joke with this key."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     number = int.from_bytes(digest)
-    signs = []
+    id_ = ""
     for _ in range(ID_LENGTH):
-        number, sign = divmod(number, len(_ID_SIGNS))
-        signs.append(_ID_SIGNS[sign])
-    return "".join(signs)
+        number, index = divmod(number, len(_ID_ALPHABET))
+        id_ += _ID_ALPHABET[index]
+    return id_
 
 
 def mark_told(connection: Connection, row: RowMapping) -> None:
-    """Note that somebody has seen the joke of a row."""
+    """Record that somebody has seen a joke."""
     if not row["told"]:
         connection.execute(update(jokes).where(jokes.c.id == row["id"]).values(told=True))
 
 
-def votes_of(row: Mapping[str, Any] | RowMapping) -> Votes:
-    """Return the votes on the joke of a row."""
+def votes_from_row(row: Mapping[str, Any] | RowMapping) -> Votes:
+    """Return a row's votes."""
     return Votes(row["up"], row["down"], row["report"])
 
 
-def word_of(category: str) -> str:
-    """Return a category after checking that it is a word, as `Words` requires."""
+def check_category(category: str) -> str:
+    """Return a category, or raise an `InputError` unless it is a word, as `Words` requires."""
     if not _WORD.fullmatch(category):
         raise InputError(f"a category must be a word, not {category[:20]!r}")
     return category
 
 
-def storable(text: str) -> str:
-    """Return a text without what a database cannot hold: NUL and lone surrogates."""
+def sanitize(text: str) -> str:
+    """Return a text without the characters that databases reject: NUL and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -1,10 +1,10 @@
-"""The store: jokes that were told, and votes on them; `joker.store.pool` has those that wait.
+"""The store: jokes that were told, and the votes on them; `joker.store.pool` has untold ones.
 
 Calls block, usually for less than a millisecond. Asynchronous servers make them through
-`asyncio.to_thread`: SQLAlchemy's asynchronous interface to SQLite would use threads, too.
+`asyncio.to_thread`: SQLAlchemy's asynchronous interface to SQLite uses threads, too.
 
-What telling a joke needs (`Store.add` and `Store.pool`) does not fail when the database is down:
-the joke is told without it. All other methods raise `StoreDownError` then.
+If the database is down, `Store.add` and `Store.pool` do not fail, so that jokes are still told. All
+other methods raise `StoreDownError`.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from joker.store.database import Database, default_database
 from joker.store.pool import Pool
 from joker.store.rows import (
     StoredJoke,
+    derive_id,
+    fetch_row,
     hash_client,
-    id_of,
+    joke_from_row,
     make_row,
     mark_told,
-    read_row,
-    row_of,
-    shown,
-    storable,
-    votes_of,
+    sanitize,
+    visible,
+    votes_from_row,
 )
 from joker.store.tables import daily, heard, jokes, salt, votes
 from joker.store.votes import VOTES, Vote, Votes
@@ -55,7 +55,7 @@ from joker.store.votes import VOTES, Vote, Votes
 Period = Literal["day", "week", "month", "ever"]
 
 CLIENT_TTL_DAYS = 90
-"""How long a client is recognized as the same one."""
+"""How long the store recognizes a client."""
 
 _DAY_SECONDS = 86_400.0
 _PERIOD_DAYS = {"day": 1, "week": 7, "month": 30}
@@ -69,26 +69,25 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 class Store:
     """Keeps jokes and votes in SQLite or PostgreSQL; threads and processes may share it.
 
-    Nothing is opened before the first call. A client is any text that identifies it, such as an
-    address; only a salted hash of it is stored. The salt is generated in the database and replaced
-    after `CLIENT_TTL_DAYS`: from then on nobody can find out who voted, and a client may vote on
-    an old joke again and hear it again.
+    The first call connects. A client is any text that identifies it, such as an address; only a
+    salted hash of it is stored. The salt is replaced after `CLIENT_TTL_DAYS`: from then on nobody
+    can find out who voted, and a client may vote on an old joke again and hear it again.
 
     Args:
         database: URL, see `joker.store.database.Database`; by default a SQLite file in the user's
             data folder.
         keep_prompts: Store the prompts of jokes.
-        max_age_days: Age at which jokes and their votes are deleted; None keeps them. Jokes in
-            the pool are exempt, as they are from ``max_jokes``.
+        max_age_days: Age at which jokes and their votes are deleted; None keeps them. This and
+            ``max_jokes`` do not apply to jokes in the pool.
         max_jokes: Maximum number of jokes; beyond it the oldest are deleted, those without votes
             first. By default a million, or ten thousand in memory.
-        max_pool_size: Maximum size of the pool; a better draft then replaces its worst one.
-        patience_seconds: How long a call waits for a connection or a lock.
+        max_pool_size: Maximum size of the pool; beyond it the worst drafts are removed.
+        timeout_seconds: How long a call waits for a connection or a lock.
         retry_seconds: How long calls fail immediately after a failure.
 
     Raises:
-        ConfigError: If the address cannot be used.
-        MissingDependencyError: If PostgreSQL is asked for and psycopg is not installed.
+        ConfigError: If the URL is invalid.
+        MissingDependencyError: If it is a PostgreSQL URL and psycopg is not installed.
     """
 
     def __init__(
@@ -99,12 +98,12 @@ class Store:
         max_age_days: float | None = None,
         max_jokes: int | None = None,
         max_pool_size: int = 1000,
-        patience_seconds: float = 5.0,
+        timeout_seconds: float = 5.0,
         retry_seconds: float = 5.0,
     ) -> None:
         self._database = Database(
             database or default_database(),
-            patience_seconds=patience_seconds,
+            timeout_seconds=timeout_seconds,
             retry_seconds=retry_seconds,
         )
         self._keep_prompts = keep_prompts
@@ -121,17 +120,17 @@ class Store:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the jokes and votes are this process's own and end with it."""
+        """Whether the database is in this process's memory."""
         return self._database.in_memory
 
     @property
     def down(self) -> bool:
-        """Whether the last call could not use the database."""
+        """Whether the database could not be reached by the last call."""
         return self._database.down
 
     @property
     def failures(self) -> int:
-        """Number of calls that could not use the database, or failed in it."""
+        """Number of failed calls."""
         return self._database.failures
 
     def check(self) -> None:
@@ -155,7 +154,7 @@ class Store:
         safe: bool = True,
         key: str | None = None,
     ) -> StoredJoke | None:
-        """Store a joke that was told.
+        """Store a joke that was told, once per key.
 
         Args:
             joke: The joke.
@@ -163,26 +162,26 @@ class Store:
             prompt: The request's prompt; dropped unless prompts are kept.
             categories: What moderation flagged it for.
             safe: Whether moderation lets it pass in safe mode.
-            key: Of several calls with the same key, only the first stores a joke. The joke's id is
-                derived from the key, which must be hard to guess.
+            key: Idempotency key: later calls with the same key return the first one's joke. The
+                joke's id is derived from it, so it must be hard to guess.
 
         Returns:
             The joke with its id, or None if the store is down.
         """
         row = make_row(joke, model, categories, safe)
-        row["prompt"] = storable(prompt) if prompt and self._keep_prompts else None
+        row["prompt"] = sanitize(prompt) if prompt and self._keep_prompts else None
         if key is not None:
-            row["id"] = id_of(key)
+            row["id"] = derive_id(key)
         try:
             with self._database.begin(write=True) as connection:
                 insert_once = _INSERTS[connection.dialect.name](jokes).on_conflict_do_nothing()
                 if not connection.execute(insert_once.values(row)).rowcount:
-                    return read_row(row_of(connection, row["id"]))
+                    return joke_from_row(fetch_row(connection, row["id"]))
         except StoreDownError:
             return None
         with suppress(StoreDownError):
             self._prune_when_due()
-        return read_row(row)
+        return joke_from_row(row)
 
     def get(self, id: str) -> StoredJoke:  # noqa: A002
         """Return a joke, hidden or not.
@@ -191,48 +190,46 @@ class Store:
             UnknownJokeError: If there is none with this id.
         """
         with self._database.begin() as connection:
-            return read_row(row_of(connection, id))
+            return joke_from_row(fetch_row(connection, id))
 
     def top(
         self, period: Period = "week", count: int = 10, *, safe: bool = True
     ) -> list[StoredJoke]:
-        """Return the jokes with the best `Votes.rating` that got a vote in the period.
+        """Return the jokes with the best `Votes.rating` that received a vote in the period.
 
-        Hidden jokes and jokes that nobody likes are left out, offensive ones if ``safe``.
+        Hidden jokes and jokes that nobody likes are left out, and offensive ones if ``safe``.
         """
-        chosen = and_(shown(safe=safe), jokes.c.up > 0)
+        query = select(jokes).where(visible(safe=safe), jokes.c.up > 0)
         if period != "ever":
             since = time.time() - _PERIOD_DAYS[period] * _DAY_SECONDS
             recent = select(votes.c.joke_id).where(votes.c.voted_at >= since)
-            chosen = and_(chosen, jokes.c.id.in_(recent))
-        query = (
-            select(jokes)
-            .where(chosen)
-            .order_by(jokes.c.rating.desc(), jokes.c.up.desc(), jokes.c.created_at.desc())
-            .limit(count)
-        )
+            query = query.where(jokes.c.id.in_(recent))
+        query = query.order_by(
+            jokes.c.rating.desc(), jokes.c.up.desc(), jokes.c.created_at.desc()
+        ).limit(count)
         with self._database.begin() as connection:
-            return [read_row(row) for row in connection.execute(query).mappings()]
+            return [joke_from_row(row) for row in connection.execute(query).mappings()]
 
     def today(self) -> StoredJoke | None:
-        """Return the joke of the day (UTC), the same for everybody; None if there is none yet.
+        """Return the joke of the day (UTC), the same for everybody; None if there are no jokes.
 
-        The first call of the day chooses it: the best joke that is liked or in the pool and was
-        not yet the joke of a day, never an offensive one. If it is reported, another replaces it.
+        The first call of the day chooses it: the best inoffensive joke that is liked or in the pool
+        and has not been a joke of the day. If it is reported, another replaces it.
         """
         day = datetime.now(UTC).date().isoformat()
-        chosen = select(jokes).join(daily).where(daily.c.day == day, shown(safe=True))
+        query = select(jokes).join(daily).where(daily.c.day == day, visible(safe=True))
         with self._database.begin() as connection:
-            row = connection.execute(chosen).mappings().first()
+            row = connection.execute(query).mappings().first()
         if row is None:
             with self._database.begin(write=True) as connection:
                 self._database.lock(connection, "today")
-                row = connection.execute(chosen).mappings().first() or self._choose(connection, day)
-        return read_row(row) if row else None
+                row = connection.execute(query).mappings().first()
+                row = row or self._choose_daily(connection, day)
+        return joke_from_row(row) if row else None
 
-    def _choose(self, connection: Connection, day: str) -> RowMapping | None:
-        """Choose the joke of a day and note it; None if there is none to choose."""
-        candidates = and_(shown(safe=True), or_(jokes.c.up > 0, jokes.c.pool_key.is_not(None)))
+    def _choose_daily(self, connection: Connection, day: str) -> RowMapping | None:
+        """Choose the joke of a day and record it; None if there is none to choose."""
+        candidates = and_(visible(safe=True), or_(jokes.c.up > 0, jokes.c.pool_key.is_not(None)))
         used = exists().where(daily.c.joke_id == jokes.c.id)
         query = (
             select(jokes)
@@ -243,15 +240,15 @@ class Store:
             .with_for_update(key_share=True)
         )
         row = connection.execute(query).mappings().first()
-        if row is None:  # All were chosen before; repeat the one from longest ago.
-            again = (
+        if row is None:  # All have been jokes of the day; repeat the oldest.
+            oldest = (
                 select(jokes)
                 .join(daily)
                 .where(candidates, daily.c.day != day)
                 .order_by(daily.c.day)
                 .limit(1)
             )
-            row = connection.execute(again).mappings().first()
+            row = connection.execute(oldest).mappings().first()
         connection.execute(delete(daily).where(daily.c.day == day))
         if row is not None:
             connection.execute(insert(daily).values(day=day, joke_id=row["id"]))
@@ -261,7 +258,7 @@ class Store:
     # Votes
 
     def vote(self, id: str, client: str, vote: Vote) -> Votes:  # noqa: A002
-        """Cast a client's vote on a joke; a later one replaces it.
+        """Cast a client's vote on a joke, which replaces its earlier one.
 
         Returns:
             All votes on the joke.
@@ -273,30 +270,29 @@ class Store:
         if vote not in VOTES:
             raise InputError(f"a vote must be {', '.join(VOTES)}, not {str(vote)[:20]!r}")
         with self._database.begin(write=True) as connection:
-            # The lock on the row makes others who vote on the joke wait.
-            row = row_of(connection, id, lock=True)
+            # The row lock makes other votes on the joke wait.
+            row = fetch_row(connection, id, lock=True)
             key = {"joke_id": row["id"], "client": hash_client(connection, client)}
-            same = and_(*(votes.c[name] == value for name, value in key.items()))
-            old = connection.execute(select(votes.c.vote).where(same)).scalar()
-            counts = votes_of(row)
+            own = and_(*(votes.c[name] == value for name, value in key.items()))
+            old = connection.execute(select(votes.c.vote).where(own)).scalar()
+            counts = votes_from_row(row)
             if old == vote:
                 return counts
             values = {"vote": vote, "voted_at": time.time()}
             if old is None:
                 connection.execute(insert(votes).values(key | values))
             else:
-                connection.execute(update(votes).where(same).values(values))
+                connection.execute(update(votes).where(own).values(values))
             counts = counts.changed(old, vote)
-            self._count(connection, row, counts)
+            self._update_counts(connection, row, counts)
         return counts
 
-    def _count(self, connection: Connection, row: RowMapping, counts: Votes) -> None:
-        """Note the votes on the joke of a row."""
+    def _update_counts(self, connection: Connection, row: RowMapping, counts: Votes) -> None:
         values = asdict(counts) | {"rating": counts.rating}
         connection.execute(update(jokes).where(jokes.c.id == row["id"]).values(values))
 
     def voted(self) -> Iterator[StoredJoke]:
-        """Yield all jokes that have votes, hidden ones too, the oldest first."""
+        """Yield all jokes with votes, including hidden ones, the oldest first."""
         query = (
             select(jokes)
             .where(jokes.c.up + jokes.c.down + jokes.c.report > 0)
@@ -305,12 +301,12 @@ class Store:
         )
         with self._database.begin() as connection:
             for row in connection.execute(query).mappings():
-                yield read_row(row)
+                yield joke_from_row(row)
 
     # Reports
 
     def reported(self) -> list[tuple[StoredJoke, float]]:
-        """Return the hidden jokes, each with the time of its last report, the latest first.
+        """Return the hidden jokes with the times of their last reports, the latest first.
 
         Times are in seconds since 1970.
         """
@@ -324,7 +320,7 @@ class Store:
         )
         with self._database.begin() as connection:
             rows = connection.execute(query).mappings()
-            return [(read_row(row), row["reported_at"]) for row in rows]
+            return [(joke_from_row(row), row["reported_at"]) for row in rows]
 
     def count_reported(self) -> int:
         """Return the number of hidden jokes."""
@@ -334,13 +330,13 @@ class Store:
             return connection.execute(query).scalar_one()
 
     def restore(self, id: str) -> int:  # noqa: A002
-        """Delete all reports of a joke, which shows it again; return how many there were.
+        """Delete all reports of a joke, so that it is no longer hidden; return their number.
 
         Raises:
             UnknownJokeError: If there is no such joke.
         """
         with self._database.begin(write=True) as connection:
-            row = row_of(connection, id, lock=True)
+            row = fetch_row(connection, id, lock=True)
             self._delete_reports(connection, row)
             return int(row["report"])
 
@@ -365,17 +361,19 @@ class Store:
         """Delete the reports of the joke of a row since a time; return how many are left."""
         doomed = and_(votes.c.vote == "report", votes.c.voted_at >= since)
         deleted = connection.execute(delete(votes).where(votes.c.joke_id == row["id"], doomed))
-        left = replace(votes_of(row), report=int(row["report"]) - deleted.rowcount)
-        self._count(connection, row, left)
+        left = replace(votes_from_row(row), report=int(row["report"]) - deleted.rowcount)
+        self._update_counts(connection, row, left)
         return left.report
 
     # Retention
 
     def prune(self) -> int:
-        """Delete jokes that are too old or too many, and replace the salt when it is due.
+        """Apply ``max_age_days`` and ``max_jokes``, and replace the salt if it is too old.
 
-        Servers call it once an hour; `add` does it in small steps. Returns the number of deleted
-        jokes.
+        Servers call this once an hour; `add` does it in small steps.
+
+        Returns:
+            The number of deleted jokes.
         """
         deleted = 0
         while batch := self._prune_batch():
@@ -386,41 +384,41 @@ class Store:
         self._prune_after_adds -= 1
         if self._prune_after_adds > 0 and time.monotonic() < self._prune_at:
             return
-        more = self._prune_batch() == _BATCH
-        # Allows the store to be 1% too large.
-        self._prune_after_adds = 0 if more else max(1, self._max_jokes // 100)
+        full_batch = self._prune_batch() == _BATCH
+        # Lets the store exceed its limit by 1%.
+        self._prune_after_adds = 0 if full_batch else max(1, self._max_jokes // 100)
         self._prune_at = time.monotonic() + _PRUNE_SECONDS
 
     def _prune_batch(self) -> int:
         now = time.time()
-        outside = jokes.c.pool_key.is_(None)
+        not_in_pool = jokes.c.pool_key.is_(None)
         with self._database.begin(write=True) as connection:
             if not self._database.lock(connection, "prune", wait=False):
                 return 0  # Another process is doing it.
-            self._replace_salt(connection, now)
-            doomed: list[str] = []
+            self._replace_old_salt(connection, now)
+            ids: list[str] = []
             if self._max_age_days is not None:
-                old = jokes.c.created_at < now - self._max_age_days * _DAY_SECONDS
-                aged = select(jokes.c.id).where(outside, old).limit(_BATCH)
-                doomed += connection.execute(aged).scalars()
-            count = connection.execute(select(func.count()).where(outside)).scalar_one()
-            excess = min(count - self._max_jokes, _BATCH) - len(doomed)
+                expired = jokes.c.created_at < now - self._max_age_days * _DAY_SECONDS
+                query = select(jokes.c.id).where(not_in_pool, expired).limit(_BATCH)
+                ids += connection.execute(query).scalars()
+            count = connection.execute(select(func.count()).where(not_in_pool)).scalar_one()
+            excess = min(count - self._max_jokes, _BATCH) - len(ids)
             if excess > 0:
                 no_votes = jokes.c.up + jokes.c.down + jokes.c.report == 0
                 oldest = (
                     select(jokes.c.id)
-                    .where(outside, jokes.c.id.not_in(doomed))
+                    .where(not_in_pool, jokes.c.id.not_in(ids))
                     .order_by(no_votes.desc(), jokes.c.created_at)
                     .limit(excess)
                 )
-                doomed += connection.execute(oldest).scalars()
-            if doomed:
-                connection.execute(delete(jokes).where(jokes.c.id.in_(doomed)))
-            return len(doomed)
+                ids += connection.execute(oldest).scalars()
+            if ids:
+                connection.execute(delete(jokes).where(jokes.c.id.in_(ids)))
+            return len(ids)
 
-    def _replace_salt(self, connection: Connection, now: float) -> None:
+    def _replace_old_salt(self, connection: Connection, now: float) -> None:
         expired = salt.c.created_at < now - CLIENT_TTL_DAYS * _DAY_SECONDS
-        fresh = {"value": secrets.token_bytes(32), "created_at": now}
-        if connection.execute(update(salt).where(expired).values(fresh)).rowcount:
-            # Their clients can no longer be recognized.
+        new = {"value": secrets.token_bytes(32), "created_at": now}
+        if connection.execute(update(salt).where(expired).values(new)).rowcount:
+            # Nobody can match clients with these hashes any more.
             connection.execute(delete(heard))

@@ -1,7 +1,7 @@
-"""The tables as they are now; `joker.store.migrations` creates them step by step.
+"""The current schema; `joker.store.migrations` creates it step by step.
 
-Times are seconds since 1970. A joke's columns hold what queries need; all other fields of a
-generated joke are in `details`, so a new field needs no migration.
+Times are seconds since 1970. Fields of a joke have columns if queries use them; all others are in
+`details`, so a new field needs no migration.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = "0003"
-"""The newest migration, which the tables below reflect."""
+"""The latest migration, which must match the tables below."""
 
 ID_LENGTH = 12
 DIGEST_LENGTH = 32
 
 
 class Words(TypeDecorator[tuple[str, ...]]):
-    """A few words as ``,one,two,``, so that ``LIKE '%,one,%'`` finds one in every database."""
+    """Words stored as ``,one,two,``, so that ``LIKE '%,one,%'`` matches one in any database."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002
-        """Join the words; a search pattern stays as it is."""
+        """Join the words; leave a ``LIKE`` pattern unchanged."""
         return value if isinstance(value, str) else "".join(f",{word}" for word in value) + ","
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
@@ -68,9 +68,9 @@ jokes = Table(
     Column("down", Integer, nullable=False, server_default=text("0")),
     Column("report", Integer, nullable=False, server_default=text("0")),
     Column("rating", Double, nullable=False, server_default=text("0")),
-    # Whether anybody has seen it, unlike a new draft in the pool.
+    # False for a draft in the pool that nobody has seen.
     Column("told", Boolean, nullable=False, server_default=true()),
-    # Digest of its punchline while it is in the pool, where each may be only once; else NULL.
+    # Digest of the punchline while the joke is in the pool, which has no duplicates; else NULL.
     Column("pool_key", String(DIGEST_LENGTH)),
     Column("quality", Double, nullable=False, server_default=text("0")),
     Column("picked", Boolean, nullable=False, server_default=false()),
@@ -101,7 +101,7 @@ salt = Table(
     Column("value", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
 )
-"""One row: the secret that clients are hashed with; it is replaced from time to time."""
+"""A single row: the secret that clients are hashed with, replaced from time to time."""
 
 heard = Table(
     "heard",
@@ -110,7 +110,7 @@ heard = Table(
     Column("joke_id", ForeignKey("jokes.id", ondelete="CASCADE"), primary_key=True),
     Index("heard_joke_id", "joke_id"),
 )
-"""Which jokes of the pool a client has heard."""
+"""The jokes of the pool that each client has heard."""
 
 daily = Table(
     "daily",

@@ -1,4 +1,4 @@
-"""Votes: how many people liked, disliked or reported a joke, and what that says about it."""
+"""Votes on a joke, and the rating that jokes are ranked by."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Votes:
     """The current votes on one joke, one per client.
 
     Attributes:
-        up: Clients that like it.
-        down: Clients that do not.
-        report: Clients that say it should not be shown to anyone.
+        up: Number of clients that like it.
+        down: Number of clients that do not.
+        report: Number of clients that reported it.
     """
 
     up: int = 0
@@ -34,14 +34,14 @@ class Votes:
 
     @property
     def rating(self) -> float:
-        """What jokes are ranked by: a lower bound of the share of clients who like it."""
+        """Lower bound of the share of clients who like the joke; jokes are ranked by it."""
         return wilson_lower_bound(self.up, self.total)
 
     def __add__(self, other: Votes) -> Votes:
         return Votes(self.up + other.up, self.down + other.down, self.report + other.report)
 
     def changed(self, old: Vote | None, new: Vote) -> Votes:
-        """Return the votes after one client has replaced its vote, or cast its first."""
+        """Return the votes after a client has cast its first vote or replaced its old one."""
         counts = {vote: getattr(self, vote) for vote in VOTES}
         if old is not None:
             counts[old] -= 1

@@ -225,7 +225,7 @@ class LinkedJoke(GeneratedJoke):
     def of_pool(cls, joke: store.StoredJoke) -> Self:
         """Return a joke of the pool."""
         return cls(
-            **asdict(joke.as_told()),
+            **asdict(joke.to_generated()),
             id=joke.id,
             link=link_to(joke.id),
             picked=joke.picked,

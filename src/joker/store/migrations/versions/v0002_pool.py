@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add the pool's columns and tables; jokes that are there have all been told."""
+    """Add the pool's columns and tables; all existing jokes have been told."""
     for column in (
         sa.Column("told", sa.Boolean, nullable=False, server_default=sa.true()),
         sa.Column("pool_key", sa.String(32)),
