@@ -144,7 +144,7 @@ def test_reported_jokes_are_listed_and_restored(database: str) -> None:
     assert run("restore", joke_id).stdout == f"{joke_id} was not reported\n"
     done = run("reported")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr == f"no joke in {database} is reported\n"
+    assert done.stderr == f"no joke in {database} has been reported\n"
 
 
 def test_an_unknown_id_restores_nothing(database: str) -> None:
@@ -154,7 +154,7 @@ def test_an_unknown_id_restores_nothing(database: str) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"joker: there is no joke 'nowhere' in {database}; "
-        "'joker feedback reported' lists the ids of those that are reported\n"
+        "'joker feedback reported' lists the ids of reported jokes\n"
     )
     assert store.get(joke.id).hidden
     store.close()

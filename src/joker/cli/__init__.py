@@ -1,7 +1,6 @@
-"""The command line; each module has one command, or a few that are alike.
+"""The command line; each module has one command or a few related ones.
 
-Commands import heavy libraries when they run, so that ``joker --help`` is quick. `main` turns
-errors into one line and an exit code.
+Commands import heavy libraries when they run, so that ``joker --help`` is fast.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from joker.cli.train import compare, evaluate, export, train
 from joker.core.errors import JokerError
 from joker.version import __version__
 
-_VERBS: dict[str, Any] = {
+_COMMANDS: dict[str, Any] = {
     "tell": tell,
     "serve": serve,
     "doctor": doctor,
@@ -35,7 +34,7 @@ _VERBS: dict[str, Any] = {
     "worker": worker,
     "feedback": feedback.app,
 }
-"""In the order in which people need them."""
+"""In the order of the help."""
 
 _EXAMPLES = {
     "tell": ['joker tell "Why do cats" --count 3', "joker tell cats --effort 5"],
@@ -56,10 +55,10 @@ _EXAMPLES = {
     ],
     "worker": ["joker worker --broker redis://localhost:6379/0"],
 }
-"""The commands of `data` and `feedback` have theirs beside them."""
+"""The modules `data` and `feedback` have those of their own commands."""
 
 _EPILOG = f"""
-{examples(*(_EXAMPLES[verb][0] for verb in ("tell", "serve", "doctor")))}
+{examples(*(_EXAMPLES[command][0] for command in ("tell", "serve", "doctor")))}
 
 Exit codes:
 
@@ -85,8 +84,8 @@ Environment variables such as JOKER_MODEL set defaults; docs/settings.md lists t
 """
 
 
-class _Verbs(TyperGroup):
-    """Lists commands in the order of `_VERBS`; words invalid values as other errors are worded."""
+class _CommandGroup(TyperGroup):
+    """Lists commands in the order of `_COMMANDS`, and reports invalid values like other errors."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -97,12 +96,12 @@ class _Verbs(TyperGroup):
             raise invalid_value(error) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=list(_VERBS).index)
+        return sorted(super().list_commands(ctx), key=list(_COMMANDS).index)
 
 
 app = typer.Typer(
     name="joker",
-    cls=_Verbs,
+    cls=_CommandGroup,
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -110,8 +109,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"joker {__version__}")
         raise typer.Exit
 
@@ -128,17 +127,17 @@ def joker(
     """Train a model on question-and-answer jokes, and tell the jokes it invents."""
 
 
-for _name, _verb in _VERBS.items():
-    if isinstance(_verb, typer.Typer):
-        app.add_typer(_verb, name=_name)
+for _name, _command in _COMMANDS.items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
     else:
-        app.command(_name, epilog=examples(*_EXAMPLES[_name]))(_verb)
+        app.command(_name, epilog=examples(*_EXAMPLES[_name]))(_command)
 
 
 def main() -> None:
-    """Run the command line; an expected error ends in one line and an exit code."""
+    """Run the command line; an expected error becomes one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a letter gets a question mark, not a traceback.
+        # A character that the terminal's encoding lacks becomes a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:

@@ -56,7 +56,7 @@ def prepare(
         typer.Option(
             "--split",
             help="Put whole clusters of near-duplicates into the test set, or draw single jokes at "
-            "random and keep duplicates, as the original does.",
+            "random and keep duplicates, like the original.",
         ),
     ] = "clusters",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 1,
@@ -119,7 +119,7 @@ def _print(tables: Iterable[Table]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """Return an empty table with a first column of text and others of numbers."""
+    """Return an empty table whose first column is text and the others numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")

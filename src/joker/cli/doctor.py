@@ -19,16 +19,15 @@ from joker.version import __version__
 if TYPE_CHECKING:
     from joker.settings import Settings
 
-_OLDEST_REDIS = 7
+_MIN_REDIS = 7  # the first with functions
 
 
 @with_settings(*SERVER_OPTIONS)
 def doctor(options: dict[str, Any]) -> None:
-    """Check what 'joker serve' would use; the exit code is 1 if a check fails.
+    """Check everything that 'joker serve' needs; the exit code is 1 if a check fails.
 
-    The model must tell a joke, the broker and the database must be
-    reachable, and the port must be free.
-    A broker whose configuration does not keep jobs safe gets a warning.
+    The model must tell a joke, the broker and the database must be reachable, and the port must be
+    free. A broker whose configuration can lose jobs gets a warning.
     """
     from joker.settings import read_settings
 
@@ -51,7 +50,7 @@ def doctor(options: dict[str, Any]) -> None:
 
 
 def _report(name: str, check: Callable[[], str]) -> bool:
-    """Print what a check found; return whether it passed."""
+    """Print the result of a check; return whether it passed."""
     try:
         _print("ok", name, check())
     except JokerError as error:
@@ -82,7 +81,7 @@ def _describe_settings(settings: Settings) -> str:
 
 
 def _check_model(settings: Settings) -> str:
-    """Tell a joke with the same engine and teller as the server or worker."""
+    """Tell a joke the way the server or worker does."""
     from joker.compose import open_folder, open_teller
     from joker.generation.request import GenerationRequest
 
@@ -112,10 +111,10 @@ def _check_queue(settings: Settings) -> str:
         raise QueueDownError(f"{setting_title('broker')}: {error}") from error
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
-    if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST_REDIS:
+    if int(str(info["redis_version"]).partition(".")[0]) < _MIN_REDIS:
         raise QueueDownError(
             f"Redis {version} has no functions, which the queue needs; "
-            f"upgrade it to version {_OLDEST_REDIS} or later"
+            f"upgrade it to version {_MIN_REDIS} or later"
         )
     for weakness in _find_weaknesses(info):
         _print("warn", "queue", f"{name} {weakness}")
@@ -123,11 +122,11 @@ def _check_queue(settings: Settings) -> str:
 
 
 def _find_weaknesses(info: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what Redis says of itself that does not fit what the queue promises."""
+    """Yield each setting of Redis under which the queue can lose jobs or run out of memory."""
     if not info["maxmemory"]:
         yield (
-            "has no memory limit, so it does not refuse new jobs before the machine's memory is "
-            "used up; set maxmemory"
+            "has no memory limit, so it accepts jobs until the machine runs out of memory; "
+            "set maxmemory"
         )
     if info["maxmemory_policy"] != "noeviction":
         yield (
@@ -147,7 +146,7 @@ def _check_store(settings: Settings) -> str:
             store.check()
         except StoreDownError as error:
             raise StoreDownError(
-                f"{error}; make it available, or correct --database (JOKER_DATABASE)"
+                f"{error}; start it, or correct --database (JOKER_DATABASE)"
             ) from error
         return f"{store} stores jokes and votes"
 

@@ -1,4 +1,4 @@
-"""``joker feedback``: what people think of the jokes, for training; and a review of reports."""
+"""``joker feedback``: export and compare votes, and review reported jokes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from joker.store.feedback import Feedback
 
 app = typer.Typer(
-    help="Use people's votes to train and compare models, and review what they reported.",
+    help="Use votes to train and compare models, and review reported jokes.",
     epilog=examples("joker feedback export --out votes.csv", "joker feedback reported"),
     no_args_is_help=True,
 )
@@ -66,7 +66,7 @@ def export(
             count = write_csv(rows, sys.stdout)
         else:
             write = write_csv if out.suffix.lower() == ".csv" else write_jsonl
-            count = _replace(out, rows, write)
+            count = _write_atomically(out, rows, write)
     finally:
         store.close()
     if not count:
@@ -85,8 +85,8 @@ def compare(options: dict[str, Any]) -> None:
     """Compare models by the votes on their jokes.
 
     "liked" is the share of 👍 among all votes. Its interval comes from resampling jokes, because
-    many votes on few jokes say little about the model. Jokes that readers picked have a row of
-    their own: they are better than what the model usually tells.
+    many votes on few jokes say little about the model. Jokes that readers picked are in a separate
+    row: they are better than the model's average.
     """
     from joker.compose import open_store
     from joker.settings import read_settings
@@ -99,12 +99,12 @@ def compare(options: dict[str, Any]) -> None:
     table = Table(
         Column("model", no_wrap=True), "jokes", "👍", "👎", "reports", "liked", "95% interval"
     )
-    for each in approvals:
-        votes, (low, high) = each.votes, each.interval
+    for approval in approvals:
+        votes, (low, high) = approval.votes, approval.interval
         table.add_row(
-            f"{each.model}, picked by readers" if each.picked else each.model,
-            *map(str, (each.jokes, votes.up, votes.down, votes.report)),
-            *(f"{each.liked:.1%}", f"{low:.1%}–{high:.1%}"),
+            f"{approval.model}, picked by readers" if approval.picked else approval.model,
+            *map(str, (approval.jokes, votes.up, votes.down, votes.report)),
+            *(f"{approval.liked:.1%}", f"{low:.1%}–{high:.1%}"),
         )
     Console(highlight=False, markup=False).print(table)
 
@@ -112,22 +112,22 @@ def compare(options: dict[str, Any]) -> None:
 @app.command(epilog=examples("joker feedback reported --database sqlite:///jokes.sqlite"))
 @with_settings("database")
 def reported(options: dict[str, Any]) -> None:
-    """List the reported jokes, which are hidden from everyone, the latest report first.
+    """List the reported jokes, the latest report first; nobody else sees them.
 
-    'joker feedback restore' shows those again that were reported without reason.
+    'joker feedback restore' brings back those that were reported without reason.
     """
     from joker.compose import open_store
     from joker.settings import read_settings
 
     with closing(open_store(read_settings(**options))) as store:
-        found = store.reported()
-        if not found:
-            typer.echo(f"no joke in {store} is reported", err=True)
+        reports = store.reported()
+        if not reports:
+            typer.echo(f"no joke in {store} has been reported", err=True)
             return
     table = Table(
         Column("id", no_wrap=True), "joke", Column("last report (UTC)", min_width=16), "reports"
     )
-    for joke, reported_at in found:
+    for joke, reported_at in reports:
         table.add_row(
             joke.id,
             " ".join(f"{joke.question} {joke.answer}".split()),
@@ -162,9 +162,9 @@ def restore(
         ),
     ] = None,
 ) -> None:
-    """Show jokes again that were reported without reason.
+    """Bring back jokes that were reported without reason.
 
-    Their reports are deleted, other votes stay. The jokes are back at their links, in the lists
+    Their reports are deleted, other votes stay. The jokes are again at their links, in the lists
     and in the pool.
     """
     if bool(ids) + everything + (since is not None) != 1:
@@ -203,21 +203,21 @@ def _check_known(store: Store, joke_id: str) -> None:
     except UnknownJokeError as error:
         raise UnknownJokeError(
             f"there is no joke {joke_id[:20]!r} in {store}; "
-            "'joker feedback reported' lists the ids of those that are reported"
+            "'joker feedback reported' lists the ids of reported jokes"
         ) from error
 
 
-def _replace(
+def _write_atomically(
     out: Path, rows: Iterator[Feedback], write: Callable[[Iterator[Feedback], TextIO], int]
 ) -> int:
-    """Write a file whole or not at all; without rows the old one stays."""
+    """Write all rows or nothing, and return their number; without rows the old file stays."""
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:
-            written = Path(place) / out.name
-            with written.open("w", encoding="utf-8", newline="") as file:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+            temporary = Path(folder) / out.name
+            with temporary.open("w", encoding="utf-8", newline="") as file:
                 count = write(rows, file)
             if count:
-                written.replace(out)
+                temporary.replace(out)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}") from error
     return count

@@ -18,15 +18,15 @@ from joker.settings import OPTIONS, Settings, setting_title
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a command's help: a list of examples."""
+    """Return the epilog of a command's help: a list of examples."""
     title = "Examples:" if len(commands) > 1 else "Example:"
     return "\n\n".join([title, *(f"* {command}" for command in commands)])
 
 
 def invalid_value(error: typer.BadParameter) -> ConfigError:
-    """Return Typer's error about a value as one sentence; it names a setting's variable, too.
+    """Return Typer's error about a value in the words of `read_settings`.
 
-    `read_settings` words its errors about variables in the same way.
+    It is one sentence, which also names the environment variable of a setting.
     """
     param = error.param
     names = list(param.opts) if param else []
@@ -38,23 +38,23 @@ def invalid_value(error: typer.BadParameter) -> ConfigError:
 
 
 def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
-    """Give a command an option for each field of a record, except those to skip.
+    """Decorate a command with an option for each field of a record, except those to skip.
 
-    The command receives the options that were given, and only those, as the mapping ``given``.
+    The command receives the options on the command line as the mapping ``overrides``.
     """
-    return _with_fields(kind, [name for name in fields_of(kind) if name not in skip], "given")
+    return _with_fields(kind, [name for name in fields_of(kind) if name not in skip], "overrides")
 
 
 def with_settings(*names: str) -> Callable[..., Any]:
-    """Give a command an option for each of these `Settings`; without it the environment decides.
+    """Decorate a command with an option for each of these `Settings`.
 
-    The command receives the options that were given, and only those, as the mapping ``options``.
+    The command receives the options on the command line as the mapping ``options``.
     """
     return _with_fields(Settings, names, "options")
 
 
 def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[..., Any]:
-    """Give a command an option for each of a class's fields, passed to it as one mapping."""
+    """Decorate a command with options for these fields, passed to it as one mapping."""
     hints = get_type_hints(kind)
     declared = fields_of(kind)
     fields = {name: declared[name] for name in names}
@@ -64,7 +64,7 @@ def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[...,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                _readable(hints[name]) | None, typer.Option(help=_help(field), show_default=False)
+                _typer_type(hints[name]) | None, typer.Option(help=_help(field), show_default=False)
             ],
         )
         for name, field in fields.items()
@@ -73,9 +73,9 @@ def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[...,
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            chosen = {name: values.pop(name) for name in fields}
-            given = {name: value for name, value in chosen.items() if value is not None}
-            return command(**values, **{mapping: given})
+            all_options = {name: values.pop(name) for name in fields}
+            present = {name: value for name, value in all_options.items() if value is not None}
+            return command(**values, **{mapping: present})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != mapping]
@@ -88,8 +88,8 @@ def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[...,
     return decorate
 
 
-def _readable(hint: Any) -> Any:
-    """Return a type that Typer can parse, which a secret is not."""
+def _typer_type(hint: Any) -> Any:
+    """Return the type that Typer parses for a field; it does not know `SecretStr`."""
     return str if hint == SecretStr | None else hint
 
 

@@ -1,4 +1,4 @@
-"""``joker serve`` serves the page and the API; ``joker worker`` runs the jobs of its queue."""
+"""``joker serve``: the page and the API; ``joker worker``: runs its jobs in another process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVER_OPTIONS = ("host", "port", "broker", "database", "model", "engine")
 def serve(options: dict[str, Any]) -> None:
     """Serve the page and the API.
 
-    Environment variables set everything else, such as JOKER_RATE_LIMIT; docs/settings.md lists
+    All other settings are environment variables, such as JOKER_RATE_LIMIT; docs/settings.md lists
     them, and 'joker doctor' checks them. SIGUSR2 reloads the model folder without a restart.
     """
     from joker.compose import add_picked_jokes, open_live_teller, open_queue, open_store

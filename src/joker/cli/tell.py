@@ -8,7 +8,7 @@ import select
 import stat
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from pydantic import TypeAdapter
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from joker.settings import Settings
     from joker.store import Store, StoredJoke, Vote
 
-_ROWS = TypeAdapter(list[dict[str, Any]])
 _REQUEST = fields_of(GenerationRequest)
 _MAX_PIPED_CHARACTERS = 100_000
 """More than any prompt may have, and not all of an endless pipe."""
-_VOTES: dict[str, Vote] = {"u": "up", "d": "down", "r": "report"}
 
 
 _Prompt = Annotated[
@@ -60,7 +58,7 @@ _Unsafe = Annotated[bool, typer.Option("--unsafe", help="Do not withhold offensi
 _AsJson = Annotated[
     bool,
     typer.Option(
-        "--json", help="Print the jokes as JSON, with all fields, and whether readers picked them."
+        "--json", help="Print the jokes as JSON with all fields and whether readers picked them."
     ),
 ]
 _Fresh = Annotated[
@@ -84,7 +82,7 @@ _Rate = Annotated[
 @with_options(Sampling, skip=frozenset({"stop"}))
 def tell(
     options: dict[str, Any],
-    given: dict[str, Any],
+    overrides: dict[str, Any],
     prompt: _Prompt = None,
     count: _Count = 1,
     seed: Annotated[int | None, typer.Option(help=_REQUEST["seed"].description)] = None,
@@ -98,30 +96,32 @@ def tell(
     """Tell jokes.
 
     The jokes that readers picked from the model's drafts come first, each of them once; with a
-    topic or the start of a question, only those that fit it. When none is left, or if you give a
-    whole question or options, the model invents new ones.
+    topic or the start of a question, only those that fit it. When none is left, or if you enter a
+    whole question or set options, the model invents new ones.
     """
     _check_terminal(rate, as_json)
     from joker.compose import open_folder, open_store, read_picked_jokes
     from joker.settings import read_settings
 
     settings = read_settings(**_with_candidates(options, effort))
-    named = ",".join(exclude_categories or ())
+    categories = ",".join(exclude_categories or ())
     request = GenerationRequest(
         prompt=_read_prompt(prompt or []),
         count=count,
-        sampling=Sampling(**given),
+        sampling=Sampling(**overrides),
         max_attempts=settings.max_attempts,
         candidates=settings.candidates,
         safe=not unsafe,
-        exclude_categories=parse_categories(map(str.strip, named.split(","))) if named else (),
+        exclude_categories=(
+            parse_categories(map(str.strip, categories.split(","))) if categories else ()
+        ),
         **({} if seed is None else {"seed": seed}),
     )
     open_folder(settings)  # a mistake is an error before anything else is tried
-    plain = not (fresh or given or options or effort) and seed is None
-    pooled = plain and settings.pool_size > 0 and bool(read_picked_jokes(settings))
-    store = open_store(settings) if pooled or rate else None
-    ready = _take_from_pool(settings, store, request) if store and pooled else []
+    plain = not (fresh or overrides or options or effort) and seed is None
+    use_pool = plain and settings.pool_size > 0 and bool(read_picked_jokes(settings))
+    store = open_store(settings) if use_pool or rate else None
+    ready = _take_from_pool(settings, store, request) if store and use_pool else []
     if as_json:
         _print_json(settings, request, ready)
         return
@@ -141,7 +141,7 @@ def _check_terminal(rate: bool, as_json: bool) -> None:
 
 
 def _with_candidates(options: dict[str, Any], effort: int | None) -> dict[str, Any]:
-    """Return the options with the candidates of an effort."""
+    """Return the options with the number of candidates that an effort stands for."""
     if effort is None:
         return options
     if "candidates" in options:
@@ -173,7 +173,7 @@ def _is_piped() -> bool:
 def _take_from_pool(
     settings: Settings, store: Store, request: GenerationRequest
 ) -> list[StoredJoke]:
-    """Return jokes of the model's pool that fit and that this user has not had."""
+    """Return jokes of the model's pool that fit the request and that this user has not heard."""
     from joker.compose import add_picked_jokes, model_name
 
     add_picked_jokes(store, settings)
@@ -188,7 +188,7 @@ def _take_from_pool(
 
 
 def _user() -> str:
-    """Return the client that the store knows this user as."""
+    """Return this user's identity as a client of the store."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container may run as a user id without a name
@@ -202,7 +202,7 @@ def _invent_missing(
     ready: int,
     listener: GenerationListener,
 ) -> None:
-    """Have the model tell the jokes of a request that are not ready; load it only then."""
+    """Load the model and generate the jokes that the pool lacks, if any."""
     from joker.compose import open_teller
 
     if ready < request.count:
@@ -211,7 +211,7 @@ def _invent_missing(
 
 
 def _describe_origin(request: GenerationRequest, ready: list[StoredJoke]) -> str:
-    """Say which jokes are whose choice, and how to get more like them or the same again."""
+    """Say where the jokes come from, and with which options to repeat or replace them."""
     if not ready:
         return f"invented just now, with --seed {request.seed}"
     who = "picked by readers" if all(joke.picked for joke in ready) else "drafted earlier"
@@ -227,7 +227,7 @@ def _describe_origin(request: GenerationRequest, ready: list[StoredJoke]) -> str
 
 
 def _print_json(settings: Settings, request: GenerationRequest, ready: list[StoredJoke]) -> None:
-    """Print all jokes at the end, which may be an error or Ctrl-C; the jokes told so far count."""
+    """Print all jokes at the end; after an error or Ctrl-C, those told so far."""
     collector = _Collector()
     try:
         _invent_missing(settings, request, len(ready), collector)
@@ -236,17 +236,17 @@ def _print_json(settings: Settings, request: GenerationRequest, ready: list[Stor
         invented = [joke for _, joke in sorted(collector.told.items())]
         told += [asdict(joke) | {"picked": False} for joke in invented]
         if told or sys.exc_info()[0] is None:
-            typer.echo(_ROWS.dump_json(told, indent=2))
+            typer.echo(TypeAdapter(list[dict[str, Any]]).dump_json(told, indent=2))
 
 
 class _Collector(GenerationListener):
-    """Collects jokes by their number."""
+    """Collects generated jokes by their index."""
 
     def __init__(self) -> None:
         self.told: dict[int, GeneratedJoke] = {}
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
-        """Note a joke that was generated."""
+        """Add a joke."""
         self.told[index] = joke
 
 
@@ -261,11 +261,11 @@ class _Printer(GenerationListener):
         self._ballot = ballot
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:  # noqa: ARG002
-        """Print a joke that was generated."""
+        """Print a joke."""
         self.print(joke)
 
     def print(self, joke: GeneratedJoke, joke_id: str | None = None) -> None:
-        """Print a joke for a person, or for a pipe with each part on a line of its own.
+        """Print a joke, with two plain lines if standard output is not a terminal.
 
         Args:
             joke: The joke.
@@ -281,7 +281,9 @@ class _Printer(GenerationListener):
 
 
 class _Ballot:
-    """Asks the person at the terminal for votes and stores them."""
+    """Asks the user for votes and stores them."""
+
+    VOTES: ClassVar[dict[str, Vote]] = {"u": "up", "d": "down", "r": "report"}
 
     def __init__(self, settings: Settings, store: Store, prompt: str) -> None:
         self._settings = settings
@@ -295,14 +297,14 @@ class _Ballot:
             StoreDownError: If the vote cannot be stored.
         """
         answer = ""
-        while answer not in (*_VOTES, "s"):
+        while answer not in (*self.VOTES, "s"):
             question = "[u]p, [d]own, [r]eport or [s]kip?"
             answer = typer.prompt(question, default="s", show_default=False, err=True)
             answer = answer.strip().lower()[:1]
         if answer != "s":
-            self._store.vote(joke_id or self._keep(joke), _user(), _VOTES[answer])
+            self._store.vote(joke_id or self._add(joke), _user(), self.VOTES[answer])
 
-    def _keep(self, joke: GeneratedJoke) -> str:
+    def _add(self, joke: GeneratedJoke) -> str:
         from joker.compose import make_moderator, model_name
 
         labels = make_moderator(self._settings).label(str(joke))._asdict()

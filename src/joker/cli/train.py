@@ -1,4 +1,4 @@
-"""``joker train``, ``compare``, ``evaluate`` and ``export``: what needs the extra ``train``."""
+"""``joker train``, ``compare``, ``evaluate`` and ``export``, which need the extra ``train``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLUMNS = {
 
 @with_options(TrainingConfig)
 def train(
-    given: dict[str, Any],
+    overrides: dict[str, Any],
     data: _Prepared,
     out: Annotated[Path, typer.Option("--out", help="Model folder to create.")],
     config: _Settings = None,
@@ -50,14 +50,14 @@ def train(
     require_training()
     from joker.data.prepared import PreparedData
 
-    settings = training_config(given, config)
+    settings = training_config(overrides, config)
     prepared = PreparedData.open(data)
     if settings.recipe == "original" and prepared.manifest.split != "random":
         Console(stderr=True).print(
             "The original's recipe uses a random split; this folder is split by "
-            f"{prepared.manifest.split}, so the metrics will not show the original's leak."
+            f"{prepared.manifest.split}, so the metrics will not show its leak."
         )
-    from joker.training.finetune import finetune  # takes seconds, which a mistake above saves
+    from joker.training.finetune import finetune  # slow, so errors in the settings come first
 
     folder = finetune(prepared, out, settings, resume=resume)
     if folder is None:
@@ -69,7 +69,7 @@ def train(
 
 @with_options(TrainingConfig, skip=frozenset({"template", "markers"}))
 def compare(
-    given: dict[str, Any],
+    overrides: dict[str, Any],
     data: _Prepared,
     out: Annotated[Path, typer.Option("--out", help="Folder for the models, one subfolder each.")],
     config: _Settings = None,
@@ -89,7 +89,7 @@ def compare(
     require_training()
     from joker.data.prepared import PreparedData
 
-    settings = training_config(given, config)
+    settings = training_config(overrides, config)
     prepared = PreparedData.open(data)
     from joker.training.compare import compare as run_comparison
     from joker.training.compare import load_templates
@@ -111,7 +111,7 @@ def compare(
 
 @with_options(EvaluationConfig)
 def evaluate(
-    given: dict[str, Any],
+    overrides: dict[str, Any],
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     data: Annotated[
         Path,
@@ -127,7 +127,7 @@ def evaluate(
     docs/metrics.md explains every metric.
     """
     require_training()
-    config = EvaluationConfig(**given)
+    config = EvaluationConfig(**overrides)
     folder = ModelFolder.open(model)
     from joker.evaluation.held_out import HeldOut
 
