@@ -197,7 +197,7 @@ def test_jokes_are_moderated_once_however_often_their_job_is_read() -> None:
         job = await queue.submit(GenerationRequest(count=8))
         job = await queue.wait(job.id, 60)
         for _ in range(5):
-            task = await archive.describe(job)
+            task = await archive.to_task(job)
             assert [joke.flags for joke in task.result] == 8 * [("political",)]
         await queue.close()
         store.close()

@@ -1,4 +1,4 @@
-"""The application: builds the API from its parts."""
+"""Creates the FastAPI application."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ from joker.web.routes import (
 )
 from joker.web.schemas import JokeApiError, JokeParameters, OpenAIError, Problem
 from joker.web.security import digest_key
-from joker.web.submission import Submission, limits_of, max_prompts_of
+from joker.web.submission import Submission, max_prompts, request_limits
 
 _DESCRIPTION = """Invents question-and-answer jokes.
 
-`curl HOST/joke` prints one; `POST /generate` starts a job, which returns them later. Every error is
-`application/problem+json` (RFC 9457) and names the parameter, except below `/v1` and `/joke/`,
-where errors have the shapes of OpenAI's and JokeAPI's. Generated text can be offensive or wrong.
+`curl HOST/joke` prints one; `POST /generate` starts a job, which returns them later. Errors are
+`application/problem+json` (RFC 9457), except below `/v1` and `/joke/`, where they have the formats
+of OpenAI's API and JokeAPI. Generated text can be offensive or wrong.
 """
 
 
 def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
-    """Return the application.
+    """Return the application, which closes the queue and the store when it shuts down.
 
     Args:
-        queue: Where jobs wait; closed when the application shuts down.
-        store: Where jokes and votes are stored; closed as well.
+        queue: Runs the jobs.
+        store: Stores jokes and votes.
         settings: Limits, keys and origins.
 
     Raises:
-        InputError: If the rate limit, the moderation list or the folder for metrics cannot be used.
-        MissingDependencyError: If traces are wanted and OpenTelemetry is not installed.
+        InputError: If the rate limit, the moderation list or the folder for metrics is invalid.
+        MissingDependencyError: If tracing is on and OpenTelemetry is not installed.
     """
     start_tracing("joker-web")
     metrics = Metrics(settings)
@@ -67,12 +67,12 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        chores = [asyncio.create_task(archive.prune_hourly())]
+        background = [asyncio.create_task(archive.prune_hourly())]
         if settings.pool_size:
             await asyncio.to_thread(add_picked_jokes, store, settings)  # for the first visitor
-            chores.append(asyncio.create_task(filler.run()))
+            background.append(asyncio.create_task(filler.run()))
         yield
-        await _end(chores)
+        await _cancel(background)
         await follower.close()
         if limiter:
             await limiter.close()
@@ -105,11 +105,11 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
     install_error_handlers(app)
     for module in (page, joke, jokes, generate, completions, jokeapi, operation):
         app.include_router(module.router)
-    app.openapi = cache(lambda: _describe(app, settings))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _openapi(app, settings))  # type: ignore[method-assign]
     return app
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -128,17 +128,17 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         Middleware(SecurityHeaders),
         Middleware(RequestLog, metrics=metrics),
         *([cors] if settings.cors_origins else []),
-        Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         Middleware(HeadAsGet),
-        # It does not compress event streams.
+        # Starlette's GZip leaves event streams uncompressed.
         Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
     ]
 
 
-def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """Return the OpenAPI document with the server's limits, and with API keys if it has any.
+def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """Return the OpenAPI document with this server's limits, and security only if it has API keys.
 
-    Error schemas are added here because no route returns them itself.
+    Error schemas are added here because no route declares them as its response model.
     """
     document = get_openapi(
         title=app.title,
@@ -152,7 +152,7 @@ def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
         schema = error.model_json_schema(ref_template="#/components/schemas/{model}")
         components["schemas"].update(schema.pop("$defs", {}))
         components["schemas"][error.__name__] = schema
-    _state_limits(document, settings)
+    _add_limits(document, settings)
     if not settings.api_keys:
         del components["securitySchemes"]
         for path in document["paths"].values():
@@ -161,28 +161,28 @@ def _describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
     return document
 
 
-def _state_limits(document: dict[str, Any], settings: Settings) -> None:
-    """Write the server's limits into the schemas of the parameters."""
-    places = []
+def _add_limits(document: dict[str, Any], settings: Settings) -> None:
+    """Add the server's limits to the schemas of the parameters."""
+    targets = []
     for path, names in (
         ("/joke", JokeParameters.wire_names),
         ("/joke/{category}", {"prompt": "contains"}),
     ):
         query = document["paths"][path]["get"]["parameters"]
-        places.append(({one["name"]: one["schema"] for one in query}, names))
+        targets.append(({parameter["name"]: parameter["schema"] for parameter in query}, names))
     for body in (JokeParameters, openai_schemas.CompletionBody, openai_schemas.ChatBody):
         properties = document["components"]["schemas"][body.__name__]["properties"]
-        places.append((properties, body.wire_names))
-    for schemas, names in places:
-        for name, most in limits_of(settings).items():
+        targets.append((properties, body.wire_names))
+    for schemas, names in targets:
+        for name, maximum in request_limits(settings).items():
             if name not in names:
                 continue  # OpenAI's clients may send more tokens, and messages of any length.
             # The limits of a nullable parameter are in its first branch.
             schema = schemas[names[name]]
             limit = "maxLength" if name == "prompt" else "maximum"
-            schema.get("anyOf", [schema])[0][limit] = most
+            schema.get("anyOf", [schema])[0][limit] = maximum
         if "textprompt" in schemas:
             schemas["textprompt"]["maxLength"] = settings.max_prompt_characters
         for branch in schemas.get("prompt", {}).get("anyOf", ()):
             if branch["type"] == "array":
-                branch["maxItems"] = max_prompts_of(settings)
+                branch["maxItems"] = max_prompts(settings)

@@ -3,7 +3,7 @@
 The first request that returns a job's joke stores it. Its key in the store is derived from the job
 and the joke, so it is stored once and has one id in all processes.
 
-The pool filler drafts jokes for the archive while nobody waits for one.
+The pool filler generates jokes for the pool while the queue is idle.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from joker.settings import Settings
 from joker.store import Store, StoredJoke
 from joker.web.schemas import LinkedJoke, Task
 
-_REMEMBERED = 10_000
+_CACHE_SIZE = 10_000
 _PAUSE_SECONDS = 1.0
-_REST_SECONDS = 60.0
+_MAX_PAUSE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
@@ -41,108 +41,107 @@ class Archive:
 
     Args:
         store: Where they are stored.
-        moderator: Flags offensive jokes, which lists leave out.
-        settings: Say which model tells the jokes, and whether they are taken from its pool.
+        moderator: Flags offensive jokes.
+        settings: The model and the size of its pool.
     """
 
     def __init__(self, store: Store, moderator: Moderator, settings: Settings) -> None:
         self._store = store
-        # A job is read many times, but the labels of its jokes never change.
-        self._label = functools.lru_cache(_REMEMBERED)(moderator.label)
+        # A job may be read many times, but its jokes' labels never change.
+        self._label = functools.lru_cache(_CACHE_SIZE)(moderator.label)
         self._settings = settings
         self._ids: dict[str, str] = {}
 
     async def prune_hourly(self) -> None:
-        """Apply the store's limits for as long as the server lives, even if it tells no joke."""
+        """Apply the store's limits every hour until cancelled, even if no joke is told."""
         while True:
             await asyncio.sleep(_PRUNE_SECONDS)
             with suppress(StoreDownError):
                 await asyncio.to_thread(self._store.prune)
 
-    async def describe(self, job: Job | None, ready: Sequence[LinkedJoke] = ()) -> Task:
-        """Return a job as its client sees it, with its jokes stored, behind those of the pool."""
+    async def to_task(self, job: Job | None, ready: Sequence[LinkedJoke] = ()) -> Task:
+        """Store a job's jokes, and return it as its client sees it, after jokes from the pool."""
         if job is None:
             return Task.of_pool(list(ready))
-        return Task.of(job, [*ready, *await self.link(job, job.jokes)])
+        return Task.of(job, [*ready, *await self.store(job, job.jokes)])
 
-    async def link(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
-        """Return jokes of a job with their ids, stored; without, if the store is down."""
-        return [await self._link(job, self._named(joke)) for joke in jokes]
+    async def store(self, job: Job, jokes: Iterable[GeneratedJoke]) -> list[LinkedJoke]:
+        """Store jokes of a job, and return them with their ids: None if the store is down."""
+        linked = []
+        for joke in map(self._with_model, jokes):
+            flags, safe = self._label(str(joke))
+            joke_id = await self._store_once(job, joke)
+            linked.append(LinkedJoke.of(joke, joke_id, flags, safe=safe))
+        return linked
 
-    async def _link(self, job: Job, joke: GeneratedJoke) -> LinkedJoke:
-        flags, safe = self._label(str(joke))
-        joke_id = await self._keep(job, joke)
-        return LinkedJoke.of(joke, joke_id, flags, safe=safe)
-
-    async def _keep(self, job: Job, joke: GeneratedJoke) -> str | None:
-        # A job that is begun again may tell another joke in the same place.
+    async def _store_once(self, job: Job, joke: GeneratedJoke) -> str | None:
+        # Not its index: a job that is started again may tell a different joke there.
         key = f"{job.id} {joke.question} {joke.answer}"
         if key in self._ids:
             return self._ids[key]
         joke_id = await asyncio.to_thread(self._add, job, joke, key)
         if joke_id is not None:
-            if len(self._ids) >= _REMEMBERED:
+            if len(self._ids) >= _CACHE_SIZE:
                 del self._ids[next(iter(self._ids))]
             self._ids[key] = joke_id
         return joke_id
 
     async def add_to_pool(self, joke: GeneratedJoke) -> bool:
-        """Put a joke that nobody asked for into the pool; return whether it was taken in."""
-        described = self._describe(self._named(joke))
-        described["quality"] = -inf if joke.score is None else joke.score
-        add = functools.partial(self._store.pool.add, joke, **described)
+        """Add a joke to the pool; return whether the pool accepted it."""
+        metadata = self._metadata(self._with_model(joke))
+        quality = -inf if joke.score is None else joke.score
+        add = functools.partial(self._store.pool.add, joke, quality=quality, **metadata)
         return await asyncio.to_thread(add) is not None
 
     async def count_untold(self) -> int:
-        """Return how many jokes of the pool nobody has heard."""
+        """Return the number of jokes in the pool that nobody has heard."""
         model = model_name(self._settings)
         return await asyncio.to_thread(self._store.pool.size, untold=True, model=model)
 
     async def take_from_pool(
-        self, client: str, asked: GenerationRequest | None = None
+        self, client: str, joke_request: GenerationRequest | None = None
     ) -> list[StoredJoke]:
-        """Return the best jokes of the pool that a client has not had, up to the number asked for.
+        """Return the best jokes of the pool that match a request and that a client has not heard.
 
-        They fit the prompt; sampling is ignored. The client never gets the same jokes again.
-        Without a request, it is one joke.
+        They may be fewer than requested; sampling parameters are ignored.
         """
-        asked = asked or GenerationRequest()
+        joke_request = joke_request or GenerationRequest()
         if not self._settings.pool_size:
             return []
         return await asyncio.to_thread(
             self._store.pool.take_several,
             client,
-            asked.count,
+            joke_request.count,
             model=model_name(self._settings),
-            prompt=asked.prompt,
-            safe=asked.safe,
-            exclude_categories=asked.exclude_categories,
+            prompt=joke_request.prompt,
+            safe=joke_request.safe,
+            exclude_categories=joke_request.exclude_categories,
         )
 
     def _add(self, job: Job, joke: GeneratedJoke, key: str) -> str | None:
-        stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._describe(joke))
+        stored = self._store.add(joke, prompt=job.request.prompt, key=key, **self._metadata(joke))
         return stored.id if stored else None
 
-    def _named(self, joke: GeneratedJoke) -> GeneratedJoke:
-        # Older workers do not say which model told a joke.
+    def _with_model(self, joke: GeneratedJoke) -> GeneratedJoke:
+        # Older workers do not set a joke's model.
         return joke if joke.model else replace(joke, model=model_name(self._settings))
 
-    def _describe(self, joke: GeneratedJoke) -> dict[str, Any]:
-        """Return what the store keeps with a joke: its model and what moderation says."""
+    def _metadata(self, joke: GeneratedJoke) -> dict[str, Any]:
+        """Return what is stored with a joke: its model and moderation labels."""
         return {"model": joke.model, **self._label(str(joke))._asdict()}
 
 
 class PoolFiller:
-    """Fills the pool with new jokes, one at a time.
+    """Fills the pool with new jokes, one at a time, while the queue is idle.
 
-    A new joke is the best of as many drafts as a request may ask for. Jokes that the model learned
-    from are left out.
+    Each is the best of the maximum number of candidates. Jokes that the model has copied from its
+    training data are left out.
 
     Args:
-        queue: Where jokes are generated; nothing is drafted while jobs wait or run there.
-        store: Has the pool.
-        archive: Puts jokes into it.
-        settings: How many jokes wait in the pool, and how long jobs take.
+        queue: Generates the jokes.
+        store: The store of the pool.
+        archive: Adds jokes to the pool.
+        settings: The size of the pool and the maximum number of candidates.
     """
 
     def __init__(self, queue: JobQueue, store: Store, archive: Archive, settings: Settings) -> None:
@@ -152,22 +151,21 @@ class PoolFiller:
         self._settings = settings
 
     async def run(self) -> None:
-        """Fill the pool for as long as the server lives."""
+        """Fill the pool until cancelled."""
         pause_seconds = _PAUSE_SECONDS
         while True:
             await asyncio.sleep(pause_seconds)
             try:
                 if await self._has_room() and await self._is_idle():
-                    # A model that repeats itself is asked less and less often.
-                    repeated = not await self._draft()
-                    pause_seconds = (
-                        min(2 * pause_seconds, _REST_SECONDS) if repeated else _PAUSE_SECONDS
-                    )
+                    if await self._generate():
+                        pause_seconds = _PAUSE_SECONDS
+                    else:  # Back off: the model repeats itself.
+                        pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
             except QueueError as error:
-                _log.debug("no joke was drafted for the pool: %s", error)
-            except Exception:  # a filler that ends would leave the pool empty for good
-                _log.exception("no joke was drafted for the pool")
-                pause_seconds = _REST_SECONDS
+                _log.debug("no joke was generated for the pool: %s", error)
+            except Exception:  # must not end the task, or the pool would stay empty
+                _log.exception("no joke was generated for the pool")
+                pause_seconds = _MAX_PAUSE_SECONDS
 
     async def _has_room(self) -> bool:
         untold = await self._archive.count_untold()
@@ -177,14 +175,14 @@ class PoolFiller:
         stats = await self._queue.stats()
         return stats.workers > 0 and stats.waiting == stats.running == 0
 
-    async def _draft(self) -> bool:
-        """Draft a joke; return whether the pool took it in, or whether others need the engine."""
+    async def _generate(self) -> bool:
+        """Generate a joke; return whether the pool accepted it, or whether another job came in."""
         request = GenerationRequest(candidates=self._settings.max_candidates, max_attempts=1)
         job = await self._queue.submit(request)
         while not job.state.final:
             job = await self._queue.wait(job.id, _PAUSE_SECONDS)
             stats = await self._queue.stats()
-            if stats.waiting + stats.running > 1:  # somebody asked for a joke meanwhile
+            if stats.waiting + stats.running > 1:  # a client has submitted a job
                 await self._queue.cancel(job.id)
                 return True
         jokes = [joke for joke in job.jokes if joke.original is not False]

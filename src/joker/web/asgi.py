@@ -1,7 +1,7 @@
-"""The application for servers that import it by name, in any number of processes.
+"""The application factory for ASGI servers such as NGINX Unit, uvicorn and gunicorn.
 
-NGINX Unit, uvicorn and gunicorn call `open_app` in each process; ``deploy/`` says how.
-`joker.web.server` is the server that comes with the package.
+They call `open_app` in each process; ``deploy/`` has their configurations. ``joker serve`` uses
+`joker.web.server` instead.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from joker.core.logs import configure_logging
 from joker.settings import read_settings
 from joker.web.app import create_app
 
-# uvicorn and gunicorn give up at this exit code; at any other they restart the process forever.
+# uvicorn and gunicorn stop at this exit code; at any other they restart the process forever.
 _FAILED_TO_START = 3
 
 _log = logging.getLogger(__name__)
 
 
 def open_app() -> FastAPI:
-    """Return the application configured by the environment; it logs JSON lines.
+    """Return the application, configured by the environment; it logs JSON lines.
 
     Raises:
-        SystemExit: If a setting cannot be used, or there is no broker. The reason is logged,
-            because NGINX Unit does not show what a factory raises.
+        SystemExit: If a setting is invalid, or there is no broker. The reason is logged, because
+            NGINX Unit does not show exceptions of a factory.
     """
     configure_logging()
     try:

@@ -1,9 +1,8 @@
-"""A uvicorn connection with time and size limits against hostile clients.
+"""A uvicorn protocol with time and size limits against hostile clients.
 
-uvicorn limits neither the time for sending headers nor the time for reading a response, and with
-httptools installed not even the size of headers. ``joker serve`` and the images use this
-protocol (``uvicorn --http joker.web.connection:Connection``). Bodies are limited in
-`joker.web.middleware`.
+uvicorn does not limit how long clients take to send headers or to read a response, nor, with
+httptools, the size of headers. ``joker serve`` and the images use this protocol
+(``uvicorn --http joker.web.connection:Connection``). `joker.web.middleware` limits bodies.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _UNREAD_SECONDS = 60.0
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-    """Closes when headers take too long or are too large, or responses are not read."""
+    """Closes if headers take too long or are too large, or if the client does not read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,7 +38,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Receive a part of a request."""
+        """Receive part of a request."""
         if self._awaits_request():
             self._head_bytes += len(data)
             if self._head_timer is None:
@@ -53,17 +52,17 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
             if self.cycle is None:
                 self.send_400_response("Request headers are too large.")
             else:
-                # Or this is the rest of a refused body: that answer must stay the last one.
+                # This may be the rest of a rejected body, which has had its response.
                 self.transport.close()
 
     def pause_writing(self) -> None:
-        """Start the timer for reading."""
+        """Start the timer: the client must read."""
         super().pause_writing()
         self._stop(self._unread_timer)
         self._unread_timer = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the timer: the client reads."""
+        """Stop the timer: the client has read."""
         self._stop(self._unread_timer)
         super().resume_writing()
 

@@ -1,4 +1,4 @@
-"""Dependencies of the routes: the parts of the application, which `create_app` puts together."""
+"""Dependencies of the routes: what `create_app` keeps in the application's state."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from joker.web.metrics import Metrics
 from joker.web.submission import Submission
 
 
-def _part(name: str) -> Callable[[Request], Any]:
-    # FastAPI would call a plain function in a thread, which takes longer than the look-up.
-    async def find(request: Request) -> Any:
+def _from_state(name: str) -> Callable[[Request], Any]:
+    # Asynchronous, because FastAPI runs plain functions in a thread, which is slower.
+    async def dependency(request: Request) -> Any:
         return getattr(request.app.state, name)
 
-    return find
+    return dependency
 
 
-TheQueue = Annotated[JobQueue, Depends(_part("queue"))]
-TheSettings = Annotated[Settings, Depends(_part("settings"))]
-TheSubmission = Annotated[Submission, Depends(_part("submission"))]
-TheMetrics = Annotated[Metrics, Depends(_part("metrics"))]
-TheStore = Annotated[Store, Depends(_part("store"))]
-TheArchive = Annotated[Archive, Depends(_part("archive"))]
-TheLimiter = Annotated[RateLimiter | None, Depends(_part("limiter"))]
+QueueDep = Annotated[JobQueue, Depends(_from_state("queue"))]
+SettingsDep = Annotated[Settings, Depends(_from_state("settings"))]
+SubmissionDep = Annotated[Submission, Depends(_from_state("submission"))]
+MetricsDep = Annotated[Metrics, Depends(_from_state("metrics"))]
+StoreDep = Annotated[Store, Depends(_from_state("store"))]
+ArchiveDep = Annotated[Archive, Depends(_from_state("archive"))]
+LimiterDep = Annotated[RateLimiter | None, Depends(_from_state("limiter"))]

@@ -1,9 +1,9 @@
-"""Errors over HTTP, mapped once: problem+json (RFC 9457) for programs, a page for browsers.
+"""Error responses: problem details (RFC 9457) for programs, a page for browsers.
 
-Below ``/v1`` they are OpenAI's error object, with the same statuses, below ``/joke/`` JokeAPI's.
+Below ``/v1`` they have OpenAI's format, below ``/joke/`` JokeAPI's.
 
-Routes raise from the tree of `joker.core.errors`, or Starlette's `HTTPException` where
-the error is about HTTP itself. Middleware responds with `render_problem` too.
+Routes raise the exceptions of `joker.core.errors`, or Starlette's `HTTPException` for errors of
+HTTP itself. Middleware calls `render_problem`.
 """
 
 from __future__ import annotations
@@ -54,53 +54,51 @@ _JOKEAPI_CODES = {
     HTTPStatus.NOT_FOUND: (102, "Endpoint not found"),
     HTTPStatus.TOO_MANY_REQUESTS: (101, "Too many requests"),
 }
-_NO_OBJECT = "send a JSON object, with 'Content-Type: application/json'"
-_UNREADABLE = (
+_NOT_AN_OBJECT = "send a JSON object, with 'Content-Type: application/json'"
+_UNREADABLE_BODY = (
     "the body is not UTF-8, is nested too deeply or has too long a number; send plain JSON"
 )
-_MOST_CHARACTERS = 100
+_MAX_NAME_CHARACTERS = 100
 _QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
 _STORE_DOWN = "the store cannot be reached; try again in a few seconds"
 
 _log = logging.getLogger(__name__)
 
 
-def describe_problem(description: str) -> dict[str, Any]:
-    """Return the OpenAPI description of a response that is a problem."""
+def problem_response(description: str) -> dict[str, Any]:
+    """Return the OpenAPI description of an error response."""
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {"application/problem+json": {"schema": schema}}
     return {"description": description, "content": content}
 
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    401: describe_problem("The API key is missing or wrong."),
-    422: describe_problem(
-        "A parameter cannot be used (`errors` names it), or no acceptable joke was found "
+    401: problem_response("The API key is missing or wrong."),
+    422: problem_response(
+        "A parameter is invalid (`errors` names it), or no acceptable joke was found "
         f"(`type` is `{REFUSED_TYPE}`)."
     ),
-    429: describe_problem("Too many jokes in a short time; `Retry-After` says when to try again."),
-    503: describe_problem(
-        "Too many jobs wait, or the queue is down; `Retry-After` says when to try again."
-    ),
+    429: problem_response("The rate limit is reached; `Retry-After` says when to try again."),
+    503: problem_response("The queue is full or down; `Retry-After` says when to try again."),
 }
 
 BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
     **PROBLEM_RESPONSES,
-    400: describe_problem("The body is not UTF-8, is nested too deeply or has too long a number."),
-    408: describe_problem("The body was not received in time."),
-    413: describe_problem("The body is too large; `/info` has the limit."),
+    400: problem_response("The body is not UTF-8, is nested too deeply or has too long a number."),
+    408: problem_response("The body was not received in time."),
+    413: problem_response("The body is too large; `/info` has the limit."),
 }
 
-TELLING_RESPONSES: dict[int | str, dict[str, Any]] = {
-    502: describe_problem("The joke was not told for a reason on the server's side."),
-    504: describe_problem("No joke in time."),
+GENERATION_RESPONSES: dict[int | str, dict[str, Any]] = {
+    502: problem_response("The server failed to generate the joke."),
+    504: problem_response("The joke was not told in time."),
 }
 
 
-def describe_for_openai(
+def openai_responses(
     responses: Mapping[int | str, dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
-    """Return the same responses in OpenAI's shape, for routes below ``/v1``."""
+    """Return the same responses in OpenAI's format, for routes below ``/v1``."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
     return {status: {**response, "content": content} for status, response in responses.items()}
 
@@ -111,21 +109,21 @@ JOKEAPI_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JokeApiError"}}},
     }
     for status, description in {
-        "4XX": "No joke for these parameters (400), no valid API key (401), too many jokes (429).",
-        "5XX": "No joke for a reason on the server's side.",
+        "4XX": "No joke for these parameters (400), no valid API key (401), rate limit (429).",
+        "5XX": "The server failed to generate the joke.",
     }.items()
 }
 
 
 class HeadError(Exception):
-    """Ends a HEAD request where a joke would be taken from the pool or drafted."""
+    """Ends a HEAD request before a joke is taken from the pool or generated."""
 
 
 class UnknownModelError(InputError):
-    """A client of OpenAI's API names a model that is not there."""
+    """A client of OpenAI's API names an unknown model."""
 
 
-# The first class that fits decides.
+# The first matching class decides.
 _STATUSES: tuple[tuple[type[JokerError], HTTPStatus], ...] = (
     (UnknownJobError, HTTPStatus.NOT_FOUND),
     (UnknownModelError, HTTPStatus.NOT_FOUND),
@@ -143,15 +141,15 @@ _CODES = {GenerationError: REFUSED_CODE, UnknownModelError: "model_not_found"}
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Respond to every error that a route raises with a problem."""
+    """Register the handlers of all exceptions that routes raise."""
     app.add_exception_handler(JokerError, _handle_joker_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(HeadError, _answer_head)
+    app.add_exception_handler(HeadError, _handle_head_error)
 
 
-def tell_client(error: JokerError) -> str:
-    """Return an error's message for clients; messages about the internals are only logged."""
+def public_message(error: JokerError) -> str:
+    """Return an error's message for clients, without internals of the queue and the store."""
     if isinstance(error, QueueDownError):
         _log.warning("%s", error)
         return _QUEUE_DOWN
@@ -168,25 +166,25 @@ def render_problem(
     errors: Sequence[WrongParameter] | None = None,
     code: str | None = None,
 ) -> Response:
-    """Return an error as the client asks for it: a page, problem+json or OpenAI's object.
+    """Return an error response in the format of the path and the ``Accept`` header.
 
     Args:
         request: The request that failed.
         status: The HTTP status.
         detail: One sentence that names what is wrong and what to do.
-        headers: Further headers of the response; 503 always has ``Retry-After``.
-        errors: Each parameter that cannot be used.
-        code: OpenAI's name for what is wrong, if the status does not say it all.
+        headers: Additional headers; 503 always has ``Retry-After``.
+        errors: The invalid parameters.
+        code: OpenAI's error code, if the status does not imply it.
     """
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), **(headers or {})}
     if request.url.path.startswith("/v1/"):
-        content = _shape_for_openai(status, detail, errors, code).model_dump()
+        content = _openai_error(status, detail, errors, code).model_dump()
         return JSONResponse(content, status_code=status, headers=headers)
     if request.url.path.startswith("/joke/"):
-        # JokeAPI has one status for everything that a client may have got wrong.
+        # JokeAPI has one status for all invalid requests.
         status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
-        content = _shape_for_jokeapi(status, detail).model_dump()
+        content = _jokeapi_error(status, detail).model_dump()
         return JSONResponse(content, status_code=status, headers=headers)
     refused = code == REFUSED_CODE
     problem = Problem(
@@ -208,7 +206,7 @@ def render_problem(
     )
 
 
-def _shape_for_openai(
+def _openai_error(
     status: int, detail: str, errors: Sequence[WrongParameter] | None, code: str | None
 ) -> OpenAIError:
     type_: ErrorKind
@@ -223,7 +221,7 @@ def _shape_for_openai(
     return OpenAIError(error=ErrorDetail(message=detail, type=type_, param=param, code=code))
 
 
-def _shape_for_jokeapi(status: int, detail: str) -> JokeApiError:
+def _jokeapi_error(status: int, detail: str) -> JokeApiError:
     phrase = HTTPStatus(status).phrase
     code, message = _JOKEAPI_CODES.get(HTTPStatus(status), (100, phrase))
     return JokeApiError(
@@ -242,8 +240,9 @@ async def _handle_joker_error(request: Request, error: Exception) -> Response:
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     errors = None
     if isinstance(error, PromptWithheldError):
-        errors = [_describe({"loc": _locate_prompt(request), "msg": str(error), "type": ""})]
-    return render_problem(request, status, tell_client(error), errors=errors, code=code)
+        location, name = _locate_prompt(request)
+        errors = [WrongParameter(parameter=name, location=location, detail=str(error))]
+    return render_problem(request, status, public_message(error), errors=errors, code=code)
 
 
 def _locate_prompt(request: Request) -> tuple[str, str]:
@@ -253,35 +252,35 @@ def _locate_prompt(request: Request) -> tuple[str, str]:
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    wrong = [_describe(item) for item in error.errors()]
-    detail = "; ".join(f"{one.parameter}: {one.detail}" for one in wrong)
-    return render_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=wrong)
+    errors = [_to_wrong_parameter(details) for details in error.errors()]
+    detail = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors)
+    return render_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
-def _describe(item: Mapping[str, Any]) -> WrongParameter:
-    """Describe one finding without the value that was sent, which may be long or private."""
-    location, *path = item["loc"]
-    detail = str(item["msg"]).removeprefix("Value error, ")
+def _to_wrong_parameter(error: Mapping[str, Any]) -> WrongParameter:
+    """Describe one of pydantic's errors without the input, which may be long or private."""
+    location, *path = error["loc"]
+    detail = str(error["msg"]).removeprefix("Value error, ")
     detail = detail.replace("tuple", "list").replace("Tuple", "List")  # JSON has no tuples
-    if item["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         detail = "unknown parameter; /docs lists them"
-    if item["type"] == "json_invalid":
-        path, detail = [], f"not valid JSON: {item['ctx']['error']}"
-    if not path and item["type"] in ("missing", "model_attributes_type"):
-        detail = _NO_OBJECT
-    # A name may be half a surrogate pair, which cannot be sent back, or long.
+    if error["type"] == "json_invalid":
+        path, detail = [], f"not valid JSON: {error['ctx']['error']}"
+    if not path and error["type"] in ("missing", "model_attributes_type"):
+        detail = _NOT_AN_OBJECT
+    # The client's name may be long, or contain half a surrogate pair, which cannot be encoded.
     parameter = ".".join(map(str, path)).encode(errors="replace").decode() or str(location)
-    parameter = parameter[:_MOST_CHARACTERS]
+    parameter = parameter[:_MAX_NAME_CHARACTERS]
     return WrongParameter(parameter=parameter, location=str(location), detail=detail)
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status, detail, headers = HTTPStatus(error.status_code), error.detail, error.headers
-    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _allowed_methods(request)):
         headers = {"Allow": ", ".join(methods)}
     if status == HTTPStatus.BAD_REQUEST:
-        detail = _UNREADABLE
+        detail = _UNREADABLE_BODY
     if detail == status.phrase:
         detail = {
             HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; see /docs",
@@ -291,14 +290,14 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     return render_problem(request, status, detail, headers)
 
 
-async def _answer_head(_: Request, __: Exception) -> Response:
+async def _handle_head_error(_: Request, __: Exception) -> Response:
     response = Response()
-    del response.headers["Content-Length"]  # nobody knows that of a joke that is not told
+    del response.headers["Content-Length"]  # unknown, because no joke was told
     return response
 
 
-def _find_methods(request: Request) -> list[str]:
-    """Return the methods of a documented path; the router knows only those of one route."""
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of all routes at a path; the router lists only those of one."""
     path = getattr(request.scope.get("route"), "path", None)
     methods = [method.upper() for method in request.app.openapi()["paths"].get(path, ())]
     return [*methods, "HEAD"] if "GET" in methods else methods

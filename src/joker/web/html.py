@@ -1,4 +1,4 @@
-"""Renders jokes as ``Accept`` asks (RFC 9110, section 12.5.1), and the page, also for errors.
+"""Renders the page, and negotiates the media type of responses (RFC 9110, section 12.5.1).
 
 Templates escape everything, so a model's output is always shown as text.
 """
@@ -14,13 +14,20 @@ from http import HTTPStatus
 from fastapi import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from pydantic import BaseModel
+from pydantic_core import to_json
 
 from joker.compose import model_name
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
-from joker.web.schemas import REFUSED_TYPE, LinkedJoke, Problem, PublishedJoke, Task
-from joker.web.static import locate
+from joker.web.schemas import (
+    REFUSED_TYPE,
+    LinkedJoke,
+    Problem,
+    PublishedJoke,
+    PublishedJokes,
+    Task,
+)
+from joker.web.static import static_url
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -42,15 +49,15 @@ TOPICS = (
 )
 _TOPICS_A_DAY = 3
 _AGAIN = {"/jokes/random": "Another random joke"}
-_FIRST_JOKES = "The first jokes are being written, and none is ready yet: ask for one."
-# What the page advises; the details' own advice, and the counts before it, are for programs.
+_EMPTY_POOL = "The first jokes are being written, but none is ready yet. Ask for one."
+# A problem's detail has counts and advice for programs; these stand in for its advice.
 _FOR_PROGRAMS = re.compile(r" \(rejected drafts|; ")
-_LOST_ADVICE = "try one of the links below, or ask for a joke"
-_REFUSED_ADVICE = "ask again, perhaps with other words"
+_NOT_FOUND_ADVICE = "try one of the links below, or ask for a joke"
+_REFUSED_ADVICE = "try again, perhaps with different words"
 
 
 def topics_of(day: date) -> tuple[str, ...]:
-    """Return the topics that the page suggests on a day, other ones than on the day before."""
+    """Return the topics that the page suggests on a day; they change daily."""
     first = day.toordinal() * _TOPICS_A_DAY % len(TOPICS)
     return TOPICS[first : first + _TOPICS_A_DAY]
 
@@ -65,17 +72,17 @@ def load_template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["static"] = locate
+    environment.globals["static"] = static_url
     return environment.get_template(name)
 
 
 def render_page(
     request: Request,
-    asked: GenerationRequest | None = None,
-    jokes: Sequence[LinkedJoke | PublishedJoke] = (),
+    joke_request: GenerationRequest | None = None,
+    jokes: Sequence[LinkedJoke] = (),
     message: str = "",
     *,
-    is_one: bool = False,
+    is_single: bool = False,
     drafted: bool = False,
     eager: bool = False,
     problem: Problem | None = None,
@@ -85,51 +92,50 @@ def render_page(
     """Return the page.
 
     Args:
-        request: The request.
-        asked: What the form shows as chosen.
-        jokes: Jokes that were told.
+        request: The HTTP request.
+        joke_request: Values of the form.
+        jokes: The jokes to show.
         message: Shown above them.
-        is_one: Whether the page is that of one stored joke, which link previews show.
-        drafted: Whether the model has drafted jokes just now, and may try harder.
-        eager: Whether the page, without a joke, asks for one by itself.
-        problem: What went wrong; the page has advice of its own.
+        is_single: Whether the page shows one stored joke, for which it has a link preview.
+        drafted: Whether the jokes are new, so that "Try harder" is offered.
+        eager: Whether JavaScript asks for a joke at once, because the page has none.
+        problem: The error to show instead of the message.
         status: The HTTP status.
-        headers: Further headers.
+        headers: Additional headers.
     """
     settings: Settings = request.app.state.settings
     if eager:
-        message = _FIRST_JOKES  # read where there is no JavaScript; the page replaces it
-    if problem and asked is None:
-        # What was asked for in vain can be asked for again.
-        asked = GenerationRequest(prompt=request.query_params.get("prompt", ""))
+        message = _EMPTY_POOL  # for browsers without JavaScript
+    if problem and joke_request is None:
+        # Keep the prompt in the form, so that it can be changed.
+        joke_request = GenerationRequest(prompt=request.query_params.get("prompt", ""))
     text = load_template("index.html").render(
-        asked=asked or GenerationRequest(),
+        joke_request=joke_request or GenerationRequest(),
         jokes=jokes,
-        message=_say(problem) if problem else message,
+        message=_message_of(problem) if problem else message,
         problem=problem,
         advice=_REFUSED_ADVICE,
-        # More drafts help against nothing else.
-        hard=problem.type == REFUSED_TYPE and not problem.errors if problem else drafted,
-        linked=is_one,
-        drafted=drafted,
+        # More drafts help if all were rejected, but not against other problems.
+        can_try_harder=problem.type == REFUSED_TYPE and not problem.errors if problem else drafted,
+        is_single=is_single,
         eager=eager,
         again=_AGAIN.get(request.url.path, "Another one") if jokes else "Ask for one",
-        permanent=is_one and jokes[0].link == request.url.path,
+        permanent=is_single and jokes[0].link == request.url.path,
         site=str(request.base_url).rstrip("/"),
         starts=STARTS,
         topics=topics_of(datetime.now(UTC).date()),
         model=model_name(settings),
         drafts=settings.candidates,
-        most_jokes=settings.max_count,
-        most_characters=settings.max_prompt_characters,
+        max_jokes=settings.max_count,
+        max_characters=settings.max_prompt_characters,
     )
     return HTMLResponse(text, status, headers)
 
 
 def choose_media_type(accept: str, offers: Sequence[str]) -> str:
-    """Return the offer that an ``Accept`` header rates highest; the first where several tie.
+    """Return the media type that an ``Accept`` header prefers, the first of several equal ones.
 
-    A header that accepts none of them is ignored, as the standard allows.
+    A header that accepts none of them is ignored, as RFC 9110 allows.
     """
     ranges = [_read_range(part) for part in accept.split(",") if part.strip()]
     return max(offers, key=lambda offer: _quality(offer, ranges))
@@ -142,31 +148,36 @@ def prefers_html(request: Request) -> bool:
 
 def render_jokes(
     request: Request,
-    jokes: Sequence[LinkedJoke | PublishedJoke],
-    body: BaseModel,
+    jokes: Sequence[LinkedJoke],
+    body: Task | PublishedJoke | PublishedJokes,
     offers: Sequence[str],
     *,
-    asked: GenerationRequest | None = None,
+    joke_request: GenerationRequest | None = None,
     message: str = "",
 ) -> Response:
-    """Return jokes as text, JSON or the page, whichever ``Accept`` asks for.
+    """Return jokes as text, JSON or a page, whichever ``Accept`` prefers.
 
     Args:
-        request: The request.
+        request: The HTTP request.
         jokes: The jokes.
         body: The JSON response.
         offers: The media types, the default first.
-        asked: What the page's form shows as chosen.
-        message: Shown above them on the page.
+        joke_request: Values of the page's form.
+        message: Shown above the jokes on the page.
     """
-    wanted = choose_media_type(request.headers.get("accept", ""), offers)
+    media_type = choose_media_type(request.headers.get("accept", ""), offers)
     response: Response
-    if wanted == HTML:
-        is_one = isinstance(body, PublishedJoke)
-        drafted = isinstance(body, Task) and body.task_id is not None
-        response = render_page(request, asked, jokes, message, is_one=is_one, drafted=drafted)
-    elif wanted == JSON:
-        response = Response(body.model_dump_json(), media_type=JSON)
+    if media_type == HTML:
+        response = render_page(
+            request,
+            joke_request,
+            jokes,
+            message,
+            is_single=isinstance(body, PublishedJoke),
+            drafted=isinstance(body, Task) and body.task_id is not None,
+        )
+    elif media_type == JSON:
+        response = Response(to_json(body), media_type=JSON)
     else:
         texts = (f"{joke.question}\n{joke.answer}\n" for joke in jokes)
         response = PlainTextResponse("\n".join(texts))
@@ -174,9 +185,9 @@ def render_jokes(
     return response
 
 
-def _say(problem: Problem) -> str:
+def _message_of(problem: Problem) -> str:
     detail = problem.detail
-    advice = _REFUSED_ADVICE if problem.type == REFUSED_TYPE else _LOST_ADVICE
+    advice = _REFUSED_ADVICE if problem.type == REFUSED_TYPE else _NOT_FOUND_ADVICE
     if problem.type == REFUSED_TYPE or problem.status == HTTPStatus.NOT_FOUND:
         detail = f"{_FOR_PROGRAMS.split(detail)[0]}; {advice}"
     return f"{detail[0].upper()}{detail[1:].rstrip('.')}."
@@ -195,8 +206,8 @@ def _read_range(part: str) -> tuple[str, float]:
 
 def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
     """Return the quality value of the most specific range that matches."""
-    wanted = dict(ranges)
+    qualities = dict(ranges)
     for media_range in (offer, offer.partition("/")[0] + "/*", "*/*"):
-        if media_range in wanted:
-            return wanted[media_range]
+        if media_range in qualities:
+            return qualities[media_range]
     return 0.0

@@ -1,10 +1,11 @@
-"""Rate limits per client, counted in jokes; shared through Redis where a broker is used."""
+"""Rate limits per client, shared through Redis if there is a broker."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from typing import Literal
 
 from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
@@ -17,21 +18,21 @@ from joker.core.errors import ConfigError, InputError
 from joker.core.plural import plural
 from joker.jobs.connection import TIMEOUTS, open_pool
 
-_TURN_SECONDS = 5.0
-_CONNECTIONS = 16
+_POOL_TIMEOUT_SECONDS = 5.0
+_MAX_CONNECTIONS = 16
 
 _log = logging.getLogger(__name__)
 
 
 class RateLimiter:
-    """Limits the jokes that each client gets in a period.
+    """Limits the number of jokes and votes per client and period.
 
     Args:
         rate: Such as ``60/minute``.
-        broker: URL of the Redis that several processes share; None counts in this process only.
+        broker: URL of the Redis that counts for several processes; None counts in this process.
 
     Raises:
-        ConfigError: If the rate cannot be read.
+        ConfigError: If the rate is invalid.
     """
 
     def __init__(self, rate: str, broker: str | None = None) -> None:
@@ -44,15 +45,14 @@ class RateLimiter:
         self._connections: BlockingConnectionPool | None = None
         storage: Storage = MemoryStorage()
         if broker:
-            # Calls beyond the number of connections wait.
             self._connections = open_pool(
-                broker, max_connections=_CONNECTIONS, timeout=_TURN_SECONDS, **TIMEOUTS
+                broker, max_connections=_MAX_CONNECTIONS, timeout=_POOL_TIMEOUT_SECONDS, **TIMEOUTS
             )
             storage = RedisStorage(
                 "async+redis://",
                 wrap_exceptions=True,
                 implementation="redispy",
-                # With the queue's hash tag: on a cluster, its node has these keys too.
+                # The queue's hash tag, so that a cluster keeps these keys on the queue's node.
                 key_prefix="{joker}:rates",
                 connection_pool=self._connections,  # type: ignore[arg-type]
             )
@@ -63,44 +63,40 @@ class RateLimiter:
         if self._connections:
             await self._connections.aclose()
 
-    async def take(self, client: str, amount: int, of: str = "jokes") -> dict[str, str]:
-        """Count jokes that a client requests, or votes that it casts.
-
-        Args:
-            client: Its identity.
-            amount: How many.
-            of: What is counted; each kind is counted separately, at the same rate.
+    async def take(
+        self, client: str, amount: int, resource: Literal["jokes", "votes"] = "jokes"
+    ) -> dict[str, str]:
+        """Count a client's jokes or votes; each has its own window at the same rate.
 
         Returns:
             The headers ``RateLimit`` and ``RateLimit-Policy`` of the IETF's draft
             (draft-ietf-httpapi-ratelimit-headers).
 
         Raises:
-            InputError: If it is more than the limit ever allows.
+            InputError: If the amount exceeds the whole limit.
             HTTPException: 429 if the client has reached the limit.
         """
-        if amount > self._rate.amount:
+        limit, period_seconds = self._rate.amount, self._rate.get_expiry()
+        if amount > limit:
             raise InputError(
-                f"at most {self._rate.amount} {plural(self._rate.amount, of[:-1])} in one request; "
-                "ask for fewer"
+                f"at most {limit} {plural(limit, resource[:-1])} in one request; ask for fewer"
             )
         try:
-            granted = await self._limiter.hit(self._rate, of, client, cost=amount)
-            window = await self._limiter.get_window_stats(self._rate, of, client)
+            allowed = await self._limiter.hit(self._rate, resource, client, cost=amount)
+            window = await self._limiter.get_window_stats(self._rate, resource, client)
         except StorageError as error:
-            # The queue uses the same Redis and reports that it is down.
-            _log.warning("rate limits are not counted: %s", error)
+            # Let requests through: the queue uses the same Redis, and reports that it is down.
+            _log.warning("the rate limit is not applied: %s", error)
             return {}
         reset_seconds = max(1, math.ceil(window.reset_time - time.time()))
-        most, period_seconds = self._rate.amount, self._rate.get_expiry()
         headers = {
-            "RateLimit-Policy": f'"{of}";q={most};w={period_seconds}',
-            "RateLimit": f'"{of}";r={window.remaining};t={reset_seconds}',
+            "RateLimit-Policy": f'"{resource}";q={limit};w={period_seconds}',
+            "RateLimit": f'"{resource}";r={window.remaining};t={reset_seconds}',
         }
-        if not granted:
+        if not allowed:
             raise HTTPException(
                 429,
-                f"{of} are limited to {most} in {period_seconds} "
+                f"{resource} are limited to {limit} in {period_seconds} "
                 f"{plural(period_seconds, 'second')}; "
                 f"try again in {reset_seconds} {plural(reset_seconds, 'second')}",
                 headers=headers | {"Retry-After": str(reset_seconds)},

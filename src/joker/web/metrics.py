@@ -1,8 +1,8 @@
-"""The metrics that Prometheus scrapes, named like vLLM's; no label has a value per task.
+"""The metrics that Prometheus scrapes, named like vLLM's.
 
-If ``PROMETHEUS_MULTIPROC_DIR`` names a folder, processes that share an address, which one other
-process has started, collect their metrics there, and each of them returns those of all; it must be
-empty when the first of them starts. Workers have metrics of their own in `joker.worker.metrics`.
+If ``PROMETHEUS_MULTIPROC_DIR`` names a folder, all processes of a server write their metrics there,
+and each of them returns the sum. The folder must be empty when the server starts.
+`joker.worker.metrics` has the metrics of workers.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _REASONS = (
     *("success", "failure", "revoked", "lost"),
     *("rate_limited", "queue_full", "memory_full"),
 )
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
 
 
 class Metrics:
-    """The metrics of one process, or of all that share a folder.
+    """The metrics of one process, or of all processes of a server.
 
     Args:
-        settings: Capacity and deadline, reported for alerts.
+        settings: Queue size and deadline, exported for alerts.
 
     Raises:
-        ConfigError: If the folder that processes share cannot be used.
+        ConfigError: If the folder of the metrics is invalid.
 
     Attributes:
         jokes: Jokes told.
         prompt_tokens: Tokens of their prompts.
-        generation_tokens: Tokens that were generated for them.
+        generation_tokens: Tokens generated for them.
         outcomes: Outcomes of requests for jokes, by reason.
         latency_seconds: Time from submission to the final state.
         queue_seconds: Time from submission to the start of work.
@@ -65,12 +65,12 @@ class Metrics:
 
     def __init__(self, settings: Settings) -> None:
         self._registry = CollectorRegistry()
-        self._merged = _find_merged()
-        if self._merged is None:
+        merged = _multiprocess_registry()
+        if merged is None:
             ProcessCollector(registry=self._registry)
             PlatformCollector(registry=self._registry)
-        self._shown = self._merged or self._registry
-        self._shown.register(ProcessMetrics("web", _find_process))
+        self._exported = merged or self._registry
+        self._exported.register(ProcessMetrics("web", _process_id))
         self._queue_up = self._gauge("joker:queue_up", "1 if the queue responds.")
         self._waiting = self._gauge("joker:num_requests_waiting", "Jobs waiting for a worker.")
         self._running = self._gauge("joker:num_requests_running", "Jobs that a worker runs.")
@@ -79,13 +79,11 @@ class Metrics:
         self._memory_limit = self._gauge(
             "joker:redis_memory_limit_bytes", "Memory that Redis may use."
         )
-        self._store_up = self._gauge("joker:store_up", "Whether the store of jokes answers.")
-        self._store_failures = self._counter(
-            "joker:store_failures", "Calls for which the store was unavailable or failed."
-        )
+        self._store_up = self._gauge("joker:store_up", "1 if the store responds.")
+        self._store_failures = self._counter("joker:store_failures", "Failed calls to the store.")
         self._store_failures_seen = 0
-        self._pooled = self._gauge(
-            "joker:pool_untold_jokes", "Jokes generated in advance that nobody has had."
+        self._pool_untold = self._gauge(
+            "joker:pool_untold_jokes", "Jokes in the pool that nobody has heard."
         )
         self._reported = self._gauge(
             "joker:reported_jokes", "Jokes that are hidden because somebody reported them."
@@ -104,7 +102,7 @@ class Metrics:
         self.outcomes = self._counter(
             "joker:request_outcome", "Requests for jokes by outcome.", "reason"
         )
-        # rate() misses the first count of a series that does not begin at zero.
+        # Prometheus's rate() misses the first increment of a series that does not start at zero.
         for reason in _REASONS:
             self.outcomes.labels(reason)
         self.latency_seconds = self._histogram(
@@ -128,11 +126,7 @@ class Metrics:
         )
 
     def render(self, stats: QueueStats | None) -> bytes:
-        """Return all metrics in Prometheus's text format.
-
-        Args:
-            stats: The queue's; what is not known is NaN.
-        """
+        """Return all metrics in Prometheus's text format; those of unknown ``stats`` are NaN."""
         self._queue_up.set(stats is not None)
         self._waiting.set(stats.waiting if stats else math.nan)
         self._running.set(stats.running if stats else math.nan)
@@ -141,11 +135,11 @@ class Metrics:
         limit_bytes = stats.memory_limit_bytes if stats else None
         self._memory.set(math.nan if memory_bytes is None else memory_bytes)
         self._memory_limit.set(math.nan if limit_bytes is None else limit_bytes)
-        return generate_latest(self._shown)
+        return generate_latest(self._exported)
 
     def observe_store(self, store: Store) -> None:
-        """Record how the store is: its failures, pool and reports; may block."""
-        self._pooled.set(store.pool.size(untold=True))
+        """Update the metrics of the store; may block."""
+        self._pool_untold.set(store.pool.size(untold=True))
         try:
             self._reported.set(store.count_reported())
         except StoreDownError:
@@ -156,14 +150,14 @@ class Metrics:
         self._store_failures_seen = failures
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
-        # All processes see the same value; the latest counts.
+        # All processes set the same value, so the most recent one is right.
         try:
             return Gauge(
                 name, documentation, registry=self._registry, multiprocess_mode="mostrecent"
             )
         except OSError as error:
             raise ConfigError(
-                f"{_FOLDER} cannot be used: {error}; name an existing folder"
+                f"{_MULTIPROC_DIR} cannot be used: {error}; name an existing folder"
             ) from error
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
@@ -180,7 +174,7 @@ class Metrics:
 
 
 class JobFollower:
-    """Follows every accepted job to its end and counts its outcome."""
+    """Follows accepted jobs to their end and records their outcomes and times."""
 
     def __init__(self, queue: JobQueue, metrics: Metrics) -> None:
         self._queue = queue
@@ -188,7 +182,7 @@ class JobFollower:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: Job) -> None:
-        """Follow a job; one that is followed already stays followed once."""
+        """Follow a job, unless it is final or already followed."""
         if job.state.final or job.id in self._tasks:
             return
         task = asyncio.create_task(self._follow(job.id))
@@ -196,7 +190,7 @@ class JobFollower:
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     def count_refusal(self, reason: str) -> None:
-        """Count a request for jokes that was refused."""
+        """Count a rejected request for jokes."""
         self._metrics.outcomes.labels(reason).inc()
 
     async def close(self) -> None:
@@ -208,13 +202,13 @@ class JobFollower:
 
     async def _follow(self, job_id: str) -> None:
         metrics = self._metrics
-        began = time.monotonic()
+        submitted_at = time.monotonic()
         started = False
         told = False
         reason = "lost"
         try:
             async for event in self._queue.events(job_id, drafts=False):
-                elapsed_seconds = time.monotonic() - began
+                elapsed_seconds = time.monotonic() - submitted_at
                 if isinstance(event, JokeEvent) and not told:
                     told = True
                     metrics.first_joke_seconds.observe(elapsed_seconds)
@@ -231,22 +225,22 @@ class JobFollower:
                     metrics.prompt_tokens.inc(sum(joke.prompt_tokens for joke in job.jokes))
                     metrics.generation_tokens.inc(sum(joke.tokens for joke in job.jokes))
         except QueueStoppedError:
-            return  # the job goes on
+            return  # the job continues
         except QueueError as error:
             _log.warning("cannot follow a job: %s", error, extra={"fields": {"task_id": job_id}})
         metrics.outcomes.labels(reason).inc()
 
 
-def _find_process() -> int:
-    """Return this process, or the one that started all that share a folder.
+def _process_id() -> int:
+    """Return the process whose CPU time is exported: with several, their parent.
 
-    Of processes that have ended, only the CPU time of the one that started them still tells.
+    The parent's CPU time includes children that have ended.
     """
-    return os.getppid() if _FOLDER in os.environ else os.getpid()
+    return os.getppid() if _MULTIPROC_DIR in os.environ else os.getpid()
 
 
-def _find_merged() -> CollectorRegistry | None:
-    """Return the metrics of all processes that share a folder, or None without one."""
+def _multiprocess_registry() -> CollectorRegistry | None:
+    """Return the metrics of all processes of the server, or None without a folder for them."""
     registry = CollectorRegistry()
     try:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Middleware around every route; `joker.web.app` has the order."""
+"""Middleware; `joker.web.app` has its order."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from joker.web.errors import HeadError, render_problem
 from joker.web.metrics import Metrics
 from joker.web.security import identify_client
 
-_POLICY = (
+_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Swagger UI styles its own elements.
-_DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+# Swagger UI uses inline styles.
+_DOCS_CSP = _CSP.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 _BODY_SECONDS = 10.0
-# Probes come all the time, and what they ask for says little about what users wait for.
-_UNTRACED = ("/health/", "/metrics")
+_UNTRACED = ("/health/", "/metrics")  # probes, which would outnumber all other traces
 _IS_HEAD = "joker.is_head"
-_WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -40,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class SecurityHeaders:
-    """Adds security headers, and those that a request collected in its state, to every response."""
+    """Adds security headers and those in ``request.state.headers`` to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -50,15 +49,15 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        collected: dict[str, str] = {}
-        scope.setdefault("state", {})["headers"] = collected
-        docs = scope["path"] == "/docs"
+        state_headers: dict[str, str] = {}
+        scope.setdefault("state", {})["headers"] = state_headers
+        csp = _DOCS_CSP if scope["path"] == "/docs" else _CSP
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS | collected)
-                headers["Content-Security-Policy"] = _DOCS_POLICY if docs else _POLICY
+                headers.update(_HEADERS | state_headers)
+                headers["Content-Security-Policy"] = csp
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -66,10 +65,9 @@ class SecurityHeaders:
 
 
 class RequestLog:
-    """Logs, counts and times every request, and responds to exceptions that no handler caught.
+    """Logs, counts, times and traces every request, and responds to unhandled exceptions.
 
-    The log has one JSON line per request, with an id to trace errors and jobs, but never prompts
-    and keys.
+    The log has one line per request, with the request id, but never prompts and keys.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -85,13 +83,13 @@ class RequestLog:
             await self._serve(scope, receive, send, Span("probe", {}))
             return
         parent = Headers(scope=scope).get("traceparent")
-        with span(scope["method"], parent=parent, kind="SERVER") as traced:
-            await self._serve(scope, receive, send, traced)
+        with span(scope["method"], parent=parent, kind="SERVER") as request_span:
+            await self._serve(scope, receive, send, request_span)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, traced: Span) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_span: Span) -> None:
         request = Request(scope)
-        request_id = request.state.request_id = _choose_id(Headers(scope=scope))
-        began = time.perf_counter()
+        request_id = request.state.request_id = _request_id(request.headers)
+        started_at = time.perf_counter()
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
@@ -104,16 +102,18 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            _log.exception("fault", extra={"fields": {"request_id": request_id}})
+            _log.exception("unhandled exception", extra={"fields": {"request_id": request_id}})
             if status is not None:
                 raise
-            sentence = "internal error; the server's log has it under this request_id"
-            response = render_problem(request, 500, sentence)
+            detail = "internal error; the server's log has it under this request_id"
+            response = render_problem(request, 500, detail)
             await response(scope, receive, send_with_id)
         finally:
-            self._write(request, status, time.perf_counter() - began, traced)
+            self._record(request, status, time.perf_counter() - started_at, request_span)
 
-    def _write(self, request: Request, status: int | None, seconds: float, traced: Span) -> None:
+    def _record(
+        self, request: Request, status: int | None, seconds: float, request_span: Span
+    ) -> None:
         route = getattr(request.scope.get("route"), "path", "none")
         method = request.method if route != "none" else "other"
         self._metrics.http_requests.labels(method, route, status).inc()
@@ -129,8 +129,8 @@ class RequestLog:
         task_id = getattr(request.state, "task_id", None)
         if task_id is not None:
             fields["task_id"] = task_id
-        traced.name = method if route == "none" else f"{method} {route}"
-        traced.attributes |= {
+        request_span.name = method if route == "none" else f"{method} {route}"
+        request_span.attributes |= {
             "http.request.method": method,
             "http.route": None if route == "none" else route,
             "http.response.status_code": status,
@@ -143,11 +143,12 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, with or without ``Content-Length``, or too slow."""
+    """Rejects bodies that are too large, with or without ``Content-Length``, or too slow."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
+        self._too_large = f"the body is larger than {max_bytes} bytes; shorten it"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -155,43 +156,38 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length) > self._most_bytes:
-            refusal = render_problem(Request(scope), 413, self._sentence)
-            await refusal(scope, receive, send)
+        if length.isdecimal() and int(length) > self._max_bytes:
+            response = render_problem(Request(scope), 413, self._too_large)
+            await response(scope, receive, send)
             return
-        received = 0
-        whole = False
-        until = asyncio.get_running_loop().time() + _BODY_SECONDS
+        received_bytes = 0
+        complete = False
+        deadline = asyncio.get_running_loop().time() + _BODY_SECONDS
 
-        async def receive_at_most() -> Message:
-            nonlocal received, whole
-            if whole:
+        async def receive_limited() -> Message:
+            nonlocal received_bytes, complete
+            if complete:
                 return await receive()
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError as error:
-                sentence = f"no complete body within {_BODY_SECONDS:g} seconds; send it again"
-                raise HTTPException(408, sentence, {"Connection": "close"}) from error
-            whole = not message.get("more_body", False)
-            received += len(message.get("body", b""))
-            if received > self._most_bytes:
-                raise HTTPException(413, self._sentence)
+                detail = f"no complete body within {_BODY_SECONDS:g} seconds; send it again"
+                raise HTTPException(408, detail, {"Connection": "close"}) from error
+            complete = not message.get("more_body", False)
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._max_bytes:
+                raise HTTPException(413, self._too_large)
             return message
 
-        await self._app(scope, receive_at_most, send)
-
-    @property
-    def _sentence(self) -> str:
-        return f"the body is larger than {self._most_bytes} bytes; shorten it"
+        await self._app(scope, receive_limited, send)
 
 
 class HeadAsGet:
-    """Answers HEAD like GET, with the same headers and no body, except where GET takes a joke.
+    """Handles HEAD like GET, without the body, for uptime checks and link previews.
 
-    Uptime checks and link previews use it. FastAPI's routes, unlike Starlette's, support only the
-    methods that they name. A route that takes a joke calls `stop_at_head` before, so its status is
-    200 and the headers that depend on the joke are missing.
+    FastAPI's routes, unlike Starlette's, do not support HEAD by themselves. Routes that tell a joke
+    call `stop_at_head` first; their response lacks the headers that depend on the joke.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -208,30 +204,30 @@ class HeadAsGet:
                 message = {**message, "body": b""}
             await send(message)
 
-        # The server reads the method of its own scope, which stays HEAD.
-        as_get = {**scope, "method": "GET", _IS_HEAD: True}
+        # A copy, because the server needs the original method.
+        get_scope = {**scope, "method": "GET", _IS_HEAD: True}
         try:
-            await self._app(as_get, receive, send_without_body)
+            await self._app(get_scope, receive, send_without_body)
         finally:
-            scope["route"] = as_get.get("route")
+            scope["route"] = get_scope.get("route")
 
 
 def is_head(request: Request) -> bool:
-    """Return whether a request that looks like GET is HEAD."""
+    """Return whether a request is HEAD, although its method is GET now."""
     return _IS_HEAD in request.scope
 
 
 def stop_at_head(request: Request) -> None:
-    """Answer HEAD now: a joke that is taken or drafted for it would be told to nobody.
+    """End a HEAD request, for which a joke would be wasted.
 
     Raises:
-        HeadError: If the request is one.
+        HeadError: If the request is HEAD.
     """
     if is_head(request):
         raise HeadError
 
 
-def _choose_id(headers: Headers) -> str:
-    """Return the id that the client or proxy sent if it is well-formed, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if _WELL_FORMED.fullmatch(given) else secrets.token_hex(8)
+def _request_id(headers: Headers) -> str:
+    """Return the client's or proxy's ``X-Request-ID`` if it is well-formed, else a new id."""
+    request_id = headers.get("x-request-id", "")
+    return request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)

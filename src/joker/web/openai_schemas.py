@@ -1,7 +1,7 @@
-"""OpenAI's shapes: bodies of completions and chats, answers, chunks of streams, models.
+"""Schemas of OpenAI's API: completions, chats, chunks of their streams, and models.
 
-Bodies derive from `joker.generation.request.GenerationRequest`, as those of the other routes do.
-A choice's text is the whole joke, question and answer on lines of their own, the prompt included.
+Bodies derive from `joker.generation.request.GenerationRequest`, like those of the other routes. A
+choice's text is the whole joke with the prompt, the question on one line and the answer on another.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Prompts = Annotated[list[_Text], Field(min_length=1)]
 
 
 def _as_list(value: Any) -> Any:
-    """Return a text as a list of one."""
+    """Return a list as it is, and a string as a list of one."""
     if isinstance(value, str):
         return [value]
     if value is None or isinstance(value, list):
@@ -56,8 +56,8 @@ def _as_parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else _as_list(value)
 
 
-class _Neutral:
-    """Marks an unsupported parameter: only values that have no effect anyway are accepted."""
+class _Unsupported:
+    """Annotates an unsupported parameter, for which only values without effect are valid."""
 
     def __init__(self, *values: Any) -> None:
         self._values = [*values, None]
@@ -71,7 +71,7 @@ class _Neutral:
         self, _: CoreSchema, __: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {
-            "description": "Has no effect; only neutral values are accepted.",
+            "description": "Not supported; only values without effect are accepted.",
             "enum": self._values,
         }
 
@@ -83,28 +83,28 @@ class _Neutral:
 
 
 class StreamOptions(BaseModel):
-    """Options of a stream."""
+    """OpenAI's options of a stream."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     include_usage: bool | None = Field(
         default=None, description="End the stream with a chunk that counts the tokens."
     )
-    include_obfuscation: Annotated[Any, _Neutral(False)] = None
-    continuous_usage_stats: Annotated[Any, _Neutral(False)] = None
+    include_obfuscation: Annotated[Any, _Unsupported(False)] = None
+    continuous_usage_stats: Annotated[Any, _Unsupported(False)] = None
 
 
 _Parameters: Any = flat_request({"count": "n"}, without={"prompt", "max_new_tokens"}, nullable=True)
 
 
 class OpenAIBody(_Parameters):  # type: ignore[misc]
-    """Parameters of completions and chats, with some of our own such as `safe`."""
+    """Parameters of completions and chats, with additional ones such as `safe`."""
 
-    model: str = Field(default=MODEL, description=f"`{MODEL}`, the only one.")
+    model: str = Field(default=MODEL, description=f"`{MODEL}` is the only one.")
     max_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="A joke with more tokens is cut off, and its `finish_reason` is `length`.",
+        description="A joke with more tokens is truncated, and its `finish_reason` is `length`.",
     )
     stop: Annotated[
         _Stops | None,
@@ -121,71 +121,71 @@ class OpenAIBody(_Parameters):  # type: ignore[misc]
     prompt_cache_retention: str | None = Field(
         default=None, max_length=256, description="Not used."
     )
-    presence_penalty: Annotated[Any, _Neutral(0)] = None
-    frequency_penalty: Annotated[Any, _Neutral(0)] = None
-    logprobs: Annotated[Any, _Neutral(False)] = None
-    top_logprobs: Annotated[Any, _Neutral(0)] = None
-    logit_bias: Annotated[Any, _Neutral({})] = None
-    echo: Annotated[Any, _Neutral(False)] = None
-    suffix: Annotated[Any, _Neutral("")] = None
-    response_format: Annotated[Any, _Neutral({"type": "text"})] = None
-    tools: Annotated[Any, _Neutral([])] = None
-    tool_choice: Annotated[Any, _Neutral("none", "auto")] = None
-    parallel_tool_calls: Annotated[Any, _Neutral(True)] = None
-    functions: Annotated[Any, _Neutral([])] = None
-    function_call: Annotated[Any, _Neutral("none", "auto")] = None
-    store: Annotated[Any, _Neutral(False)] = None
-    metadata: Annotated[Any, _Neutral({})] = None
-    service_tier: Annotated[Any, _Neutral("auto", "default")] = None
-    reasoning_effort: Annotated[Any, _Neutral()] = None
-    verbosity: Annotated[Any, _Neutral("medium")] = None
-    modalities: Annotated[Any, _Neutral(["text"])] = None
-    audio: Annotated[Any, _Neutral()] = None
-    prediction: Annotated[Any, _Neutral()] = None
-    web_search_options: Annotated[Any, _Neutral()] = None
+    presence_penalty: Annotated[Any, _Unsupported(0)] = None
+    frequency_penalty: Annotated[Any, _Unsupported(0)] = None
+    logprobs: Annotated[Any, _Unsupported(False)] = None
+    top_logprobs: Annotated[Any, _Unsupported(0)] = None
+    logit_bias: Annotated[Any, _Unsupported({})] = None
+    echo: Annotated[Any, _Unsupported(False)] = None
+    suffix: Annotated[Any, _Unsupported("")] = None
+    response_format: Annotated[Any, _Unsupported({"type": "text"})] = None
+    tools: Annotated[Any, _Unsupported([])] = None
+    tool_choice: Annotated[Any, _Unsupported("none", "auto")] = None
+    parallel_tool_calls: Annotated[Any, _Unsupported(True)] = None
+    functions: Annotated[Any, _Unsupported([])] = None
+    function_call: Annotated[Any, _Unsupported("none", "auto")] = None
+    store: Annotated[Any, _Unsupported(False)] = None
+    metadata: Annotated[Any, _Unsupported({})] = None
+    service_tier: Annotated[Any, _Unsupported("auto", "default")] = None
+    reasoning_effort: Annotated[Any, _Unsupported()] = None
+    verbosity: Annotated[Any, _Unsupported("medium")] = None
+    modalities: Annotated[Any, _Unsupported(["text"])] = None
+    audio: Annotated[Any, _Unsupported()] = None
+    prediction: Annotated[Any, _Unsupported()] = None
+    web_search_options: Annotated[Any, _Unsupported()] = None
 
     @model_validator(mode="after")
-    def _streams_with_options(self) -> Self:
+    def _reject_options_without_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("'stream_options' needs 'stream': true")
         return self
 
     @property
-    def most_tokens(self) -> int | None:
-        """With how many tokens a joke is cut off."""
+    def token_limit(self) -> int | None:
+        """Number of tokens after which a joke is truncated."""
         return self.max_tokens
 
     def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
-        """Return the request; a draft may have more tokens than its client wants to read.
+        """Return the request, in which ``max_tokens`` can only raise the default limit.
 
-        A joke is checked as a whole, and a model with the punchline first writes it from the end.
+        Only whole jokes pass the checks, so jokes are generated whole and truncated afterwards.
         """
-        asked: GenerationRequest = super().to_request(settings, key)
-        usual = asked.sampling.max_new_tokens
-        most = min(max(usual, self.most_tokens or 0), settings.max_new_tokens)
-        return replace(asked, sampling=replace(asked.sampling, max_new_tokens=most))
+        joke_request: GenerationRequest = super().to_request(settings, key)
+        sampling = joke_request.sampling
+        limit = min(max(sampling.max_new_tokens, self.token_limit or 0), settings.max_new_tokens)
+        return replace(joke_request, sampling=replace(sampling, max_new_tokens=limit))
 
     def to_requests(self, settings: Settings) -> list[GenerationRequest]:
         """Return a request for each prompt."""
         return [self.to_request(settings)]
 
     def cut(self, joke: GeneratedJoke) -> tuple[str, FinishReason]:
-        """Return the text of a joke up to the first stop or the last token, and which it was.
+        """Return a joke's text up to the first stop text or the token limit, and which it was.
 
-        The engine stops in answers only; for OpenAI's clients, the question is text as well. This
-        process has no tokenizer, so the tokens of a text count as equally long.
+        The engine applies stop texts to answers only, but for OpenAI's clients the question is part
+        of the text. This process has no tokenizer, so all tokens count as equally long.
         """
         whole = str(joke)
         text = Sampling(stop=tuple(self.stop or ())).cut(whole)
-        most = self.most_tokens
-        if most is None or joke.tokens <= most:
+        limit = self.token_limit
+        if limit is None or joke.tokens <= limit:
             return text, "stop"
-        kept = len(whole) * most // joke.tokens
-        return text[:kept], "length" if kept < len(text) else "stop"
+        length = len(whole) * limit // joke.tokens
+        return text[:length], "length" if length < len(text) else "stop"
 
 
 class CompletionBody(OpenAIBody):
-    """A completion request of OpenAI's API, with some parameters of our own such as `safe`."""
+    """A completion request of OpenAI's API, with additional parameters such as `safe`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -209,11 +209,11 @@ class CompletionBody(OpenAIBody):
     best_of: int | None = Field(
         default=None,
         ge=1,
-        description="OpenAI's name for candidates: of this many in all, the best `n` are told.",
+        description="Number of candidates for all `n` jokes together.",
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_best_of(self) -> Self:
         if self.best_of is not None and self.candidates is not None:
             raise ValueError("'best_of' and 'candidates' cannot be combined")
         if self.best_of is not None and self.best_of < (self.n or 1):
@@ -221,7 +221,7 @@ class CompletionBody(OpenAIBody):
         return self
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request."""
+        """Return the parameters that the client sent; ``best_of`` becomes ``candidates``."""
         values: dict[str, Any] = super().values()
         if self.best_of is not None:
             values["candidates"] = self.best_of // (self.n or 1)
@@ -230,8 +230,10 @@ class CompletionBody(OpenAIBody):
     def to_requests(self, settings: Settings) -> list[GenerationRequest]:
         """Return a request for each prompt."""
         prompts = self.prompt or [""]
-        # Each has a seed of its own unless the client gives one.
-        return [self.model_copy(update={"prompt": one}).to_request(settings) for one in prompts]
+        # Each has its own seed unless the client sends one.
+        return [
+            self.model_copy(update={"prompt": prompt}).to_request(settings) for prompt in prompts
+        ]
 
 
 class TextPart(BaseModel):
@@ -242,7 +244,7 @@ class TextPart(BaseModel):
 
 
 class Message(BaseModel):
-    """One message of a chat; unknown fields are ignored."""
+    """A message of a chat; unknown fields are ignored."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[
@@ -252,7 +254,7 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """The text of all parts."""
         return " ".join(part.text for part in self.content or ())
 
 
@@ -272,19 +274,19 @@ class ChatBody(OpenAIBody):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(
-        default=None, ge=1, description="The newer name of `max_tokens`; takes precedence."
+        default=None, ge=1, description="Takes precedence over its older name `max_tokens`."
     )
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request."""
+        """Return the parameters that the client sent, and the last user message as prompt."""
         values: dict[str, Any] = super().values()
-        said = [message.text for message in self.messages if message.role == "user"]
-        values["prompt"] = said[-1].strip() if said else ""
+        texts = [message.text for message in self.messages if message.role == "user"]
+        values["prompt"] = texts[-1].strip() if texts else ""
         return values
 
     @property
-    def most_tokens(self) -> int | None:
-        """With how many tokens a joke is cut off."""
+    def token_limit(self) -> int | None:
+        """Number of tokens after which a joke is truncated."""
         return self.max_completion_tokens or self.max_tokens
 
 
@@ -300,7 +302,7 @@ class Choice(_Choice):
     text: str = Field(examples=["Why did the kettle blush?\nIt saw the teapot's bare spout."])
 
 
-class Said(BaseModel):
+class AssistantMessage(BaseModel):
     """A joke as a message of the model."""
 
     role: Literal["assistant"] = "assistant"
@@ -311,13 +313,13 @@ class Said(BaseModel):
 class ChatChoice(_Choice):
     """One joke of a chat."""
 
-    message: Said
+    message: AssistantMessage
 
 
 class ChunkChoice(_Choice):
     """One joke of a streamed chat."""
 
-    delta: Said
+    delta: AssistantMessage
 
 
 class Usage(BaseModel):
@@ -328,30 +330,38 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, told: Collection[Sequence[GeneratedJoke]], most: int | None) -> Self:
-        """Count the tokens of each prompt, and of its jokes, each of which may be cut off."""
-        prompts = sum(jokes[0].prompt_tokens for jokes in told)
-        drawn = sum(min(joke.tokens, most or joke.tokens) for jokes in told for joke in jokes)
-        return cls(prompt_tokens=prompts, completion_tokens=drawn, total_tokens=prompts + drawn)
+    def of(
+        cls, jokes_by_prompt: Collection[Sequence[GeneratedJoke]], token_limit: int | None
+    ) -> Self:
+        """Count the tokens of each prompt and of its jokes, each of which may be truncated."""
+        prompt = sum(jokes[0].prompt_tokens for jokes in jokes_by_prompt)
+        completion = sum(
+            min(joke.tokens, token_limit or joke.tokens)
+            for jokes in jokes_by_prompt
+            for joke in jokes
+        )
+        return cls(
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+        )
 
 
-class Head(NamedTuple):
-    """What all chunks of an answer share: its key, of which its id is made, and its time."""
+class ResponseHead(NamedTuple):
+    """What all chunks of a response share: the random part of its id, and its Unix time."""
 
     key: str
     created: int
 
 
-class OpenAIAnswer(BaseModel):
+class OpenAIResponse(BaseModel):
     """Jokes as a response of OpenAI's API.
 
     Attributes:
-        id_prefix: How its ids begin.
-        text_at: The keys that lead to a choice's text.
+        id_prefix: Prefix of its ids.
+        text_path: Nested keys of a choice's text.
     """
 
     id_prefix: ClassVar[str]
-    text_at: ClassVar[tuple[str, ...]]
+    text_path: ClassVar[tuple[str, ...]]
 
     id: str
     created: int
@@ -361,16 +371,16 @@ class OpenAIAnswer(BaseModel):
     @classmethod
     def of(
         cls,
-        head: Head,
+        head: ResponseHead,
         body: OpenAIBody,
         jokes: Mapping[int, GeneratedJoke],
         usage: Usage | None = None,
     ) -> Self:
-        """Return some of the jokes that a body asks for, by their index."""
+        """Return a response with jokes by their index, which may be some of those of a body."""
         choices = []
         for index, joke in jokes.items():
             text, reason = body.cut(joke)
-            choice = {"index": index, "finish_reason": reason, **_nest(cls.text_at, text)}
+            choice = {"index": index, "finish_reason": reason, **_nest(cls.text_path, text)}
             choices.append(choice)
         return cls.model_validate(
             {
@@ -382,41 +392,41 @@ class OpenAIAnswer(BaseModel):
         )
 
 
-class CompletionResponse(OpenAIAnswer):
+class CompletionResponse(OpenAIResponse):
     """Jokes as a completion, or one chunk of a stream of them."""
 
     id_prefix = "cmpl"
-    text_at = ("text",)
+    text_path = ("text",)
     object: Literal["text_completion"] = "text_completion"
     choices: list[Choice]
 
 
-class ChatResponse(OpenAIAnswer):
+class ChatResponse(OpenAIResponse):
     """Jokes as messages of a chat."""
 
     id_prefix = "chatcmpl"
-    text_at = ("message", "content")
+    text_path = ("message", "content")
     object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]
 
 
-class ChatChunk(OpenAIAnswer):
+class ChatChunk(OpenAIResponse):
     """One chunk of a streamed chat."""
 
     id_prefix = "chatcmpl"
-    text_at = ("delta", "content")
+    text_path = ("delta", "content")
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     choices: list[ChunkChoice]
 
 
 def _nest(keys: Sequence[str], text: str) -> dict[str, Any]:
-    """Return nested mappings that lead to a text by these keys."""
+    """Return a text in nested mappings with these keys."""
     first, *rest = keys
     return {first: _nest(rest, text) if rest else text}
 
 
 class Model(BaseModel):
-    """A model by name."""
+    """The model."""
 
     id: str = MODEL
     object: Literal["model"] = "model"
@@ -425,7 +435,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The list of models, which has one."""
+    """The list of models."""
 
     object: Literal["list"] = "list"
     data: list[Model]

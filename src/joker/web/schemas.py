@@ -1,7 +1,7 @@
-"""Requests and responses of the API: validated, documented, with examples.
+"""Schemas of the API's requests and responses.
 
 Requests derive from `GenerationRequest` and responses from `GeneratedJoke`, so a field is declared
-there and nowhere else. OpenAI's shapes are in `joker.web.openai_schemas`.
+there and nowhere else. `joker.web.openai_schemas` has those of OpenAI's API.
 """
 
 from __future__ import annotations
@@ -34,23 +34,18 @@ from joker.settings import Settings
 
 ErrorKind = Literal["invalid_request_error", "rate_limit_error", "server_error"]
 
-_SCORE = fields_of(GeneratedJoke)["score"].description
 _SAMPLING = fields_of(Sampling)
 _REQUEST = fields_of(GenerationRequest)
-# The operator decides these, or they stand for several parameters.
-_NOT_ON_WIRE = {"max_attempts", "sampling"}
-# These say which jokes are wanted; the others say how they are to be made.
-_WHICH_JOKES = {"prompt", "count", "safe", "exclude_categories"}
-# If they are missing, the server chooses.
-_OPEN = {"seed", "candidates"}
+# The operator sets `max_attempts`; the fields of `sampling` are parameters themselves.
+_NOT_PARAMETERS = {"max_attempts", "sampling"}
+# Parameters that a joke of the pool can satisfy; the others say how to generate one.
+_POOL_PARAMETERS = {"prompt", "count", "safe", "exclude_categories"}
+# The server chooses these if they are missing.
+_SERVER_DEFAULTS = {"seed", "candidates"}
 
 
 def require_unicode(text: str) -> str:
-    """Return a text that can be encoded.
-
-    Raises:
-        ValueError: If it has half a surrogate pair.
-    """
+    """Return a text that can be encoded; raise a `ValueError` if it has half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -59,15 +54,15 @@ def require_unicode(text: str) -> str:
 
 
 class FlatRequest(BaseModel):
-    """A request's parameters side by side, as clients send them; `flat_request` adds the fields."""
+    """The parameters of a request as one object; `flat_request` adds the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     wire_names: ClassVar[dict[str, str]] = {}
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_other_type(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a truth value that pydantic would take for a number, and the reverse."""
+    def _reject_other_types(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject booleans that pydantic would convert to numbers, and the reverse."""
         annotation = cls.model_fields[info.field_name or ""].annotation
         is_flag = annotation in (bool, bool | None)
         if isinstance(value, bool) and not is_flag and annotation is not Any:
@@ -78,19 +73,19 @@ class FlatRequest(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _is_unicode(cls, value: Any) -> Any:
+    def _reject_surrogates(cls, value: Any) -> Any:
         for text in value if isinstance(value, list | tuple) else (value,):
             if isinstance(text, str):
                 require_unicode(text)
         return value
 
     def to_request(self, settings: Settings, key: str | None = None) -> GenerationRequest:
-        """Return the request; what is missing is the server's choice.
+        """Return the request, with the server's defaults for missing parameters.
 
         Args:
-            settings: Defaults that the operator chose.
-            key: The same key and parameters again give the same request: a missing seed is made
-                from it.
+            settings: The server's defaults.
+            key: Idempotency key, from which a missing seed is derived, so that the same key and
+                parameters always give the same request.
 
         Raises:
             InputError: If parameters contradict each other.
@@ -107,18 +102,18 @@ class FlatRequest(BaseModel):
         return GenerationRequest(sampling=sampling, **fields)
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request; null gives nothing."""
-        given = {
+        """Return the parameters that the client sent, by their fields' names; null is unset."""
+        sent = {
             name: getattr(self, wire)
             for name, wire in self.wire_names.items()
             if wire in self.model_fields_set
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in sent.items() if value is not None}
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing says how jokes are to be made."""
-        return self.values().keys() <= _WHICH_JOKES
+        """Whether jokes of the pool can satisfy the request."""
+        return self.values().keys() <= _POOL_PARAMETERS
 
 
 def flat_request(
@@ -127,18 +122,18 @@ def flat_request(
     """Return a model with a field for each parameter of a request.
 
     Args:
-        names: The parameters' names that differ from their fields'.
-        without: Fields that are left out.
-        nullable: Whether null stands for the default in every field.
+        names: Names of parameters that differ from their fields'.
+        without: Fields to leave out.
+        nullable: Whether every parameter may be null, which stands for its default.
     """
     fields: dict[str, Any] = {}
     wire_names: dict[str, str] = {}
     for name, declared in (_REQUEST | _SAMPLING).items():
-        if name in _NOT_ON_WIRE or name in without:
+        if name in _NOT_PARAMETERS or name in without:
             continue
         info = copy(declared)
         annotation: Any = info.annotation
-        if nullable or name in _OPEN:
+        if nullable or name in _SERVER_DEFAULTS:
             annotation, info.default, info.default_factory = annotation | None, None, None
         wire_names[name] = names.get(name, name)
         fields[wire_names[name]] = (annotation, info)
@@ -166,47 +161,52 @@ class JokeParameters(_JokeParameters):  # type: ignore[misc]
     effort: Effort | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, by the names of our own request."""
-        found: dict[str, Any] = super().values()
+        """Return the parameters that the client sent; ``effort`` becomes ``candidates``."""
+        values: dict[str, Any] = super().values()
         if self.effort is not None:
-            found["candidates"] = candidates_of(self.effort)
-        return found
+            values["candidates"] = candidates_of(self.effort)
+        return values
 
     @model_validator(mode="after")
-    def _one_number_of_candidates(self) -> Self:
+    def _reject_effort_with_candidates(self) -> Self:
         if self.effort is not None and self.candidates is not None:
             raise ValueError("'effort' sets 'candidates'; send only one of them")
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _one_name_only(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "textprompt" not in given:
-            return given
-        if "prompt" in given:
+    def _rename_textprompt(cls, parameters: Any) -> Any:
+        if not isinstance(parameters, dict) or "textprompt" not in parameters:
+            return parameters
+        if "prompt" in parameters:
             raise ValueError("'prompt' and 'textprompt' are the same parameter; send only one")
-        return {("prompt" if name == "textprompt" else name): given[name] for name in given}
+        return {
+            ("prompt" if name == "textprompt" else name): value
+            for name, value in parameters.items()
+        }
 
 
-_FLAGS = "Moderation categories that it is flagged for, offensive or not."
-_SAFE = "False if moderation flags it as offensive."
-_MODEL = "The model that told it."
 _LINK = "A path to share; it shows this joke until the store deletes it or somebody reports it."
-_PICKED = "True if readers found that this joke works, and picked it for the model's pool."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkedJoke(GeneratedJoke):
-    """One joke that was told."""
+    """A joke with its link and moderation labels."""
 
     id: str | None = Field(
         description="The joke's id at `/jokes/{id}`; null while jokes cannot be stored."
     )
     link: str | None = Field(description=_LINK)
-    model: str = Field(description=_MODEL)
-    picked: bool = Field(default=False, description=_PICKED)
-    flags: tuple[str, ...] = Field(description=_FLAGS, examples=[["political"]])
-    safe: bool = Field(description=_SAFE)
+    model: str = Field(description="The model that told it.")
+    picked: bool = Field(
+        default=False,
+        description="True if readers found that this joke works, and picked it for the pool.",
+    )
+    flags: tuple[str, ...] = Field(
+        description="Moderation categories that it is flagged for, offensive or not.",
+        examples=[["political"]],
+    )
+    safe: bool = Field(description="False if moderation flags it as offensive.")
 
     @classmethod
     def of(
@@ -217,21 +217,46 @@ class LinkedJoke(GeneratedJoke):
         *,
         safe: bool,
     ) -> Self:
-        """Return a joke that bears its model, with its id in the store and moderation's labels."""
+        """Return a joke, whose model must be set, with its id and labels."""
         link = joke_id and link_to(joke_id)
         return cls(**asdict(joke), id=joke_id, link=link, flags=tuple(flags), safe=safe)
 
     @classmethod
-    def of_pool(cls, joke: store.StoredJoke) -> Self:
-        """Return a joke of the pool."""
-        return cls(
-            **asdict(joke.to_generated()),
-            id=joke.id,
-            link=link_to(joke.id),
-            picked=joke.picked,
-            flags=joke.categories,
-            safe=joke.safe,
-        )
+    def of_stored(cls, joke: store.StoredJoke) -> LinkedJoke:
+        """Return a joke of the store."""
+        return LinkedJoke(**_stored_fields(joke))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedJoke(LinkedJoke):
+    """A stored joke with its votes."""
+
+    id: str = Field(description="The joke's id at `/jokes/{id}`.")
+    link: str = Field(description=_LINK)
+    created_at: datetime = Field(description="When it was stored.")
+    votes: store.Votes = Field(description="Numbers of clients that like, dislike or reported it.")
+
+    @classmethod
+    def of_stored(cls, joke: store.StoredJoke) -> PublishedJoke:
+        """Return a joke of the store."""
+        created_at = datetime.fromtimestamp(joke.created_at, UTC)
+        return PublishedJoke(**_stored_fields(joke), created_at=created_at, votes=joke.votes)
+
+
+class PublishedJokes(BaseModel):
+    """Stored jokes, the best first."""
+
+    jokes: list[PublishedJoke]
+
+
+def _stored_fields(joke: store.StoredJoke) -> dict[str, Any]:
+    return asdict(joke.to_generated()) | {
+        "id": joke.id,
+        "link": link_to(joke.id),
+        "picked": joke.picked,
+        "flags": joke.categories,
+        "safe": joke.safe,
+    }
 
 
 def link_to(joke_id: str) -> str:
@@ -240,31 +265,31 @@ def link_to(joke_id: str) -> str:
 
 
 class Task(BaseModel):
-    """A job as a client sees it."""
+    """A job and its jokes."""
 
     task_id: str | None = Field(
-        description="The job's id at `/generate/{task_id}`; null if the pool had all jokes ready."
+        description="The job's id at `/generate/{task_id}`; null if all jokes came from the pool."
     )
     state: State = Field(description="SUCCESS, FAILURE and REVOKED are final.")
     result: list[LinkedJoke] = Field(description="The jokes told so far; all of them once SUCCESS.")
     error: str | None = Field(description="Why the job failed, in one sentence.")
     refused: bool = Field(
         default=False,
-        description="Whether it failed because no acceptable joke was found for this request: "
+        description="True if it failed because no acceptable joke was found for this request: "
         "another prompt may help, a retry will not.",
     )
     seed: int | None = Field(
-        description="With the same request, gives the job's jokes again; null without a job."
+        description="The same request with this seed gives the same jokes; null without a job."
     )
 
     @classmethod
     def of_pool(cls, jokes: list[LinkedJoke]) -> Self:
-        """Return jokes for which no job was needed."""
+        """Return jokes of the pool, which needed no job."""
         return cls(task_id=None, state=State.SUCCESS, result=jokes, error=None, seed=None)
 
     @classmethod
     def of(cls, job: Job, jokes: list[LinkedJoke]) -> Self:
-        """Describe a job, with its jokes linked."""
+        """Return a job with its stored jokes."""
         return cls(
             task_id=job.id,
             state=job.state,
@@ -273,49 +298,6 @@ class Task(BaseModel):
             refused=job.refused,
             seed=job.request.seed,
         )
-
-
-class PublishedJoke(BaseModel):
-    """A stored joke, without its prompt."""
-
-    id: str
-    link: str = Field(description=_LINK)
-    question: str = Field(examples=["Why did the kettle blush?"])
-    answer: str = Field(examples=["It saw the teapot's bare spout."])
-    model: str = Field(description=_MODEL)
-    original: bool | None = Field(
-        description="False for a near-duplicate of a training joke; null if unknown."
-    )
-    score: float | None = Field(description=_SCORE)
-    picked: bool = Field(description=_PICKED)
-    flags: tuple[str, ...] = Field(description=_FLAGS)
-    safe: bool = Field(description=_SAFE)
-    created_at: datetime = Field(description="When it was told.")
-    votes: store.Votes = Field(description="Clients that like it, do not, or reported it.")
-
-    @classmethod
-    def of(cls, joke: store.StoredJoke) -> Self:
-        """Describe a joke of the store."""
-        return cls(
-            id=joke.id,
-            link=link_to(joke.id),
-            question=joke.question,
-            answer=joke.answer,
-            model=joke.model,
-            original=joke.details.get("original"),
-            score=joke.details.get("score"),
-            picked=joke.picked,
-            flags=joke.categories,
-            safe=joke.safe,
-            created_at=datetime.fromtimestamp(joke.created_at, UTC),
-            votes=joke.votes,
-        )
-
-
-class PublishedJokes(BaseModel):
-    """Jokes of the store, the best first."""
-
-    jokes: list[PublishedJoke]
 
 
 class WrongParameter(BaseModel):
@@ -327,7 +309,7 @@ class WrongParameter(BaseModel):
 
 
 REFUSED_TYPE = "/problems/refused"
-"""The type of the problem that no acceptable joke was found; a path that explains it."""
+"""The problem type of a request for which no acceptable joke was found; a path that explains it."""
 
 
 class Problem(BaseModel):
@@ -335,16 +317,14 @@ class Problem(BaseModel):
 
     type: str = Field(
         default="about:blank",
-        description="`about:blank`: the status is the type. Others are paths that explain them.",
+        description="`about:blank` if the status says it all, else a path that explains it.",
     )
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["n: Input should be greater than or equal to 1"])
     instance: str = Field(description="The requested path.", examples=["/generate"])
     request_id: str = Field(description="The request's id in the server's log.")
-    errors: list[WrongParameter] | None = Field(
-        default=None, description="Each parameter that cannot be used."
-    )
+    errors: list[WrongParameter] | None = Field(default=None, description="The invalid parameters.")
 
 
 class ErrorDetail(BaseModel):
@@ -360,7 +340,7 @@ class JokeApiError(BaseModel):
     """An error in the format of JokeAPI."""
 
     error: Literal[True] = True
-    internalError: bool = Field(description="Whether the server is at fault.")  # noqa: N815
+    internalError: bool = Field(description="True if the server failed.")  # noqa: N815
     code: int = Field(examples=[106])
     message: str = Field(examples=["No matching joke found"])
     causedBy: list[str] = Field(examples=[["amount: Input should be greater than 0"]])  # noqa: N815

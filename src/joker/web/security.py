@@ -22,10 +22,9 @@ async def require_key(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     basic: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))],
 ) -> None:
-    """Refuse a request without a valid API key, if the settings name any.
+    """Require a valid API key, if the settings have any.
 
-    A key is sent as a bearer token, or as the password that a browser asks for, so the page works
-    too. Only its digest is kept.
+    Clients send it as a bearer token, and browsers as the password of HTTP Basic authentication.
 
     Raises:
         HTTPException: 401 if the key is missing or wrong.
@@ -33,8 +32,8 @@ async def require_key(
     digests: list[str] = request.app.state.key_digests
     if not digests:
         return
-    given = bearer.credentials if bearer else basic.password if basic else ""
-    digest = digest_key(given)
+    key = bearer.credentials if bearer else basic.password if basic else ""
+    digest = digest_key(key)
     if not any(hmac.compare_digest(digest, known) for known in digests):
         raise HTTPException(
             401,
@@ -45,14 +44,14 @@ async def require_key(
 
 
 def digest_key(key: str) -> str:
-    """Return the digest under which an API key is kept and compared."""
+    """Return an API key's digest; the application keeps only digests."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def identify_client(request: Request) -> str:
     """Return the client's API key digest, or its network address.
 
-    An IPv6 client owns a whole /64 network, which counts as one client.
+    An IPv6 client usually has a whole /64 network, so that counts as one client.
     """
     digest = getattr(request.state, "key_digest", None)
     if digest is not None:

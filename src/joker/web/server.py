@@ -1,4 +1,4 @@
-"""The server of `joker serve`: uvicorn in this process, with JSON logs and a clean stop."""
+"""The server of `joker serve`: uvicorn in this process, with JSON logs and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from joker.store import Store
 from joker.web.app import create_app
 from joker.web.connection import Connection
 
-# Together less than the 10 seconds after which Docker kills a container.
+# All before Docker kills a container, which is after 10 seconds.
 _FINISH_SECONDS = 5
 _ANSWER_SECONDS = 3
-_LAST_SECONDS = 9.0
+_EXIT_SECONDS = 9.0
 
 _log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Reserve an address; a `Server` accepts connections there later.
+    """Return a socket bound to an address, for a `Server`.
 
     Raises:
         ConfigError: If the port is taken, or this machine does not have the address.
@@ -58,18 +58,18 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Serves the application until it is stopped.
+    """Serves the application until a signal.
 
-    A stop lets open requests finish for some seconds. What still waits is then told to ask again,
-    or where its job goes on. Ending thousands of streams takes longer than anybody waits for a
-    process to end, so it ends before them.
+    Open requests then have some seconds to finish. Those that still wait for a joke get a response
+    that says how to get it. Closing thousands of streams can take too long, so the process exits
+    at last even if some are still open.
 
     Args:
-        queue: Where jobs wait; closed in the end.
-        store: Where jokes and votes are stored; closed as well.
+        queue: Runs the jobs; closed at shutdown.
+        store: Stores jokes and votes; closed at shutdown.
         settings: Limits, keys and origins.
-        listener: An address from `bind`.
-        announce: Called with the address to open, once the server accepts connections.
+        listener: A socket from `bind`.
+        announce: Called with the server's URL when it accepts connections.
     """
 
     def __init__(
@@ -96,45 +96,45 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections and announce the address."""
+        """Accept connections and announce the URL."""
         await super().startup(sockets)
         if self.started:
-            self._announce(_address_of(self._listener))
+            self._announce(_url_of(self._listener))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop, and see that the process ends."""
+        """Shut down, and exit after `_EXIT_SECONDS` at the latest."""
         if not self.should_exit:
-            # A thread, because the event loop may be busy with one turn for seconds.
-            last = threading.Timer(_LAST_SECONDS, _end_process, [sig])
-            last.daemon = True
-            last.start()
-            # It would look through all objects of all streams, again and again.
+            # A thread, because the event loop may be blocked for seconds.
+            timer = threading.Timer(_EXIT_SECONDS, _exit, [sig])
+            timer.daemon = True
+            timer.start()
+            # Collections would slow the shutdown down: each scans all objects of all streams.
             gc.disable()
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish requests, and close the application."""
-        ending = asyncio.create_task(self._end_waits())
+        stop_queue = asyncio.create_task(self._stop_queue())
         await super().shutdown(sockets)
-        ending.cancel()
+        stop_queue.cancel()
 
-    async def _end_waits(self) -> None:
+    async def _stop_queue(self) -> None:
         await asyncio.sleep(_FINISH_SECONDS)
         await self._queue.stop()
 
     def run_until_stopped(self) -> None:
-        """Log JSON lines and serve until a signal such as Ctrl-C."""
+        """Serve until a signal such as Ctrl-C; log JSON lines."""
         configure_logging()
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
 
 
-def _end_process(number: int) -> None:
+def _exit(signal_number: int) -> None:
     _log.warning("ended with requests still open")
-    os._exit(128 + number)
+    os._exit(128 + signal_number)
 
 
-def _address_of(listener: socket.socket) -> str:
+def _url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "localhost"

@@ -1,7 +1,4 @@
-"""Static files of the pages, at addresses that change with their content, so browsers cache them.
-
-`joker.web.html` puts the addresses into the pages, `joker.web.routes.page` serves the files.
-"""
+"""Static assets of the pages, at URLs with a content hash, so that browsers can cache them."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 
-class Files(StaticFiles):
-    """Files cached for a year at the address of their content; at others, checked every time."""
+class VersionedFiles(StaticFiles):
+    """VersionedFiles that browsers cache for a year if the query is their content hash."""
 
     def file_response(
         self,
@@ -26,9 +23,9 @@ class Files(StaticFiles):
         scope: Scope,
         status_code: int = 200,
     ) -> Response:
-        """Return a file, or 304 to a client that has it."""
+        """Return a file, or 304 if the client has it."""
         response = super().file_response(full_path, stat_result, scope, status_code)
-        # During an update, another version may be requested; this one must not be cached for it.
+        # During an update, a page of another version may request this file.
         current = scope["query_string"] == _digest(os.fspath(full_path)).encode()
         response.headers["Cache-Control"] = (
             "public, max-age=31536000, immutable" if current else "no-cache"
@@ -37,13 +34,13 @@ class Files(StaticFiles):
 
 
 # Swagger UI comes with the package fastapi-offline.
-_DOCS = Files(packages=[("fastapi_offline", "static")])
-_PAGE = Files(packages=[("joker.web", "page/static")])
+_DOCS = VersionedFiles(packages=[("fastapi_offline", "static")])
+_PAGE = VersionedFiles(packages=[("joker.web", "page/static")])
 MOUNTS = [Mount("/static/docs", _DOCS), Mount("/static", _PAGE)]
 
 
-def locate(name: str) -> str:
-    """Return the address of a static file, such as ``page.js`` or ``docs/swagger-ui.css``."""
+def static_url(name: str) -> str:
+    """Return the URL of a static file such as ``page.js`` or ``docs/swagger-ui.css``."""
     files, path = (_DOCS, name[5:]) if name.startswith("docs/") else (_PAGE, name)
     return f"/static/{name}?{_digest(files.lookup_path(path)[0])}"
 

@@ -1,4 +1,4 @@
-"""Responses that are streams of server-sent events, for routes that answer in other forms, too."""
+"""Server-sent events, for routes that also have other responses, unlike FastAPI's own streams."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.types import Receive, Scope, Send
 
-EVENTS = "text/event-stream"
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # as FastAPI's streams
-_QUIET_SECONDS = 15.0
+EVENT_STREAM = "text/event-stream"
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # like FastAPI's streams
+_KEEP_ALIVE_SECONDS = 15.0
 
 
 class EventStream(StreamingResponse):
-    """A stream of encoded events, which ends with them or when the client disconnects.
+    """A response of encoded server-sent events, until they end or the client disconnects.
 
     Args:
-        events: The events; they are closed at the end.
-        leave: Called at the end, before that. If the client has disconnected, it must end the wait
-            for the next event: a cancellation alone may be lost, since asyncio.wait_for, by which
-            redis-py sends, drops it in Python 3.11 if what it waits for is done at that moment.
-        headers: Further ones of the response.
+        events: The events; closed at the end.
+        on_close: Called at the end, before ``events`` is closed. If the client has disconnected, it
+            must make ``events`` end. Cancellation is not enough: in Python 3.11, asyncio.wait_for,
+            which redis-py uses, loses it if the awaited result arrives at the same time.
+        headers: Additional headers.
     """
 
     def __init__(
         self,
         events: AsyncGenerator[bytes],
-        leave: Callable[[], Awaitable[None]],
+        on_close: Callable[[], Awaitable[None]],
         **headers: str,
     ) -> None:
-        super().__init__(self._keep_alive(), media_type=EVENTS, headers=_HEADERS | headers)
+        super().__init__(self._keep_alive(), media_type=EVENT_STREAM, headers=_HEADERS | headers)
         self._events = events
-        self._leave = leave
-        self._coming: asyncio.Task[bytes | None] | None = None
+        self._on_close = on_close
+        self._next_event: asyncio.Task[bytes | None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
@@ -43,19 +43,19 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             with CancelScope(shield=True):
-                await self._leave()
-                if self._coming:
-                    self._coming.cancel()
-                    await asyncio.wait({self._coming})
+                await self._on_close()
+                if self._next_event:
+                    self._next_event.cancel()
+                    await asyncio.wait({self._next_event})
                 await self._events.aclose()
 
     async def _keep_alive(self) -> AsyncGenerator[bytes]:
-        """Yield events, and a comment after each silence: proxies close silent connections."""
+        """Yield events, and comments in between, because proxies close idle connections."""
         while True:
-            self._coming = asyncio.ensure_future(anext(self._events, None))
-            while not (await asyncio.wait({self._coming}, timeout=_QUIET_SECONDS))[0]:
+            self._next_event = asyncio.ensure_future(anext(self._events, None))
+            while not (await asyncio.wait({self._next_event}, timeout=_KEEP_ALIVE_SECONDS))[0]:
                 yield KEEPALIVE_COMMENT
-            event = self._coming.result()
+            event = self._next_event.result()
             if event is None:
                 return
             yield event

@@ -1,6 +1,6 @@
-"""Submission: all routes submit their requests for jokes here.
+"""Submission: all routes that generate jokes submit their requests here.
 
-Checks, in this order: the limits of a request, the client's rate limit, a free place in the queue.
+It checks the limits of a request, then the client's rate limit, then the capacity of the queue.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from joker.web.middleware import stop_at_head
 from joker.web.schemas import JokeParameters, LinkedJoke, Task
 from joker.web.security import identify_client
 
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 2.0  # to learn that a job has ended at its deadline
 _MAX_PROMPTS = 20  # as many as LangChain sends at once
 
 
-def limits_of(settings: Settings) -> dict[str, float]:
+def request_limits(settings: Settings) -> dict[str, float]:
     """Return the server's maximum for each limited field of a request."""
     return {
         "prompt": settings.max_prompt_characters,
@@ -53,17 +53,17 @@ def limits_of(settings: Settings) -> dict[str, float]:
     }
 
 
-def max_prompts_of(settings: Settings) -> int:
-    """Return the server's maximum number of prompts in a request; the queue must have room."""
+def max_prompts(settings: Settings) -> int:
+    """Return the server's maximum number of prompts per request; the queue needs room for all."""
     return min(_MAX_PROMPTS, settings.max_queue_size)
 
 
-class Telling(NamedTuple):
-    """Jokes that a client has asked for.
+class JokeBatch(NamedTuple):
+    """The jokes for one prompt.
 
     Attributes:
-        ready: Those that were in the pool.
-        job: Tells the others; None if there are none.
+        ready: Jokes from the pool.
+        job: Generates the remaining jokes; None if there are none.
     """
 
     ready: list[LinkedJoke]
@@ -71,42 +71,42 @@ class Telling(NamedTuple):
 
     @property
     def jokes(self) -> list[GeneratedJoke]:
-        """All jokes that have been told."""
+        """All jokes told so far."""
         return [*self.ready, *(self.job.jokes if self.job else ())]
 
 
-def check_told(job: Job) -> None:
-    """Check that a job has told its jokes.
+def raise_for_state(job: Job) -> None:
+    """Raise an error unless a job has told its jokes.
 
     Raises:
         GenerationError: If no acceptable joke was found for this request.
-        HTTPException: If the jokes are not told for another reason: 502 with the reason, 503
-            if the job was revoked, 504 if it did not end in time.
+        HTTPException: 502 if the job failed for another reason, 503 if it was revoked, 504 if it
+            did not end in time.
     """
     if job.refused:
         raise GenerationError(job.error)
     if job.state is State.FAILURE:
         raise HTTPException(502, job.error)
     if job.state is State.REVOKED:
-        raise HTTPException(503, "the joke was cancelled; ask again")
+        raise HTTPException(503, "the job was cancelled; try again")
     if job.state is not State.SUCCESS:
         raise HTTPException(504, "no joke in time; try again later, or ask for fewer")
 
 
-def jobs_of(tellings: Iterable[Telling]) -> list[Job]:
-    """Return the jobs of those that have one."""
-    return [telling.job for telling in tellings if telling.job]
+def jobs_of(batches: Iterable[JokeBatch]) -> list[Job]:
+    """Return the jobs of the batches that have one."""
+    return [batch.job for batch in batches if batch.job]
 
 
 class Submission:
     """Submits requests for jokes, and waits for the jokes.
 
     Args:
-        queue: Where jobs wait.
-        follower: Follows jobs.
-        archive: Stores the jokes that `tell` waits for.
-        moderator: Knows prompts on which no joke can pass.
-        limiter: Limits each client's jokes; None does not.
+        queue: Runs the jobs.
+        follower: Records the outcomes of jobs.
+        archive: Stores jokes, and has the pool.
+        moderator: Withholds prompts.
+        limiter: The rate limit, if there is one.
         settings: Limits of requests, and the deadline.
     """
 
@@ -127,134 +127,132 @@ class Submission:
         self._settings = settings
 
     async def submit(
-        self, request: Request, asked: GenerationRequest, key: str | None = None
+        self, request: Request, joke_request: GenerationRequest, key: str | None = None
     ) -> Job:
         """Submit a request for jokes.
 
         Args:
             request: The HTTP request.
-            asked: The request for jokes.
-            key: The same key and request again give the same job.
+            joke_request: The request for jokes.
+            key: Idempotency key: the same key and request give the same job.
 
         Raises:
-            InputError: If more is asked for than the settings allow.
-            HTTPException: 429 if the client has reached its limit.
-            QueueError: If the queue refuses it.
+            InputError: If the request exceeds the server's limits.
+            HTTPException: 429 if the client has reached the rate limit.
+            QueueError: If the queue rejects it.
         """
-        _check_limits(asked, self._settings)
-        await self._charge(request, asked.count)
-        return await self._enqueue(request, asked, key)
+        _check_limits(joke_request, self._settings)
+        await self._charge(request, joke_request.count)
+        return await self._enqueue(request, joke_request, key)
 
-    async def begin(
-        self, request: Request, wanted: Sequence[GenerationRequest], *, plain: bool
-    ) -> list[Telling]:
-        """Take jokes from the pool, and submit requests for those that it lacks.
+    async def start(
+        self, request: Request, joke_requests: Sequence[GenerationRequest], *, plain: bool
+    ) -> list[JokeBatch]:
+        """Take jokes from the pool, and submit a job for each request that needs more.
 
         Args:
             request: The HTTP request.
-            wanted: The requests for jokes, one for each prompt.
-            plain: Whether nothing says how jokes are to be made. Then a request gets the best of
-                the pool that fit its prompt and that the client has not had.
+            joke_requests: The requests for jokes, one for each prompt.
+            plain: Whether jokes of the pool can satisfy the requests.
 
         Raises:
-            InputError, HTTPException, QueueError: As `submit` does.
-            PromptWithheldError: If moderation withholds a prompt itself.
-            HeadError: If the request is HEAD, which takes no joke.
+            InputError, HTTPException, QueueError: As in `submit`.
+            PromptWithheldError: If moderation withholds a prompt.
+            HeadError: If the HTTP request is HEAD.
         """
-        for asked in wanted:
-            _check_limits(asked, self._settings)
-        if len(wanted) > (most := max_prompts_of(self._settings)):
+        for joke_request in joke_requests:
+            _check_limits(joke_request, self._settings)
+        if len(joke_requests) > (maximum := max_prompts(self._settings)):
             raise InputError(
-                f"at most {most} {plural(most, 'prompt')} in a request; split them into several"
+                f"at most {maximum} {plural(maximum, 'prompt')} in a request; "
+                "split them into several"
             )
-        if any(map(self._withholds, wanted)):
+        if any(map(self._withholds, joke_requests)):
             raise PromptWithheldError
         stop_at_head(request)
-        await self._charge(request, sum(asked.count for asked in wanted))
-        begun: list[Telling] = []
+        await self._charge(request, sum(joke_request.count for joke_request in joke_requests))
+        batches: list[JokeBatch] = []
         try:
-            for asked in wanted:
-                one = await self._begin(request, asked, plain=plain)
-                begun.append(one)  # if the next one fails, this one is known
+            # No comprehension: if one fails, the ones before are cancelled.
+            for joke_request in joke_requests:
+                batches.append(await self._start(request, joke_request, plain=plain))  # noqa: PERF401
         except BaseException:
-            await self.abandon(*jobs_of(begun))
+            await self.abandon(*jobs_of(batches))
             raise
-        return begun
+        return batches
 
-    def _withholds(self, asked: GenerationRequest) -> bool:
+    def _withholds(self, joke_request: GenerationRequest) -> bool:
         return self._moderator.withholds_prompt(
-            Prompt.parse(asked.prompt).text,
-            safe=asked.safe,
-            exclude_categories=asked.exclude_categories,
+            Prompt.parse(joke_request.prompt).text,
+            safe=joke_request.safe,
+            exclude_categories=joke_request.exclude_categories,
         )
 
-    async def _begin(self, request: Request, asked: GenerationRequest, *, plain: bool) -> Telling:
+    async def _start(
+        self, request: Request, joke_request: GenerationRequest, *, plain: bool
+    ) -> JokeBatch:
         ready: list[LinkedJoke] = []
         if plain:
-            taken = await self._archive.take_from_pool(identify_client(request), asked)
-            ready = list(map(LinkedJoke.of_pool, taken))
-        if len(ready) == asked.count:
-            return Telling(ready, None)
-        missing = replace(asked, count=asked.count - len(ready))
-        return Telling(ready, await self._enqueue(request, missing))
+            taken = await self._archive.take_from_pool(identify_client(request), joke_request)
+            ready = list(map(LinkedJoke.of_stored, taken))
+        if len(ready) == joke_request.count:
+            return JokeBatch(ready, None)
+        missing = replace(joke_request, count=joke_request.count - len(ready))
+        return JokeBatch(ready, await self._enqueue(request, missing))
 
-    async def answer(self, request: Request, parameters: JokeParameters) -> Task:
-        """Return the jokes that parameters ask for, told and stored.
-
-        If nothing says how they are to be made, those of the pool come first, as `begin` says.
-
-        Raises:
-            GenerationError, HTTPException: As `tell` does.
-        """
-        asked = parameters.to_request(self._settings)
-        (telling,) = await self.tell(request, [asked], plain=parameters.is_plain)
-        return await self._archive.describe(telling.job, telling.ready)
+    async def tell_task(self, request: Request, parameters: JokeParameters) -> Task:
+        """Tell jokes as `tell` does, and return them as a task."""
+        joke_request = parameters.to_request(self._settings)
+        (batch,) = await self.tell(request, [joke_request], plain=parameters.is_plain)
+        return await self._archive.to_task(batch.job, batch.ready)
 
     async def tell(
-        self, request: Request, wanted: Sequence[GenerationRequest], *, plain: bool
-    ) -> list[Telling]:
-        """Begin as `begin` does, and wait until all jokes are told and stored.
+        self, request: Request, joke_requests: Sequence[GenerationRequest], *, plain: bool
+    ) -> list[JokeBatch]:
+        """Call `start`, and wait until all jokes are told and stored.
 
-        If the client disconnects, or one of several jobs fails, the others are cancelled.
+        If the client disconnects or a job fails, the other jobs are cancelled.
 
         Raises:
-            GenerationError, HTTPException: As `check_told` does.
+            GenerationError, HTTPException: As in `raise_for_state`.
         """
-        tellings = await self.begin(request, wanted, plain=plain)
-        unfinished = jobs_of(tellings)
-        gone = asyncio.ensure_future(_until_gone(request))
+        batches = await self.start(request, joke_requests, plain=plain)
+        unfinished = jobs_of(batches)
+        disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
         try:
-            for number, telling in enumerate(tellings):
-                if telling.job:
-                    job = await self._finish(telling.job, gone)
-                    unfinished.remove(telling.job)
-                    tellings[number] = telling._replace(job=job)
+            for number, batch in enumerate(batches):
+                if batch.job:
+                    job = await self._finish(batch.job, disconnected)
+                    unfinished.remove(batch.job)
+                    batches[number] = batch._replace(job=job)
         finally:
-            gone.cancel()
+            disconnected.cancel()
             await self.abandon(*unfinished)
-        return tellings
+        return batches
 
-    async def _finish(self, job: Job, gone: asyncio.Task[None]) -> Job:
+    async def _finish(self, job: Job, disconnected: asyncio.Task[None]) -> Job:
         """Return a job once its jokes are told and stored."""
-        waiting = asyncio.ensure_future(
+        finished = asyncio.ensure_future(
             self._queue.wait(job.id, self._settings.deadline_seconds + _GRACE_SECONDS)
         )
         try:
-            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
+            await asyncio.wait({finished, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            if not finished.done():
                 raise HTTPException(408, "the client disconnected before the joke was told")
-            job = await waiting
+            job = await finished
         finally:
-            waiting.cancel()
-        check_told(job)
-        await self._archive.link(job, job.jokes)
+            finished.cancel()
+        raise_for_state(job)
+        await self._archive.store(job, job.jokes)
         return job
 
     async def _enqueue(
-        self, request: Request, asked: GenerationRequest, key: str | None = None
+        self, request: Request, joke_request: GenerationRequest, key: str | None = None
     ) -> Job:
         try:
-            job = await self._queue.submit(asked, key=key, request_id=request.state.request_id)
+            job = await self._queue.submit(
+                joke_request, key=key, request_id=request.state.request_id
+            )
         except QueueFullError as error:
             memory_full = isinstance(error, MemoryFullError)
             self._follower.count_refusal("memory_full" if memory_full else "queue_full")
@@ -274,10 +272,9 @@ class Submission:
                 raise
 
     async def abandon(self, *jobs: Job) -> None:
-        """Cancel jobs that nobody waits for any more, even while their request is cancelled.
+        """Cancel jobs that nobody waits for any more, even if the HTTP request is cancelled.
 
-        A job that has ended, such as the failed one of several, stays as it is, and a job that
-        cannot be cancelled now ends at its deadline.
+        If the queue is down, they end at their deadlines.
         """
         with CancelScope(shield=True):
             for job in jobs:
@@ -285,19 +282,19 @@ class Submission:
                     await self._queue.cancel(job.id)
 
 
-def _check_limits(asked: GenerationRequest, settings: Settings) -> None:
-    amounts = asdict(asked) | {
-        "prompt": len(asked.prompt),
-        "max_new_tokens": asked.sampling.max_new_tokens,
-        "deadline_seconds": asked.deadline_seconds or 0,
+def _check_limits(joke_request: GenerationRequest, settings: Settings) -> None:
+    amounts = asdict(joke_request) | {
+        "prompt": len(joke_request.prompt),
+        "max_new_tokens": joke_request.sampling.max_new_tokens,
+        "deadline_seconds": joke_request.deadline_seconds or 0,
     }
     labels = {"prompt": "characters in prompt", "count": "jokes (n)"}
-    for name, most in limits_of(settings).items():
-        if amounts[name] > most:
-            raise InputError(f"{labels.get(name, name)}: at most {most:.9g}; ask for less")
+    for name, maximum in request_limits(settings).items():
+        if amounts[name] > maximum:
+            raise InputError(f"{labels.get(name, name)}: at most {maximum:.9g}; ask for less")
 
 
-async def _until_gone(request: Request) -> None:
-    """Return once the client has disconnected; its body has been read already."""
+async def _wait_for_disconnect(request: Request) -> None:
+    """Wait until the client disconnects; the request's body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

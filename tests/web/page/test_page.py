@@ -238,7 +238,7 @@ def test_a_refusal_advises_what_the_page_can_do(open_page: Open) -> None:
     for page in (open_page(), open_page(java_script_enabled=False)):
         ask(page, "fail")
         said = page.get_by_role("status").first
-        expect(said).to_have_text("No joke worked out; ask again, perhaps with other words.")
+        expect(said).to_have_text("No joke worked out; try again, perhaps with different words.")
         assert page.get_by_label("Start a question or name a topic.").input_value() == "fail"
         expect(page.get_by_role("button", name="Try harder")).to_be_visible()
 

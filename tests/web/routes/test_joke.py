@@ -73,7 +73,7 @@ def test_a_stream_begins_with_the_jokes_of_the_pool(
 
 
 def test_a_silent_stream_is_kept_open(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("joker.web.streams._QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("joker.web.streams._KEEP_ALIVE_SECONDS", 0.01)
     asked: dict[str, str | float] = {"prompt": "hang", "deadline_seconds": 0.5}
     told = client.get("/joke", params=asked, headers={"Accept": "text/event-stream"}).text
     assert ": ping\n\n: ping\n\n" in told

@@ -49,8 +49,7 @@ def test_a_link_shows_the_same_joke_whatever_server_and_model_run(
         shown = client.get(joke["link"])
         assert shown.headers["Content-Type"] == "application/json"
         assert shown.json() | {"created_at": None} == {
-            **{name: joke[name] for name in ("id", "link", "question", "answer", "original")},
-            **{name: joke[name] for name in ("score", "picked", "flags", "safe", "model")},
+            **joke,
             "created_at": None,
             "votes": {"up": 0, "down": 0, "report": 0},
         }

@@ -1,8 +1,7 @@
 """``/v1``: jokes for OpenAI clients, as completions and in chats.
 
-A stream has one chunk for each joke, because a joke is checked as a whole before it is told.
-For the same reason a draft that reaches the server's limit of tokens is discarded; the client's own
-limit only cuts the joke that is told.
+Jokes are checked as a whole before they are told. So a stream has one chunk for each joke, and the
+client's token limit truncates jokes only after they are generated.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from starlette.exceptions import HTTPException
 from joker.core.errors import GenerationError, QueueError
 from joker.core.joke import GeneratedJoke
 from joker.jobs.job import Job, JokeEvent, StateEvent
-from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
+from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep
 from joker.web.errors import (
     BODY_RESPONSES,
+    GENERATION_RESPONSES,
     PROBLEM_RESPONSES,
     REFUSED_CODE,
-    TELLING_RESPONSES,
     UnknownModelError,
-    describe_for_openai,
-    describe_problem,
-    tell_client,
+    openai_responses,
+    problem_response,
+    public_message,
 )
 from joker.web.openai_schemas import (
     MODEL,
@@ -40,23 +39,23 @@ from joker.web.openai_schemas import (
     ChatResponse,
     CompletionBody,
     CompletionResponse,
-    Head,
     Model,
     Models,
-    OpenAIAnswer,
     OpenAIBody,
+    OpenAIResponse,
+    ResponseHead,
     Usage,
 )
 from joker.web.schemas import ErrorDetail, OpenAIError
 from joker.web.security import require_key
 from joker.web.streams import EventStream
-from joker.web.submission import Telling, check_told, jobs_of
+from joker.web.submission import JokeBatch, jobs_of, raise_for_state
 
-_NOT_FOUND = describe_for_openai({404: describe_problem("There is no such model.")})
-_TELLING: dict[int | str, dict[str, Any]] = {
-    **describe_for_openai(BODY_RESPONSES),
+_NOT_FOUND = openai_responses({404: problem_response("There is no such model.")})
+_COMPLETION_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **openai_responses(BODY_RESPONSES),
     **_NOT_FOUND,
-    **describe_for_openai(TELLING_RESPONSES),
+    **openai_responses(GENERATION_RESPONSES),
     200: {"content": {"text/event-stream": {}}},
 }
 
@@ -64,114 +63,121 @@ router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     dependencies=[Depends(require_key)],
-    responses=describe_for_openai(PROBLEM_RESPONSES),
+    responses=openai_responses(PROBLEM_RESPONSES),
 )
 
 
-class _Answering:
-    """Has the jokes of a body told, at once or as a stream of server-sent events."""
+class _Responder:
+    """Responds to a body with jokes, at once or as a stream of server-sent events."""
 
     def __init__(
         self,
         request: Request,
-        submission: TheSubmission,
-        queue: TheQueue,
-        archive: TheArchive,
-        settings: TheSettings,
+        submission: SubmissionDep,
+        queue: QueueDep,
+        archive: ArchiveDep,
+        settings: SettingsDep,
     ) -> None:
         self._request = request
         self._submission = submission
         self._queue = queue
         self._archive = archive
         self._settings = settings
-        self._head = Head(secrets.token_hex(12), int(time.time()))
+        self._head = ResponseHead(secrets.token_hex(12), int(time.time()))
 
-    async def answer(
-        self, body: OpenAIBody, whole: type[OpenAIAnswer], chunk: type[OpenAIAnswer]
-    ) -> OpenAIAnswer | Response:
-        """Return the jokes as a whole answer, or as a stream of chunks if the body asks for one."""
+    async def respond(
+        self,
+        body: OpenAIBody,
+        response_type: type[OpenAIResponse],
+        chunk_type: type[OpenAIResponse],
+    ) -> OpenAIResponse | Response:
+        """Return the jokes as one response, or as a stream of chunks if the body asks for it."""
         _check_model(body.model)
-        wanted = body.to_requests(self._settings)
+        joke_requests = body.to_requests(self._settings)
         if body.stream:
-            tellings = await self._submission.begin(self._request, wanted, plain=body.is_plain)
-            unfinished = jobs_of(tellings)
+            batches = await self._submission.start(
+                self._request, joke_requests, plain=body.is_plain
+            )
+            unfinished = jobs_of(batches)
             return EventStream(
-                self._stream(body, tellings, unfinished, chunk),
+                self._stream(body, batches, unfinished, chunk_type),
                 lambda: self._submission.abandon(*unfinished),
             )
-        tellings = await self._submission.tell(self._request, wanted, plain=body.is_plain)
-        told = [telling.jokes for telling in tellings]
-        jokes = dict(enumerate(chain.from_iterable(told)))
-        return whole.of(self._head, body, jokes, Usage.of(told, body.most_tokens))
+        batches = await self._submission.tell(self._request, joke_requests, plain=body.is_plain)
+        jokes_by_prompt = [batch.jokes for batch in batches]
+        jokes = dict(enumerate(chain.from_iterable(jokes_by_prompt)))
+        usage = Usage.of(jokes_by_prompt, body.token_limit)
+        return response_type.of(self._head, body, jokes, usage)
 
     async def _stream(
         self,
         body: OpenAIBody,
-        tellings: Sequence[Telling],
+        batches: Sequence[JokeBatch],
         unfinished: list[Job],
-        chunk: type[OpenAIAnswer],
+        chunk_type: type[OpenAIResponse],
     ) -> AsyncGenerator[bytes]:
-        """Yield server-sent events in OpenAI's format; take out the jobs that have finished."""
-        told = []
-        first = 0
+        """Yield server-sent events in OpenAI's format; remove finished jobs from the list."""
+        jokes_by_prompt: list[list[GeneratedJoke]] = []
+        offset = 0
         try:
-            for telling in tellings:
+            for batch in batches:
                 jokes: dict[int, GeneratedJoke] = {}
-                async for index, joke in self._jokes_of(telling):
+                async for index, joke in self._jokes_of(batch):
                     jokes[index] = joke
-                    yield _event(chunk.of(self._head, body, {first + index: joke}))
-                if telling.job:
-                    unfinished.remove(telling.job)
-                told.append(list(jokes.values()))
-                first += len(jokes)
+                    yield _event(chunk_type.of(self._head, body, {offset + index: joke}))
+                if batch.job:
+                    unfinished.remove(batch.job)
+                jokes_by_prompt.append(list(jokes.values()))
+                offset += len(jokes)
             if body.stream_options and body.stream_options.include_usage:
-                yield _event(chunk.of(self._head, body, {}, Usage.of(told, body.most_tokens)))
+                usage = Usage.of(jokes_by_prompt, body.token_limit)
+                yield _event(chunk_type.of(self._head, body, {}, usage))
         except GenerationError as error:
             yield _error(str(error), type="invalid_request_error", code=REFUSED_CODE)
         except HTTPException as error:
             yield _error(error.detail)
         except QueueError as error:
-            yield _error(tell_client(error))
+            yield _error(public_message(error))
         yield format_sse_event(data_str="[DONE]")
 
-    async def _jokes_of(self, telling: Telling) -> AsyncIterator[tuple[int, GeneratedJoke]]:
-        """Yield the jokes of a telling by their place in it, stored."""
-        ready, job = telling
-        for place in enumerate(ready):
-            yield place
+    async def _jokes_of(self, batch: JokeBatch) -> AsyncIterator[tuple[int, GeneratedJoke]]:
+        """Yield the jokes of a batch with their index; new ones are stored first."""
+        ready, job = batch
+        for index, joke in enumerate(ready):
+            yield index, joke
         if job is None:
             return
         async for event in self._queue.events(job.id):
             if isinstance(event, JokeEvent):
-                await self._archive.link(job, [event.joke])
+                await self._archive.store(job, [event.joke])
                 yield len(ready) + event.index, event.joke
             elif isinstance(event, StateEvent) and event.job.state.final:
-                check_told(event.job)
+                raise_for_state(event.job)
 
 
-_TheAnswering = Annotated[_Answering, Depends()]
+_ResponderDep = Annotated[_Responder, Depends()]
 
 
 @router.post(
     "/completions",
     summary="Complete a prompt with jokes",
     response_model=CompletionResponse,
-    responses=_TELLING,
+    responses=_COMPLETION_RESPONSES,
 )
-async def complete(body: CompletionBody, answering: _TheAnswering) -> OpenAIAnswer | Response:
-    """Complete the prompt to jokes, as one response or as a stream of server-sent events."""
-    return await answering.answer(body, CompletionResponse, CompletionResponse)
+async def complete(body: CompletionBody, responder: _ResponderDep) -> OpenAIResponse | Response:
+    """Complete the prompt with jokes, as one response or as a stream of server-sent events."""
+    return await responder.respond(body, CompletionResponse, CompletionResponse)
 
 
 @router.post(
     "/chat/completions",
     summary="Answer a chat with jokes",
     response_model=ChatResponse,
-    responses=_TELLING,
+    responses=_COMPLETION_RESPONSES,
 )
-async def chat(body: ChatBody, answering: _TheAnswering) -> OpenAIAnswer | Response:
+async def chat(body: ChatBody, responder: _ResponderDep) -> OpenAIResponse | Response:
     """Answer the last user message with jokes, as one response or as server-sent events."""
-    return await answering.answer(body, ChatResponse, ChatChunk)
+    return await responder.respond(body, ChatResponse, ChatChunk)
 
 
 @router.get("/models", summary="List the models")
@@ -192,8 +198,8 @@ def _check_model(name: str) -> None:
         raise UnknownModelError(f"unknown model {name!r}; the only one is {MODEL!r}")
 
 
-def _error(sentence: str, **kind: Any) -> bytes:
-    return _event(OpenAIError(error=ErrorDetail(message=sentence, **kind)))
+def _error(message: str, **details: Any) -> bytes:
+    return _event(OpenAIError(error=ErrorDetail(message=message, **details)))
 
 
 def _event(data: BaseModel) -> bytes:

@@ -1,4 +1,4 @@
-"""``/generate``: jokes as jobs, to poll, wait for, stream or cancel."""
+"""``/generate``: jobs that generate jokes, to poll, wait for, stream or cancel."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from joker.core.errors import QueueError, QueueStoppedError
 from joker.jobs.job import Event, Job, JokeEvent, StateEvent
 from joker.web.archive import Archive
-from joker.web.dependencies import TheArchive, TheQueue, TheSettings, TheSubmission
-from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
+from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep
+from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, problem_response
 from joker.web.schemas import JokeParameters, LinkedJoke, Task
 from joker.web.security import identify_client, require_key
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: describe_problem("There is no such job, or it has been deleted.")
+    404: problem_response("There is no such job, or it has been deleted.")
 }
 
 router = APIRouter(
@@ -38,17 +38,17 @@ router = APIRouter(
     summary="Submit a job",
     responses={
         **BODY_RESPONSES,
-        200: {"model": Task, "description": "The jokes were told within the time to wait."},
+        200: {"model": Task, "description": "The job finished within the time of `Prefer: wait`."},
     },
 )
 async def create(
     body: JokeParameters,
     request: Request,
     response: Response,
-    submission: TheSubmission,
-    queue: TheQueue,
-    archive: TheArchive,
-    settings: TheSettings,
+    submission: SubmissionDep,
+    queue: QueueDep,
+    archive: ArchiveDep,
+    settings: SettingsDep,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -66,34 +66,34 @@ async def create(
     key = idempotency_key and f"client-{identify_client(request)}-{idempotency_key}"
     job = await submission.submit(request, body.to_request(settings, key), key)
     response.headers["Location"] = f"/generate/{job.id}"
-    asked = _WAIT.search(prefer or "")
-    if asked:
-        seconds = min(int(asked[1]), settings.max_wait_seconds)
+    wait = _WAIT.search(prefer or "")
+    if wait:
+        seconds = min(int(wait[1]), settings.max_wait_seconds)
         response.headers["Preference-Applied"] = f"wait={seconds}"
-        # While the server stops, the job goes on elsewhere.
+        # If this server is shutting down, the client polls another one.
         with suppress(QueueStoppedError):
             job = await queue.wait(job.id, seconds)
         if job.state.final:
             response.status_code = 200
-    return await archive.describe(job)
+    return await archive.to_task(job)
 
 
-async def _find_job(task_id: str, request: Request, queue: TheQueue) -> Job:
+async def _get_job(task_id: str, request: Request, queue: QueueDep) -> Job:
     request.state.task_id = task_id
     return await queue.get(task_id)
 
 
 @router.get("/{task_id}", summary="Get a job", responses=_NOT_FOUND)
-async def read(job: Annotated[Job, Depends(_find_job)], archive: TheArchive) -> Task:
+async def read(job: Annotated[Job, Depends(_get_job)], archive: ArchiveDep) -> Task:
     """Return the state of a job and its jokes so far."""
-    return await archive.describe(job)
+    return await archive.to_task(job)
 
 
 @router.delete("/{task_id}", summary="Cancel a job", responses=_NOT_FOUND)
-async def cancel(task_id: str, request: Request, queue: TheQueue, archive: TheArchive) -> Task:
+async def cancel(task_id: str, request: Request, queue: QueueDep, archive: ArchiveDep) -> Task:
     """Revoke a job unless it is final, and return it."""
     request.state.task_id = task_id
-    return await archive.describe(await queue.cancel(task_id))
+    return await archive.to_task(await queue.cancel(task_id))
 
 
 @router.get(
@@ -103,9 +103,9 @@ async def cancel(task_id: str, request: Request, queue: TheQueue, archive: TheAr
     responses=_NOT_FOUND,
 )
 async def stream(
-    job: Annotated[Job, Depends(_find_job)],
-    queue: TheQueue,
-    archive: TheArchive,
+    job: Annotated[Job, Depends(_get_job)],
+    queue: QueueDep,
+    archive: ArchiveDep,
     last_event_id: Annotated[
         str,
         Header(
@@ -120,24 +120,24 @@ async def stream(
     """
     try:
         async for event in queue.events(job.id, last_event_id):
-            yield await describe_event(event, job, archive)
+            yield await to_server_sent_event(event, job, archive)
     except QueueError:
-        # The response has begun: ending it makes the client reconnect with its last event's id.
+        # It is too late for an error response. The client reconnects, with its last event's id.
         return
 
 
-async def describe_event(
+async def to_server_sent_event(
     event: Event, job: Job, archive: Archive, ready: Sequence[LinkedJoke] = ()
 ) -> ServerSentEvent:
-    """Return an event of a job for its client, who has had jokes of the pool before."""
+    """Return an event of a job, whose jokes follow those that came from the pool."""
     data: dict[str, Any]
     if isinstance(event, StateEvent):
-        task = await archive.describe(event.job, ready)
+        task = await archive.to_task(event.job, ready)
         data = task.model_dump(mode="json")
     else:
         data = {"index": event.index + len(ready)}
         if isinstance(event, JokeEvent):
-            (joke,) = await archive.link(job, [event.joke])
+            (joke,) = await archive.store(job, [event.joke])
             data |= asdict(joke)
         else:
             data |= {"question": event.question, "answer": event.answer}

@@ -1,4 +1,4 @@
-"""``/jokes``: stored jokes by their links, votes on them, and the best of them."""
+"""``/jokes``: stored jokes, votes on them, and lists of the best."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 
 from joker.core.errors import UnknownJokeError
 from joker.store import Period, Store, StoredJoke, Vote, Votes
-from joker.web.dependencies import TheArchive, TheLimiter, TheStore
-from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, describe_problem
+from joker.web.dependencies import ArchiveDep, LimiterDep, StoreDep
+from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, problem_response
 from joker.web.html import HTML, JSON, TEXT, render_jokes, render_page
 from joker.web.middleware import stop_at_head
 from joker.web.picture import draw_joke
@@ -26,16 +26,16 @@ from joker.web.security import identify_client, require_key
 _OFFERS = (JSON, TEXT, HTML)
 _PNG = "image/png"
 _FORM = "application/x-www-form-urlencoded"
-_BEST: dict[Period, str] = {
+_TOP_MESSAGES: dict[Period, str] = {
     "day": "The best jokes of the day.",
     "week": "The best jokes of the week.",
     "month": "The best jokes of the month.",
     "ever": "The best jokes.",
 }
 _MAX_LIMIT = 100
-_REPORTED = "Thank you. This joke was reported, so it was taken out: nobody sees it any more."
-_NO_JOKE = describe_problem("There is no such joke, or it was reported.")
-_STORE_DOWN = describe_problem("The store is down; `Retry-After` says when to try again.")
+_REPORTED = "Thank you. This joke was reported, so it is now hidden from everyone."
+_NOT_FOUND = problem_response("There is no such joke, or it was reported.")
+_STORE_DOWN = problem_response("The store is down; `Retry-After` says when to try again.")
 
 router = APIRouter(
     prefix="/jokes",
@@ -65,16 +65,15 @@ class VoteBody(BaseModel):
 )
 async def list_top(
     request: Request,
-    store: TheStore,
+    store: StoreDep,
     period: Annotated[
-        Period, Query(description="Jokes with votes in the last day, week or month, or ever.")
+        Period, Query(description="List jokes with votes in the last day, week or month, or ever.")
     ] = "week",
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="Maximum number of jokes.")] = 10,
 ) -> Response:
     """Return the best jokes that received a vote in a period, without offensive ones."""
-    found = await asyncio.to_thread(store.top, period, limit)
-    jokes = [PublishedJoke.of(joke) for joke in found]
-    message = _BEST[period] if jokes else "No liked jokes in this period yet."
+    jokes = list(map(PublishedJoke.of_stored, await asyncio.to_thread(store.top, period, limit)))
+    message = _TOP_MESSAGES[period] if jokes else "No liked jokes in this period yet."
     return render_jokes(request, jokes, PublishedJokes(jokes=jokes), _OFFERS, message=message)
 
 
@@ -84,41 +83,38 @@ async def list_top(
     response_model=PublishedJoke,
     responses={
         200: {"content": {TEXT: {}, HTML: {}}},
-        404: describe_problem("No joke is in the pool, and none is liked."),
+        404: problem_response("No joke is in the pool, and none is liked."),
     },
 )
-async def show_today(request: Request, store: TheStore) -> Response:
+async def show_today(request: Request, store: StoreDep) -> Response:
     """Return the joke of the day (UTC), the same for everyone."""
-    found = await asyncio.to_thread(store.today)
-    if found is None:
+    stored = await asyncio.to_thread(store.today)
+    if stored is None:
         raise HTTPException(404, "there is no joke of the day yet; GET /joke generates one")
-    joke = PublishedJoke.of(found)
+    joke = PublishedJoke.of_stored(stored)
     return render_jokes(request, [joke], joke, _OFFERS, message="The joke of the day.")
 
 
 @router.get(
     "/random",
-    summary="Take a joke that was generated in advance",
+    summary="Take a joke from the pool",
     response_model=PublishedJoke,
     responses={
         200: {"content": {TEXT: {}, HTML: {}}},
-        404: describe_problem("You have heard all of them; `GET /joke` generates one."),
+        404: problem_response("You have heard all of them; `GET /joke` generates one."),
         429: PROBLEM_RESPONSES[429],
     },
 )
-async def take_random(request: Request, archive: TheArchive, limiter: TheLimiter) -> Response:
-    """Return the best joke of the pool that this client has not had, at once.
-
-    An idle server fills the pool (`JOKER_POOL_SIZE`). Offensive jokes are left out.
-    """
+async def take_random(request: Request, archive: ArchiveDep, limiter: LimiterDep) -> Response:
+    """Return the best joke of the pool that this client has not heard, without offensive ones."""
     stop_at_head(request)
     client = identify_client(request)
     if limiter:
         request.state.headers |= await limiter.take(client, 1)
-    found = await archive.take_from_pool(client)
-    if not found:
+    taken = await archive.take_from_pool(client)
+    if not taken:
         raise HTTPException(404, "you have heard every joke in the pool; GET /joke generates one")
-    joke = PublishedJoke.of(found[0])
+    joke = PublishedJoke.of_stored(taken[0])
     return render_jokes(request, [joke], joke, _OFFERS)
 
 
@@ -126,11 +122,11 @@ async def take_random(request: Request, archive: TheArchive, limiter: TheLimiter
     "/{joke_id}",
     summary="Show a joke that was told",
     response_model=PublishedJoke,
-    responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: _NO_JOKE},
+    responses={200: {"content": {TEXT: {}, HTML: {}}}, 404: _NOT_FOUND},
 )
-async def show(joke_id: str, request: Request, store: TheStore) -> Response:
-    """Return a stored joke, whatever model the server runs now."""
-    joke = PublishedJoke.of(await _find(store, joke_id))
+async def show(joke_id: str, request: Request, store: StoreDep) -> Response:
+    """Return a stored joke, even if the server now runs another model."""
+    joke = PublishedJoke.of_stored(await _get_visible(store, joke_id))
     return render_jokes(request, [joke], joke, _OFFERS)
 
 
@@ -138,30 +134,30 @@ async def show(joke_id: str, request: Request, store: TheStore) -> Response:
     "/{joke_id}/image.png",
     summary="Draw a joke that was told",
     response_class=Response,
-    responses={200: {"content": {_PNG: {}}}, 404: _NO_JOKE},
+    responses={200: {"content": {_PNG: {}}}, 404: _NOT_FOUND},
 )
 async def draw(
     joke_id: str,
-    store: TheStore,
+    store: StoreDep,
     punchline: Annotated[bool, Query(description="Show the punchline.")] = True,
 ) -> Response:
     """Return a picture of a stored joke, 1200 by 630 pixels, for link previews and for sharing."""
-    joke = await _find(store, joke_id)
+    joke = await _get_visible(store, joke_id)
     picture = await asyncio.to_thread(draw_joke, joke.question, joke.answer if punchline else "...")
-    # A day: the text never changes, but a report may hide it.
+    # Only a day: the text never changes, but a report may hide it.
     return Response(picture, media_type=_PNG, headers={"Cache-Control": "max-age=86400"})
 
 
 @router.get("/{joke_id}/reported", include_in_schema=False)
-async def thank(joke_id: str, request: Request, store: TheStore) -> Response:
-    """Thank for a report that was sent without JavaScript; lead back to a joke without one."""
+async def show_reported(joke_id: str, request: Request, store: StoreDep) -> Response:
+    """Confirm a report that was sent without JavaScript."""
     joke = await asyncio.to_thread(store.get, joke_id)
     if not joke.hidden:
         return RedirectResponse(link_to(joke_id), 303)
     return render_page(request, message=_REPORTED)
 
 
-async def _find(store: Store, joke_id: str) -> StoredJoke:
+async def _get_visible(store: Store, joke_id: str) -> StoredJoke:
     joke = await asyncio.to_thread(store.get, joke_id)
     if joke.hidden:
         raise UnknownJokeError("this joke was reported and is hidden")
@@ -176,23 +172,23 @@ async def _read_vote(request: Request) -> Vote:
     """Return the vote of a JSON body, or of the page's form without JavaScript.
 
     Raises:
-        HTTPException: 403 if the form is on another site (cross-site request forgery); 415
-            if the body is neither JSON nor a form.
-        RequestValidationError: If there is no such vote.
+        HTTPException: 403 if the form is on another site (cross-site request forgery), 415 if the
+            body is neither JSON nor a form.
+        RequestValidationError: If the vote is invalid.
     """
-    kind = _media_type(request)
+    media_type = _media_type(request)
     body = await request.body()
     try:
-        if kind == JSON:
+        if media_type == JSON:
             return VoteBody.model_validate_json(body).vote
-        if kind == _FORM:
+        if media_type == _FORM:
             if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-                raise HTTPException(403, "vote on this site's own page, or send the vote as JSON")
+                raise HTTPException(403, "vote on this site's page, or send the vote as JSON")
             fields = parse_qs(body.decode(errors="replace"))
             values = {name: values[-1] for name, values in fields.items()}
             return VoteBody.model_validate(values).vote
     except ValidationError as error:
-        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        errors = [{**details, "loc": ("body", *details["loc"])} for details in error.errors()]
         raise RequestValidationError(errors) from error
     raise HTTPException(415, f'send the vote as {JSON}, such as {{"vote": "up"}}')
 
@@ -203,37 +199,37 @@ async def _read_vote(request: Request) -> Vote:
     response_model=Votes,
     responses={
         **BODY_RESPONSES,
-        303: {"description": "A form's vote was counted; the page that follows shows it."},
-        403: describe_problem("A form on another site sent the vote."),
-        404: _NO_JOKE,
-        415: describe_problem("The body is neither JSON nor a form."),
-        429: describe_problem("Too many votes; `Retry-After` says when to try again."),
+        303: {"description": "The form's vote was counted; redirects to the joke's page."},
+        403: problem_response("A form on another site sent the vote."),
+        404: _NOT_FOUND,
+        415: problem_response("The body is neither JSON nor a form."),
+        429: PROBLEM_RESPONSES[429],
         503: _STORE_DOWN,
     },
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {kind: {"schema": VoteBody.model_json_schema()} for kind in (JSON, _FORM)},
+            "content": {type_: {"schema": VoteBody.model_json_schema()} for type_ in (JSON, _FORM)},
         }
     },
 )
 async def vote(
     joke_id: str,
-    given: Annotated[Vote, Depends(_read_vote)],
+    value: Annotated[Vote, Depends(_read_vote)],
     request: Request,
-    store: TheStore,
-    limiter: TheLimiter,
+    store: StoreDep,
+    limiter: LimiterDep,
 ) -> Response:
-    """Vote `up`, `down` or `report`; only the latest vote of each client on a joke counts.
+    """Vote `up`, `down` or `report`; a client's latest vote on a joke counts.
 
-    A client is an API key or a network address, of which only a salted hash is stored.
+    A client is an API key or a network address; only a salted hash of it is stored.
     """
     client = identify_client(request)
     if limiter:
-        request.state.headers |= await limiter.take(client, 1, of="votes")
-    counts = await asyncio.to_thread(store.vote, joke_id, client, given)
+        request.state.headers |= await limiter.take(client, 1, "votes")
+    counts = await asyncio.to_thread(store.vote, joke_id, client, value)
     if _media_type(request) == _FORM:
-        # Browsers open what surrounds the target.
-        place = "/reported" if counts.report else "#punchline"
-        return RedirectResponse(link_to(joke_id) + place, 303)
+        # Browsers open the <details> element around the target of a fragment.
+        suffix = "/reported" if counts.report else "#punchline"
+        return RedirectResponse(link_to(joke_id) + suffix, 303)
     return JSONResponse(asdict(counts))

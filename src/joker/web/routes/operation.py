@@ -1,4 +1,4 @@
-"""``/health``, ``/info`` and ``/metrics``: state, version, model and limits of this server."""
+"""``/health``, ``/info`` and ``/metrics``: for operating this server."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from joker.generation.request import GenerationRequest
 from joker.jobs.job import State
 from joker.jobs.queue import JobQueue, QueueStats
 from joker.version import __version__
-from joker.web.dependencies import TheMetrics, TheQueue, TheSettings, TheStore
-from joker.web.errors import describe_problem, tell_client
+from joker.web.dependencies import MetricsDep, QueueDep, SettingsDep, StoreDep
+from joker.web.errors import problem_response, public_message
 from joker.web.schemas import REFUSED_TYPE, JokeParameters
-from joker.web.submission import max_prompts_of
+from joker.web.submission import max_prompts
 
 _FRESH_SECONDS = 60.0
 _QUEUE_SECONDS = 2.0
@@ -33,34 +33,34 @@ router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
-    """The check succeeded."""
+    """The server is healthy."""
 
     status: Literal["ok"] = "ok"
 
 
 @router.get("/health/live", summary="Check that the process responds")
 async def live() -> Health:
-    """Respond; a process that does not should be restarted."""
+    """Return 200; restart a process that does not."""
     return Health()
 
 
 @router.get(
     "/health/ready",
     summary="Check that jokes can be generated",
-    responses={503: describe_problem("Not ready; `detail` says why.")},
+    responses={503: problem_response("Not ready; `detail` says why.")},
 )
-async def ready(queue: TheQueue) -> Health:
-    """Return 200 if the queue responds and a joke was told in the last minute, or is told now."""
-    obstacle = await _find_obstacle(queue)
-    if obstacle is not None:
-        raise HTTPException(503, obstacle)
+async def ready(queue: QueueDep) -> Health:
+    """Return 200 if a joke was told in the last minute, or else can be told now."""
+    reason = await _why_not_ready(queue)
+    if reason is not None:
+        raise HTTPException(503, reason)
     return Health()
 
 
-async def _find_obstacle(queue: JobQueue) -> str | None:
-    """Return why a joke could not be told now, in one sentence, or None.
+async def _why_not_ready(queue: JobQueue) -> str | None:
+    """Return why no joke can be told now, in one sentence, or None.
 
-    A joke told recently, for any client, proves that it could; without one, this asks for a joke.
+    If a joke was told recently, for any client, that is proof enough; otherwise this requests one.
     So it costs at most one joke a minute, and none under load.
     """
     try:
@@ -71,13 +71,13 @@ async def _find_obstacle(queue: JobQueue) -> str | None:
             return None
         return await _probe(queue)
     except QueueError as error:
-        return tell_client(error)
+        return public_message(error)
     except TimeoutError:
-        return f"the queue has not answered for {_QUEUE_SECONDS:g} seconds"
+        return f"the queue has not responded for {_QUEUE_SECONDS:g} seconds"
 
 
 async def _probe(queue: JobQueue) -> str | None:
-    # Simultaneous checks, even of several processes, share one joke.
+    # Simultaneous checks share one job, even across processes.
     key = f"probe-{time.time() // _PROBE_SECONDS:.0f}"
     job = await queue.submit(_PROBE, key=key, request_id=key)
     job = await queue.wait(job.id, _PROBE_SECONDS)
@@ -86,12 +86,12 @@ async def _probe(queue: JobQueue) -> str | None:
     if not job.state.final:
         await queue.cancel(job.id)
         return f"no worker told a joke within {_PROBE_SECONDS:g} seconds"
-    return job.error or "the joke for this check was cancelled"
+    return job.error or "the job of this check was cancelled"
 
 
 @router.get(REFUSED_TYPE, include_in_schema=False, response_class=PlainTextResponse)
 async def explain_refusal() -> str:
-    """Explain the problem of this type."""
+    """Explain the problem type."""
     return (
         "No acceptable joke was found for this request: moderation withheld the drafts or the\n"
         "prompt itself, or no draft followed the prompt. `detail` counts rejected drafts by\n"
@@ -101,11 +101,11 @@ async def explain_refusal() -> str:
 
 
 class Limits(BaseModel):
-    """The limits of a request."""
+    """The limits of requests."""
 
     jokes: int = Field(description="Jokes for each prompt.")
     prompts: int = Field(description="Prompts in one request.")
-    candidates: int = Field(description="Candidates of each joke.")
+    candidates: int = Field(description="Candidates for each joke.")
     new_tokens: int = Field(description="Tokens after the prompt.")
     prompt_characters: int = Field(description="Characters in a prompt.")
     body_bytes: int = Field(description="Bytes in a body.")
@@ -116,7 +116,7 @@ class Limits(BaseModel):
 
 
 class Info(BaseModel):
-    """Version, model, limits and defaults of this server."""
+    """This server's version, model, limits and defaults."""
 
     name: str = "GPT-2 the Joker"
     version: str = __version__
@@ -129,14 +129,14 @@ class Info(BaseModel):
 
 
 @router.get("/info", summary="Version, model, limits and defaults")
-async def info(settings: TheSettings) -> Info:
+async def info(settings: SettingsDep) -> Info:
     """Return version, model, limits and defaults."""
     model = await asyncio.to_thread(describe_model, settings)
     return Info(
         model=model,
         limits=Limits(
             jokes=settings.max_count,
-            prompts=max_prompts_of(settings),
+            prompts=max_prompts(settings),
             candidates=settings.max_candidates,
             new_tokens=settings.max_new_tokens,
             prompt_characters=settings.max_prompt_characters,
@@ -156,15 +156,15 @@ async def info(settings: TheSettings) -> Info:
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        404: describe_problem("The request came through a reverse proxy: metrics are not public."),
+        404: problem_response("The request came through a reverse proxy: metrics are not public."),
     },
 )
-async def metrics(
-    request: Request, own_metrics: TheMetrics, queue: TheQueue, store: TheStore
+async def read_metrics(
+    request: Request, metrics: MetricsDep, queue: QueueDep, store: StoreDep
 ) -> Response:
-    """Return the metrics as text, whether the queue answers or not.
+    """Return the metrics, even if the queue is down.
 
-    Prometheus scrapes each server directly; through a reverse proxy this is not found.
+    Prometheus scrapes each server directly; through a reverse proxy, this is 404.
     """
     if not {"forwarded", "x-forwarded-for"}.isdisjoint(request.headers.keys()):
         raise HTTPException(404, "metrics are not public; ask the server, not its reverse proxy")
@@ -173,5 +173,5 @@ async def metrics(
         stats = await asyncio.wait_for(queue.stats(), _QUEUE_SECONDS)
     except (QueueError, TimeoutError):
         stats = None
-    await asyncio.to_thread(own_metrics.observe_store, store)
-    return Response(own_metrics.render(stats), media_type=CONTENT_TYPE_LATEST)
+    await asyncio.to_thread(metrics.observe_store, store)
+    return Response(metrics.render(stats), media_type=CONTENT_TYPE_LATEST)

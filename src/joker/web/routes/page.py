@@ -1,7 +1,4 @@
-"""``/`` and ``/docs``: the pages, without files from other servers.
-
-Clients of icanhazdadjoke get a joke in its shapes, at ``/`` and at ``/slack``.
-"""
+"""``/`` and ``/docs``: the pages; ``/`` and ``/slack``: jokes for clients of icanhazdadjoke."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
-from joker.web.dependencies import TheArchive, TheSettings, TheSubmission
-from joker.web.errors import PROBLEM_RESPONSES, TELLING_RESPONSES
+from joker.web.dependencies import ArchiveDep, SettingsDep, SubmissionDep
+from joker.web.errors import GENERATION_RESPONSES, PROBLEM_RESPONSES
 from joker.web.html import HTML, JSON, TEXT, choose_media_type, load_template, render_page
 from joker.web.middleware import is_head
 from joker.web.schemas import JokeParameters, LinkedJoke, PublishedJoke
@@ -28,7 +25,7 @@ router = APIRouter()
 
 
 class DadJoke(BaseModel):
-    """A joke in icanhazdadjoke's shape."""
+    """A joke in icanhazdadjoke's format."""
 
     id: str | None = Field(description="The joke's id at `/jokes/{id}`.")
     joke: str = Field(examples=["Why did the kettle blush? It saw the teapot's bare spout."])
@@ -36,7 +33,7 @@ class DadJoke(BaseModel):
 
 
 class SlackAttachment(BaseModel):
-    """A joke as an attachment of a message in Slack."""
+    """A joke as an attachment of a Slack message."""
 
     fallback: str
     footer: str
@@ -44,7 +41,7 @@ class SlackAttachment(BaseModel):
 
 
 class SlackMessage(BaseModel):
-    """A joke as Slack shows it."""
+    """A joke as a Slack message."""
 
     response_type: Literal["in_channel"] = "in_channel"
     username: str = "joker"
@@ -57,25 +54,24 @@ class SlackMessage(BaseModel):
     tags=["jokes"],
     dependencies=[Depends(require_key)],
     response_model=DadJoke,
-    responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES, 200: {"content": {TEXT: {}, HTML: {}}}},
+    responses={**PROBLEM_RESPONSES, **GENERATION_RESPONSES, 200: {"content": {TEXT: {}, HTML: {}}}},
 )
 async def page(
-    request: Request, archive: TheArchive, submission: TheSubmission, settings: TheSettings
+    request: Request, archive: ArchiveDep, submission: SubmissionDep, settings: SettingsDep
 ) -> Response:
-    """Show the page with a joke of the pool that this client has not had, if there is one.
+    """Show the page with a joke of the pool that this client has not heard.
 
-    If there is none, the page asks for a joke by itself, unless the pool is switched off.
-
-    With `Accept: application/json` or `text/plain`, tell a joke, and to curl in any case, unless
-    it asks for something else.
+    If there is none, the page requests a joke, unless the pool is turned off. With
+    `Accept: application/json` or `text/plain`, tell a joke instead; curl gets plain text by
+    default.
     """
-    in_terminal = request.headers.get("user-agent", "").startswith("curl/")
-    offers = _TERMINAL_OFFERS if in_terminal else _OFFERS
-    wanted = choose_media_type(request.headers.get("accept", ""), offers)
-    if wanted != HTML:
-        return await _tell_dadjoke(request, submission, wanted)
-    found = [] if is_head(request) else await archive.take_from_pool(identify_client(request))
-    jokes = list(map(PublishedJoke.of, found))
+    is_curl = request.headers.get("user-agent", "").startswith("curl/")
+    offers = _TERMINAL_OFFERS if is_curl else _OFFERS
+    media_type = choose_media_type(request.headers.get("accept", ""), offers)
+    if media_type != HTML:
+        return await _tell_dadjoke(request, submission, media_type)
+    taken = [] if is_head(request) else await archive.take_from_pool(identify_client(request))
+    jokes = list(map(PublishedJoke.of_stored, taken))
     eager = settings.pool_size > 0 and not jokes
     return render_page(request, jokes=jokes, eager=eager, headers={"Vary": _VARY})
 
@@ -85,12 +81,12 @@ async def page(
     summary="Tell a joke to Slack",
     tags=["jokes"],
     dependencies=[Depends(require_key)],
-    responses={**PROBLEM_RESPONSES, **TELLING_RESPONSES},
+    responses={**PROBLEM_RESPONSES, **GENERATION_RESPONSES},
 )
-async def tell_slack(request: Request, submission: TheSubmission) -> SlackMessage:
+async def tell_slack(request: Request, submission: SubmissionDep) -> SlackMessage:
     """Tell a joke as a message for Slack, with its link."""
     joke = await _tell(request, submission)
-    text = html.escape(_line_of(joke), quote=False)  # as Slack asks
+    text = html.escape(_one_line(joke), quote=False)  # as Slack asks
     link = f"<{request.base_url}{(joke.link or '/')[1:]}|permalink>"
     return SlackMessage(attachments=[SlackAttachment(fallback=text, footer=link, text=text)])
 
@@ -102,9 +98,9 @@ async def docs() -> Response:
 
 
 async def _tell_dadjoke(request: Request, submission: Submission, media_type: str) -> Response:
-    """Return a joke in icanhazdadjoke's shape, as JSON or as text."""
+    """Tell a joke in icanhazdadjoke's format, as JSON or as text."""
     joke = await _tell(request, submission)
-    line = _line_of(joke)
+    line = _one_line(joke)
     if media_type == JSON:
         body = DadJoke(id=joke.id, joke=line).model_dump_json()
         return Response(body, media_type=JSON, headers={"Vary": _VARY})
@@ -112,10 +108,10 @@ async def _tell_dadjoke(request: Request, submission: Submission, media_type: st
 
 
 async def _tell(request: Request, submission: Submission) -> LinkedJoke:
-    task = await submission.answer(request, JokeParameters())
+    task = await submission.tell_task(request, JokeParameters())
     return task.result[0]
 
 
-def _line_of(joke: LinkedJoke) -> str:
-    """Return a joke in one line, as the jokes of icanhazdadjoke are."""
+def _one_line(joke: LinkedJoke) -> str:
+    """Return a joke in one line, like those of icanhazdadjoke."""
     return " ".join(f"{joke.question} {joke.answer}".split())

@@ -1,5 +1,5 @@
-// The page's behavior. Without JavaScript the form loads a new page with the jokes; with it they
-// stream in, and the punchline follows after a pause. Model output is inserted as text only.
+// Without JavaScript, the form loads a new page with the jokes. With it, they are streamed into this
+// page, and the punchline follows after a pause. The model's output is inserted as text only.
 
 const BEAT_MS = 1500;
 const DOUBLE_CLICK_MS = 500;
@@ -7,116 +7,116 @@ const NOTE_MS = 4000;
 const RETRY_MS = 2000;
 const REFUSED = "/problems/refused";
 const FOR_PROGRAMS = / \(rejected drafts|; /; // The counts and the advice after a reason.
-const MOST_KEPT = 200;
+const MAX_SAVED = 200;
 const AT_ONCE = "joker.at-once";
 const FAVOURITES = "joker.favourites"; // In this browser, until cleared.
-const VISIT = "joker.visit"; // In this tab: what was told, the latest first.
-const READY = "joker.ready"; // In this tab: jokes that the server sent and nobody has seen yet.
+const VISIT = "joker.visit"; // In this tab: jokes that were told, the latest first.
+const READY = "joker.ready"; // In this tab: jokes that the server sent and that are not shown yet.
 
-const find = (id) => document.getElementById(id);
-const form = find("ask");
-const list = find("jokes");
-const again = find("again");
-const harder = find("harder");
-const stop = find("stop");
-const atOnce = find("at-once");
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const byId = (id) => document.getElementById(id);
+const form = byId("ask");
+const list = byId("jokes");
+const again = byId("again");
+const harder = byId("harder");
+const stop = byId("stop");
+const atOnce = byId("at-once");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-let following = null; // The current request: what was asked, how to end it, and its cards.
-let clicked = -Infinity; // When jokes were last asked for.
+let current = null; // The request in progress; see ask().
+let lastAsked = -Infinity;
 
-// --- what the page says
+// --- messages
 
-function say(text, wrong = false) {
-  find("status").textContent = text;
-  find("status").classList.toggle("wrong", wrong);
+function showStatus(text, wrong = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("wrong", wrong);
 }
 
-// A note is shown wherever the page is scrolled to.
-function note(text, wrong = false) {
-  const element = find("note");
+// Notes are visible wherever the page is scrolled to.
+function showNote(text, wrong = false) {
+  const element = byId("note");
   element.textContent = text;
   element.classList.toggle("wrong", wrong);
-  clearTimeout(note.timer);
-  note.timer = setTimeout(() => (element.textContent = ""), NOTE_MS);
+  clearTimeout(showNote.timer);
+  showNote.timer = setTimeout(() => (element.textContent = ""), NOTE_MS);
 }
 
-function sentenceOf(text) {
+function toSentence(text) {
   return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
 }
 
-// --- storage; if the browser forbids it, nothing is stored
+// --- storage; the page also works if the browser forbids it
 
-const places = () => ({
+const storages = () => ({
   [AT_ONCE]: localStorage,
   [FAVOURITES]: localStorage,
   [VISIT]: sessionStorage,
   [READY]: sessionStorage,
 });
 
-function recall(key, otherwise) {
+function load(key, fallback) {
   try {
-    return JSON.parse(places()[key].getItem(key)) ?? otherwise;
+    return JSON.parse(storages()[key].getItem(key)) ?? fallback;
   } catch {
-    return otherwise;
+    return fallback;
   }
 }
 
-function remember(key, value) {
+function save(key, value) {
   try {
-    places()[key].setItem(key, JSON.stringify(value));
+    storages()[key].setItem(key, JSON.stringify(value));
   } catch {
-    // Private windows and full disks: the page works without storage.
+    // Storage is forbidden or full.
   }
 }
 
-const same = (one, other) =>
+const isSame = (one, other) =>
   one.id && other.id ? one.id === other.id : one.question === other.question && one.answer === other.answer;
 
-function keep(key, joke) {
-  const others = recall(key, []).filter((other) => !same(other, joke));
-  remember(key, [joke, ...others].slice(0, MOST_KEPT));
+function addJoke(key, joke) {
+  const others = load(key, []).filter((other) => !isSame(other, joke));
+  save(key, [joke, ...others].slice(0, MAX_SAVED));
 }
 
-function update(key, joke) {
-  remember(
+function updateJoke(key, joke) {
+  save(
     key,
-    recall(key, []).map((other) => (same(other, joke) ? joke : other)),
+    load(key, []).map((other) => (isSame(other, joke) ? joke : other)),
   );
 }
 
-function drop(key, joke) {
-  remember(
+function removeJoke(key, joke) {
+  save(
     key,
-    recall(key, []).filter((other) => !same(other, joke)),
+    load(key, []).filter((other) => !isSame(other, joke)),
   );
 }
 
 // --- cards
 
 function makeCard(joke) {
-  const card = find("card").content.firstElementChild.cloneNode(true);
-  equip(card);
+  const card = byId("card").content.firstElementChild.cloneNode(true);
+  bindCard(card);
   if (joke) {
-    fill(card, joke);
+    fillCard(card, joke);
     reveal(card);
   }
   return card;
 }
 
-function equip(card) {
+function bindCard(card) {
   card.querySelectorAll(".copy, .favourite").forEach((button) => (button.hidden = false));
-  card.querySelector(".copy").addEventListener("click", () => offer(textOf(card), "Copied."));
+  card.querySelector(".copy").addEventListener("click", () => copyText(textOf(card), "Copied."));
   card.querySelector(".share").addEventListener("click", () => shareLink(card));
   card.querySelector(".picture").addEventListener("click", (event) => sharePicture(event, card));
-  card.querySelector(".favourite").addEventListener("click", () => favour(card));
+  card.querySelector(".favourite").addEventListener("click", () => toggleFavourite(card));
   card.querySelector(".votes").addEventListener("submit", (event) => vote(event, card));
-  card.querySelector(".punchline").addEventListener("toggle", () => revealed(card));
-  showParts(card, read(card));
+  card.querySelector(".punchline").addEventListener("toggle", () => onReveal(card));
+  showParts(card, readCard(card));
 }
 
-// The joke that a card shows.
-function read(card) {
+// Returns the joke that a card shows.
+function readCard(card) {
   const { id, link, model, picked, original } = card.dataset;
   return {
     id: id || null,
@@ -128,14 +128,14 @@ function read(card) {
     original: JSON.parse(original),
     vote: card.dataset.vote || null,
     votes: Object.fromEntries(
-      ["up", "down"].map((value) => [value, Number(counter(card, value).textContent)]),
+      ["up", "down"].map((value) => [value, Number(voteCount(card, value).textContent)]),
     ),
   };
 }
 
-const counter = (card, value) => card.querySelector(`button[value=${value}] .count`);
+const voteCount = (card, value) => card.querySelector(`button[value=${value}] .count`);
 
-function fill(card, joke) {
+function fillCard(card, joke) {
   card.dataset.id = joke.id ?? "";
   card.dataset.link = joke.link ?? "";
   card.dataset.model = joke.model ?? "";
@@ -147,7 +147,7 @@ function fill(card, joke) {
   card.querySelector(".link").href = joke.link ?? "";
   card.querySelector(".picture").href = `${joke.link}/image.png`;
   card.querySelector(".votes").action = `${joke.link}/votes`;
-  for (const value of ["up", "down"]) counter(card, value).textContent = joke.votes?.[value] || "";
+  for (const value of ["up", "down"]) voteCount(card, value).textContent = joke.votes?.[value] || "";
   showVote(card, joke.vote);
   showParts(card, joke);
   return card;
@@ -155,7 +155,7 @@ function fill(card, joke) {
 
 function showParts(card, joke) {
   const parts = {
-    stored: Boolean(joke.link), // A joke that could not be stored takes no votes.
+    stored: Boolean(joke.link), // Others cannot be shared or voted on.
     picked: Boolean(joke.picked),
     unpicked: !joke.picked,
     original: joke.original === true,
@@ -164,66 +164,66 @@ function showParts(card, joke) {
   for (const [name, shown] of Object.entries(parts)) {
     card.querySelectorAll(`.if-${name}`).forEach((part) => (part.hidden = !shown));
   }
-  const kept = recall(FAVOURITES, []).some((favourite) => same(favourite, joke));
-  card.querySelector(".favourite").setAttribute("aria-pressed", kept);
+  const favourite = load(FAVOURITES, []).some((other) => isSame(other, joke));
+  card.querySelector(".favourite").setAttribute("aria-pressed", favourite);
 }
 
 function reveal(card) {
   const answer = card.querySelector(".answer");
-  answer.textContent = answer.textContent; // Inserted again, so that it is read out now.
+  answer.textContent = answer.textContent; // Makes screen readers announce it now.
   card.querySelector(".punchline").open = true;
   card.classList.remove("waiting");
-  revealed(card);
+  onReveal(card);
 }
 
-// Somebody has opened the punchline, or the beat is over.
-function revealed(card) {
+// The visitor has opened the punchline, or the pause is over.
+function onReveal(card) {
   if (card.classList.contains("waiting") || !card.querySelector(".punchline").open) return;
-  const mine = card.querySelector("summary") === document.activeElement;
+  const hadFocus = card.querySelector("summary") === document.activeElement;
   card.classList.add("told");
-  if (mine) card.querySelector(".answer").focus();
+  if (hadFocus) card.querySelector(".answer").focus();
   if (card.parentElement === list) {
-    keep(VISIT, read(card));
-    showKept();
+    addJoke(VISIT, readCard(card));
+    showSaved();
   }
 }
 
-function showKept() {
-  const shown = [...list.children].map(read);
-  const told = recall(VISIT, []).filter((joke) => !shown.some((other) => same(other, joke)));
+function showSaved() {
+  const shown = [...list.children].map(readCard);
+  const told = load(VISIT, []).filter((joke) => !shown.some((other) => isSame(other, joke)));
   for (const [id, jokes] of [
-    ["favourites", recall(FAVOURITES, [])],
+    ["favourites", load(FAVOURITES, [])],
     ["visit", told],
   ]) {
-    const kept = find(id);
-    kept.hidden = jokes.length === 0;
-    kept.querySelector(".count").textContent = jokes.length;
-    kept.querySelector("ol").replaceChildren(...jokes.map(makeCard));
+    const section = byId(id);
+    section.hidden = jokes.length === 0;
+    section.querySelector(".count").textContent = jokes.length;
+    section.querySelector("ol").replaceChildren(...jokes.map(makeCard));
   }
 }
 
 // --- favourites, copies, links and pictures
 
-function favour(card) {
-  const joke = read(card);
+function toggleFavourite(card) {
+  const joke = readCard(card);
   const button = card.querySelector(".favourite");
   const liked = button.getAttribute("aria-pressed") !== "true";
-  (liked ? keep : drop)(FAVOURITES, joke);
-  note(liked ? "Added to your favourites." : "No longer a favourite.");
-  const inside = find("favourites").contains(card);
-  showKept();
-  list.querySelectorAll(".joke").forEach((other) => showParts(other, read(other)));
-  if (inside) (find("favourites").hidden ? again : find("favourites").firstElementChild).focus();
+  (liked ? addJoke : removeJoke)(FAVOURITES, joke);
+  showNote(liked ? "Added to your favourites." : "Removed from your favourites.");
+  const inside = byId("favourites").contains(card);
+  showSaved();
+  list.querySelectorAll(".joke").forEach((other) => showParts(other, readCard(other)));
+  if (inside) (byId("favourites").hidden ? again : byId("favourites").firstElementChild).focus();
 }
 
 function textOf(card) {
   return [".question", ".answer"].map((part) => card.querySelector(part).textContent).join("\n");
 }
 
-async function offer(text, done) {
+async function copyText(text, message) {
   try {
     await navigator.clipboard.writeText(text);
-    note(done);
+    showNote(message);
   } catch {
     // Browsers hide the clipboard without HTTPS; the text can still be copied from here.
     prompt("Copy this:", text);
@@ -232,18 +232,18 @@ async function offer(text, done) {
 
 async function shareLink(card) {
   const url = new URL(card.dataset.link, location.href).href;
-  if (!navigator.share) return offer(url, "Link copied.");
+  if (!navigator.share) return copyText(url, "Link copied.");
   try {
     await navigator.share({ text: card.querySelector(".question").textContent, url });
   } catch (error) {
-    if (error.name !== "AbortError") await offer(url, "Link copied.");
+    if (error.name !== "AbortError") await copyText(url, "Link copied.");
   }
 }
 
-// Phones hand the picture to another program; otherwise the link opens it.
+// Phones share the picture itself; elsewhere the link opens it.
 async function sharePicture(event, card) {
-  const shell = new File([], "joke.png", { type: "image/png" });
-  if (!navigator.canShare?.({ files: [shell] })) return;
+  const sample = new File([], "joke.png", { type: "image/png" });
+  if (!navigator.canShare?.({ files: [sample] })) return;
   event.preventDefault();
   const link = event.currentTarget.href;
   try {
@@ -271,16 +271,16 @@ async function vote(event, card) {
       headers: { "Content-Type": "application/json", Accept: "application/json" },
       body: JSON.stringify({ vote: chosen }),
     });
-    const answer = await response.json();
-    if (!response.ok) return note(sentenceOf(answer.detail), true);
+    const body = await response.json();
+    if (!response.ok) return showNote(toSentence(body.detail), true);
     for (const shown of document.querySelectorAll(`.joke[data-id="${card.dataset.id}"]`)) {
-      for (const value of ["up", "down"]) counter(shown, value).textContent = answer[value] || "";
+      for (const value of ["up", "down"]) voteCount(shown, value).textContent = body[value] || "";
       showVote(shown, chosen);
     }
-    for (const key of [FAVOURITES, VISIT]) update(key, read(card));
-    note(THANKS[chosen]);
+    for (const key of [FAVOURITES, VISIT]) updateJoke(key, readCard(card));
+    showNote(THANKS[chosen]);
   } catch {
-    note("The vote did not arrive. Try again in a moment.", true);
+    showNote("Your vote could not be sent. Try again in a moment.", true);
   }
 }
 
@@ -297,90 +297,93 @@ function showVote(card, chosen) {
 async function ask(event) {
   event.preventDefault();
   const effort = event.submitter === harder ? Number(harder.value) : undefined;
-  const asked = {
-    prompt: find("prompt").value,
-    n: find("count").valueAsNumber,
-    safe: !find("unsafe").checked,
+  const params = {
+    prompt: byId("prompt").value,
+    n: byId("count").valueAsNumber,
+    safe: !byId("unsafe").checked,
     effort,
   };
-  const twice = performance.now() - clicked < DOUBLE_CLICK_MS;
-  const drafting = following && !following.arrived;
-  if (twice || (drafting && JSON.stringify(following.asked) === JSON.stringify(asked))) return;
-  clicked = performance.now();
-  leave();
-  const mine = (following = {
-    ...{ asked, ending: new AbortController(), cards: [], ready: false },
-    missing: [...Array(asked.n).keys()],
-    told: Promise.resolve(),
-    before: { heading: find("heading").textContent, cards: [...list.children] },
-    from: event.submitter ?? find("tell"),
-  });
+  const doubleClick = performance.now() - lastAsked < DOUBLE_CLICK_MS;
+  const waiting = current && !current.arrived;
+  if (doubleClick || (waiting && JSON.stringify(current.params) === JSON.stringify(params))) return;
+  lastAsked = performance.now();
+  abandon();
+  const request = {
+    params,
+    controller: new AbortController(),
+    cards: [],
+    hideHarder: false,
+    missing: [...Array(params.n).keys()], // Indexes of the jokes that have not arrived.
+    pending: Promise.resolve(), // Jokes are shown one after another.
+    previous: { heading: byId("heading").textContent, cards: [...list.children] },
+    button: event.submitter ?? byId("tell"),
+  };
+  current = request;
   document.querySelector(".ways")?.remove();
   list.replaceChildren();
-  find("heading").textContent = "";
+  byId("heading").textContent = "";
   again.textContent = "Another one";
-  cardOf(mine, 0);
+  cardAt(request, 0);
   list.setAttribute("aria-busy", "true");
-  lookUp();
-  const plain = asked.prompt.trim() === "" && asked.n === 1 && asked.safe && !effort;
-  if (!(plain && (await takeReady(mine)))) await request(mine);
+  scrollToStage();
+  const plain = params.prompt.trim() === "" && params.n === 1 && params.safe && !effort;
+  if (!(plain && (await takeReady(request)))) await fetchJokes(request);
 }
 
-// Shows the stage, which may have been scrolled away or be behind a phone's keyboard.
-function lookUp() {
-  if (matchMedia("(pointer: coarse)").matches) find("prompt").blur();
-  if (find("stage").getBoundingClientRect().top >= 0) return;
-  find("stage").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
+// The stage may be scrolled out of view, or behind a phone's keyboard.
+function scrollToStage() {
+  if (matchMedia("(pointer: coarse)").matches) byId("prompt").blur();
+  if (byId("stage").getBoundingClientRect().top >= 0) return;
+  byId("stage").scrollIntoView({ behavior: reducedMotion.matches ? "auto" : "smooth" });
 }
 
-// Takes a joke that the server sent before anybody asked; returns whether there was one.
-async function takeReady(mine) {
-  const [joke, ...others] = recall(READY, []);
+// Shows a joke that the server has already sent; returns whether there was one.
+async function takeReady(request) {
+  const [joke, ...others] = load(READY, []);
   if (!joke) return false;
-  remember(READY, others);
-  mine.ready = true;
-  await tell(mine, { ...joke, index: 0 });
-  finish(mine);
+  save(READY, others);
+  request.hideHarder = true;
+  await tell(request, { ...joke, index: 0 });
+  finish(request);
   return true;
 }
 
-// The server has the jokes ready, or drafts them. If the connection is lost on the way, what is
-// missing is asked for once more.
-async function request(mine) {
-  await listen(mine);
-  if (following === mine && mine.outcome === undefined) {
-    showWork(mine, "The connection was lost. Trying again…");
-    await new Promise((wake) => setTimeout(wake, RETRY_MS));
-    withdraw(mine);
-    await listen(mine);
+// If the connection is lost, requests the missing jokes once more.
+async function fetchJokes(request) {
+  await stream(request);
+  if (current === request && request.outcome === undefined) {
+    showProgress(request, "The connection was lost. Trying again…");
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    cancelJob(request);
+    await stream(request);
   }
-  finish(mine, mine.outcome ?? "The connection was lost. Try again in a moment.");
+  finish(request, request.outcome ?? "The connection was lost. Try again in a moment.");
 }
 
-async function listen(mine) {
-  const { prompt, safe, effort } = mine.asked;
-  const places = mine.missing; // Of the jokes on the page.
-  const query = new URLSearchParams({ prompt, n: places.length, safe, ...(effort && { effort }) });
+async function stream(request) {
+  const { prompt, safe, effort } = request.params;
+  const positions = request.missing; // Where the response's jokes go on the page.
+  const query = new URLSearchParams({ prompt, n: positions.length, safe, ...(effort && { effort }) });
   try {
     const response = await fetch(`/joke?${query}`, {
       headers: { Accept: "text/event-stream" },
-      signal: mine.ending.signal,
+      signal: request.controller.signal,
     });
     if (!response.ok) {
       const problem = await response.json();
-      mine.outcome = problem.detail;
-      // Trying harder helps against nothing else, and not where the prompt is to blame.
-      mine.ready ||= problem.type !== REFUSED || Boolean(problem.errors);
-    } else for await (const { event, data } of eventsOf(response)) hear(mine, event, data, places);
+      request.outcome = problem.detail;
+      // Trying harder helps only if all drafts were rejected, not if the prompt itself was.
+      request.hideHarder ||= problem.type !== REFUSED || Boolean(problem.errors);
+    } else for await (const { event, data } of readEvents(response)) handleEvent(request, event, data, positions);
   } catch {
-    // What has arrived counts.
+    // The connection was lost; the jokes that have arrived are shown.
   }
-  await mine.told;
-  if (mine.missing.length === 0) mine.outcome = "";
+  await request.pending;
+  if (request.missing.length === 0) request.outcome = "";
 }
 
 // Yields server-sent events.
-async function* eventsOf(response) {
+async function* readEvents(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let text = ""; ; ) {
     const { done, value } = await reader.read();
@@ -394,239 +397,238 @@ async function* eventsOf(response) {
   }
 }
 
-function hear(mine, event, data, places) {
-  const index = places[data.index];
-  if (event === "partial") showDraft(mine, { ...data, index });
+function handleEvent(request, event, data, positions) {
+  const index = positions[data.index];
+  if (event === "partial") showDraft(request, { ...data, index });
   if (event === "joke") {
-    mine.missing = mine.missing.filter((place) => place !== index);
-    mine.told = mine.told.then(() => tell(mine, { ...data, index }));
+    request.missing = request.missing.filter((position) => position !== index);
+    request.pending = request.pending.then(() => tell(request, { ...data, index }));
   }
   if (event !== "state") return;
-  mine.task = data.task_id;
-  if (following !== mine) return cancel(mine);
-  if (data.state === "PENDING") showWork(mine, "Waiting for the model…");
-  if (data.state === "STARTED") showWork(mine, doing(mine.asked));
-  if (data.state === "SUCCESS") mine.outcome = "";
-  if (data.state === "FAILURE") mine.outcome = `${data.error.split(FOR_PROGRAMS)[0]}; ${form.dataset.advice}`;
-  if (data.state === "REVOKED") mine.outcome = "the joke was cancelled";
-  mine.ready = mine.task === null || (data.state === "FAILURE" && !data.refused);
-  if (mine.outcome !== undefined) mine.task = null; // It has ended.
+  request.taskId = data.task_id;
+  if (current !== request) return abort(request);
+  if (data.state === "PENDING") showProgress(request, "Waiting for the model…");
+  if (data.state === "STARTED") showProgress(request, progressMessage(request.params));
+  if (data.state === "SUCCESS") request.outcome = "";
+  if (data.state === "FAILURE") request.outcome = `${data.error.split(FOR_PROGRAMS)[0]}; ${form.dataset.advice}`;
+  if (data.state === "REVOKED") request.outcome = "the joke was cancelled";
+  request.hideHarder = request.taskId === null || (data.state === "FAILURE" && !data.refused);
+  if (request.outcome !== undefined) request.taskId = null; // It has ended.
 }
 
-function doing({ effort, n }) {
-  const one = Number(form.dataset.drafts) === 1;
-  if (one && !effort) return n > 1 ? "Writing the jokes…" : "Writing the joke…";
+function progressMessage({ effort, n }) {
+  const singleDraft = Number(form.dataset.drafts) === 1;
+  if (singleDraft && !effort) return n > 1 ? "Writing the jokes…" : "Writing the joke…";
   const drafts = effort ? "Trying harder: many more drafts" : `Writing ${form.dataset.drafts} drafts`;
   return n > 1 ? `${drafts} of each joke. The best ones follow.` : `${drafts}. The best one follows.`;
 }
 
-// Says what is happening, for how long, and lets it be stopped.
-function showWork(mine, sentence) {
-  say(sentence);
+// Shows what is happening, the elapsed time and the stop button.
+function showProgress(request, message) {
+  showStatus(message);
   stop.hidden = false;
-  const began = Date.now();
-  mine.clock ??= setInterval(() => {
-    find("seconds").textContent = `${Math.round((Date.now() - began) / 1000)} s`;
+  const startedAt = Date.now();
+  request.timer ??= setInterval(() => {
+    byId("seconds").textContent = `${Math.round((Date.now() - startedAt) / 1000)} s`;
   }, 1000);
 }
 
-function cardOf(mine, index) {
-  if (!mine.cards[index]) {
-    mine.cards[index] = makeCard();
-    mine.cards[index].classList.add("waiting");
-    mine.cards[index].querySelector("summary").inert = true;
-    list.append(mine.cards[index]);
+function cardAt(request, index) {
+  if (!request.cards[index]) {
+    request.cards[index] = makeCard();
+    request.cards[index].classList.add("waiting");
+    request.cards[index].querySelector("summary").inert = true;
+    list.append(request.cards[index]);
   }
-  return mine.cards[index];
+  return request.cards[index];
 }
 
-function showDraft(mine, { index, question, answer }) {
-  if (following !== mine) return;
-  const card = cardOf(mine, index);
+function showDraft(request, { index, question, answer }) {
+  if (current !== request) return;
+  const card = cardAt(request, index);
   card.querySelector(".question").textContent = question;
   card.querySelector(".answer").textContent = answer;
   card.querySelector(".punchline").open = atOnce.checked;
   card.classList.toggle("live", atOnce.checked);
 }
 
-async function tell(mine, joke) {
-  if (following !== mine) return;
-  const card = cardOf(mine, joke.index);
-  fill(card, joke);
+async function tell(request, joke) {
+  if (current !== request) return;
+  const card = cardAt(request, joke.index);
+  fillCard(card, joke);
   card.querySelector("summary").inert = false;
-  if (mine.asked.n === 1) {
-    mine.arrived = true;
-    rest(mine);
+  if (request.params.n === 1) {
+    request.arrived = true;
+    hideProgress(request);
   }
   list.setAttribute("aria-busy", "false");
-  say("");
+  showStatus("");
   await beat(card);
-  if (following !== mine) return;
+  if (current !== request) return;
   reveal(card);
 }
 
-// The pause before a punchline; whoever opens it ends the pause. It is there already, unseen, so
-// that nothing moves when it appears.
+// The pause before a punchline; opening it ends the pause. The punchline is already laid out but
+// invisible, so that nothing moves when it appears.
 async function beat(card) {
-  if (atOnce.checked || still.matches) return;
+  if (atOnce.checked || reducedMotion.matches) return;
   card.classList.add("waiting");
   card.querySelector(".punchline").open = true;
-  await new Promise((wake) => {
-    setTimeout(wake, BEAT_MS);
-    const early = (event) => {
-      event.preventDefault(); // The browser would close what is about to be opened.
-      wake();
+  await new Promise((resolve) => {
+    setTimeout(resolve, BEAT_MS);
+    const skip = (event) => {
+      event.preventDefault(); // The browser would close the open <details>.
+      resolve();
     };
-    card.querySelector("summary").addEventListener("click", early, { once: true });
+    card.querySelector("summary").addEventListener("click", skip, { once: true });
   });
 }
 
-function finish(mine, sentence) {
-  if (following !== mine) return;
-  following = null;
-  rest(mine);
+function finish(request, error) {
+  if (current !== request) return;
+  current = null;
+  hideProgress(request);
   list.querySelectorAll(".waiting").forEach((card) => card.remove());
   if (list.childElementCount) {
-    turnPage(mine);
+    pushPage(request);
   } else {
-    find("heading").textContent = mine.before.heading;
-    list.replaceChildren(...mine.before.cards);
+    byId("heading").textContent = request.previous.heading;
+    list.replaceChildren(...request.previous.cards);
   }
-  const lost = mine.outcome === undefined && sentence !== undefined;
+  const lost = request.outcome === undefined && error !== undefined;
   again.hidden = list.childElementCount === 0 && !lost;
   again.textContent = lost ? "Try again" : "Another one";
-  harder.hidden = mine.ready || lost;
-  say(sentence ? sentenceOf(sentence) : "", Boolean(sentence));
-  showKept();
+  harder.hidden = request.hideHarder || lost;
+  showStatus(error ? toSentence(error) : "", Boolean(error));
+  showSaved();
 }
 
-// Takes away what belongs to a job in progress.
-function rest(mine) {
-  clearInterval(mine.clock);
-  find("seconds").textContent = "";
+function hideProgress(request) {
+  clearInterval(request.timer);
+  byId("seconds").textContent = "";
   list.setAttribute("aria-busy", "false");
-  if (document.activeElement === stop) mine.from.focus();
+  if (document.activeElement === stop) request.button.focus();
   stop.hidden = true;
 }
 
-function cancel(mine) {
-  mine.ending.abort();
-  withdraw(mine);
+function abort(request) {
+  request.controller.abort();
+  cancelJob(request);
 }
 
-// Not every server hears that a client has gone: NGINX Unit does not say so.
-function withdraw(mine) {
-  const { task } = mine;
-  if (task) fetch(`/generate/${task}`, { method: "DELETE", keepalive: true }).catch(() => {});
-  mine.task = null;
+// NGINX Unit does not tell the server that a client has disconnected.
+function cancelJob(request) {
+  const { taskId } = request;
+  if (taskId) fetch(`/generate/${taskId}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  request.taskId = null;
 }
 
-function leave() {
-  const mine = following;
-  if (!mine) return;
-  cancel(mine);
-  rest(mine);
-  following = null;
+function abandon() {
+  const request = current;
+  if (!request) return;
+  abort(request);
+  hideProgress(request);
+  current = null;
 }
 
-function giveUp() {
-  const mine = following;
-  if (!mine) return;
-  cancel(mine);
-  finish(mine);
-  say("Stopped.");
+function stopAsking() {
+  const request = current;
+  if (!request) return;
+  abort(request);
+  finish(request);
+  showStatus("Stopped.");
 }
 
-// --- pages: each joke has its own address, so that back, forward and reload lead to it
+// --- history: each joke has its own URL, so that back, forward and reload show it again
 
-function pageOf(prompt, ready) {
-  const heading = find("heading").textContent;
-  return { prompt, heading, jokes: [...list.children].map(read), ready };
+function pageState(prompt, hideHarder) {
+  const heading = byId("heading").textContent;
+  return { prompt, heading, jokes: [...list.children].map(readCard), hideHarder };
 }
 
-function addressOf({ jokes }) {
+function urlOf({ jokes }) {
   return jokes.length === 1 && jokes[0].link ? jokes[0].link : "/";
 }
 
-function turnPage(mine) {
-  const page = pageOf(mine.asked.prompt, mine.ready);
-  // Nobody goes back to a page without a joke.
-  const turn = mine.before.cards.length ? "pushState" : "replaceState";
-  history[turn](page, "", addressOf(page));
+function pushPage(request) {
+  const page = pageState(request.params.prompt, request.hideHarder);
+  // A page without a joke is not worth going back to.
+  const method = request.previous.cards.length ? "pushState" : "replaceState";
+  history[method](page, "", urlOf(page));
 }
 
-function showPage(page) {
-  find("prompt").value = page.prompt;
-  find("heading").textContent = page.heading;
-  const told = recall(VISIT, []); // With the votes since.
-  const latest = (joke) => told.find((other) => same(other, joke)) ?? joke;
+function restorePage(page) {
+  byId("prompt").value = page.prompt;
+  byId("heading").textContent = page.heading;
+  const told = load(VISIT, []); // Has later votes.
+  const latest = (joke) => told.find((other) => isSame(other, joke)) ?? joke;
   list.replaceChildren(...page.jokes.map(latest).map(makeCard));
   again.hidden = list.childElementCount === 0;
   again.textContent = "Another one";
-  harder.hidden = page.ready || again.hidden;
-  say("");
-  showKept();
+  harder.hidden = page.hideHarder || again.hidden;
+  showStatus("");
+  showSaved();
 }
 
 // --- start
 
 function start() {
   const cards = [...list.querySelectorAll(".joke")];
-  cards.forEach(equip);
+  cards.forEach(bindCard);
   const { permanent } = document.body.dataset;
   const fresh = cards.length === 1 && permanent === undefined && location.pathname === "/";
   const known = history.state?.jokes?.length && !history.state.served;
-  if (known && !find("status").classList.contains("wrong")) {
-    // A reload: what the server has sent instead is for later.
-    if (fresh) remember(READY, [...recall(READY, []), read(cards[0])]);
-    return showPage(history.state);
+  if (known && !byId("status").classList.contains("wrong")) {
+    // After a reload, show the same joke again, and keep the new one for later.
+    if (fresh) save(READY, [...load(READY, []), readCard(cards[0])]);
+    return restorePage(history.state);
   }
-  const kept = [...recall(VISIT, []), ...recall(FAVOURITES, [])]; // The server knows no visitor.
-  for (const card of cards) showVote(card, kept.find((joke) => same(joke, read(card)))?.vote);
+  const saved = [...load(VISIT, []), ...load(FAVOURITES, [])]; // The server sends no visitor's own votes.
+  for (const card of cards) showVote(card, saved.find((joke) => isSame(joke, readCard(card)))?.vote);
   if (cards.length) {
-    const page = pageOf(find("prompt").value, harder.hidden);
-    const asked = location.pathname === "/joke"; // Loading it again would ask again.
-    // The server knows best what is at any other address but this page's own.
-    const served = !asked && location.pathname !== "/";
-    history.replaceState({ ...page, served }, "", asked ? addressOf(page) : location.href);
+    const page = pageState(byId("prompt").value, harder.hidden);
+    const fromForm = location.pathname === "/joke"; // Reloading it would ask again.
+    // The jokes at other URLs come from the server, not from the history.
+    const served = !fromForm && location.pathname !== "/";
+    history.replaceState({ ...page, served }, "", fromForm ? urlOf(page) : location.href);
   }
   if (cards.length === 1 && (permanent === undefined || atOnce.checked)) {
     beat(cards[0]).then(() => reveal(cards[0]));
   }
-  cards.forEach(revealed);
-  showKept();
-  if (document.body.dataset.eager !== undefined) form.requestSubmit(find("tell"));
+  cards.forEach(onReveal);
+  showSaved();
+  if (document.body.dataset.eager !== undefined) form.requestSubmit(byId("tell"));
 }
 
 document.querySelectorAll(".js-only").forEach((element) => (element.hidden = false));
-atOnce.checked = recall(AT_ONCE, false);
-atOnce.addEventListener("change", () => remember(AT_ONCE, atOnce.checked));
+atOnce.checked = load(AT_ONCE, false);
+atOnce.addEventListener("change", () => save(AT_ONCE, atOnce.checked));
 for (const [id, key] of [
   ["favourites", FAVOURITES],
   ["visit", VISIT],
 ]) {
-  find(id)
+  byId(id)
     .querySelector("p button")
     .addEventListener("click", () => {
-      remember(key, []);
-      showKept();
-      list.querySelectorAll(".joke").forEach((card) => showParts(card, read(card)));
-      find("prompt").focus();
+      save(key, []);
+      showSaved();
+      list.querySelectorAll(".joke").forEach((card) => showParts(card, readCard(card)));
+      byId("prompt").focus();
     });
 }
 document.querySelector(".starts").addEventListener("click", (event) => {
   const { start } = event.target.dataset;
   if (!start || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  find("prompt").value = start;
-  form.requestSubmit(find("tell"));
+  byId("prompt").value = start;
+  form.requestSubmit(byId("tell"));
 });
 form.addEventListener("submit", ask);
-stop.addEventListener("click", giveUp);
-find("count").addEventListener("invalid", () => (find("options").open = true));
-addEventListener("pagehide", giveUp);
+stop.addEventListener("click", stopAsking);
+byId("count").addEventListener("invalid", () => (byId("options").open = true));
+addEventListener("pagehide", stopAsking);
 addEventListener("popstate", (event) => {
-  leave();
-  if (event.state) showPage(event.state);
+  abandon();
+  if (event.state) restorePage(event.state);
 });
 start();
