@@ -85,9 +85,7 @@ class Metrics:
         self._pool_untold = self._gauge(
             "joker:pool_untold_jokes", "Jokes in the pool that nobody has heard."
         )
-        self._reported = self._gauge(
-            "joker:reported_jokes", "Jokes that are hidden because somebody reported them."
-        )
+        self._reported = self._gauge("joker:reported_jokes", "Jokes that are hidden by reports.")
         limit = self._gauge("joker:max_queue_size", "Maximum number of waiting jobs.")
         limit.set(settings.max_queue_size)
         deadline = self._gauge("joker:deadline_seconds", "Time limit of a job in seconds.")
