@@ -5,7 +5,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -34,15 +33,6 @@ pytestmark = [
 ]
 
 Command = Callable[..., subprocess.Popen[str]]
-
-# TensorBoard brings absl, whose log handler closes pytest's standard error once logging is set up
-# again, so it stays out of the tests' process.
-SCALARS = """
-import sys
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-events = EventAccumulator(sys.argv[1])
-print(*events.Reload().Tags()["scalars"], sep="\\n")
-"""
 
 TRAIN = ("train", "--base", "new:tiny", "--compile", "never", "--batch-size", "2")
 SHORT = (*TRAIN, "--gradient-accumulation-steps", "1", "--max-steps", "30")
@@ -212,17 +202,6 @@ def test_a_tracking_server_that_is_down_ends_a_training_before_it_begins(
     assert not list(tmp_path.glob("model/checkpoints/checkpoint-*"))
     train(*SHORT[:-1], "2", *options, "--report-to", "none")
     assert (tmp_path / "model/joker.json").is_file()
-
-
-def test_tensorboard_reads_the_metrics_of_a_run(
-    prepared: PreparedData, start: Command, tmp_path: Path
-) -> None:
-    options = ("--data", prepared.path, "--out", "model", "--report-to", "tensorboard")
-    finish(start(*SHORT[:-1], "4", *options))
-    (written,) = (tmp_path / "model").rglob("events.out.tfevents.*")
-    command = [sys.executable, "-c", SCALARS, str(written)]
-    scalars = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert {"train/loss", "eval/loss", "eval/bits_per_byte"} <= set(scalars)
 
 
 def test_sample_jokes_disturb_no_training(tiny_folder: ModelFolder) -> None:
