@@ -59,8 +59,6 @@ _UNREADABLE_BODY = (
     "the body is not UTF-8, is nested too deeply or has too long a number; send plain JSON"
 )
 _MAX_NAME_CHARACTERS = 100
-_QUEUE_DOWN = "the queue cannot be reached; try again in a few seconds"
-_STORE_DOWN = "the store cannot be reached; try again in a few seconds"
 
 _log = logging.getLogger(__name__)
 
@@ -152,9 +150,9 @@ def public_message(error: JokerError) -> str:
     """Return an error's message for clients, without internals of the queue and the store."""
     if isinstance(error, QueueDownError):
         _log.warning("%s", error)
-        return _QUEUE_DOWN
-    if isinstance(error, StoreDownError):
-        return _STORE_DOWN  # the store has logged it
+        return "the queue cannot be reached; try again in a few seconds"
+    if isinstance(error, StoreDownError):  # the store has logged it
+        return "the store cannot be reached; try again in a few seconds"
     return str(error)
 
 
