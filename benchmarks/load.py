@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from joker.jobs.job import State
+
 MAX_NEW_TOKENS = 40
 POLL_SECONDS = 0.5
 FAST_POLL_SECONDS = 0.1
@@ -110,7 +112,7 @@ async def poll_ours(client: Client, prompt: str) -> Told | None:
     """Request a joke from our server, polling ten times a second."""
     body = {"prompt": prompt, "max_new_tokens": MAX_NEW_TOKENS, "temperature": 1.0}
     task = await client.send("POST", "/generate", body)
-    while task["state"] not in ("SUCCESS", "FAILURE"):
+    while not State(task["state"]).final:
         await asyncio.sleep(FAST_POLL_SECONDS)
         task = await client.send("GET", f"/generate/{task['task_id']}")
     return _read_task(task)
