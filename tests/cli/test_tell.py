@@ -216,6 +216,23 @@ def test_a_closed_standard_input_is_no_prompt(tiny_folder: ModelFolder) -> None:
     assert done.stdout == tell(tiny_folder, "--seed", "7").stdout
 
 
+def test_a_closed_standard_input_cannot_be_read_on_request(tiny_folder: ModelFolder) -> None:
+    command = f"{sys.executable} -m joker tell - --model {tiny_folder.path} <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "joker: standard input is closed; give the words as arguments\n"
+
+
+def test_input_in_another_encoding_is_no_traceback(tiny_folder: ModelFolder) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "joker", "tell", "--model", str(tiny_folder.path)]
+    done = subprocess.run(
+        command, input="Why do caf\u00e9s".encode("latin-1"), capture_output=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_an_endless_pipe_is_refused_as_too_long(tiny_folder: ModelFolder) -> None:
     command = f"yes | {sys.executable} -m joker tell --model {tiny_folder.path}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)

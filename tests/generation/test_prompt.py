@@ -10,6 +10,7 @@ from joker.engines import GenerationTask
 from joker.generation.prompt import Prompt, asks_for_any_joke
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import MissingJokesError, Teller
+from joker.generation.wish import topic_of
 from tests.generation.stub import END, StubEngine, ask
 from tests.generation.test_listener import Audience
 
@@ -138,6 +139,11 @@ def test_a_greeting_before_a_prompt_does_not_count(written: str, asked: str) -> 
 def test_a_long_prompt_is_read_at_once(piece: str) -> None:
     # A regular expression that backtracks without end would never get here.
     assert not asks_for_any_joke(f"tell me {piece * 20_000}x")
+
+
+def test_a_text_too_long_for_a_wish_is_none() -> None:
+    assert topic_of(f"a joke about {'very ' * 10}old cats") is not None
+    assert topic_of(f"a joke about {'very ' * 1000}old cats") is None
 
 
 @pytest.mark.parametrize("written", ["tell me a joke about cats", "cats", "Why do cats..."])

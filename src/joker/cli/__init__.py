@@ -136,8 +136,8 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Run the command line; an expected error becomes one line and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks becomes a question mark, not a traceback.
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # A character that an encoding lacks becomes a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:

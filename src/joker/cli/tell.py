@@ -151,6 +151,8 @@ def _with_candidates(options: dict[str, Any], effort: int | None) -> dict[str, A
 
 def _read_prompt(words: list[str]) -> str:
     if words == ["-"] or (not words and _is_piped()):
+        if sys.stdin is None:
+            raise InputError("standard input is closed; give the words as arguments")
         return sys.stdin.read(_MAX_PIPED_CHARACTERS).strip()
     return " ".join(words)
 

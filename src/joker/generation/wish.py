@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+_MAX_CHARACTERS = 500
+"""Longer texts are no wish: matching them would take time that grows with the square."""
+
 _GREETINGS = ("hi", "hello", "hey", "good morning", "good afternoon", "good evening")
 _LEADS = (
     *_GREETINGS,
@@ -91,8 +94,10 @@ def topic_of(text: str) -> str | None:
 
     Returns:
         "" if any joke will do, and None if the text is no such wish but, for instance, the start
-        of a question.
+        of a question, or too long.
     """
+    if len(text) > _MAX_CHARACTERS:
+        return None
     text = without_greeting(text).rstrip(" .!?…")
     if not text:
         return ""

@@ -139,7 +139,7 @@ class Metrics:
         """Update the metrics of the store; may block."""
         self._pool_untold.set(store.pool.size(untold=True))
         try:
-            self._reported.set(store.count_reported())
+            self._reported.set(math.nan if store.down else store.count_reported())
         except StoreDownError:
             self._reported.set(math.nan)
         self._store_up.set(not store.down)

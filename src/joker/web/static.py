@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 
 class VersionedFiles(StaticFiles):
-    """VersionedFiles that browsers cache for a year if the query is their content hash."""
+    """Files that browsers cache for a year if the query is their content hash."""
 
     def file_response(
         self,

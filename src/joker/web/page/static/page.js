@@ -410,7 +410,8 @@ function handleEvent(request, event, data, positions) {
   if (data.state === "PENDING") showProgress(request, "Waiting for the model…");
   if (data.state === "STARTED") showProgress(request, progressMessage(request.params));
   if (data.state === "SUCCESS") request.outcome = "";
-  if (data.state === "FAILURE") request.outcome = `${data.error.split(FOR_PROGRAMS)[0]}; ${form.dataset.advice}`;
+  if (data.state === "FAILURE") request.outcome = data.error;
+  if (data.refused) request.outcome = `${data.error.split(FOR_PROGRAMS)[0]}; ${form.dataset.advice}`;
   if (data.state === "REVOKED") request.outcome = "the joke was cancelled";
   request.hideHarder = request.taskId === null || (data.state === "FAILURE" && !data.refused);
   if (request.outcome !== undefined) request.taskId = null; // It has ended.
