@@ -196,6 +196,8 @@ def test_no_joke_that_is_there_fits_a_whole_question_or_no_prompt() -> None:
     ("topic", "start"),
     [
         ("cats", "Why did the cat"),
+        ("Cats", "Why did the cat"),
+        ("Santa", "Why did Santa"),
         ("the Moon", "Why did the Moon"),
         ("the moon", "Why did the moon"),
         ("black foxes", "Why did the black fox"),

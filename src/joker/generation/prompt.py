@@ -76,6 +76,8 @@ class Prompt:
         if not self.is_hint or self.is_start or attempt % 2:
             return self.text
         words = self.text.split()
+        if len(words) == 1 and _singular(words[0]) != words[0]:
+            words = [words[0].lower()]  # "Cats", as phones write it, is no name
         article = "" if words[0][0].isupper() else "the "
         while len(words) > 1 and words[0].casefold() in _STOP_WORDS:
             del words[0]
