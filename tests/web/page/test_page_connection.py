@@ -14,7 +14,8 @@ from playwright.sync_api import expect
 
 from tests.web.page.browser import Open, ask, choose
 
-Relay = Callable[[bytes, int], AbstractContextManager[str]]
+Relay = Callable[[bytes, int], AbstractContextManager["_Relay"]]
+PATIENCE_SECONDS = 60
 
 
 class _Wire(socketserver.BaseRequestHandler):
@@ -38,6 +39,7 @@ class _Wire(socketserver.BaseRequestHandler):
                 passed = self.server.cut(data)
                 self.request.sendall(passed)
                 if passed != data:
+                    self.server.scissors.wait(PATIENCE_SECONDS)
                     break
         _shut(upstream)
         _shut(self.request)
@@ -50,6 +52,10 @@ class _Relay(socketserver.ThreadingTCPServer):
         target: The server's address.
         event: The beginning of the event after which a connection is cut.
         cuts: How many of them are cut.
+
+    Attributes:
+        address: For browsers.
+        scissors: Set when connections may be cut: browsers drop what their page has not yet read.
     """
 
     daemon_threads = True
@@ -57,6 +63,8 @@ class _Relay(socketserver.ThreadingTCPServer):
     def __init__(self, target: tuple[str, int], event: bytes, cuts: int) -> None:
         super().__init__(("127.0.0.1", 0), _Wire)
         self.target = target
+        self.address = f"http://127.0.0.1:{self.server_address[1]}"
+        self.scissors = threading.Event()
         self._event = event
         self._cuts = cuts
 
@@ -75,14 +83,14 @@ def _shut(wire: socket.socket) -> None:
 
 @pytest.fixture
 def relay(address: str) -> Relay:
-    """Return ``relay(event, cuts)``, a context manager that gives the address of a `_Relay`."""
+    """Return ``relay(event, cuts)``, a context manager that gives a `_Relay`."""
 
     @contextmanager
-    def open_relay(event: bytes, cuts: int) -> Iterator[str]:
+    def open_relay(event: bytes, cuts: int) -> Iterator[_Relay]:
         host, _, port = address.removeprefix("http://").partition(":")
         with _Relay((host, int(port)), event, cuts) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield server
             server.shutdown()
 
     return open_relay
@@ -92,16 +100,17 @@ def relay(address: str) -> Relay:
 def test_a_lost_connection_is_tried_once_more_and_what_was_told_stays(
     open_page: Open, relay: Relay
 ) -> None:
-    with relay(b"event: joke", 1) as address:
-        page = open_page(at=address, loses_connections=True)
+    with relay(b"event: joke", 1) as wire:
+        page = open_page(at=wire.address, loses_connections=True)
         page.clock.install(time=0)
         page.clock.pause_at(1)  # or the page would try again before this test has looked
         choose(page, count=3, at_once=True)
         ask(page, "Why do cats")
         said = page.get_by_role("status").first
         told = page.locator("#jokes .told .question")
-        expect(said).to_have_text("The connection was lost. Trying again…")
         expect(told).to_have_count(1)
+        wire.scissors.set()
+        expect(said).to_have_text("The connection was lost. Trying again…")
         first = told.inner_text()
         with page.expect_request("**/joke?*") as sent:
             page.clock.run_for(3000)
@@ -116,8 +125,9 @@ def test_a_lost_connection_is_tried_once_more_and_what_was_told_stays(
 def test_a_connection_that_is_lost_again_leaves_the_choice_to_try_again(
     open_page: Open, relay: Relay
 ) -> None:
-    with relay(b"event: state", 2) as address:
-        page = open_page(at=address, loses_connections=True)
+    with relay(b"event: state", 2) as wire:
+        wire.scissors.set()
+        page = open_page(at=wire.address, loses_connections=True)
         ask(page, "slow")
         said = page.get_by_role("status").first
         expect(said).to_have_text("The connection was lost. Try again in a moment.")
@@ -130,9 +140,10 @@ def test_a_connection_that_is_lost_again_leaves_the_choice_to_try_again(
 
 @pytest.mark.integration
 def test_a_joke_that_has_arrived_needs_no_connection(open_page: Open, relay: Relay) -> None:
-    with relay(b"event: joke", 1) as address:
-        page = open_page(at=address, loses_connections=True)
+    with relay(b"event: joke", 1) as wire:
+        page = open_page(at=wire.address, loses_connections=True)
         ask(page, "Why do cats")
         expect(page.locator("#jokes .told .question")).to_have_text(re.compile("^Why do cats"))
+        wire.scissors.set()
         expect(page.get_by_role("status").first).to_have_text("")
         expect(page.get_by_role("button", name="Another one")).to_be_visible()
