@@ -3,7 +3,7 @@
     python tools/screenshots.py
 
 Starts servers with stores of their own, and shows their pages in the system's Chromium. It takes
-two minutes.
+three minutes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from urllib.request import urlopen
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from joker.core.model_folder import bundled_model
+
 FOLDER = Path(__file__).parents[1] / "docs" / "screenshots"
 _COLORS = 128
 _PATIENCE_SECONDS = 90.0
 _UNPICKED = "Why do cats"  # no picked joke begins like this
 _WELL_KNOWN = "What did one wall say to the other wall?"
 _REFUSED = "dumb blondes"
+_IMPOSSIBLE = "How many programmers does it take"  # the model knows no such jokes
 _DESKTOP = {"width": 1000, "height": 760}
 _PHONE: dict[str, Any] = {
     "viewport": {"width": 375, "height": 553},
@@ -113,6 +116,7 @@ def _wait_for(url: str) -> None:
 
 def picture_jokes(camera: Camera) -> None:
     """Take the states of the first view."""
+    camera.take(camera.open("/jokes/top", told=False), "top-empty")
     camera.take(camera.open(), "light")
     camera.take(camera.open(**_PHONE), "phone")
     camera.take(camera.open(**_PHONE, color_scheme="dark"), "phone-dark")
@@ -127,6 +131,19 @@ def picture_jokes(camera: Camera) -> None:
     page = camera.open()
     page.click("button[value=report]")
     camera.take(page, "reported")
+    page = camera.open(told=False, java_script_enabled=False)
+    link = page.get_attribute("#jokes .link", "href")
+    page.click("button[value=report]")
+    camera.take(page, "thanked")
+    camera.take(camera.open(str(link), told=False), "reported-link")
+    page = camera.open()
+    page.click("text=Options")
+    camera.take(page, "options")
+    page = camera.open()
+    page.click("#again")
+    page.wait_for_selector("text=I give up")
+    camera.take(page, "beat")
+    camera.take(camera.open("/jokes/random"), "random")
     page = camera.open()
     page.click(".favourite")
     page.click("#again")
@@ -153,6 +170,9 @@ def picture_drafts(camera: Camera) -> None:
     """Take the states of a joke that is drafted on demand."""
     page = camera.open(f"/joke?prompt={_UNPICKED}", forced_colors="active")
     camera.take(page, "forced-colors")
+    page = camera.open(f"/joke?prompt={_UNPICKED}", **_PHONE, forced_colors="active")
+    camera.take(page, "phone-forced-colors")
+    camera.take(camera.open(f"/joke?prompt={_UNPICKED}", **_PHONE), "phone-drafted")
     camera.take(_ask(camera, _UNPICKED, until=".told"), "drafted")
     page = _ask(camera, _UNPICKED, until=".told")
     page.click("#harder")
@@ -165,6 +185,21 @@ def picture_drafts(camera: Camera) -> None:
     page.click(".origin summary")
     camera.take(page, "retold")
     camera.take(_ask(camera, _REFUSED, until=".wrong"), "refused")
+    camera.take(_ask(camera, _IMPOSSIBLE, until=".wrong"), "no-joke")
+
+
+def picture_an_empty_pool(browser: Browser, folder: Path) -> None:
+    """Take the first view with a model that has no picked jokes."""
+    with tempfile.TemporaryDirectory() as place:
+        model = Path(place) / "own"
+        shutil.copytree(bundled_model(), model, ignore=shutil.ignore_patterns("picked_jokes.jsonl"))
+        with serving(JOKER_MODEL=str(model)) as address:
+            camera = Camera(browser, address, folder)
+            plain = camera.open(told=False, java_script_enabled=False)
+            camera.take(plain, "empty-plain")
+            page = camera.open(told=False)
+            page.wait_for_selector("#stop")
+            camera.take(page, "empty")
 
 
 def _ask(camera: Camera, prompt: str, *, until: str = "#stop") -> Page:
@@ -190,6 +225,7 @@ def main() -> None:
             camera = Camera(browser, address, folder)
             picture_jokes(camera)
             picture_drafts(camera)
+        picture_an_empty_pool(browser, folder)
         with serving(JOKER_RATE_LIMIT="1/minute") as address:
             camera = Camera(browser, address, folder)
             page = camera.open()
