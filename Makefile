@@ -15,10 +15,10 @@ run: $(RUN)/.ready  ## Install what serving needs and serve the page and the API
 
 setup: $(DEV)/.ready  ## Install everything for training, tests and tools
 
-# Browsers, databases and queues on a busy machine time out now and then: a failed test gets a second
-# try, and the summary counts it as rerun.
+# Browsers, databases and queues on a busy machine time out now and then: such a test gets a second
+# try, and the summary counts it as rerun. Nothing else does.
 test: system $(DEV)/.ready lint types imports  ## Install everything and run what CI runs
-	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal -m "not long" --reruns 1 -r fER
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal -m "not long" --reruns 1 --only-rerun 'Timeout|Locator expected' -r fER
 
 test-all: system $(DEV)/.ready lint types imports  ## Like test, with the tests that take longest
 	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n 2 --dist worksteal

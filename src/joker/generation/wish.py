@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _MAX_CHARACTERS = 500
-"""Longer texts are no wish: matching them would take time that grows with the square."""
+"""Longer texts count as no wish: matching takes quadratic time."""
 
 _GREETINGS = ("hi", "hello", "hey", "good morning", "good afternoon", "good evening")
 _LEADS = (

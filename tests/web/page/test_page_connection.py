@@ -39,7 +39,7 @@ class _Wire(socketserver.BaseRequestHandler):
                 passed = self.server.cut(data)
                 self.request.sendall(passed)
                 if passed != data:
-                    self.server.scissors.wait(PATIENCE_SECONDS)
+                    self.server.may_cut.wait(PATIENCE_SECONDS)
                     break
         _shut(upstream)
         _shut(self.request)
@@ -55,7 +55,7 @@ class _Relay(socketserver.ThreadingTCPServer):
 
     Attributes:
         address: For browsers.
-        scissors: Set when connections may be cut: browsers drop what their page has not yet read.
+        may_cut: Set when connections may be cut: browsers drop what their page has not yet read.
     """
 
     daemon_threads = True
@@ -64,7 +64,7 @@ class _Relay(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Wire)
         self.target = target
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
-        self.scissors = threading.Event()
+        self.may_cut = threading.Event()
         self._event = event
         self._cuts = cuts
 
@@ -109,7 +109,7 @@ def test_a_lost_connection_is_tried_once_more_and_what_was_told_stays(
         said = page.get_by_role("status").first
         told = page.locator("#jokes .told .question")
         expect(told).to_have_count(1)
-        wire.scissors.set()
+        wire.may_cut.set()
         expect(said).to_have_text("The connection was lost. Trying again…")
         first = told.inner_text()
         with page.expect_request("**/joke?*") as sent:
@@ -126,7 +126,7 @@ def test_a_connection_that_is_lost_again_leaves_the_choice_to_try_again(
     open_page: Open, relay: Relay
 ) -> None:
     with relay(b"event: state", 2) as wire:
-        wire.scissors.set()
+        wire.may_cut.set()
         page = open_page(at=wire.address, loses_connections=True)
         ask(page, "slow")
         said = page.get_by_role("status").first
@@ -144,6 +144,6 @@ def test_a_joke_that_has_arrived_needs_no_connection(open_page: Open, relay: Rel
         page = open_page(at=wire.address, loses_connections=True)
         ask(page, "Why do cats")
         expect(page.locator("#jokes .told .question")).to_have_text(re.compile("^Why do cats"))
-        wire.scissors.set()
+        wire.may_cut.set()
         expect(page.get_by_role("status").first).to_have_text("")
         expect(page.get_by_role("button", name="Another one")).to_be_visible()
