@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 from openvino import Tensor
 from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
 
-from joker.core.joke import Joke
+from joker.core.joke import Joke, Sampling
 from joker.core.model_folder import ModelFolder, bundled_model
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import Engine, GenerationTask, open_engine
 from joker.engines.openvino import REPRODUCIBLE, TOKENS_PER_STEP

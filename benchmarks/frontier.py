@@ -20,8 +20,8 @@ from pathlib import Path
 
 import openvino
 
+from joker.core.joke import Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.engines import Engine, GenerationTask, open_engine
 from joker.evaluation.held_out import HeldOut
 from joker.evaluation.likelihood_metrics import likelihood_metrics

@@ -10,9 +10,8 @@ import pytest
 from joker.compose import ensure_graph
 from joker.core.errors import MissingDependencyError, ModelFolderError
 from joker.core.fingerprints import Fingerprints
-from joker.core.joke import Joke
+from joker.core.joke import Joke, Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.engines import GenerationTask, open_engine
 
 

@@ -105,7 +105,7 @@ SAMPLING = Addition(
     most_files=4,
     edits=(
         Edit(
-            "core/sampling.py",
+            "core/joke.py",
             "    max_new_tokens: int = Field(",
             "    min_p: float = Field(\n"
             '        default=0.0, ge=0, lt=1, description="Smallest share of the likeliest."\n'

@@ -28,8 +28,7 @@ from statistics import mean
 from typing import Any
 
 from joker.compose import open_teller
-from joker.core.joke import GeneratedJoke, Joke, punchline_key
-from joker.core.sampling import Sampling
+from joker.core.joke import GeneratedJoke, Joke, Sampling, punchline_key
 from joker.generation.moderation import Moderator
 from joker.generation.ranking import rate
 from joker.generation.request import GenerationRequest

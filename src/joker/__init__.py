@@ -11,8 +11,7 @@ from joker.version import __version__
 
 if TYPE_CHECKING:
     from joker.core.errors import GenerationError, InputError, JokerError
-    from joker.core.joke import GeneratedJoke
-    from joker.core.sampling import Sampling
+    from joker.core.joke import GeneratedJoke, Sampling
     from joker.library import Joker, Jokes, tell
 
 __all__ = [
@@ -35,7 +34,7 @@ if not TYPE_CHECKING:  # type checkers use the imports above
         "Joker": "joker.library",
         "JokerError": "joker.core.errors",
         "Jokes": "joker.library",
-        "Sampling": "joker.core.sampling",
+        "Sampling": "joker.core.joke",
         "tell": "joker.library",
     }
 

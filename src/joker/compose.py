@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from joker.core.cgroups import cpu_quota
-from joker.core.errors import InputError, ModelFolderError
+from joker.core.errors import InputError, ModelFolderError, import_optional
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
-from joker.core.optional import import_optional
 from joker.engines import EngineKind, default_kind, open_engine
 from joker.generation.live import LiveTeller
 from joker.generation.moderation import Moderator

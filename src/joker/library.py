@@ -13,8 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from joker.compose import open_teller
-from joker.core.joke import GeneratedJoke
-from joker.core.sampling import Sampling
+from joker.core.joke import GeneratedJoke, Sampling
 from joker.engines import EngineKind
 from joker.generation.moderation import Category, parse_categories
 from joker.generation.request import GenerationRequest

@@ -12,8 +12,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from joker.core.errors import InputError
+from joker.core.joke import Sampling
 from joker.core.record import fields_of
-from joker.core.sampling import Sampling
 from joker.generation.request import candidates_of
 from joker.library import Joker
 

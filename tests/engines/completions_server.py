@@ -22,8 +22,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from tokenizers import Tokenizer
 
+from joker.core.joke import Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 from joker.engines.protocol import load_tokenizer
 from joker.engines.stub import StubBatch

@@ -16,9 +16,8 @@ import pytest
 import torch
 
 from joker.core.errors import InputError
-from joker.core.joke import Joke
+from joker.core.joke import Joke, Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import (
     Engine,

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from joker.core.joke import Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.engines.engine import Scheduler
 from joker.engines.protocol import load_tokenizer
 from joker.engines.stub import StubBatch

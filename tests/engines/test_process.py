@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from joker.core.errors import ModelFolderError
+from joker.core.joke import Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.engines import open_batch
 from joker.engines.process import EngineDiedError, ProcessRunner, Submit, serve
 from joker.engines.protocol import AbandonedError, GenerationListener, load_tokenizer

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from joker.core.errors import InputError, ModelFolderError
+from joker.core.joke import Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines.protocol import fit_context, is_greedy, load_tokenizer
 from joker.engines.tasks import GenerationTask

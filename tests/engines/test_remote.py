@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from joker.core.errors import ConfigError, EngineDownError, InputError
+from joker.core.joke import Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import GenerationListener, GenerationTask, RemoteServer
 from joker.engines.engine import BatchedEngine

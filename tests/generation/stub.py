@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from joker.core.sampling import Sampling
+from joker.core.joke import Sampling
 from joker.core.template import TEMPLATES, Template
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines import Completion, GenerationListener, GenerationTask

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joker.core.fingerprints import Fingerprints
-from joker.core.joke import GeneratedJoke, Joke
-from joker.core.sampling import Sampling
+from joker.core.joke import GeneratedJoke, Joke, Sampling
 from joker.engines.protocol import AbandonedError, GenerationListener
 from joker.generation.teller import MissingJokesError, Teller
 from tests.generation.stub import END, MARKER, StubEngine, ask, excited, good

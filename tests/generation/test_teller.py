@@ -7,9 +7,8 @@ import pytest
 
 from joker.core.errors import GenerationError, InputError, PromptWithheldError
 from joker.core.fingerprints import Fingerprints
-from joker.core.joke import Joke
+from joker.core.joke import Joke, Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.template import TEMPLATES
 from joker.engines import Engine, GenerationTask, open_engine
 from joker.engines.tasks import SEQUENCE_TOKENS

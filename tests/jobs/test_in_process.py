@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from joker.core.errors import QueueStoppedError
-from joker.core.joke import GeneratedJoke
-from joker.core.sampling import Sampling
+from joker.core.joke import GeneratedJoke, Sampling
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest

@@ -6,8 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from joker.core.joke import GeneratedJoke
-from joker.core.sampling import Sampling
+from joker.core.joke import GeneratedJoke, Sampling
 from joker.generation.request import GenerationRequest
 from joker.jobs.broker import parse_record
 from joker.jobs.job import Job, JokeEvent, State

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from joker.core.fingerprints import Fingerprints
-from joker.core.joke import GeneratedJoke, Joke
+from joker.core.joke import GeneratedJoke, Joke, Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.engines import Engine, open_batch, open_engine
 from joker.engines.engine import BatchedEngine
 from joker.engines.process import ProcessRunner

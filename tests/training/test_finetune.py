@@ -16,9 +16,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from joker.core.joke import Joke
+from joker.core.joke import Joke, Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import JokeTokenizer
 from joker.data.prepared import PreparedData
 from joker.training.base_model import open_base

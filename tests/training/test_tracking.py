@@ -35,7 +35,7 @@ from joker.core.errors import (  # noqa: E402
     MissingDependencyError,
     StoppedError,
 )
-from joker.core.sampling import Sampling  # noqa: E402
+from joker.core.joke import Sampling  # noqa: E402
 from joker.library import Joker  # noqa: E402
 from joker.training import tracking  # noqa: E402
 from joker.training.config import TrainingConfig  # noqa: E402

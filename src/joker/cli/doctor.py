@@ -12,8 +12,7 @@ import typer
 
 from joker.cli.options import with_settings
 from joker.cli.serve import SERVER_OPTIONS
-from joker.core.errors import JokerError, QueueDownError, StoreDownError
-from joker.core.optional import missing_training_module
+from joker.core.errors import JokerError, QueueDownError, StoreDownError, missing_training_module
 from joker.version import __version__
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from joker.cli.options import examples, with_settings
-from joker.core.errors import DataError, InputError, UnknownJokeError
-from joker.core.plural import plural
+from joker.core.errors import DataError, InputError, UnknownJokeError, plural
 
 if TYPE_CHECKING:
     from joker.store import Store

@@ -18,9 +18,8 @@ from rich.text import Text
 
 from joker.cli.options import with_options, with_settings
 from joker.core.errors import InputError, StoreDownError
-from joker.core.joke import GeneratedJoke
+from joker.core.joke import GeneratedJoke, Sampling
 from joker.core.record import fields_of
-from joker.core.sampling import Sampling
 from joker.engines.protocol import GenerationListener
 from joker.generation.moderation import CATEGORIES, parse_categories
 from joker.generation.request import EFFORT, GenerationRequest, candidates_of

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from joker.cli.options import with_options
+from joker.core.errors import require_training
 from joker.core.model_folder import ModelFolder
-from joker.core.optional import require_training
 from joker.core.template import TEMPLATES
 from joker.evaluation import EvaluationConfig
 from joker.training.config import TrainingConfig, training_config

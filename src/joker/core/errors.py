@@ -1,17 +1,14 @@
-"""The errors that users can cause or run into.
+"""The errors that users can cause or run into, and what their messages are made of.
 
 The command line prints one line and exits with ``exit_code``; the HTTP API maps the classes to
-status codes. So a traceback always means a bug.
-
-A message is one sentence that says what is wrong and what to do about it.
+status codes. A message is one sentence that says what is wrong and what to do about it.
 """
 
 from __future__ import annotations
 
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, or its type's name if it has no message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+import importlib
+import importlib.util
+from typing import Any
 
 
 class JokerError(Exception):
@@ -128,3 +125,54 @@ class StoppedError(JokerError):
     """A signal such as Ctrl-C ended the work early; progress is kept."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, or its type's name if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def plural(count: float, noun: str, nouns: str | None = None) -> str:
+    """Return the noun for a count: "joke" for 1, otherwise ``nouns``, by default "jokes"."""
+    return noun if count == 1 else nouns or f"{noun}s"
+
+
+def import_optional(module: str, need: str, *, extra: str = "train", otherwise: str = "") -> Any:
+    """Import a module that an extra installs.
+
+    Args:
+        module: Its full name.
+        need: The start of the error's advice "… pip install …", such as ``plots need``.
+        extra: The extra.
+        otherwise: What to do instead of installing it, if there is a choice.
+
+    Raises:
+        MissingDependencyError: If it, or something that it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        missing = (error.name or module).partition(".")[0]
+        state = "is not installed"
+        if not isinstance(error, ModuleNotFoundError):
+            state = f"cannot be imported ({first_line(error)})"
+        choice = f", or {otherwise}" if otherwise else ""
+        raise MissingDependencyError(
+            f"{missing} {state}; {need} pip install 'gpt2-the-joker[{extra}]'{choice}"
+        ) from error
+
+
+def require_training() -> None:
+    """Raise a `MissingDependencyError` unless the extra ``train`` is installed."""
+    module = missing_training_module()
+    if module is not None:
+        raise MissingDependencyError(
+            f"{module} is not installed; training and evaluation need "
+            "pip install 'gpt2-the-joker[train]'"
+        )
+
+
+def missing_training_module() -> str | None:
+    """Return the first module of the extra ``train`` that is not installed, or None."""
+    modules = ("torch", "transformers", "mlflow")
+    return next((name for name in modules if importlib.util.find_spec(name) is None), None)

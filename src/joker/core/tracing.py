@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from joker.core.errors import ConfigError
-from joker.core.optional import import_optional
+from joker.core.errors import ConfigError, import_optional
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

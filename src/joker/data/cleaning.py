@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import NamedTuple
 
-from joker.core.optional import import_optional
+from joker.core.errors import import_optional
 
 ftfy = import_optional("ftfy", "cleaning jokes needs")
 

@@ -23,9 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joker.core.errors import DataError, ResourceError
+from joker.core.errors import DataError, ResourceError, plural
 from joker.core.joke import Joke
-from joker.core.plural import plural
 from joker.data.near_duplicates import NearDuplicates, find_near_duplicates
 from joker.data.parsing import Parsed, parse_pair, parse_post
 from joker.data.prepared import (

@@ -23,9 +23,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from joker.core.errors import DataError, ResourceError
+from joker.core.errors import DataError, ResourceError, import_optional
 from joker.core.joke import Joke
-from joker.core.optional import import_optional
 from joker.core.record import read_json, record, write_json
 
 FORMAT_VERSION = 1

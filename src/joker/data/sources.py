@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from joker.core.errors import DataError
-from joker.core.optional import import_optional
-from joker.core.plural import plural
+from joker.core.errors import DataError, import_optional, plural
 
 Kind = Literal["pairs", "posts"]
 

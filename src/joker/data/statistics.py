@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from joker.core.errors import import_optional
 from joker.core.joke import Joke
-from joker.core.optional import import_optional
 from joker.data.prepared import DataManifest, PreparedData, PreparedJoke, writing
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from joker.core.errors import ModelFolderError, PromptError
-from joker.core.joke import GeneratedJoke
+from joker.core.joke import GeneratedJoke, Sampling
 from joker.core.model_folder import ModelFolder
-from joker.core.sampling import Sampling
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.tasks import GenerationTask
 

@@ -29,9 +29,8 @@ from typing import Any
 import httpx2 as httpx
 from tokenizers import Tokenizer
 
-from joker.core.errors import ConfigError, EngineDownError, InputError, PromptError
+from joker.core.errors import ConfigError, EngineDownError, InputError, PromptError, plural
 from joker.core.model_folder import ModelFolder
-from joker.core.plural import plural
 from joker.core.tokenizer import EncodedJoke
 from joker.engines import RemoteServer
 from joker.engines.engine import Outputs

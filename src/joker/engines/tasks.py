@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import nan
 from typing import ClassVar, Protocol
 
-from joker.core.sampling import Sampling
+from joker.core.joke import Sampling
 from joker.core.tokenizer import EncodedJoke
 
 Key = tuple[int, int]

@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from joker.core.errors import InputError, ModelFolderError, ResourceError, first_line
+from joker.core.errors import (
+    InputError,
+    ModelFolderError,
+    ResourceError,
+    first_line,
+    import_optional,
+)
 from joker.core.model_folder import ModelFolder
-from joker.core.optional import import_optional
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from joker.core.errors import plural
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
-from joker.core.plural import plural
 from joker.core.tokenizer import JokeTokenizer
 from joker.engines import open_engine
 from joker.engines.weights import load_causal_lm

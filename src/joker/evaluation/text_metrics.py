@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joker.core.fingerprints import MIN_COPIED_ANSWER_WORDS, Fingerprints
-from joker.core.joke import Joke
-from joker.core.sampling import Sampling
+from joker.core.joke import Joke, Sampling
 from joker.core.similarity import (
     NEAR_COPY_JACCARD,
     ShingleSets,

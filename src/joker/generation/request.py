@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from joker.core.errors import InputError
+from joker.core.joke import Sampling
 from joker.core.record import record
-from joker.core.sampling import Sampling
 from joker.engines.tasks import MAX_SEQUENCES, occupied
 from joker.generation.moderation import CATEGORIES, Category, parse_categories
 from joker.generation.prompt import asks_for_any_joke

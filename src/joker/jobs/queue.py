@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from joker.core.errors import plural
 from joker.core.joke import GeneratedJoke
-from joker.core.plural import plural
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import BATCH_TOKENS
 from joker.generation.request import GenerationRequest

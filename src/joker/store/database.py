@@ -39,8 +39,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from joker.core.errors import ConfigError, JokerError, StoreDownError, first_line
-from joker.core.optional import import_optional
+from joker.core.errors import ConfigError, JokerError, StoreDownError, first_line, import_optional
 from joker.store.tables import SCHEMA_VERSION
 
 IN_MEMORY = "sqlite://"

@@ -24,11 +24,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from joker.core.errors import ConfigError, ModelFolderError, first_line
+from joker.core.errors import ConfigError, ModelFolderError, first_line, plural
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import MANIFEST, ModelFolder
-from joker.core.plural import plural
 from joker.core.template import Template
 from joker.core.tokenizer import FAILS, WORKS, JokeTokenizer
 from joker.engines.weights import (

@@ -24,10 +24,15 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from joker.core.errors import InputError, MissingDependencyError, ModelFolderError, first_line
+from joker.core.errors import (
+    InputError,
+    MissingDependencyError,
+    ModelFolderError,
+    first_line,
+    plural,
+)
 from joker.core.joke import Joke
 from joker.core.model_folder import CARD, OPENVINO, Manifest, ModelFolder
-from joker.core.plural import plural
 from joker.engines.protocol import load_tokenizer
 from joker.engines.weights import is_gguf, load_causal_lm
 

@@ -17,9 +17,8 @@ from transformers import set_seed
 
 from joker.core.errors import ConfigError, StoppedError
 from joker.core.fingerprints import Fingerprints
-from joker.core.joke import Joke
+from joker.core.joke import Joke, Sampling
 from joker.core.model_folder import Manifest, ModelFolder, write_manifest
-from joker.core.sampling import Sampling
 from joker.data.prepared import PreparedData
 from joker.engines.weights import eval_mode
 from joker.evaluation.held_out import HeldOut

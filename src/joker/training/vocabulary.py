@@ -20,8 +20,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from joker.core.errors import ConfigError, ModelFolderError
-from joker.core.optional import import_optional
+from joker.core.errors import ConfigError, ModelFolderError, import_optional
 from joker.core.tokenizer import plain_text_copy
 
 _CONTROL, _USER_DEFINED = 3, 4

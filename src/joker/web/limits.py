@@ -14,8 +14,7 @@ from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool
 from starlette.exceptions import HTTPException
 
-from joker.core.errors import ConfigError, InputError
-from joker.core.plural import plural
+from joker.core.errors import ConfigError, InputError, plural
 from joker.jobs.connection import TIMEOUTS, open_pool
 
 _POOL_TIMEOUT_SECONDS = 5.0

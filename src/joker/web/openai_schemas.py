@@ -24,8 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from joker.core.joke import GeneratedJoke
-from joker.core.sampling import MAX_STOPS, Sampling, StopText
+from joker.core.joke import MAX_STOPS, GeneratedJoke, Sampling, StopText
 from joker.generation.request import GenerationRequest
 from joker.settings import Settings
 from joker.web.schemas import flat_request, require_unicode

@@ -25,9 +25,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from joker import store
-from joker.core.joke import GeneratedJoke
+from joker.core.joke import GeneratedJoke, Sampling
 from joker.core.record import fields_of
-from joker.core.sampling import Sampling
 from joker.generation.request import Effort, GenerationRequest, candidates_of
 from joker.jobs.job import Job, State
 from joker.settings import Settings

@@ -22,9 +22,9 @@ from joker.core.errors import (
     PromptWithheldError,
     QueueError,
     QueueFullError,
+    plural,
 )
 from joker.core.joke import GeneratedJoke
-from joker.core.plural import plural
 from joker.generation.moderation import Moderator
 from joker.generation.prompt import Prompt
 from joker.generation.request import GenerationRequest

@@ -1,7 +1,6 @@
 import pytest
 
-from joker.core.errors import MissingDependencyError
-from joker.core.optional import import_optional
+from joker.core.errors import MissingDependencyError, import_optional, plural
 
 
 def test_a_module_that_is_installed_is_imported() -> None:
@@ -24,3 +23,14 @@ def test_an_extra_of_its_own_is_named() -> None:
 def test_what_to_do_without_it_is_said() -> None:
     with pytest.raises(MissingDependencyError, match=r"\[train\]', or use a jug$"):
         import_optional("teapots", "pouring needs", otherwise="use a jug")
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "jokes"), (1, "joke"), (1.0, "joke"), (1.5, "jokes"), (2, "jokes")]
+)
+def test_a_noun_is_singular_only_behind_one(count: float, shown: str) -> None:
+    assert plural(count, "joke") == shown
+
+
+def test_a_plural_of_its_own_is_taken() -> None:
+    assert [plural(count, "it was", "they were") for count in (1, 2)] == ["it was", "they were"]
