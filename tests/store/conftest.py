@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+import joker.store
 from deploy.stack import POSTGRES
-from joker.store import IN_MEMORY, Store, rows
-from joker.store import store as store_module
+from joker.store import IN_MEMORY, Store, tables
 from tests.store.postgres import PostgresServer
 
 
@@ -128,6 +128,6 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (store_module, rows):
+    for module in (joker.store, tables):
         monkeypatch.setattr(module, "time", clock)
     return clock

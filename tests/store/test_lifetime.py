@@ -8,7 +8,7 @@ import pytest
 
 from joker.core.errors import StoreDownError, UnknownJokeError
 from joker.store import Store, Votes, tables
-from joker.store.rows import make_row
+from joker.store.tables import make_row
 from tests.store.conftest import Backend, Clock, OpenStore
 from tests.store.told import (
     add,
@@ -16,6 +16,7 @@ from tests.store.told import (
     numbered,
     open_and_add,
     run_processes,
+    take,
     told,
 )
 
@@ -77,15 +78,15 @@ def test_more_jokes_than_one_batch_are_deleted(open_store: OpenStore, clock: Clo
 
 def test_a_client_is_forgotten_after_a_while(store: Store, clock: Clock) -> None:
     joke = draft(store, 1)
-    store.pool.take("ann")
+    take(store, "ann")
     store.vote(joke, "ann", "up")
     clock.ahead = 89 * DAY
     store.prune()
     assert store.vote(joke, "ann", "up") == Votes(up=1)
-    assert store.pool.take("ann") is None
+    assert take(store, "ann") is None
     clock.ahead = 91 * DAY
     store.prune()
-    assert store.pool.take("ann") == store.get(joke)
+    assert take(store, "ann") == store.get(joke)
     assert store.vote(joke, "ann", "up") == Votes(up=2)
 
 
@@ -107,7 +108,7 @@ def test_jokes_are_told_while_the_store_is_away_and_stored_when_it_is_back(
         with caplog.at_level(logging.WARNING, "joker.store"):
             assert store.add(told(), model="tiny") is None
             assert store.pool.add(told(), model="tiny") is None
-            assert store.pool.take("ann") is None
+            assert take(store, "ann") is None
             with pytest.raises(StoreDownError, match="the store is down"):
                 store.vote(joke, "ann", "up")
         assert store.down

@@ -19,7 +19,7 @@ from joker.core.errors import DataError, InputError, UnknownJokeError, plural
 
 if TYPE_CHECKING:
     from joker.store import Store
-    from joker.store.feedback import Feedback
+    from joker.store.votes import Feedback
 
 app = typer.Typer(
     help="Use votes to train and compare models, and review reported jokes.",
@@ -52,22 +52,17 @@ def export(
     A majority of 👍 scores 2, or 3 if it is statistically certain; a majority of 👎 scores 1 or 0.
     Reported jokes score 0; ties are left out.
     """
-    from joker.compose import open_store
-    from joker.settings import read_settings
-    from joker.store.feedback import read_feedback, write_csv, write_jsonl
+    from joker.store.votes import read_feedback, write_csv, write_jsonl
 
     if out is not None and out.suffix.lower() not in (".csv", ".jsonl"):
         raise DataError(f"--out must end in .csv or .jsonl, unlike {out}")
-    store = open_store(read_settings(**options))
-    rows = read_feedback(store, min_votes)
-    try:
+    with _open_store(options) as store:
+        rows = read_feedback(store, min_votes)
         if out is None:
             count = write_csv(rows, sys.stdout)
         else:
             write = write_csv if out.suffix.lower() == ".csv" else write_jsonl
             count = _write_atomically(out, rows, write)
-    finally:
-        store.close()
     if not count:
         raise DataError(
             f"no joke in {store} has {min_votes} {plural(min_votes, 'vote')} with a majority; "
@@ -87,11 +82,9 @@ def compare(options: dict[str, Any]) -> None:
     many votes on few jokes say little about the model. Jokes that readers picked are in a separate
     row: they are better than the model's average.
     """
-    from joker.compose import open_store
-    from joker.settings import read_settings
-    from joker.store.feedback import compare_models
+    from joker.store.votes import compare_models
 
-    with closing(open_store(read_settings(**options))) as store:
+    with _open_store(options) as store:
         approvals = compare_models(store)
         if not approvals:
             raise DataError(f"no joke in {store} has votes; collect some first")
@@ -115,10 +108,7 @@ def reported(options: dict[str, Any]) -> None:
 
     'joker feedback restore' brings back those that were reported without reason.
     """
-    from joker.compose import open_store
-    from joker.settings import read_settings
-
-    with closing(open_store(read_settings(**options))) as store:
+    with _open_store(options) as store:
         reports = store.reported()
         if not reports:
             typer.echo(f"no joke in {store} has been reported", err=True)
@@ -169,10 +159,7 @@ def restore(
     if bool(ids) + everything + (since is not None) != 1:
         raise InputError("name the ids of jokes, or give either --all or --since")
     since_seconds = _read_time(since) if since is not None else 0.0
-    from joker.compose import open_store
-    from joker.settings import read_settings
-
-    with closing(open_store(read_settings(**options))) as store:
+    with _open_store(options) as store:
         if not ids:
             count = store.restore_all(since_seconds)
             typer.echo(f"{count} {plural(count, 'joke')} shown again")
@@ -182,6 +169,13 @@ def restore(
         for joke_id in ids:
             done = "is shown again" if store.restore(joke_id) else "was not reported"
             typer.echo(f"{joke_id} {done}")
+
+
+def _open_store(options: dict[str, Any]) -> closing[Store]:
+    from joker.compose import open_store
+    from joker.settings import read_settings
+
+    return closing(open_store(read_settings(**options)))
 
 
 def _read_time(text: str) -> float:

@@ -178,7 +178,7 @@ def _take_from_pool(
     from joker.compose import add_picked_jokes, model_name
 
     add_picked_jokes(store, settings)
-    return store.pool.take_several(
+    return store.pool.take(
         _user(),
         request.count,
         model=model_name(settings),

@@ -27,28 +27,25 @@ from joker.core.errors import StoreDownError
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.generation.prompt import Prompt
 from joker.store.database import Database
-from joker.store.rows import (
+from joker.store.tables import (
+    DIGEST_LENGTH,
     StoredJoke,
     check_category,
     hash_client,
+    heard,
     joke_from_row,
+    jokes,
     make_row,
     mark_told,
     sanitize,
     visible,
 )
-from joker.store.tables import DIGEST_LENGTH, heard, jokes
 
 _BATCH = 1000
 
 
 class Pool:
-    """The pool of a `joker.store.store.Store`.
-
-    Args:
-        database: The store's database.
-        max_size: Number of jokes beyond which the worst drafts are removed.
-    """
+    """The pool of a `joker.store.Store`; beyond ``max_size`` jokes, the worst drafts go."""
 
     def __init__(self, database: Database, max_size: int) -> None:
         self._database = database
@@ -99,41 +96,6 @@ class Pool:
     def take(
         self,
         client: str,
-        *,
-        model: str | None = None,
-        prompt: str = "",
-        safe: bool = True,
-        exclude_categories: Collection[str] = (),
-    ) -> StoredJoke | None:
-        """Return the best joke that a client has not heard, and record that it has heard it.
-
-        Picked jokes come first, those with more 👎 than 👍 last, and others by quality; jokes of
-        equal quality come in random order.
-
-        Args:
-            client: Any text that identifies the client.
-            model: Return only jokes of this model.
-            prompt: Return only jokes that begin like this or are about this topic. No joke matches
-                a whole question.
-            safe: Leave out offensive jokes.
-            exclude_categories: Leave out jokes that moderation flagged for one of these.
-
-        Returns:
-            None if the client has heard all of them, or if the store is down.
-        """
-        taken = self.take_several(
-            client,
-            1,
-            model=model,
-            prompt=prompt,
-            safe=safe,
-            exclude_categories=exclude_categories,
-        )
-        return taken[0] if taken else None
-
-    def take_several(
-        self,
-        client: str,
         count: int,
         *,
         model: str | None = None,
@@ -141,7 +103,23 @@ class Pool:
         safe: bool = True,
         exclude_categories: Collection[str] = (),
     ) -> list[StoredJoke]:
-        """Return up to ``count`` jokes, as `take` does."""
+        """Return the best jokes that a client has not heard, and record that it has heard them.
+
+        Picked jokes come first, those with more 👎 than 👍 last, and others by quality; jokes of
+        equal quality come in random order.
+
+        Args:
+            client: Any text that identifies the client.
+            count: Maximum number of jokes.
+            model: Return only jokes of this model.
+            prompt: Return only jokes that begin like this or are about this topic. No joke matches
+                a whole question.
+            safe: Leave out offensive jokes.
+            exclude_categories: Leave out jokes that moderation flagged for one of these.
+
+        Returns:
+            Fewer than ``count`` if the client has heard all others; none if the store is down.
+        """
         conditions = [visible(safe=safe), jokes.c.pool_key.is_not(None)]
         if model is not None:
             conditions.append(jokes.c.model == sanitize(model))
