@@ -19,8 +19,8 @@ import httpx2
 import pytest
 
 from joker.core.model_folder import ModelFolder
-from joker.generation.live import RELOAD_SIGNAL
 from joker.generation.request import GenerationRequest
+from joker.generation.teller import RELOAD_SIGNAL
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import Job, State
 

@@ -24,9 +24,8 @@ from joker.core.fingerprints import Fingerprints
 from joker.core.joke import GeneratedJoke
 from joker.core.model_folder import ModelFolder, bundled_model
 from joker.engines import EngineKind, default_kind, open_engine
-from joker.generation.live import LiveTeller
 from joker.generation.moderation import Moderator
-from joker.generation.teller import Teller
+from joker.generation.teller import LiveTeller, Teller
 from joker.jobs.queue import JobQueue, Work
 from joker.settings import Settings, setting_title
 

@@ -12,8 +12,7 @@ import pytest
 from joker.core.errors import ModelFolderError
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import GenerationTask
-from joker.generation.live import RELOAD_SIGNAL, LiveTeller, on_reload_signal
-from joker.generation.teller import Teller
+from joker.generation.teller import RELOAD_SIGNAL, LiveTeller, Teller, on_reload_signal
 from tests.generation.stub import StubEngine, ask, good
 
 

@@ -7,10 +7,9 @@ import pytest
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES
 from joker.engines import GenerationTask
-from joker.generation.prompt import Prompt, asks_for_any_joke
+from joker.generation.prompt import Prompt, asks_for_any_joke, topic_of
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import MissingJokesError, Teller
-from joker.generation.wish import topic_of
 from tests.generation.stub import END, StubEngine, ask
 from tests.generation.test_listener import Audience
 

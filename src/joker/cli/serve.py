@@ -22,7 +22,7 @@ def serve(options: dict[str, Any]) -> None:
     them, and 'joker doctor' checks them. SIGUSR2 reloads the model folder without a restart.
     """
     from joker.compose import add_picked_jokes, open_live_teller, open_queue, open_store
-    from joker.generation.live import on_reload_signal
+    from joker.generation.teller import on_reload_signal
     from joker.settings import read_settings
     from joker.web.server import Server, bind
 
@@ -53,7 +53,7 @@ def worker(options: dict[str, Any]) -> None:
     SIGUSR2 reloads the model folder without a restart.
     """
     from joker.compose import open_live_teller
-    from joker.generation.live import on_reload_signal
+    from joker.generation.teller import on_reload_signal
     from joker.settings import read_settings
     from joker.worker.app import run_worker
 

@@ -1,8 +1,9 @@
-"""What a prompt asks for: the start of a question, a whole one, a topic, or nothing.
+"""What a prompt asks for: the start of a question, a whole one, a topic, or any joke.
 
-In a question-first template, every joke starts with the prompt. In a punchline-first one, the
-prompt is a hint that the model may ignore; this module checks whether a joke follows it. The start
-of a question is a better hint than a topic, so a topic is turned into one. For existing jokes, any
+People also ask in their own words, as with "do you know a joke about cows?" or "cat jokes". In a
+question-first template, every joke starts with the prompt. In a punchline-first one, the prompt is
+a hint that the model may ignore; this module checks whether a joke follows it. The start of a
+question is a better hint than a topic, so a topic is turned into one. For existing jokes, any
 prompt but a whole question is such a hint.
 """
 
@@ -15,7 +16,6 @@ from functools import cached_property
 from joker.core.joke import Joke
 from joker.core.template import TEMPLATES, Template
 from joker.generation.moderation import fold_words, inflect
-from joker.generation.wish import QUESTION_WORD, topic_of
 
 _PUNCHLINE_FIRST = replace(TEMPLATES["original"], punchline_first=True)
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -25,6 +25,80 @@ _STOP_WORDS |= {"some", "the", "their", "your"}
 # singulars is kept.
 _PLURALS = {ending: ending for ending in ("ss", "us", "is", "as", "ics", "ies", "ves", "news")}
 _PLURALS |= {"sses": "ss", "shes": "sh", "ches": "ch", "xes": "x", "atoes": "ato", "s": ""}
+
+# A wish is an optional lead ("can you tell me"), qualifiers ("a", "good") and a noun ("joke"). A
+# topic may follow the noun ("a joke about cats") or stand before it ("a cat joke").
+_MAX_WISH_CHARACTERS = 500
+"""Longer texts count as no wish: matching takes quadratic time."""
+
+_GREETINGS = ("hi", "hello", "hey", "good morning", "good afternoon", "good evening")
+_LEADS = (
+    *_GREETINGS,
+    *("please", "ok", "okay", "so", "now", "and", "just", "to", "me", "us"),
+    *("can you", "could you", "would you", "will you", "can i", "could i", "may i"),
+    *("i want", "i need", "i wanna", "i would like", "i['’]d like", "i would love", "i['’]d love"),
+    *("do you know", "do you have", "have you got", "know", "got", "how about", "what about"),
+    *("tell", "give", "make", "write", "say", "show", "send", "share", "hear", "have", "get"),
+    *("invent", "let me", "let['’]s", "i['’]m bored", "i am bored"),
+)
+_QUALIFIERS = (
+    *("a", "an", "any", "another", "few", "more", "of", "one", "other", "some", "the", "your"),
+    *(r"\d+", "two", "three", "four", "five", "ten"),
+    *("really", "very", "bad", "best", "better", "cheesy", "clean", "corny", "cute", "dad", "dark"),
+    *("dirty", "favou?rite", "family[- ]friendly", "fresh", "fun", "funny", "funniest", "good"),
+    *("great", "hilarious", "kid[- ]friendly", "knock[- ]knock", "lame", "little", "new", "nice"),
+    *("original", "quick", "random", "short", "silly", "simple", "stupid", "terrible", "different"),
+)
+_NOUNS = ("jokes?", "puns?", "riddles?", "gags?", "one[- ]?liners?")
+_VAGUE_NOUNS = ("something", "anything")
+_TALK = ("(?:tell|talk to) (?:me|us)",)
+_PREPOSITIONS = ("about", "on", "with", "involving", "regarding", "for")
+_READERS = ("kids?", "children", "adults", "grown-ups", "everyone", "everybody", "me", "us")
+_CLOSINGS = ("please", "thanks", "thank you")
+_FOR_ANY = (
+    *("another", "another one", "one more", "again", "knock[- ]knock"),
+    *("(?:make|let) (?:me|us) (?:laugh|smile|giggle)", "(?:a|some)(?: good)? laughs?"),
+    *("cheer (?:me|us) up", "amuse (?:me|us)", "entertain (?:me|us)", "surprise (?:me|us)"),
+    *("be funny", "i['’]m bored", "i am bored"),
+)
+_QUESTION_WORDS = (
+    *("what", "why", "how", "who", "whom", "whose", "where", "when", "which", "did", "do", "does"),
+    *("is", "are", "am", "was", "were", "can", "could", "have", "has", "had", "will", "would"),
+    *("should", "may", "might", "must", "if"),
+)
+_NO_TOPICS = (
+    *("a", "an", "the", "i", "it", "you", "this", "that", "no", "not", "at", "in"),
+    *_PREPOSITIONS,
+)
+
+
+def _any_of(*words: str) -> str:
+    return f"(?:{'|'.join(words)})"
+
+
+_QUESTION_WORD = re.compile(rf"{_any_of(*_QUESTION_WORDS)}(?![a-z])")
+"""How the start of a question begins, in lower case and without "n't"."""
+
+_GREETING = re.compile(
+    rf"\A\s*{_any_of(*_GREETINGS)}(?: there| joker)?(?:[ ,.!]*[,.!]\s*|\s*$)", re.IGNORECASE
+)
+_LEAD = rf"(?:{_any_of(*_LEADS)},? )*"
+_WANTED = rf"(?:{_any_of(*_QUALIFIERS)} )*"
+_NOUN = _any_of(*_NOUNS)
+_VAGUE = rf"{_any_of(*_VAGUE_NOUNS)}(?: {_any_of('else', *_QUALIFIERS)})*"
+_FOR_READERS = rf"(?: for (?:(?:my|our|the|little|small|young) )*{_any_of(*_READERS)})?"
+_CLOSING = rf"(?:,? {_any_of(*_CLOSINGS)})*"
+_TOPIC_WORD = rf"(?!{_any_of(*_NO_TOPICS, *_QUESTION_WORDS)}(?![a-z]))[^ ,.;:!?]+"
+_ANY_JOKE = rf"{_WANTED}{_any_of(_NOUN, _VAGUE)}(?: of the day)?"
+_JOKE = rf"{_WANTED}{_any_of('one', _NOUN, _VAGUE)}{_FOR_READERS},?"
+_WISHES = [
+    re.compile(_LEAD + wish + _FOR_READERS + _CLOSING, re.IGNORECASE)
+    for wish in (
+        _any_of(_ANY_JOKE, *_FOR_ANY),
+        rf"{_any_of(_JOKE, *_TALK)} {_any_of(*_PREPOSITIONS)} (?P<topic>.+?)",
+        rf"{_WANTED}(?P<topic>{_TOPIC_WORD}(?: {_TOPIC_WORD}){{,2}}) {_NOUN}",
+    )
+]
 
 
 def printable(text: str) -> str:
@@ -64,7 +138,7 @@ class Prompt:
     @property
     def is_start(self) -> bool:
         """Whether it is the start of a question rather than a topic."""
-        return bool(QUESTION_WORD.match(self.text.casefold().replace("n't", "")))
+        return bool(_QUESTION_WORD.match(self.text.casefold().replace("n't", "")))
 
     def for_attempt(self, attempt: int) -> str:
         """Return the prompt for an attempt: the text, or the start of a question made from a topic.
@@ -117,6 +191,25 @@ class Prompt:
     @cached_property
     def _start(self) -> re.Pattern[str]:
         return re.compile(r"\s+".join(map(re.escape, self.for_attempt(0).split())), re.IGNORECASE)
+
+
+def without_greeting(text: str) -> str:
+    """Return what follows a greeting at the beginning of a text, such as "Hello there!"."""
+    return _GREETING.sub("", text)
+
+
+def topic_of(text: str) -> str | None:
+    """Return the topic of a wish for a joke, written with single spaces; "" if any joke will do.
+
+    None means that the text is no wish but, for instance, the start of a question, or too long.
+    """
+    if len(text) > _MAX_WISH_CHARACTERS:
+        return None
+    text = without_greeting(text).rstrip(" .!?…")
+    if not text:
+        return ""
+    match = next(filter(None, (wish.fullmatch(text) for wish in _WISHES)), None)
+    return match and match.groupdict(default="").get("topic", "")
 
 
 def _one_line(text: str) -> str:

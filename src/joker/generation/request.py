@@ -13,8 +13,7 @@ from joker.core.joke import Sampling
 from joker.core.record import record
 from joker.engines.tasks import MAX_SEQUENCES, occupied
 from joker.generation.moderation import CATEGORIES, Category, parse_categories
-from joker.generation.prompt import asks_for_any_joke
-from joker.generation.wish import without_greeting
+from joker.generation.prompt import asks_for_any_joke, without_greeting
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_MAX_ATTEMPTS = 5

@@ -1,20 +1,24 @@
 """The teller: turns a request into finished jokes, retrying those that fail.
 
-The command line, servers, workers and the library all use it. It generates all jokes in batches,
-and again those that were cut off, have no answer, ignore the prompt or repeat a training joke. Of
-several candidates for a joke, `joker.generation.ranking` picks one.
+It generates all jokes in batches, and again those that were cut off, have no answer, ignore the
+prompt or repeat a training joke. Of several candidates for a joke, `joker.generation.ranking` picks
+one. Servers and workers use a `LiveTeller`, whose model can be replaced while it tells jokes.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from math import isfinite
+from threading import Lock, Thread
 
-from joker.core.errors import GenerationError, PromptWithheldError
+from joker.core.errors import GenerationError, JokerError, PromptWithheldError
 from joker.core.fingerprints import Fingerprints, OriginalityEstimate, hash_text
 from joker.core.joke import GeneratedJoke, Joke, punchline_key
 from joker.core.tokenizer import REPLACEMENT_CHARACTER
@@ -25,8 +29,13 @@ from joker.generation.prompt import Prompt, printable
 from joker.generation.ranking import rank
 from joker.generation.request import GenerationRequest
 
+RELOAD_SIGNAL = signal.SIGUSR2
+"""Celery uses SIGHUP and SIGUSR1, and closing a terminal sends SIGHUP."""
+
 _CUT_OFF = "cut off"
 _LAST_WORD = re.compile(r"\s*\S+$")
+
+_log = logging.getLogger(__name__)
 
 _Drafts = dict[Joke, int]
 """Distinct valid jokes, with the number of tokens generated for each."""
@@ -169,6 +178,86 @@ class Teller:
             finite = score if score is not None and isfinite(score) else None
             picked[number] = joke, finite, estimates[joke]
         return picked
+
+
+class LiveTeller:
+    """Tells jokes with a model that can be reloaded, for any number of threads.
+
+    Requests in progress finish with the old model, so two models are in memory for a while.
+
+    Args:
+        open_teller: Loads the model; called now and at each reload. The teller must be thread-safe.
+
+    Raises:
+        JokerError: If the model cannot be loaded.
+    """
+
+    def __init__(self, open_teller: Callable[[], Teller]) -> None:
+        self._open_teller = open_teller
+        self._current = open_teller()
+        self._calls = {self._current: 0}
+        self._lock = Lock()
+        self._reloading = Lock()
+
+    def tell(
+        self, request: GenerationRequest, listener: GenerationListener | None = None
+    ) -> list[GeneratedJoke]:
+        """Tell the jokes of a request, as `Teller.tell` does."""
+        with self._in_use() as teller:
+            return teller.tell(request, listener)
+
+    def reload(self) -> None:
+        """Load the model again, for all further requests.
+
+        Raises:
+            JokerError: If it cannot be loaded; the old one stays.
+        """
+        with self._reloading:
+            new = self._open_teller()
+            with self._in_use(), self._lock:
+                self._current = new
+                self._calls[new] = 0
+            _log.info("the model was reloaded", extra={"fields": {"model": new.model}})
+
+    @contextmanager
+    def _in_use(self) -> Iterator[Teller]:
+        """Yield the current teller; afterwards close it if it was replaced and is now unused."""
+        with self._lock:
+            teller = self._current
+            self._calls[teller] += 1
+        try:
+            yield teller
+        finally:
+            with self._lock:
+                self._calls[teller] -= 1
+                unused = teller is not self._current and not self._calls[teller]
+                if unused:
+                    del self._calls[teller]
+            if unused:
+                teller.close()
+
+
+def on_reload_signal(reload: Callable[[], None] | None) -> None:
+    """Call a function whenever the process gets `RELOAD_SIGNAL`.
+
+    Args:
+        reload: Called in a new thread; its errors are logged. None only keeps the signal from
+            ending the process.
+    """
+
+    def try_to_reload() -> None:
+        try:
+            if reload:
+                reload()
+        except JokerError as error:
+            _log.error("the model was not reloaded: %s", error)
+        except Exception:
+            _log.exception("the model was not reloaded")
+
+    def handle(*_: object) -> None:
+        Thread(target=try_to_reload, name="reload", daemon=True).start()
+
+    signal.signal(RELOAD_SIGNAL, handle)
 
 
 class _Drafting:
