@@ -30,7 +30,7 @@ from joker.compose import open_teller
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import MissingJokesError
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.store import Store
 from joker.store.votes import wilson_lower_bound
 
@@ -58,7 +58,7 @@ def tell(model: Path, count: int, seed: int, file: Path) -> list[GeneratedJoke]:
     batches = file.read_text("utf-8").splitlines() if file.exists() else []
     told = [GeneratedJoke(**fields) for batch in batches for fields in json.loads(batch)]
     if len(told) < count:
-        teller = open_teller(read_settings(model=model))
+        teller = open_teller(load_settings(model=model))
         with file.open("a", encoding="utf-8") as lines:
             while len(told) < count:
                 first = seed + len(batches) * BATCH_SIZE

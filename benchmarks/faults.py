@@ -87,10 +87,10 @@ def main(arguments: list[str]) -> int:
 def run_slow_worker(max_seconds: float) -> int:
     """Run a worker whose jobs take some time."""
     from joker.compose import open_teller
-    from joker.settings import read_settings
+    from joker.settings import load_settings
     from joker.worker.app import run_worker
 
-    settings = read_settings()
+    settings = load_settings()
 
     def open_slow_work() -> Any:
         tell = open_teller(settings, shared=True).tell

@@ -96,10 +96,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--worker", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        from joker.settings import read_settings
+        from joker.settings import load_settings
         from joker.worker.app import run_worker
 
-        settings: Any = read_settings(broker=options.worker, concurrency=8)
+        settings: Any = load_settings(broker=options.worker, concurrency=8)
         sys.exit(run_worker(settings, lambda: tell))
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"

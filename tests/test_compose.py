@@ -25,7 +25,7 @@ from joker.generation.request import GenerationRequest
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
-from joker.settings import read_settings
+from joker.settings import load_settings
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -48,7 +48,7 @@ def request(candidates: int = 1) -> GenerationRequest:
 
 def test_a_broker_decides_which_queue_is_opened() -> None:
     async def scenario() -> None:
-        queue = open_queue(read_settings(broker="redis://127.0.0.1:1/0"))
+        queue = open_queue(load_settings(broker="redis://127.0.0.1:1/0"))
         assert isinstance(queue, CeleryRedisQueue)
         await queue.close()
 
@@ -67,43 +67,43 @@ def test_a_broker_decides_which_queue_is_opened() -> None:
 def test_a_store_in_memory_is_warned_about_where_other_servers_may_be(
     broker: str | None, database: str, warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_store(read_settings(broker=broker, database=database))
+    open_store(load_settings(broker=broker, database=database))
     said = [line for line in caplog.messages if "--database (JOKER_DATABASE) is sqlite" in line]
     assert len(said) == warnings
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match=r"^--model \(JOKER_MODEL\): .*nowhere"):
-        open_queue(read_settings(model=tmp_path / "nowhere"))
+        open_queue(load_settings(model=tmp_path / "nowhere"))
 
 
 def test_a_missing_moderation_list_is_named(tmp_path: Path) -> None:
-    settings = read_settings(engine="stub", moderation_list=tmp_path / "no-list")
+    settings = load_settings(engine="stub", moderation_list=tmp_path / "no-list")
     with pytest.raises(InputError, match=r"^JOKER_MODERATION_LIST: .*no-list"):
         open_teller(settings)
 
 
 def test_jokes_are_kept_under_the_name_of_what_tells_them(tmp_path: Path) -> None:
-    assert model_name(read_settings()) == "bundled"
-    assert model_name(read_settings(model=tmp_path / "mine")) == "mine"
-    assert model_name(read_settings(engine="stub", model=tmp_path / "mine")) == "stub"
-    remote = read_settings(engine_url="http://gpu:8000/v1", engine_model="big")
+    assert model_name(load_settings()) == "bundled"
+    assert model_name(load_settings(model=tmp_path / "mine")) == "mine"
+    assert model_name(load_settings(engine="stub", model=tmp_path / "mine")) == "stub"
+    remote = load_settings(engine_url="http://gpu:8000/v1", engine_model="big")
     assert model_name(remote) == "big"
 
 
 def test_an_operators_list_withholds_jokes(tmp_path: Path) -> None:
     prompt = "Why do elevators"
-    settings = read_settings(engine="stub")
+    settings = load_settings(engine="stub")
     assert open_teller(settings).tell(GenerationRequest(prompt))[0].question.startswith(prompt)
     listed = tmp_path / "list.txt"
     listed.write_text("[dark offensive]\nelevator\n", encoding="utf-8")
-    settings = read_settings(engine="stub", moderation_list=listed)
+    settings = load_settings(engine="stub", moderation_list=listed)
     with pytest.raises(GenerationError, match="withheld"):
         open_teller(settings).tell(GenerationRequest(prompt))
 
 
 def test_new_jokes_are_told_apart_from_those_of_the_training() -> None:
-    settings = read_settings(engine="stub")
+    settings = load_settings(engine="stub")
     (told,) = open_teller(settings).tell(GenerationRequest("Why do elevators"))
     assert told.original is True
 
@@ -126,7 +126,7 @@ def test_the_engine_gets_the_threads_that_are_set_or_the_quota(
 
     monkeypatch.setattr(compose, "cpu_quota", lambda: quota)
     monkeypatch.setattr(compose, "open_engine", load)
-    open_teller(read_settings(num_threads=set_to))
+    open_teller(load_settings(num_threads=set_to))
     assert given == [threads]
 
 
@@ -143,7 +143,7 @@ def test_openvino_is_told_how_many_threads_to_take(monkeypatch: pytest.MonkeyPat
         return ContinuousBatchingPipeline(folder, scheduler, device, properties)
 
     monkeypatch.setattr(openvino, "ContinuousBatchingPipeline", load)
-    settings = read_settings(engine="openvino", num_threads=1)
+    settings = load_settings(engine="openvino", num_threads=1)
     teller = open_teller(settings)
     assert len(teller.tell(GenerationRequest("Why do", seed=7))) == 1
     assert given == [{"INFERENCE_NUM_THREADS": 1}]
@@ -152,7 +152,7 @@ def test_openvino_is_told_how_many_threads_to_take(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("prompt", ["", "Why do", "Why do elevators make good friends?"])
 def test_the_stub_tells_with_the_bundled_models_tokens(prompt: str) -> None:
-    settings = read_settings(engine="stub")
+    settings = load_settings(engine="stub")
     (told,) = open_teller(settings).tell(GenerationRequest(prompt, seed=7, candidates=4))
     assert told.question.startswith(prompt)
     assert told.answer in {joke.answer for joke in SCRIPT}
@@ -161,7 +161,7 @@ def test_the_stub_tells_with_the_bundled_models_tokens(prompt: str) -> None:
 @pytest.mark.integration
 def test_the_bundled_model_tells_in_this_process() -> None:
     async def scenario() -> None:
-        queue = open_queue(read_settings(concurrency=2))
+        queue = open_queue(load_settings(concurrency=2))
         assert isinstance(queue, InProcessQueue)
         jobs = [await queue.submit(request()) for _ in range(3)]
         told = [await queue.wait(job.id, 50) for job in jobs]
@@ -174,7 +174,7 @@ def test_the_bundled_model_tells_in_this_process() -> None:
 
 async def submit(**given: str) -> None:
     """Put a job into the Redis that the settings name."""
-    queue = open_queue(read_settings(**given))
+    queue = open_queue(load_settings(**given))
     try:
         job = await queue.submit(request())
         assert (await queue.get(job.id)).state is State.PENDING

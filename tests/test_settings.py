@@ -13,7 +13,7 @@ from joker.core.errors import ConfigError
 from joker.engines import RemoteServer
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.in_process import InProcessQueue
-from joker.settings import OPTIONS, Settings, read_settings
+from joker.settings import OPTIONS, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_every_field_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("JOKER_MAX_QUEUE_SIZE", "7")
     monkeypatch.setenv("JOKER_CORS_ORIGINS", "https://a.example, https://b.example,")
     monkeypatch.setenv("JOKER_API_KEYS", "one,two")
-    settings = read_settings()
+    settings = load_settings()
     assert settings.broker == "redis://:secret@queue:6379/0"
     assert settings.max_queue_size == 7
     assert settings.cors_origins == ("https://a.example", "https://b.example")
@@ -35,26 +35,26 @@ def test_every_field_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_remote_engine_is_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_settings().server is None
+    assert load_settings().server is None
     monkeypatch.setenv("JOKER_ENGINE_URL", "http://gpu:8000/v1")
-    assert read_settings().server == RemoteServer("http://gpu:8000/v1")
+    assert load_settings().server == RemoteServer("http://gpu:8000/v1")
     monkeypatch.setenv("JOKER_ENGINE_API_KEY", "the key")
     monkeypatch.setenv("JOKER_ENGINE_MODEL", "joker")
-    settings = read_settings()
+    settings = load_settings()
     assert settings.server == RemoteServer("http://gpu:8000/v1", "the key", "joker")
     assert "the key" not in repr(settings) + repr(settings.server)
 
 
 def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOKER_PORT", "8001")
-    assert read_settings(port=8002).port == 8002
-    assert read_settings(port=None).port == 8001
+    assert load_settings(port=8002).port == 8002
+    assert load_settings(port=None).port == 8001
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BROKER", "MODEL", "NUM_THREADS", "RATE_LIMIT", "API_KEYS"):
         monkeypatch.setenv(f"JOKER_{name}", "")
-    settings = read_settings()
+    settings = load_settings()
     assert (settings.broker, settings.model, settings.rate_limit) == (None, None, None)
     assert settings.num_threads is None
     assert settings.api_keys == ()
@@ -65,18 +65,18 @@ def test_secrets_are_read_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (tmp_path / "joker_api_keys").write_text("one,two\n", encoding="utf-8")
     (tmp_path / "another_program").write_text("its own", encoding="utf-8")
     monkeypatch.setenv("JOKER_SECRETS_DIR", str(tmp_path))
-    settings = read_settings(broker="redis://queue:6379/0")
+    settings = load_settings(broker="redis://queue:6379/0")
     assert settings.broker == "redis://:p%40ss%2Fw%3Ard@queue:6379/0"
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
     assert "ss" not in repr(settings.broker_password)
     monkeypatch.setenv("JOKER_API_KEYS", "three")
-    assert [key.get_secret_value() for key in read_settings().api_keys] == ["three"]
+    assert [key.get_secret_value() for key in load_settings().api_keys] == ["three"]
 
 
 def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOKER_SECRETS_DIR", "nowhere")
     with pytest.raises(ConfigError, match=r"JOKER_SECRETS_DIR.*nowhere"):
-        read_settings()
+        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.Monk
     ],
 )
 def test_a_password_is_put_behind_the_users_name(url: str, with_password: str) -> None:
-    assert read_settings(broker=url, broker_password="p@ss").broker == with_password
+    assert load_settings(broker=url, broker_password="p@ss").broker == with_password
 
 
 def test_sentinels_have_a_password_of_their_own() -> None:
     url = "sentinel://one:26379,two:26380/1?master=jokes"
-    settings = read_settings(
+    settings = load_settings(
         broker=url, broker_password="p@ss", broker_sentinel_password="guard&key"
     )
     expected = "sentinel://:p%40ss@one:26379,two:26380/1?master=jokes&sentinel_password=guard%26key"
@@ -103,22 +103,22 @@ def test_sentinels_have_a_password_of_their_own() -> None:
 
 def test_user_and_password_may_both_stand_in_the_url() -> None:
     url = "rediss://teller:secret@queue:6380/0"
-    assert read_settings(broker=url).broker == url
+    assert load_settings(broker=url).broker == url
 
 
 @pytest.mark.parametrize("url", ["redis://:first@queue", "redis://teller:first@queue"])
 def test_two_passwords_for_one_broker_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigError, match=r"JOKER_BROKER\).*password already") as raised:
-        read_settings(broker=url, broker_password="second")
+        load_settings(broker=url, broker_password="second")
     assert "first" not in str(raised.value)
     assert "second" not in str(raised.value)
 
 
 def test_a_password_without_a_broker_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOKER_BROKER_PASSWORD", "secret")
-    assert read_settings().broker is None
+    assert load_settings().broker is None
     monkeypatch.setenv("JOKER_BROKER_PASSWORD", "")
-    assert read_settings(broker="redis://queue").broker == "redis://queue"
+    assert load_settings(broker="redis://queue").broker == "redis://queue"
 
 
 @pytest.mark.parametrize(
@@ -142,23 +142,23 @@ def test_an_unusable_value_is_refused_by_name_and_not_shown(
 ) -> None:
     monkeypatch.setenv(f"JOKER_{name.upper()}", value)
     with pytest.raises(ConfigError, match=f"JOKER_{name.upper()}") as raised:
-        read_settings()
+        load_settings()
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_an_error_names_the_option_and_the_variable() -> None:
     with pytest.raises(ConfigError) as raised:
-        read_settings(port=70000)
+        load_settings(port=70000)
     assert str(raised.value) == "--port (JOKER_PORT) must be less than or equal to 65535"
     with pytest.raises(ConfigError) as raised:
-        read_settings(max_attempts=0)
+        load_settings(max_attempts=0)
     assert str(raised.value) == "--max-attempts (JOKER_MAX_ATTEMPTS) must be greater than 0"
     with pytest.raises(ConfigError) as raised:
-        read_settings(max_count=0)
+        load_settings(max_count=0)
     assert str(raised.value) == "JOKER_MAX_COUNT must be greater than 0"
     with pytest.raises(ConfigError) as raised:
-        read_settings(max_count="many")
+        load_settings(max_count="many")
     assert str(raised.value) == "JOKER_MAX_COUNT must be a whole number"
 
 
@@ -171,7 +171,7 @@ def test_the_options_that_errors_name_are_those_of_the_commands() -> None:
 
 def test_a_setting_nobody_knows_is_refused() -> None:
     with pytest.raises(ConfigError, match="COLOUR"):
-        read_settings(colour="red")
+        load_settings(colour="red")
 
 
 def test_unknown_variables_are_warned_of_once_with_the_closest_name(
@@ -183,8 +183,8 @@ def test_unknown_variables_are_warned_of_once_with_the_closest_name(
     monkeypatch.setenv("JOKER_CANDIDATES", "4")
     monkeypatch.setenv("JOKE", "4")
     with caplog.at_level(logging.WARNING, logger="joker.settings"):
-        assert read_settings().candidates == 4
-        read_settings()
+        assert load_settings().candidates == 4
+        load_settings()
     theirs = [
         line for line in caplog.messages if re.match("JOKER_(CANDIDATE|SECRET_DIR|QQQ) ", line)
     ]

@@ -28,7 +28,7 @@ from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.store import IN_MEMORY
 from joker.web import create_app
 
@@ -122,7 +122,7 @@ def check_chain(collector: Collector, web: str, worker: str) -> dict[str, Any]:
 
 def serve_one_request(headers: dict[str, str]) -> list[dict[str, Any]]:
     """Ask an application for jokes; return the lines that it logged."""
-    settings = read_settings(engine="stub", rate_limit="", pool_size=0, database=IN_MEMORY)
+    settings = load_settings(engine="stub", rate_limit="", pool_size=0, database=IN_MEMORY)
     work = open_teller(settings).tell
     lines = io.StringIO()
     handler = logging.StreamHandler(lines)

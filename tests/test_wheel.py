@@ -25,7 +25,7 @@ NEEDED = (
     "joker/web/page/static/page.css",
     "joker/web/page/static/page.js",
     "joker/generation/moderation.txt",
-    "joker/generation/offence.npz",
+    "joker/generation/offense.npz",
     "joker/jobs/records.lua",
     "joker/models/bundled/joker.json",
     "joker/models/bundled/fingerprints.npz",

@@ -33,7 +33,7 @@ from joker.generation.moderation import Moderator
 from joker.generation.ranking import rate
 from joker.generation.request import GenerationRequest
 from joker.generation.teller import MissingJokesError, Teller
-from joker.settings import read_settings
+from joker.settings import load_settings
 
 _VERDICT = re.compile(r"\s*(\d+)\s+([0-3Xx])\s*")
 _WORKS = 2
@@ -104,7 +104,7 @@ def read_verdicts(paths: Sequence[Path], lines: int) -> list[dict[int, Verdict]]
 
 
 def choose(readers: Sequence[dict[int, Verdict]], number: int, least: int) -> bool:
-    """Return whether enough readers read a line, most found it to work and none took offence."""
+    """Return whether enough readers read a line, most found it to work and none took offense."""
     verdicts = [reader[number] for reader in readers if number in reader]
     if len(verdicts) < least or None in verdicts:
         return False
@@ -113,7 +113,7 @@ def choose(readers: Sequence[dict[int, Verdict]], number: int, least: int) -> bo
 
 def draft(args: argparse.Namespace) -> None:
     """Write the best draft of each punchline that turns up."""
-    settings = read_settings(model=args.model)
+    settings = load_settings(model=args.model)
     teller = open_teller(settings)
     until = time.monotonic() + args.hours * 3600
     prompts = args.prompts.read_text("utf-8").splitlines() if args.prompts else [""]

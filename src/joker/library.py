@@ -17,7 +17,7 @@ from joker.core.joke import GeneratedJoke, Sampling
 from joker.engines import EngineKind
 from joker.generation.moderation import Category, parse_categories
 from joker.generation.request import GenerationRequest
-from joker.settings import read_settings
+from joker.settings import load_settings
 
 
 class Jokes(list[GeneratedJoke]):
@@ -49,7 +49,7 @@ class Joker:
     def __init__(
         self, model: str | Path | None = None, *, engine: EngineKind | None = None
     ) -> None:
-        self._settings = read_settings(model=model, engine=engine)
+        self._settings = load_settings(model=model, engine=engine)
         self._teller = open_teller(self._settings)
         self._lock = Lock()
 

@@ -246,7 +246,7 @@ class Settings(BaseSettings):
         return value
 
 
-def read_settings(**overrides: Any) -> Settings:
+def load_settings(**overrides: Any) -> Settings:
     """Read the environment and secret files; overrides other than None take precedence.
 
     Logs a warning, once, for each ``JOKER_`` variable that is not a setting.

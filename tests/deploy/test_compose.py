@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from joker.compose import open_queue, open_store
-from joker.settings import Settings, read_settings
+from joker.settings import Settings, load_settings
 from joker.web.app import create_app
 from tests.deploy.dockerfile import STAGES
 from tests.docs.pages import blocks
@@ -238,7 +238,7 @@ def test_the_page_is_published_from_where_it_listens_and_its_probe_is_answered()
     (port,) = SERVICES["web"]["ports"]
     assert port == "${JOKER_WEB_PORT:-80}:8080"
     assert list(UNIT["listeners"]) == ["*:8080"]
-    settings = read_settings(broker="redis://127.0.0.1:1/0")
+    settings = load_settings(broker="redis://127.0.0.1:1/0")
     app = create_app(open_queue(settings), open_store(settings), settings)
     paths = app.openapi()["paths"]
     (probe,) = re.findall(r"http://127.0.0.1:8080(/[^']*)", str(SERVICES["web"]["healthcheck"]))
@@ -341,7 +341,7 @@ def test_what_is_passed_on_is_the_default_of_the_setting_unless_it_is_given() ->
         for name, value in passed.items()
         if name not in MAINTAINED["services"]["web"]["environment"] and f"${{{name}-" in value
     }
-    settings = read_settings(
+    settings = load_settings(
         **{
             name.removeprefix("JOKER_").lower(): value
             for name, value in given.items()
@@ -349,4 +349,4 @@ def test_what_is_passed_on_is_the_default_of_the_setting_unless_it_is_given() ->
         }
     )
     assert {"JOKER_CANDIDATES", "JOKER_NUM_THREADS", "JOKER_RESULT_TTL_SECONDS"} <= set(given)
-    assert settings == read_settings()
+    assert settings == load_settings()

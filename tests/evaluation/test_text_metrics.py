@@ -53,11 +53,11 @@ def test_copies_are_unknown_without_training_jokes() -> None:
     assert figures.jokes == 2
 
 
-def test_offence_is_counted_and_a_mere_topic_is_not() -> None:
+def test_offense_is_counted_and_a_mere_topic_is_not() -> None:
     topic = Joke("What did the president tell the senators?", "Nothing new.")
-    offence = Joke("Who joked about genocide?", "Nobody laughed.")
+    offense = Joke("Who joked about genocide?", "Nobody laughed.")
     assert text_metrics([*NEW, topic], None, seed=1).flagged.value == 0
-    assert text_metrics([*NEW, topic, offence], None, seed=1).flagged.value == pytest.approx(1 / 4)
+    assert text_metrics([*NEW, topic, offense], None, seed=1).flagged.value == pytest.approx(1 / 4)
 
 
 @pytest.mark.integration

@@ -55,7 +55,7 @@ def test_check_names_category_severity_and_line_of_every_flag() -> None:
     )
 
 
-def test_safe_mode_withholds_offence_and_lets_topics_pass() -> None:
+def test_safe_mode_withholds_offense_and_lets_topics_pass() -> None:
     assert OWN.withholds("The badger fell off a cliff.")
     assert not OWN.withholds("Oh blast, thunder and lightning!")
     assert not OWN.withholds("Why did the kettle sing?")

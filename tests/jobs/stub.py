@@ -53,9 +53,9 @@ def stub_work(request: GenerationRequest, listener: GenerationListener) -> list[
 
 
 if __name__ == "__main__":
-    from joker.settings import read_settings
+    from joker.settings import load_settings
     from joker.worker.app import run_worker
 
     url, threads, lease_seconds = sys.argv[1:]
-    settings = read_settings(broker=url, concurrency=threads, lease_seconds=lease_seconds)
+    settings = load_settings(broker=url, concurrency=threads, lease_seconds=lease_seconds)
     sys.exit(run_worker(settings, lambda: stub_work))

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from benchmarks.servers import free_port
 from joker.jobs.celery_redis import CeleryRedisQueue
 from joker.jobs.job import State
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.web.limits import RateLimiter
 from tests.jobs.conftest import SCRIPT
 
@@ -104,7 +104,7 @@ async def test_jobs_limits_and_workers_survive_a_failover(
     url = f"sentinel://127.0.0.1:1,127.0.0.1:{port}/0?master=jokes"
     monkeypatch.setenv("JOKER_BROKER_PASSWORD", PASSWORD)
     monkeypatch.setenv("JOKER_BROKER_SENTINEL_PASSWORD", SENTINEL_PASSWORD)
-    broker = read_settings(broker=url).broker
+    broker = load_settings(broker=url).broker
     assert broker
     queue = CeleryRedisQueue(broker, deadline_seconds=300)
     limiter = RateLimiter("2/hour", broker)

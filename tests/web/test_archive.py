@@ -20,7 +20,7 @@ from joker.generation.moderation import Flag, Moderator
 from joker.generation.request import GenerationRequest
 from joker.jobs.in_process import InProcessQueue
 from joker.jobs.job import State
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.store import IN_MEMORY, Store
 from joker.web import archive
 from joker.web.archive import Archive, PoolFiller
@@ -161,7 +161,7 @@ def test_a_draft_gives_way_to_a_request() -> None:
         return [GeneratedJoke("Why?", "Because.", seed=1, attempts=1)]
 
     async def fill() -> None:
-        settings = read_settings(pool_size=1)
+        settings = load_settings(pool_size=1)
         queue, store = InProcessQueue(work, workers=2), Store(IN_MEMORY)
         archive = Archive(store, Moderator.default(), settings)
         filling = asyncio.create_task(PoolFiller(queue, store, archive, settings).run())
@@ -193,7 +193,7 @@ def test_jokes_are_moderated_once_however_often_their_job_is_read() -> None:
 
     async def read(moderator: Moderator) -> None:
         queue, store = InProcessQueue(work, workers=1), Store(IN_MEMORY)
-        archive = Archive(store, moderator, read_settings())
+        archive = Archive(store, moderator, load_settings())
         job = await queue.submit(GenerationRequest(count=8))
         job = await queue.wait(job.id, 60)
         for _ in range(5):

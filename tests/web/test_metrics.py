@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.store import Store
 from joker.web.metrics import Metrics
 from tests.store.told import add, told
@@ -117,7 +117,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_jokes_that_are_hidden_are_counted_and_unknown_while_the_store_is_down() -> None:
-    store, metrics = Store("sqlite://"), Metrics(read_settings())
+    store, metrics = Store("sqlite://"), Metrics(load_settings())
     metrics.observe_store(store)
     assert read(metrics.render(None).decode(), "joker:reported_jokes") == 0
     joke = add(store, told())

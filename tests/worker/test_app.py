@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from joker.core.errors import ConfigError
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.worker.app import run_worker
 
 TRAINING = ["torch", "transformers", "mlflow", "pyarrow"]
@@ -17,7 +17,7 @@ def test_a_worker_without_a_broker_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("JOKER_BROKER", raising=False)
     opened: list[str] = []
     with pytest.raises(ConfigError, match="--broker"):
-        run_worker(read_settings(), lambda: opened.append("model"))  # type: ignore[arg-type, return-value]
+        run_worker(load_settings(), lambda: opened.append("model"))  # type: ignore[arg-type, return-value]
     assert opened == []
 
 
@@ -27,8 +27,8 @@ def test_serving_loads_nothing_that_only_training_needs() -> None:
 import json, sys
 import joker.worker.app, joker.jobs.celery_redis
 from joker.compose import open_teller
-from joker.settings import read_settings
-open_teller(read_settings(), shared=True)
+from joker.settings import load_settings
+open_teller(load_settings(), shared=True)
 print(json.dumps([name for name in {TRAINING} if name in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -47,12 +47,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 WORKER = """
 import signal, sys, time
 from pathlib import Path
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.worker import app, heartbeat
 
 heartbeat._TOUCH_SECONDS, heartbeat._STUCK_SECONDS = 0.1, 4.0
 signal.signal(signal.SIGALRM, lambda *_: time.sleep(600))
-settings = read_settings(broker=sys.argv[1], heartbeat=Path(sys.argv[2]), concurrency=1)
+settings = load_settings(broker=sys.argv[1], heartbeat=Path(sys.argv[2]), concurrency=1)
 app.run_worker(settings, lambda: None)
 """
 

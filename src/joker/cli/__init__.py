@@ -14,9 +14,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from joker.cli import data, feedback
-from joker.cli.doctor import doctor
 from joker.cli.options import examples, invalid_value
-from joker.cli.serve import serve, worker
+from joker.cli.serve import doctor, serve, worker
 from joker.cli.tell import tell
 from joker.cli.train import compare, evaluate, export, train
 from joker.core.errors import JokerError

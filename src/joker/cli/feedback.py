@@ -16,6 +16,7 @@ from rich.table import Column, Table
 
 from joker.cli.options import examples, with_settings
 from joker.core.errors import DataError, InputError, UnknownJokeError, plural
+from joker.settings import load_settings
 
 if TYPE_CHECKING:
     from joker.store import Store
@@ -173,9 +174,8 @@ def restore(
 
 def _open_store(options: dict[str, Any]) -> closing[Store]:
     from joker.compose import open_store
-    from joker.settings import read_settings
 
-    return closing(open_store(read_settings(**options)))
+    return closing(open_store(load_settings(**options)))
 
 
 def _read_time(text: str) -> float:

@@ -24,7 +24,7 @@ def examples(*commands: str) -> str:
 
 
 def invalid_value(error: typer.BadParameter) -> ConfigError:
-    """Return Typer's error about a value in the words of `read_settings`.
+    """Return Typer's error about a value in the words of `load_settings`.
 
     It is one sentence, which also names the environment variable of a setting.
     """

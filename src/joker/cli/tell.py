@@ -23,9 +23,9 @@ from joker.core.record import fields_of
 from joker.engines.protocol import GenerationListener
 from joker.generation.moderation import CATEGORIES, parse_categories
 from joker.generation.request import EFFORT, GenerationRequest, candidates_of
+from joker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from joker.settings import Settings
     from joker.store import Store, StoredJoke, Vote
 
 _REQUEST = fields_of(GenerationRequest)
@@ -100,9 +100,8 @@ def tell(
     """
     _check_terminal(rate, as_json)
     from joker.compose import open_folder, open_store, read_picked_jokes
-    from joker.settings import read_settings
 
-    settings = read_settings(**_with_candidates(options, effort))
+    settings = load_settings(**_with_candidates(options, effort))
     categories = ",".join(exclude_categories or ())
     request = GenerationRequest(
         prompt=_read_prompt(prompt or []),

@@ -1,24 +1,28 @@
 """Moderation: what in a text may offend, in which category, and how severely.
 
-The rules are in ``moderation.txt``, which explains its notation. A classifier
-(`joker.generation.offence`) decides which texts on a topic are offensive although no single word
-is. Neither understands jokes; ``docs/moderation.md`` says what they get wrong.
+The rules are in ``moderation.txt``, which explains its notation. A classifier decides which texts
+on a topic are offensive although no single word is. ``docs/moderation.md`` lists their mistakes.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib import resources
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import IO, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from joker.core.errors import InputError
-from joker.generation.offence import OffenceClassifier
 
 Category = Literal["explicit", "nsfw", "sexist", "racist", "religious", "political", "dark"]
 Severity = Literal["offensive", "topic"]
@@ -57,17 +61,22 @@ _LEETSPEAK = [str.maketrans("0134579@$!", f"o{i}eastgas{i}") for i in "il"]
 _STRETCHED = re.compile(r"([aeiouy])\1{2,}|([a-z])\2{2,}")
 _SHORTENED = [r"\1\2", r"\1\2\2", r"\1\1\2\2"]  # all to one, double consonants, all to two
 
+WORD_BUCKETS = 1 << 15
+RULE_BUCKETS = 1 << 13
+BUCKETS = WORD_BUCKETS + RULE_BUCKETS
+_CLASSIFIER = "offense.npz"
+_STEM_LENGTH = 5
+_MAX_CLASSIFIED_WORDS = 300
+"""Of longer texts only the beginning counts: the classifier was trained on jokes."""
+
 _Term = tuple[int, list[str], str]
 """The position of the word that a term is indexed by, its words, and its rule's part."""
 
 
 class Flag(NamedTuple):
-    """Why a text is flagged.
+    """Why a text is flagged: the list's line that matched, and where it stands in the list.
 
-    Attributes:
-        category: The kind of offence or topic.
-        severity: ``offensive``, or ``topic`` for a topic or tone that offends few.
-        term: The list's line that matched.
+    The severity ``topic`` marks a topic or tone that offends few.
     """
 
     category: Category
@@ -82,8 +91,77 @@ class Labels(NamedTuple):
     safe: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OffenseClassifier:
+    """Decides whether a joke on a topic is offensive: a linear model of hashed words and flags.
+
+    Its weights reveal no joke. ``tools/train_offense_classifier.py`` trains it.
+
+    Attributes:
+        weights: One for each of the `BUCKETS`, in units of ``scale``.
+        scale: The quantization step.
+        threshold: Score from which a text counts as offensive.
+    """
+
+    weights: NDArray[np.int8]
+    scale: float
+    threshold: float
+
+    @classmethod
+    def bundled(cls) -> OffenseClassifier:
+        """Load the package's own classifier."""
+        with resources.files("joker.generation").joinpath(_CLASSIFIER).open("rb") as file:
+            return cls.load(file)
+
+    @classmethod
+    def load(cls, file: Path | IO[bytes]) -> OffenseClassifier:
+        """Load an ``.npz`` file."""
+        with np.load(file, allow_pickle=False) as arrays:
+            return cls(arrays["weights"], float(arrays["scale"]), float(arrays["threshold"]))
+
+    def save(self, path: Path) -> None:
+        """Save the classifier as an ``.npz`` file."""
+        scale, threshold = np.float64(self.scale), np.float64(self.threshold)
+        np.savez_compressed(path, weights=self.weights, scale=scale, threshold=threshold)
+
+    def score(self, words: Sequence[str], flags: Iterable[Flag]) -> float:
+        """Return how offensive a text seems, given its `fold_words` and the list's flags."""
+        buckets, values = features(words, flags)
+        return float(self.weights[buckets] @ values) * self.scale
+
+    def is_offensive(self, words: Sequence[str], flags: Iterable[Flag]) -> bool:
+        """Return whether a text's score reaches the threshold; without words none does."""
+        return bool(words) and self.score(words, flags) >= self.threshold
+
+
+def features(
+    words: Sequence[str], flags: Iterable[Flag]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the buckets of a text's features and their values.
+
+    Words, stems and pairs of neighboring words are divided by the square root of the number of
+    words, so that long texts do not weigh more; the flags' features are not.
+    """
+    words = words[:_MAX_CLASSIFIED_WORDS]
+    value = 3 / math.sqrt(len(words) or 1)
+    of_words = {f"w {word}": value for word in words}
+    of_words |= {
+        f"s {word[:_STEM_LENGTH]}": value / 2 for word in words if len(word) >= _STEM_LENGTH
+    }
+    of_words |= {f"p {left} {right}": value / 2 for left, right in pairwise(words)}
+    matched = set(flags)
+    categories = {category for category, _, _ in matched}
+    of_rules = {f"r {category} {term}" for category, _, term in matched}
+    of_rules |= {f"c {category} {severity}" for category, severity, _ in matched}
+    of_rules |= {f"v {severity}" for _, severity, _ in matched}
+    of_rules.add(f"n {min(len(categories), 3)}")
+    buckets = [zlib.crc32(name.encode()) % WORD_BUCKETS for name in of_words]
+    buckets += [WORD_BUCKETS + zlib.crc32(name.encode()) % RULE_BUCKETS for name in of_rules]
+    return np.array(buckets, np.int32), np.array([*of_words.values(), *[1.0] * len(of_rules)])
+
+
 class Moderator:
-    """A moderation list, ready to check texts.
+    """Checks texts against a moderation list.
 
     Args:
         source: The list, in the notation of ``moderation.txt``.
@@ -95,7 +173,7 @@ class Moderator:
     """
 
     def __init__(
-        self, source: str, name: str = _LIST, *, classifier: OffenceClassifier | None = None
+        self, source: str, name: str = _LIST, *, classifier: OffenseClassifier | None = None
     ) -> None:
         self._classifier = classifier
         sections = _parse_sections(source, name)
@@ -122,7 +200,7 @@ class Moderator:
     def default() -> Moderator:
         """Return the moderator of the package's own list, read once at the first call."""
         source = resources.files("joker.generation").joinpath(_LIST).read_text(encoding="utf-8")
-        return Moderator(source, classifier=OffenceClassifier.bundled())
+        return Moderator(source, classifier=OffenseClassifier.bundled())
 
     @classmethod
     def from_file(cls, path: Path) -> Moderator:
@@ -241,7 +319,6 @@ class Moderator:
 def _is_withheld(
     flags: Iterable[Flag], *, safe: bool, exclude_categories: Collection[Category]
 ) -> bool:
-    """Return whether to withhold a text with these flags; see `Moderator.withholds`."""
     return any(
         (safe and flag.severity == "offensive") or flag.category in exclude_categories
         for flag in flags

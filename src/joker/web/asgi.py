@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from joker.compose import open_queue, open_store
 from joker.core.errors import ConfigError, JokerError
 from joker.core.logs import configure_logging
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.web.app import create_app
 
 # uvicorn and gunicorn stop at this exit code; at any other they restart the process forever.
@@ -40,7 +40,7 @@ def open_app() -> FastAPI:
 
 
 def _open_app() -> FastAPI:
-    settings = read_settings()
+    settings = load_settings()
     if settings.broker is None:
         raise ConfigError(
             "several processes share their jobs through Redis: set JOKER_BROKER, "

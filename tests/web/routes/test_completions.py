@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from joker.core.joke import GeneratedJoke
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.web.openai_schemas import ChatBody, CompletionBody, Message
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
@@ -166,7 +166,7 @@ def test_who_says_how_a_joke_is_made_has_it_drafted(
 
 
 def test_a_limit_of_tokens_leaves_drafts_room_for_a_joke() -> None:
-    settings = read_settings(max_new_tokens=150)
+    settings = load_settings(max_new_tokens=150)
 
     def drafted(**limit: int) -> int:
         messages = [Message.model_validate({"role": "user", "content": "Why"})]
@@ -201,7 +201,7 @@ def test_a_joke_with_more_tokens_than_wanted_is_cut_off(
 
 
 def test_the_best_of_many_are_candidates() -> None:
-    settings = read_settings(candidates=5)
+    settings = load_settings(candidates=5)
     assert CompletionBody(n=2, best_of=7).to_request(settings).candidates == 3
     assert CompletionBody(n=2).to_request(settings).candidates == 5
 
@@ -240,7 +240,7 @@ def test_the_text_ends_at_the_first_stop(client: TestClient, stop: object, text:
 
 
 def test_each_prompt_of_a_list_has_a_seed_of_its_own() -> None:
-    first, second = CompletionBody(prompt=["Why"] * 2).to_requests(read_settings())
+    first, second = CompletionBody(prompt=["Why"] * 2).to_requests(load_settings())
     assert first.seed != second.seed
-    same, again = CompletionBody(prompt=["Why"] * 2, seed=3).to_requests(read_settings())
+    same, again = CompletionBody(prompt=["Why"] * 2, seed=3).to_requests(load_settings())
     assert same.seed == again.seed == 3

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from joker.core.joke import GeneratedJoke
 from joker.generation.request import GenerationRequest
-from joker.settings import read_settings
+from joker.settings import load_settings
 from joker.web.routes.jokeapi import JokeApiParameters, choose_category
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
@@ -26,7 +26,7 @@ def request_of(category: str, **query: Any) -> GenerationRequest:
     """Return the request for jokes behind a client's query."""
     asked = JokeApiParameters(**query)
     chosen = choose_category(category, asked)
-    request: GenerationRequest = asked.to_parameters(chosen, 10).to_request(read_settings())
+    request: GenerationRequest = asked.to_parameters(chosen, 10).to_request(load_settings())
     return request
 
 

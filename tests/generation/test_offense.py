@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from joker.generation.moderation import Flag, Moderator
-from joker.generation.offence import BUCKETS, OffenceClassifier, features
+from joker.generation.moderation import BUCKETS, Flag, Moderator, OffenseClassifier, features
 
 
-def dislikes(*words: str) -> OffenceClassifier:
+def dislikes(*words: str) -> OffenseClassifier:
     """Return a classifier that objects to each of some words."""
     weights = np.zeros(BUCKETS, np.int8)
     weights[[features([word], [])[0][0] for word in words]] = 100
-    return OffenceClassifier(weights, scale=0.01, threshold=1.0)
+    return OffenseClassifier(weights, scale=0.01, threshold=1.0)
 
 
 OWN = Moderator("[dark topic]\nthunder", classifier=dislikes("parsnip"))
@@ -37,7 +36,7 @@ def test_disguised_letters_are_read_as_what_they_look_like() -> None:
 
 
 def test_no_words_are_never_offensive() -> None:
-    generous = OffenceClassifier(np.zeros(BUCKETS, np.int8), scale=1.0, threshold=-1.0)
+    generous = OffenseClassifier(np.zeros(BUCKETS, np.int8), scale=1.0, threshold=-1.0)
     assert generous.is_offensive(["tea"], [])
     assert not generous.is_offensive([], [])
 
@@ -50,13 +49,13 @@ def test_a_long_text_is_judged_by_its_beginning() -> None:
 
 def test_a_classifier_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = dislikes("parsnip")
-    written.save(tmp_path / "offence.npz")
-    read = OffenceClassifier.load(tmp_path / "offence.npz")
+    written.save(tmp_path / "offense.npz")
+    read = OffenseClassifier.load(tmp_path / "offense.npz")
     assert np.array_equal(read.weights, written.weights)
     assert (read.scale, read.threshold) == (written.scale, written.threshold)
 
 
 def test_the_shipped_classifier_is_small_and_fits_the_code() -> None:
-    file = Path(__file__).parents[2] / "src/joker/generation/offence.npz"
+    file = Path(__file__).parents[2] / "src/joker/generation/offense.npz"
     assert file.stat().st_size < 300_000
-    assert OffenceClassifier.bundled().weights.shape == (BUCKETS,)
+    assert OffenseClassifier.bundled().weights.shape == (BUCKETS,)

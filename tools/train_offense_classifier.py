@@ -1,8 +1,8 @@
-"""Train the offence classifier (`joker.generation.offence`) that comes with the package.
+"""Train the offense classifier (`joker.generation.moderation`) that comes with the package.
 
-    python tools/train_offence_classifier.py prepared labels/offence.csv --measure unseen.csv
+    python tools/train_offense_classifier.py prepared labels/offense.csv --measure unseen.csv
 
-Labels are CSV files with the columns ``fingerprint`` and ``offence``: 0 fine for anyone, 1
+Labels are CSV files with the columns ``fingerprint`` and ``offense``: 0 fine for anyone, 1
 edgy or topical, 2 offensive. The first file's readers also decide the threshold, by
 cross-validation; ``--measure`` names labels that nothing has been tuned on.
 
@@ -32,10 +32,19 @@ from sklearn.linear_model import LogisticRegression
 from joker.core.joke import Joke
 from joker.core.similarity import normalise_joke
 from joker.data.prepared import PreparedData
-from joker.generation.moderation import CATEGORIES, SEVERITIES, Flag, Moderator, fold_words
-from joker.generation.offence import BUCKETS, WORD_BUCKETS, OffenceClassifier, features
+from joker.generation.moderation import (
+    BUCKETS,
+    CATEGORIES,
+    SEVERITIES,
+    WORD_BUCKETS,
+    Flag,
+    Moderator,
+    OffenseClassifier,
+    features,
+    fold_words,
+)
 
-OUT = Path(__file__).parents[1] / "src" / "joker" / "generation" / "offence.npz"
+OUT = Path(__file__).parents[1] / "src" / "joker" / "generation" / "offense.npz"
 OFFENSIVE = 2
 LEAST_JOKES = 8
 """A feature of fewer unlabelled jokes tells nothing of the company it keeps."""
@@ -82,7 +91,7 @@ def main() -> None:
     parser.add_argument("prepared", type=Path, help="folder of `joker data prepare`")
     parser.add_argument("labels", type=Path, nargs="+", help="CSV files of labels to learn from")
     parser.add_argument("--measure", type=Path, help="CSV file of unseen labels")
-    parser.add_argument("--caught", type=float, default=CAUGHT, help="share of offence to catch")
+    parser.add_argument("--caught", type=float, default=CAUGHT, help="share of offense to catch")
     parser.add_argument("--out", type=Path, default=OUT, help="file to write")
     options = parser.parse_args()
     data = PreparedData.open(options.prepared)
@@ -108,12 +117,12 @@ def fingerprint(joke: Joke) -> str:
 def read_labels(path: Path, jokes: dict[str, Joke]) -> Labelled:
     """Read a file's labels of jokes that the prepared folder holds."""
     with path.open(encoding="utf-8", newline="") as file:
-        found = [(jokes.get(row["fingerprint"]), row["offence"]) for row in csv.DictReader(file)]
-    rows = [(joke, offence) for joke, offence in found if joke]
+        found = [(jokes.get(row["fingerprint"]), row["offense"]) for row in csv.DictReader(file)]
+    rows = [(joke, offense) for joke, offense in found if joke]
     flags = [shipped_rules().match_rules(text_of(joke)) for joke, _ in rows]
     return Labelled(
         vectorise([joke for joke, _ in rows], flags),
-        np.array([int(offence) == OFFENSIVE for _, offence in rows]),
+        np.array([int(offense) == OFFENSIVE for _, offense in rows]),
         np.array([any(flag.severity == "offensive" for flag in each) for each in flags]),
         np.array([bool(each) for each in flags]),
         [{flag.category for flag in each} for each in flags],
@@ -188,7 +197,7 @@ def fit(
 def choose_threshold(
     parts: Sequence[Labelled], company: NDArray[np.float64], caught: float
 ) -> float:
-    """Return the highest score that, with the list, catches a share of the first part's offence."""
+    """Return the highest score that, with the list, catches a share of the first part's offense."""
     first, *rest = parts
     scores = np.empty(len(first.offensive))
     order = np.random.default_rng(0).permutation(len(scores))
@@ -202,13 +211,13 @@ def choose_threshold(
     return threshold
 
 
-def quantise(weights: NDArray[np.float64], threshold: float) -> OffenceClassifier:
+def quantise(weights: NDArray[np.float64], threshold: float) -> OffenseClassifier:
     """Return a classifier with weights of one byte."""
     scale = float(np.abs(weights).max()) / 127
-    return OffenceClassifier(np.round(weights / scale).astype(np.int8), scale, threshold)
+    return OffenseClassifier(np.round(weights / scale).astype(np.int8), scale, threshold)
 
 
-def measure(unseen: Labelled, classifier: OffenceClassifier) -> None:
+def measure(unseen: Labelled, classifier: OffenseClassifier) -> None:
     """Print what rules and classifier make of labels that nothing was tuned on."""
     scores = unseen.features @ classifier.weights * classifier.scale
     withheld = unseen.ruled | (unseen.flagged & (scores >= classifier.threshold))
@@ -222,7 +231,7 @@ def measure(unseen: Labelled, classifier: OffenceClassifier) -> None:
 
 
 def report(name: str, labelled: Labelled, withheld: NDArray[np.bool_]) -> None:
-    """Print how many jokes are withheld, and how many of those and of all offence that is."""
+    """Print how many jokes are withheld, and how many of those and of all offense that is."""
     right = int((withheld & labelled.offensive).sum())
     print(
         f"{name}: {withheld.mean():.1%} withheld ({withheld.sum()}), precision "
