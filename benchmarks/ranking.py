@@ -26,7 +26,7 @@ import numpy as np
 
 from joker.core.joke import GeneratedJoke, Joke
 from joker.core.model_folder import ModelFolder
-from joker.core.similarity import normalise
+from joker.core.similarity import normalize
 from joker.engines import Engine, open_engine
 from joker.evaluation.bootstrap import bootstrap_ratio
 from joker.evaluation.held_out import HeldOut
@@ -122,7 +122,7 @@ def figures(jokes: Sequence[Joke], judge: Engine, training: TrainingIndex) -> di
 
 def words(text: str) -> set[str]:
     """Return the set of long words in a text."""
-    return {word for word in normalise(text).split() if len(word) >= LONG_WORD}
+    return {word for word in normalize(text).split() if len(word) >= LONG_WORD}
 
 
 def time_command(model: Path, candidates: int, rounds: int) -> dict[str, float]:

@@ -30,7 +30,7 @@ from scipy.sparse import csr_array, hstack, vstack
 from sklearn.linear_model import LogisticRegression
 
 from joker.core.joke import Joke
-from joker.core.similarity import normalise_joke
+from joker.core.similarity import normalize_joke
 from joker.data.prepared import PreparedData
 from joker.generation.moderation import (
     BUCKETS,
@@ -111,7 +111,7 @@ def main() -> None:
 
 def fingerprint(joke: Joke) -> str:
     """Return what stands for a joke in a file of labels."""
-    return hashlib.blake2b(normalise_joke(joke).encode()).hexdigest()[:16]
+    return hashlib.blake2b(normalize_joke(joke).encode()).hexdigest()[:16]
 
 
 def read_labels(path: Path, jokes: dict[str, Joke]) -> Labelled:

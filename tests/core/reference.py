@@ -5,12 +5,12 @@ from joker.core.template import Template
 
 
 def five_grams(text: str) -> set[str]:
-    """Return a normalised text's shingles as one would write them down."""
+    """Return a normalized text's shingles as one would write them down."""
     return {text[i : i + 5] for i in range(max(len(text) - 4, 1))} if text else set()
 
 
 def jaccard(left: str, right: str) -> float:
-    """Return the Jaccard similarity of two normalised texts' shingles."""
+    """Return the Jaccard similarity of two normalized texts' shingles."""
     both = five_grams(left) | five_grams(right)
     return len(five_grams(left) & five_grams(right)) / len(both) if both else 0.0
 

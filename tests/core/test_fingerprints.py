@@ -6,7 +6,7 @@ import pytest
 from joker.core.errors import ModelFolderError
 from joker.core.fingerprints import FILE, Fingerprints
 from joker.core.joke import Joke
-from joker.core.similarity import normalise_joke
+from joker.core.similarity import normalize_joke
 from tests.core.reference import jaccard
 
 STRANGE = Joke("What is the tallest word on the shelf?", "Anything written by a giraffe.")
@@ -31,7 +31,7 @@ def test_estimate_lies_near_the_exact_similarity(sample_jokes: list[Joke]) -> No
         for kept in (0.4, 0.6, 0.8):
             start = joke.question[: int(len(joke.question) * kept)].strip()
             changed = Joke(start, joke.answer)
-            exact = jaccard(normalise_joke(joke), normalise_joke(changed))
+            exact = jaccard(normalize_joke(joke), normalize_joke(changed))
             errors.append(Fingerprints.of([joke]).estimate(changed).similarity - exact)
     assert abs(np.mean(errors)) < 0.03
     assert np.std(errors) < 0.1

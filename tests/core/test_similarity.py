@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joker.core.similarity import ShingleSets, normalise, sorted_distinct
+from joker.core.similarity import ShingleSets, normalize, sorted_distinct
 from tests.core.reference import five_grams, jaccard
 
-NORMALISED = st.text("abc 12", max_size=30).map(normalise)
+NORMALISED = st.text("abc 12", max_size=30).map(normalize)
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ NORMALISED = st.text("abc 12", max_size=30).map(normalise)
         ("¿?!", ""),
     ],
 )
-def test_normalise_keeps_only_words(text: str, expected: str) -> None:
-    assert normalise(text) == expected
+def test_normalize_keeps_only_words(text: str, expected: str) -> None:
+    assert normalize(text) == expected
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
-    assert normalise(normalise(text)) == normalise(text)
+def test_normalizing_twice_changes_nothing(text: str) -> None:
+    assert normalize(normalize(text)) == normalize(text)
 
 
 def test_shingles_have_the_same_codes_on_every_machine() -> None:

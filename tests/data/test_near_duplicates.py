@@ -9,7 +9,7 @@ from joker.core.similarity import (
     SPLIT_JACCARD,
     ShingleSets,
     mix,
-    normalise,
+    normalize,
 )
 from joker.data import near_duplicates
 from joker.data.near_duplicates import MIN_ANSWER_WORDS, NearDuplicates, find_near_duplicates
@@ -34,8 +34,8 @@ def varied_jokes(count: int, seed: int) -> list[Joke]:
 
 def exhaustive_pairs(jokes: list[Joke]) -> set[tuple[int, int]]:
     """Return all near-duplicates by comparing every two jokes."""
-    texts = [normalise(f"{joke.question} {joke.answer}") for joke in jokes]
-    answers = [normalise(joke.answer) for joke in jokes]
+    texts = [normalize(f"{joke.question} {joke.answer}") for joke in jokes]
+    answers = [normalize(joke.answer) for joke in jokes]
     return {
         (i, j)
         for j in range(len(jokes))

@@ -5,7 +5,7 @@ import pytest
 from joker.core.fingerprints import Fingerprints
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
-from joker.core.similarity import normalise
+from joker.core.similarity import normalize
 from joker.engines import open_engine
 from joker.evaluation.text_metrics import (
     Copy,
@@ -105,7 +105,7 @@ def test_similarity_is_that_of_the_most_similar_joke(
     index: TrainingIndex, sample_jokes: list[Joke]
 ) -> None:
     joke = Joke("Why did the umbrella quit the choir?", "It kept folding under one note.")
-    texts = [normalise(f"{each.question} {each.answer}") for each in (joke, *sample_jokes)]
+    texts = [normalize(f"{each.question} {each.answer}") for each in (joke, *sample_jokes)]
     own, *others = texts
     assert index.similarity(joke) == pytest.approx(max(jaccard(own, each) for each in others))
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from joker.core.errors import ModelFolderError
 from joker.core.joke import Joke
-from joker.core.similarity import ShingleSets, mix, normalise, normalise_joke, permutations
+from joker.core.similarity import ShingleSets, mix, normalize, normalize_joke, permutations
 
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
@@ -69,7 +69,7 @@ class Fingerprints:
     @classmethod
     def of(cls, jokes: Sequence[Joke]) -> Fingerprints:
         """Return the fingerprints of jokes; repeated jokes count once."""
-        texts = sorted({normalise_joke(joke) for joke in jokes} - {""})
+        texts = sorted({normalize_joke(joke) for joke in jokes} - {""})
         starts = range(0, len(texts), _BATCH_TEXTS)
         parts = [_sketch(texts[start : start + _BATCH_TEXTS]) for start in starts]
         parts.append(np.empty((0, PERMUTATIONS), np.uint8))
@@ -112,7 +112,7 @@ class Fingerprints:
 
     def estimate(self, joke: Joke) -> OriginalityEstimate:
         """Estimate how similar a joke is to the fingerprinted ones."""
-        text, answer = normalise_joke(joke), _long_answer(joke)
+        text, answer = normalize_joke(joke), _long_answer(joke)
         similarity = 0.0
         if text and len(self.sketches):
             same = self.sketches == _sketch([text])
@@ -125,15 +125,15 @@ class Fingerprints:
 
 
 def stock_phrases(jokes: Iterable[Joke]) -> set[str]:
-    """Return the normalised answers that `MIN_STOCK_QUESTIONS` or more different questions have."""
+    """Return the normalized answers that `MIN_STOCK_QUESTIONS` or more different questions have."""
     questions: defaultdict[str, set[str]] = defaultdict(set)
     for joke in jokes:
-        questions[normalise(joke.answer)].add(normalise(joke.question))
+        questions[normalize(joke.answer)].add(normalize(joke.question))
     return {answer for answer, asked in questions.items() if len(asked) >= MIN_STOCK_QUESTIONS}
 
 
 def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
-    """Return the sketches of normalised texts that are not empty."""
+    """Return the sketches of normalized texts that are not empty."""
     sets = ShingleSets.of(texts)
     mixed = mix(sets.codes)
     sketches = np.empty((len(texts), PERMUTATIONS), np.uint8)
@@ -145,7 +145,7 @@ def _sketch(texts: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _long_answer(joke: Joke) -> str:
-    answer = normalise(joke.answer)
+    answer = normalize(joke.answer)
     return answer if len(answer.split()) >= MIN_COPIED_ANSWER_WORDS else ""
 
 

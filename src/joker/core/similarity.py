@@ -1,6 +1,6 @@
 """When two texts are nearly the same: one definition for clusters, the split and originality.
 
-Texts are compared by the Jaccard similarity of their character 5-grams after normalising. Word
+Texts are compared by the Jaccard similarity of their character 5-grams after normalizing. Word
 5-grams, which suit web pages, would miss about nine in ten near-duplicates of something as short as
 a joke.
 """
@@ -28,7 +28,7 @@ SPLIT_JACCARD = 0.4
 
 _WORD = re.compile(r"[a-z0-9]+")
 
-# A normalised text has 37 different characters. Numbered from 1, five of them make a number below
+# A normalized text has 37 different characters. Numbered from 1, five of them make a number below
 # 38 ** 5 < 2 ** 32, so no two shingles have the same code.
 _SYMBOLS = np.zeros(128, np.uint32)
 _SYMBOLS[np.frombuffer(b" 0123456789abcdefghijklmnopqrstuvwxyz", np.uint8)] = np.arange(1, 38)
@@ -37,16 +37,16 @@ _PADDING = "\0" * SHINGLE_LENGTH
 _HALF = np.uint64(32)
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Return the lower-case words ``[a-z0-9]+`` of a text after NFKC, joined by single spaces."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(_WORD.findall(text.lower()))
 
 
-def normalise_joke(joke: Joke) -> str:
-    """Return a joke's question and answer as one normalised text."""
-    return normalise(f"{joke.question} {joke.answer}")
+def normalize_joke(joke: Joke) -> str:
+    """Return a joke's question and answer as one normalized text."""
+    return normalize(f"{joke.question} {joke.answer}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class ShingleSets:
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, normalised: Sequence[str]) -> ShingleSets:
-        """Return the shingles of normalised texts."""
-        lengths = np.fromiter(map(len, normalised), np.int64, len(normalised))
+    def of(cls, normalized: Sequence[str]) -> ShingleSets:
+        """Return the shingles of normalized texts."""
+        lengths = np.fromiter(map(len, normalized), np.int64, len(normalized))
         counts = np.where(lengths, np.maximum(lengths - SHINGLE_LENGTH + 1, 1), 0)
         # Padded so that no window reaches into the next text.
-        joined = "".join(text + _PADDING for text in normalised)
+        joined = "".join(text + _PADDING for text in normalized)
         symbols = _SYMBOLS[np.frombuffer(joined.encode("ascii"), np.uint8)]
         windows = np.zeros(len(symbols), np.uint32)
         for offset in range(SHINGLE_LENGTH):
@@ -78,7 +78,7 @@ class ShingleSets:
             windows[: len(windows) - offset] += symbols[offset:]
         skipped = lengths + SHINGLE_LENGTH - counts  # windows that reach into the padding
         positions = np.arange(counts.sum()) + np.repeat(np.cumsum(skipped) - skipped, counts)
-        texts = np.arange(len(normalised) + 1, dtype=np.uint64) << _HALF
+        texts = np.arange(len(normalized) + 1, dtype=np.uint64) << _HALF
         keys = sorted_distinct(np.repeat(texts[:-1], counts) | windows[positions])
         return cls(keys.astype(np.uint32), np.searchsorted(keys, texts).astype(np.int64))
 
@@ -108,7 +108,7 @@ class ShingleSets:
 
 
 def mix(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Spread codes over 32 bits (the finaliser of Appleby's MurmurHash3), for MinHash."""
+    """Spread codes over 32 bits (the finalizer of Appleby's MurmurHash3), for MinHash."""
     mixed = codes ^ (codes >> np.uint32(16))
     mixed *= np.uint32(0x85EBCA6B)
     mixed ^= mixed >> np.uint32(13)

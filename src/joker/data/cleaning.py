@@ -60,7 +60,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ue0
 
 
 def _fix_encoding(text: str) -> str:
-    # ftfy repairs mojibake and C1 controls only; the rules below normalise quotes, widths,
+    # ftfy repairs mojibake and C1 controls only; the rules below normalize quotes, widths,
     # entities and line breaks in their own way.
     if not text.isascii():
         text = str(ftfy.fix_encoding(text))

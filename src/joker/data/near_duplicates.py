@@ -1,6 +1,6 @@
 """Near-duplicates: variants of the same joke, and the clusters they form.
 
-Three kinds of edges join two jokes: equal normalised question and answer, equal normalised answers
+Three kinds of edges join two jokes: equal normalized question and answer, equal normalized answers
 of four words or more, and a Jaccard similarity of at least 0.4 between the character 5-grams of
 question and answer (`joker.core.similarity`). Candidates for the last come from MinHash (Broder
 1997) with locality-sensitive hashing: 128 bands of 4 rows find a pair at 0.4 with a probability of
@@ -26,7 +26,7 @@ from joker.core.similarity import (
     SPLIT_JACCARD,
     ShingleSets,
     mix,
-    normalise,
+    normalize,
     permutations,
     sorted_distinct,
 )
@@ -54,7 +54,7 @@ class NearDuplicates:
     """Near-duplicates among some jokes.
 
     Attributes:
-        exact: For each joke, the index of the first with the same normalised question and answer.
+        exact: For each joke, the index of the first with the same normalized question and answer.
         same_answer: For each joke, the index of the first with the same long answer, or its own.
         pairs: Two rows of indices of verified near-duplicates that are first in ``exact``.
         clusters: Each joke's cluster, numbered in order of first appearance.
@@ -81,9 +81,9 @@ class NearDuplicates:
 
 def find_near_duplicates(jokes: Sequence[Joke]) -> NearDuplicates:
     """Find the near-duplicates among jokes and the clusters they form."""
-    answers = [normalise(joke.answer) for joke in jokes]
+    answers = [normalize(joke.answer) for joke in jokes]
     texts = [
-        f"{normalise(joke.question)} {answer}" for joke, answer in zip(jokes, answers, strict=True)
+        f"{normalize(joke.question)} {answer}" for joke, answer in zip(jokes, answers, strict=True)
     ]
     exact = _first_equal(texts)
     same_answer = _first_equal(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from joker.core.similarity import normalise
+from joker.core.similarity import normalize
 
 
 def _any_of(*alternatives: str) -> str:
@@ -75,7 +75,7 @@ def continued_question(title: str, body: str) -> tuple[str, str] | None:
     first, _, rest = body.partition("\n")
     if not (title.endswith("..") and first.endswith("?") and rest and starts_question(title)):
         return None
-    if not normalise(first).startswith(normalise(title)):
+    if not normalize(first).startswith(normalize(title)):
         first = f"{title.rstrip('. ')} {first.lstrip('. ')}"
     return first, rest.strip()
 
@@ -209,8 +209,8 @@ def is_setup(title: str, body: str) -> bool:
 
 def repeats_title(body: str, title: str) -> bool:
     """Return whether the body repeats the title, which is then only a headline."""
-    words = normalise(title)
-    return len(words) > 8 and words in normalise(body)
+    words = normalize(title)
+    return len(words) > 8 and words in normalize(body)
 
 
 # --- boilerplate ----------------------------------------------------------------------------------

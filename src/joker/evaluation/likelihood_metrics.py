@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from joker.core.errors import DataError, ModelFolderError
 from joker.core.joke import Joke
-from joker.core.similarity import normalise
+from joker.core.similarity import normalize
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.engines.weights import token_log_probabilities
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
@@ -310,7 +310,7 @@ def draw_choices(
     rng = np.random.default_rng(seed)
     cluster_of = np.asarray(clusters)
     _, answer_of = np.unique(
-        [normalise(joke.answer) or joke.answer for joke in jokes], return_inverse=True
+        [normalize(joke.answer) or joke.answer for joke in jokes], return_inverse=True
     )
     order = rng.permutation(len(jokes))
     _, first = np.unique(answer_of[order], return_index=True)

@@ -17,8 +17,8 @@ from joker.core.joke import Joke, Sampling
 from joker.core.similarity import (
     NEAR_COPY_JACCARD,
     ShingleSets,
-    normalise,
-    normalise_joke,
+    normalize,
+    normalize_joke,
 )
 from joker.engines import Engine, GenerationTask
 from joker.evaluation.bootstrap import Estimate, bootstrap_ratio, half_sample
@@ -122,9 +122,9 @@ class Copy:
     """How a joke copies a training joke.
 
     Attributes:
-        exact: Question and answer are the same after normalising.
+        exact: Question and answer are the same after normalizing.
         near: The Jaccard similarity of character 5-grams is 0.5 or more.
-        answer: The answer has three words or more and is the same after normalising.
+        answer: The answer has three words or more and is the same after normalizing.
     """
 
     exact: bool
@@ -139,9 +139,9 @@ class TrainingIndex:
     """Training jokes, indexed by shingle to find the most similar one."""
 
     def __init__(self, jokes: Sequence[Joke]) -> None:
-        texts = sorted({normalise_joke(joke) for joke in jokes})
+        texts = sorted({normalize_joke(joke) for joke in jokes})
         self._texts = frozenset(texts)
-        self._answers = frozenset(normalise(joke.answer) for joke in jokes)
+        self._answers = frozenset(normalize(joke.answer) for joke in jokes)
         sets = ShingleSets.of(texts)
         self._sizes = np.diff(sets.starts)
         order = np.argsort(sets.codes, kind="stable")
@@ -150,7 +150,7 @@ class TrainingIndex:
 
     def find_copy(self, joke: Joke) -> Copy:
         """Return how a joke copies any training joke."""
-        text, answer = normalise_joke(joke), normalise(joke.answer)
+        text, answer = normalize_joke(joke), normalize(joke.answer)
         return Copy(
             exact=bool(text) and text in self._texts,
             near=self.similarity(joke) >= NEAR_COPY_JACCARD,
@@ -159,7 +159,7 @@ class TrainingIndex:
 
     def similarity(self, joke: Joke) -> float:
         """Return the Jaccard similarity to the most similar training joke."""
-        own = ShingleSets.of([normalise_joke(joke)]).codes
+        own = ShingleSets.of([normalize_joke(joke)]).codes
         starts = np.searchsorted(self._codes, own, side="left")
         ends = np.searchsorted(self._codes, own, side="right")
         owners = [self._owners[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -172,7 +172,7 @@ class TrainingIndex:
 def distinct(jokes: Sequence[Joke], n: int, *, seed: int) -> Estimate:
     """Estimate distinct-n, distinct word n-grams / all; higher is more diverse.
 
-    N-grams are taken from the normalised question and answer, none across the two.
+    N-grams are taken from the normalized question and answer, none across the two.
     Source: Li et al., NAACL 2016, "A Diversity-Promoting Objective Function for Neural
     Conversation Models".
     """
@@ -205,10 +205,10 @@ def frequent_share(texts: Sequence[str], *, seed: int) -> Estimate:
 
 
 def _key(text: str) -> str:
-    """Return a key that is equal for texts that are equal after normalising."""
-    return normalise(text) or text
+    """Return a key that is equal for texts that are equal after normalizing."""
+    return normalize(text) or text
 
 
 def _ngrams(joke: Joke, n: int) -> list[tuple[str, ...]]:
-    parts = (normalise(joke.question).split(), normalise(joke.answer).split())
+    parts = (normalize(joke.question).split(), normalize(joke.answer).split())
     return [tuple(words[i : i + n]) for words in parts for i in range(len(words) - n + 1)]

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from joker.core.fingerprints import stock_phrases
-from joker.core.similarity import normalise
+from joker.core.similarity import normalize
 from joker.core.tokenizer import EncodedJoke, JokeTokenizer
 from joker.evaluation.likelihood_metrics import cut_blocks
 from joker.training.filtering import Selection
@@ -82,7 +82,7 @@ def encode_selection(
         stock = stock_phrases(selection.jokes)
         liked = {joke for joke, works in selection.rated if works}
         chosen = [
-            joke for joke in selection.jokes if joke in liked or normalise(joke.answer) in stock
+            joke for joke in selection.jokes if joke in liked or normalize(joke.answer) in stock
         ]
         hints = _hints([joke.question for joke in chosen], random.Random(seed))
         encoded += map(tokenizer.encode_punchline_first, chosen, hints)
