@@ -31,9 +31,9 @@ class Jokes(list[GeneratedJoke]):
 
 
 class Joker:
-    """A loaded model that tells jokes.
+    """A loaded model that tells jokes, and a context manager.
 
-    Can be used as a context manager. Calls from several threads run one after another.
+    Calls from several threads run one after another.
 
     Args:
         model: Model folder; by default ``JOKER_MODEL``, else the bundled model.

@@ -29,11 +29,7 @@ class JokerModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
     def predict(  # type: ignore[no-untyped-def]
         self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
     ) -> list[dict[str, str]]:
-        """Return ``question`` and ``answer`` for each prompt.
-
-        Without parameters, seeds are random, and the number of candidates is that of the settings,
-        as with ``joker serve``.
-        """
+        """Return a question and an answer for each prompt, by default as ``joker serve`` does."""
         options = dict(params or {})
         seed, effort = options.pop("seed", None), options.pop("effort", None)
         if effort is not None:

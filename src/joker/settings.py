@@ -195,7 +195,8 @@ class Settings(BaseSettings):
 
     @field_validator("broker")
     @classmethod
-    def _check_broker(cls, value: str | None) -> str | None:
+    def _complete_broker(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Check the broker's URL and add its passwords."""
         if value is None:
             return None
         if not value.startswith(("redis://", "rediss://", "sentinel://")):
@@ -205,30 +206,18 @@ class Settings(BaseSettings):
                 _ = urlsplit(value).port
             except ValueError:
                 raise ValueError("must have a port from 0 to 65535") from None
+        if password := _quoted(info.data.get("broker_password")):
+            parts = urlsplit(value)
+            user, _, address = parts.netloc.rpartition("@")
+            if ":" in user:
+                raise ValueError(
+                    "contains a password already; remove it there, or unset JOKER_BROKER_PASSWORD"
+                )
+            value = parts._replace(netloc=f"{user}:{password}@{address}").geturl()
+        password = _quoted(info.data.get("broker_sentinel_password"))
+        if password and value.startswith("sentinel://"):
+            value += f"&sentinel_password={password}"
         return value
-
-    @field_validator("broker")
-    @classmethod
-    def _add_broker_password(cls, value: str | None, info: ValidationInfo) -> str | None:
-        password: SecretStr | None = info.data.get("broker_password")
-        if value is None or password is None:
-            return value
-        parts = urlsplit(value)
-        user, _, address = parts.netloc.rpartition("@")
-        if ":" in user:
-            raise ValueError(
-                "contains a password already; remove it there, or unset JOKER_BROKER_PASSWORD"
-            )
-        quoted = quote(password.get_secret_value(), safe="")
-        return parts._replace(netloc=f"{user}:{quoted}@{address}").geturl()
-
-    @field_validator("broker")
-    @classmethod
-    def _add_sentinel_password(cls, value: str | None, info: ValidationInfo) -> str | None:
-        password: SecretStr | None = info.data.get("broker_sentinel_password")
-        if value is None or password is None or not value.startswith("sentinel://"):
-            return value
-        return f"{value}&sentinel_password={quote(password.get_secret_value(), safe='')}"
 
     @property
     def server(self) -> RemoteServer | None:
@@ -244,6 +233,10 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+
+def _quoted(secret: SecretStr | None) -> str:
+    return quote(secret.get_secret_value(), safe="") if secret else ""
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -21,43 +21,34 @@ from joker.cli.train import compare, evaluate, export, train
 from joker.core.errors import JokerError
 from joker.version import __version__
 
-_COMMANDS: dict[str, Any] = {
-    "tell": tell,
-    "serve": serve,
-    "doctor": doctor,
-    "data": data.app,
-    "train": train,
-    "compare": compare,
-    "evaluate": evaluate,
-    "export": export,
-    "worker": worker,
-    "feedback": feedback.app,
-}
-"""In the order of the help."""
-
-_EXAMPLES = {
-    "tell": ['joker tell "Why do cats" --count 3', "joker tell cats --effort 5"],
-    "serve": ["joker serve --port 8080", "joker serve --broker redis://localhost:6379/0"],
-    "doctor": ["joker doctor --port 8080"],
-    "train": [
+_COMMANDS: dict[str, tuple[Any, ...]] = {
+    "tell": (tell, 'joker tell "Why do cats" --count 3', "joker tell cats --effort 5"),
+    "serve": (serve, "joker serve --port 8080", "joker serve --broker redis://localhost:6379/0"),
+    "doctor": (doctor, "joker doctor --port 8080"),
+    "data": (data.app,),
+    "train": (
+        train,
         "joker train --data prepared --out my-joker",
         "joker train --data prepared --out my-joker --resume",
-    ],
-    "compare": ["joker compare --data prepared --out models --max-steps 2000"],
-    "evaluate": [
+    ),
+    "compare": (compare, "joker compare --data prepared --out models --max-steps 2000"),
+    "evaluate": (
+        evaluate,
         "joker evaluate my-joker --data prepared",
         "joker evaluate my-joker --data jokes.csv --generate 0 --json",
-    ],
-    "export": [
+    ),
+    "export": (
+        export,
         "joker export my-joker",
         "joker export my-joker --int4-ratio 0.5 --calibration data/riddles.csv",
-    ],
-    "worker": ["joker worker --broker redis://localhost:6379/0"],
+    ),
+    "worker": (worker, "joker worker --broker redis://localhost:6379/0"),
+    "feedback": (feedback.app,),
 }
-"""The modules `data` and `feedback` have those of their own commands."""
+"""Commands and their examples, in the order of the help."""
 
 _EPILOG = f"""
-{examples(*(_EXAMPLES[command][0] for command in ("tell", "serve", "doctor")))}
+{examples(*(_COMMANDS[name][1] for name in ("tell", "serve", "doctor")))}
 
 Exit codes:
 
@@ -126,11 +117,11 @@ def joker(
     """Train a model on question-and-answer jokes, and tell the jokes it invents."""
 
 
-for _name, _command in _COMMANDS.items():
+for _name, (_command, *_examples) in _COMMANDS.items():
     if isinstance(_command, typer.Typer):
         app.add_typer(_command, name=_name)
     else:
-        app.command(_name, epilog=examples(*_EXAMPLES[_name]))(_command)
+        app.command(_name, epilog=examples(*_examples))(_command)
 
 
 def main() -> None:

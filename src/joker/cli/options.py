@@ -24,10 +24,7 @@ def examples(*commands: str) -> str:
 
 
 def invalid_value(error: typer.BadParameter) -> ConfigError:
-    """Return Typer's error about a value in the words of `load_settings`.
-
-    It is one sentence, which also names the environment variable of a setting.
-    """
+    """Return Typer's error about a value in the words of `load_settings`."""
     param = error.param
     names = list(param.opts) if param else []
     if param and param.name in OPTIONS and names[0].startswith("-"):
@@ -40,7 +37,7 @@ def invalid_value(error: typer.BadParameter) -> ConfigError:
 def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
     """Decorate a command with an option for each field of a record, except those to skip.
 
-    The command receives the options on the command line as the mapping ``overrides``.
+    It receives those that are given as the mapping ``overrides``.
     """
     return _with_fields(kind, [name for name in fields_of(kind) if name not in skip], "overrides")
 
@@ -48,13 +45,12 @@ def with_options(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[...,
 def with_settings(*names: str) -> Callable[..., Any]:
     """Decorate a command with an option for each of these `Settings`.
 
-    The command receives the options on the command line as the mapping ``options``.
+    It receives those that are given as the mapping ``options``.
     """
     return _with_fields(Settings, names, "options")
 
 
 def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[..., Any]:
-    """Decorate a command with options for these fields, passed to it as one mapping."""
     hints = get_type_hints(kind)
     declared = fields_of(kind)
     fields = {name: declared[name] for name in names}
@@ -73,9 +69,8 @@ def _with_fields(kind: Any, names: Iterable[str], mapping: str) -> Callable[...,
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            all_options = {name: values.pop(name) for name in fields}
-            present = {name: value for name, value in all_options.items() if value is not None}
-            return command(**values, **{mapping: present})
+            given = {name: value for name in fields if (value := values.pop(name)) is not None}
+            return command(**values, **{mapping: given})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != mapping]

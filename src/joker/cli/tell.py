@@ -251,11 +251,7 @@ class _Collector(GenerationListener):
 
 
 class _Printer(GenerationListener):
-    """Prints each joke as soon as it is told.
-
-    Args:
-        ballot: Asks for a vote on each joke.
-    """
+    """Prints each joke as soon as it is told, and asks for a vote on it if there is a ballot."""
 
     def __init__(self, ballot: _Ballot | None = None) -> None:
         self._ballot = ballot
@@ -265,12 +261,7 @@ class _Printer(GenerationListener):
         self.print(joke)
 
     def print(self, joke: GeneratedJoke, joke_id: str | None = None) -> None:
-        """Print a joke, with two plain lines if standard output is not a terminal.
-
-        Args:
-            joke: The joke.
-            joke_id: Its id if it is stored.
-        """
+        """Print a joke, on two plain lines if standard output is not a terminal."""
         if sys.stdout.isatty():
             text = Text.assemble(joke.question, "\n", (joke.answer, "bold bright_magenta"))
             Console(highlight=False).print(Padding(text, (1, 2)))
@@ -291,11 +282,7 @@ class _Ballot:
         self._prompt = prompt
 
     def ask(self, joke: GeneratedJoke, joke_id: str | None) -> None:
-        """Ask for a vote on a joke, and store both.
-
-        Raises:
-            StoreDownError: If the vote cannot be stored.
-        """
+        """Ask for a vote on a joke, and store both, or raise a `StoreDownError`."""
         answer = ""
         while answer not in (*self.VOTES, "s"):
             question = "[u]p, [d]own, [r]eport or [s]kip?"

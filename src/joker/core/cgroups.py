@@ -16,10 +16,8 @@ _MOUNT = "sys/fs/cgroup"
 def cpu_quota(root: Path = Path("/")) -> int | None:
     """Return the CPU quota in whole CPUs, rounded up; None if there is none below the CPU count.
 
-    This is the smallest quota of the process's group and the groups above it.
-
-    Args:
-        root: The folder that contains ``proc`` and ``sys``.
+    It is the smallest quota of the process's group and the groups above it, as told by ``proc`` and
+    ``sys`` in the folder ``root``.
     """
     quotas = [
         int(microseconds) / int(period)
@@ -37,11 +35,8 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
 def memory_limit(root: Path = Path("/")) -> int | None:
     """Return the bytes of memory that this process may use with the others of its group.
 
-    This is the smallest of the machine's memory and the limits of the process's group and the
-    groups above it; None if none is known.
-
-    Args:
-        root: The folder that contains ``proc`` and ``sys``.
+    It is the smallest of the machine's memory and the limits of the process's group and the groups
+    above it; None if none is known.
     """
     total = _read(root / "proc/meminfo").partition("MemTotal:")[2].split(maxsplit=2)
     limits = [
@@ -68,21 +63,17 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, group = line.split(":", 2)
         if hierarchy == "0":
-            yield from _folders(root / _MOUNT, group)
+            yield from _with_parents(root / _MOUNT, group)
         elif controller in controllers.split(","):
             # Distributions mount it under all its names, under the first one, or both.
             for name in {controllers, controller}:
-                yield from _folders(root / _MOUNT / name, group)
+                yield from _with_parents(root / _MOUNT / name, group)
 
 
-def _folders(mount: Path, group: str) -> Iterator[Path]:
-    """Yield the folders of a group and of the groups above it.
-
-    In a container, the group may have the name it has on the host; then only the mount exists.
-    """
+def _with_parents(mount: Path, group: str) -> list[Path]:
+    # In a container, the group may have the name it has on the host; then only the mount exists.
     path = PurePosixPath(group.lstrip("/"))
-    for ancestor in (path, *path.parents):
-        yield mount / ancestor
+    return [mount / each for each in (path, *path.parents)]
 
 
 def _read(path: Path) -> str:

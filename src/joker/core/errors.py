@@ -147,7 +147,7 @@ def import_optional(module: str, need: str, *, extra: str = "train", otherwise: 
         otherwise: What to do instead of installing it, if there is a choice.
 
     Raises:
-        MissingDependencyError: If it, or something that it imports, is not installed.
+        MissingDependencyError: If it, or something that it imports, cannot be imported.
     """
     try:
         return importlib.import_module(module)

@@ -27,13 +27,11 @@ from joker.core.similarity import ShingleSets, mix, normalize, normalize_joke, p
 FILE = "fingerprints.npz"
 PERMUTATIONS = 40
 NEAR_DUPLICATE_SIMILARITY = 0.4
-"""Threshold on the estimate: far enough below `NEAR_COPY_JACCARD` that its error hides few
-near-duplicates."""
+"""Far enough below `NEAR_COPY_JACCARD` that the estimate's error hides few near-duplicates."""
 MIN_COPIED_ANSWER_WORDS = 3
-"""Minimum number of words of an answer that makes a joke with the same answer a near-duplicate."""
+"""Words of an answer from which any joke with the same answer is a near-duplicate."""
 MIN_STOCK_QUESTIONS = 3
-"""Minimum number of different questions that make their common answer a stock phrase; a joke that
-gives it to another question is new."""
+"""Number of questions from which their common answer is a stock phrase, which any joke may use."""
 
 _FACTORS, _MASKS = permutations(b"fingerprints", PERMUTATIONS)
 _BATCH_TEXTS = 2_000
@@ -42,12 +40,10 @@ _CHANCE_AGREEMENT = 1 / 256
 
 
 class OriginalityEstimate(NamedTuple):
-    """How similar a joke is to the training jokes.
+    """The Jaccard similarity of a joke to the most similar training joke.
 
-    Attributes:
-        similarity: Estimated Jaccard similarity to the most similar training joke.
-        near_duplicate: Whether this similarity makes a near-duplicate likely, or the answer has
-            three words or more and is a training joke's.
+    The joke is a near-duplicate if the similarity makes that likely, or if its answer has three
+    words or more and is a training joke's.
     """
 
     similarity: float
@@ -80,7 +76,7 @@ class Fingerprints:
 
     @classmethod
     def join(cls, parts: Iterable[Fingerprints]) -> Fingerprints:
-        """Return the fingerprints of all parts."""
+        """Combine fingerprints."""
         sketches, answers = zip(*((part.sketches, part.answers) for part in parts), strict=True)
         return cls(np.unique(np.concatenate(sketches), axis=0), np.unique(np.concatenate(answers)))
 

@@ -22,12 +22,7 @@ _KEY_WORD = re.compile(r"\b(?!because\b|little\b)(?:\d+|[^\W\d_]{5,})")
 
 @dataclass(frozen=True, slots=True)
 class Joke:
-    """A question-and-answer joke, both parts without surrounding white space.
-
-    Attributes:
-        question: The set-up, such as ``Why did the bicycle fall over?``
-        answer: The punchline, such as ``It was two tired.``
-    """
+    """A question-and-answer joke, both parts without surrounding white space."""
 
     question: str
     answer: str
@@ -52,8 +47,7 @@ class Joke:
 def punchline_key(answer: str) -> str:
     """Return a key that is equal for answers that readers would call the same punchline.
 
-    They share all numbers and words of five letters or more, like "It was too tired." and "He is
-    tired!".
+    They share all numbers and words of five letters or more: "It was too tired.", "He is tired!".
     """
     folded = answer.casefold()
     return " ".join(sorted(set(_KEY_WORD.findall(folded)))) or " ".join(folded.split())

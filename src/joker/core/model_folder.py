@@ -6,7 +6,7 @@
     README.md                                           the model card
     picked_jokes.jsonl                                  its jokes that readers picked, if any
 
-A folder with another format version or a missing file is rejected.
+Folders with another format version or a missing file are rejected.
 """
 
 from __future__ import annotations
@@ -42,14 +42,10 @@ class Manifest:
     """What ``joker.json`` says.
 
     Attributes:
-        format_version: Version of the folder's format.
-        template: The template the model was trained with.
         base_model: Hub name, folder or GGUF file it started from, or ``new:SIZE``.
         context_length: Maximum number of tokens of a joke, start and end included.
         data: Fingerprint, split kind, seed and counts of the prepared folder.
-        training: The resolved training configuration.
         packages: Versions of the packages that trained it.
-        metrics: Measured at the end of training.
         earlier: The ``training`` of the model folders it started from, oldest first.
     """
 
@@ -73,11 +69,7 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: Path) -> ModelFolder:
-        """Read and check a model folder.
-
-        Raises:
-            ModelFolderError: If it is not a folder, a file is missing, or the version differs.
-        """
+        """Read and check a model folder, or raise a `ModelFolderError`."""
         if not path.is_dir():
             raise ModelFolderError(f"there is no model folder at {path}")
         if missing := [name for name in _REQUIRED if not (path / name).is_file()]:
@@ -97,11 +89,7 @@ class ModelFolder:
         return folder
 
     def read_picked_jokes(self) -> list[GeneratedJoke]:
-        """Return the model's jokes that readers picked; none without ``picked_jokes.jsonl``.
-
-        Raises:
-            ModelFolderError: If the file cannot be read.
-        """
+        """Return the model's jokes that readers picked, if any, or raise a `ModelFolderError`."""
         path = self.path / PICKED_JOKES
         if not path.exists():
             return []
@@ -129,7 +117,7 @@ class ModelFolder:
 
     @property
     def has_weights(self) -> bool:
-        """Whether PyTorch weights are there."""
+        """Whether the folder has PyTorch weights."""
         return any(self.path.glob("model*.safetensors"))
 
     @property
@@ -139,7 +127,7 @@ class ModelFolder:
 
     @property
     def has_openvino(self) -> bool:
-        """Whether an OpenVINO graph is there."""
+        """Whether the folder has an OpenVINO graph."""
         return all((self.openvino / name).is_file() for name in _OPENVINO_FILES)
 
 
@@ -149,11 +137,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def bundled_model() -> Path:
-    """Return the folder of the model that comes with the package.
-
-    Raises:
-        ModelFolderError: If this copy of the package comes without one.
-    """
+    """Return the folder of the model that comes with the package, or raise a `ModelFolderError`."""
     if not BUNDLED.is_dir():
         raise ModelFolderError(
             "this copy of the package has no bundled model; pass a model folder with --model "

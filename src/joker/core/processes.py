@@ -78,7 +78,7 @@ def _process_tree(root: int) -> set[int]:
         if pid not in found:
             found.add(pid)
             for file in (_PROC / str(pid) / "task").glob("*/children"):
-                unseen += [int(child) for child in _read(file).split()]
+                unseen += map(int, _read(file).split())
     return found
 
 

@@ -40,12 +40,8 @@ _PLAIN_WORDS = {
 def record(error: type[InputError], *, strict: bool = True) -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass that raises ``error`` if a value is not allowed.
 
-    A ``ValueError`` of the class's own ``__post_init__`` becomes that error, too.
-
-    Args:
-        error: The class of the error.
-        strict: Accept only values of the declared types; otherwise also values that convert
-            without loss, such as a list for a tuple.
+    A ``ValueError`` of the class's own ``__post_init__`` becomes that error, too. Unless
+    ``strict``, values that convert without loss are allowed, such as a list for a tuple.
     """
 
     def decorate(declared: type[T]) -> type[T]:
@@ -81,11 +77,7 @@ def make_record(kind: type[T], fields: Mapping[str, Any], source: Path) -> T:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Read a mapping from a ``.yaml``, ``.yml`` or ``.json`` file.
-
-    Raises:
-        ConfigError: If the file cannot be read or does not contain a mapping.
-    """
+    """Read a mapping from a ``.yaml``, ``.yml`` or ``.json`` file, or raise a `ConfigError`."""
     import yaml
 
     try:
@@ -103,11 +95,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 def read_json(kind: type[T], path: Path, error: type[InputError], *, remedy: str) -> T:
     """Read a record from a JSON file, whose ``format_version`` must be the record's default.
 
-    Args:
-        kind: A class made by `record`.
-        path: The file.
-        error: What to raise if it cannot be read.
-        remedy: What to do about a file of another version.
+    Raises ``error`` if it cannot be read; ``remedy`` says what to do about another version.
     """
     version = fields_of(kind)["format_version"].default
     try:

@@ -120,9 +120,7 @@ def mix(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def permutations(label: bytes, *shape: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Return factors and masks of random permutations: ``mixed * factor ^ mask``.
 
-    Args:
-        label: Seeds them; the same on every machine.
-        shape: Shape of each result.
+    The label seeds them; they are the same on every machine.
     """
     count = math.prod(shape)
     seeds = np.frombuffer(hashlib.shake_128(label).digest(8 * count), "<u4")

@@ -1,12 +1,11 @@
 """Templates: how a question and its answer become one text, and how a text is parsed as a joke.
 
 A template joins question and answer with two *markers*, the visible parts of its prefixes. A marker
-is either an added special token (a single id) or plain text (several ids of the tokenizer's
-vocabulary). A joke always ends with the tokenizer's end-of-text token, which is not part of its
-text here.
+is either an added special token or plain text. A joke ends with the tokenizer's end-of-text token,
+which is not part of its text here.
 
-A question or answer may itself contain a marker. It is escaped by a backslash after the marker's
-first character, which parsing removes, so every joke survives the round trip exactly.
+A marker inside a question or answer is escaped by a backslash after its first character, which
+parsing removes, so every joke survives the round trip exactly.
 """
 
 from __future__ import annotations
@@ -38,11 +37,9 @@ class Template:
     r"""One template: ``question_prefix + question + answer_prefix + answer``.
 
     Attributes:
-        name: Name in options, manifests and tables.
         question_prefix: Text before the question; may be empty.
         answer_prefix: Text between question and answer, such as ``\n<|answer|> ``.
-        markers: ``special`` adds each marker to the tokenizer as one token,
-            ``plain`` leaves it as ordinary text.
+        markers: ``special`` adds each marker to the tokenizer as one token.
         punchline_first: Whether a joke without a whole question in the prompt is generated
             punchline first: ``answer marker + answer + question marker + question``. It is easier
             to find a question for a punchline than the other way round. A hint, the start of the
@@ -112,14 +109,14 @@ class Template:
         """Return text with all markers escaped."""
         for marker in self.marker_texts:
             head, rest = re.escape(marker[0]), re.escape(marker[1:])
-            text = re.sub(rf"({head})(\\*)({rest})", r"\1\\\2\3", text)
+            text = re.sub(rf"({head})(\\*{rest})", r"\1\\\2", text)
         return text
 
     def unescape(self, text: str) -> str:
         """Undo `escape`."""
         for marker in self.marker_texts:
             head, rest = re.escape(marker[0]), re.escape(marker[1:])
-            text = re.sub(rf"({head})\\(\\*)({rest})", r"\1\2\3", text)
+            text = re.sub(rf"({head})\\(\\*{rest})", r"\1\2", text)
         return text
 
     def is_hint(self, prompt: str) -> bool:
@@ -127,10 +124,10 @@ class Template:
         return self.punchline_first and not prompt.rstrip().endswith("?")
 
     def parse(self, text: str) -> Joke | None:
-        """Return the joke of a text in this template, or None if it is unfinished or malformed.
+        """Return the joke of a text in this template.
 
-        That is, the question marker is missing, the answer marker is missing or repeated, or a
-        part is empty.
+        None if the question marker is missing, the answer marker is missing or repeated, or a part
+        is empty.
         """
         text = text.strip()
         first, second = self.question_marker, self.answer_marker
@@ -152,9 +149,8 @@ class Template:
     def parse_partial(self, text: str) -> tuple[str, str]:
         """Return the question and the answer so far of an unfinished text.
 
-        What may be the beginning of a marker at the end is held back, and so is a whole text
-        without a question marker yet. If the text begins with the punchline, only the question
-        is returned.
+        Held back are what may be the beginning of a marker, a text without a question marker yet,
+        and an answer that comes first.
         """
         text = text.lstrip()
         if self.punchline_first and text.startswith(self.question_marker):
@@ -192,8 +188,7 @@ TEMPLATES: dict[str, Template] = {
         Template("words", "Question: ", "\nAnswer: ", markers="plain"),
     )
 }
-"""The templates that come with the package: the original's, one start and one separator
-token, and plain words."""
+"""The original's template, one with a start and a separator token, and one with plain words."""
 
 
 def load_template(name_or_path: str) -> Template:

@@ -1,12 +1,11 @@
 """Jokes as token ids: one tokenizer and one template for training, evaluation and serving.
 
-Built on the `tokenizers` library alone, so that serving needs neither PyTorch nor
-Transformers. Each part of a joke is encoded separately and the ids are joined, so
-the boundary between question and answer falls between two tokens in every template,
-and a special token's text inside a joke stays ordinary text.
+Built on `tokenizers` alone, so that serving needs neither PyTorch nor Transformers. Each part of a
+joke is encoded separately, so the boundary between question and answer falls between two tokens in
+every template, and a special token's text inside a joke stays ordinary text.
 
-A joke is always ``[start] markers and text [end]``: even the first marker is predicted,
-from the start token, so that bits per byte can count every token.
+A joke is always ``[start] markers and text [end]``: even the first marker is predicted, from the
+start token, so that bits per byte can count every token.
 
 A model with a critic has two more tokens, `WORKS` and `FAILS`, that may follow the end of a joke:
 the probability of `WORKS` says whether the joke works.
@@ -17,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -27,7 +27,7 @@ from joker.core.template import Template
 
 WORKS = "<|works|>"
 FAILS = "<|fails|>"
-VERDICT_WEIGHT = 10.0
+_VERDICT_WEIGHT = 10.0
 """Weight of a verdict's loss: a joke has about thirty tokens, and one verdict."""
 
 REPLACEMENT_CHARACTER = "\ufffd"
@@ -40,9 +40,8 @@ class EncodedJoke:
 
     Attributes:
         input_ids: Start token, question part, answer part, end token.
-        answer_start: Index of the answer's first token, right after the answer marker:
-            ``input_ids[answer_start:]`` is the answer and the end token. The number of tokens if
-            no answer follows the question.
+        answer_start: Index of the answer's first token, right after the answer marker; the number
+            of tokens if no answer follows the question.
         learned_from: Index of the first token that training learns to predict.
         weight: Weight of its tokens' loss in training.
     """
@@ -61,7 +60,7 @@ class JokeTokenizer:
 
     Args:
         tokenizer: The backend, such as that of a Transformers fast tokenizer; it is copied.
-        template: The template; its special tokens must be in the vocabulary.
+        template: Its special tokens must be in the vocabulary.
         end_token: The tokenizer's end-of-text token, such as ``<|endoftext|>``.
         start_token: The token that every joke begins with; by default the end token.
 
@@ -117,12 +116,7 @@ class JokeTokenizer:
         return None not in self._verdict_ids
 
     def encode_punchline_first(self, joke: Joke, hint: str = "") -> EncodedJoke:
-        """Return the ids of a joke, punchline first, including the start and end tokens.
-
-        Args:
-            joke: The joke.
-            hint: The question's start or a topic, which precedes the joke and is not learned.
-        """
+        """Return the ids of a joke, punchline first, after a hint that is not learned."""
         lead, _, tail = _split(self.template.answer_prefix)
         question = self._encode_question(self.template.escape(joke.question))[1:]
         answer = self._encode_text(tail + self.template.escape(joke.answer) + lead)
@@ -131,31 +125,24 @@ class JokeTokenizer:
         return EncodedJoke(ids, answer_start=len(ids), learned_from=len(start) if hint else 1)
 
     def encode_verdict(self, joke: Joke, works: bool) -> EncodedJoke:
-        """Return the ids of a joke and of a verdict on it, the only token learned.
-
-        The tokenizer must have a critic.
-        """
+        """Return the ids of a joke and a critic's verdict on it, the only token learned."""
         ids = [*self.encode(joke).input_ids, self._verdict_ids[works]]
         last = len(ids) - 1
-        return EncodedJoke(ids, answer_start=last, learned_from=last, weight=VERDICT_WEIGHT)
+        return EncodedJoke(ids, answer_start=last, learned_from=last, weight=_VERDICT_WEIGHT)
 
     def encode_answer_alone(self, joke: Joke) -> EncodedJoke:
-        """Return the ids of an answer without its question: start token, answer marker, answer.
-
-        The stub engine continues a question with them.
-        """
+        """Return the ids of an answer without its question: start token, answer marker, answer."""
         return self._with_answer([self.start_id], joke)
 
     def encode_prompt(self, question_start: str = "") -> list[int]:
         """Return a prompt's ids: start token, question marker, the question's start.
 
-        If the start ends with a question mark, it is the whole question, and the answer marker
-        follows. In a punchline-first template, the answer marker follows any start; without a
-        start, it is the only marker.
+        The answer marker follows a whole question, which ends with a question mark, and in a
+        punchline-first template any start; without a start, it is the only marker there.
         """
         question = question_start.strip()
         if not question and self.template.punchline_first:
-            return self._encode_punchline_start()
+            return [self.start_id, *self._encode_marker("", self.template.answer_marker)]
         ids = self._encode_question(self.template.escape(question))
         if question.endswith("?") or self.template.is_hint(question):
             return [*ids, *self._encode_answer_marker()]
@@ -168,18 +155,13 @@ class JokeTokenizer:
 
     def parse(self, ids: Sequence[int]) -> Joke | None:
         """Return the joke up to the end token, or None if the ids are unfinished or malformed."""
-        body = list(ids)
-        while body and body[0] == self.start_id:
-            del body[0]
+        body = list(dropwhile(lambda token_id: token_id == self.start_id, ids))
         if self.end_id not in body:
             return None
         return self.template.parse(self.decode(body[: body.index(self.end_id)]))
 
     def parse_partial(self, ids: Sequence[int]) -> tuple[str, str]:
-        """Return the question and the answer so far of unfinished ids; both may be empty.
-
-        A character is held back until all of its bytes are there.
-        """
+        """Return the question and answer so far, without a character whose bytes are incomplete."""
         return self.template.parse_partial(self.decode(ids).rstrip(REPLACEMENT_CHARACTER))
 
     def _encode_question(self, question: str) -> list[int]:
@@ -192,10 +174,6 @@ class JokeTokenizer:
         ids = [*ids, *self._encode_answer_marker()]
         answer = self._encode_text(tail + self.template.escape(joke.answer))
         return EncodedJoke([*ids, *answer, self.end_id], answer_start=len(ids))
-
-    def _encode_punchline_start(self) -> list[int]:
-        _, marker, _ = _split(self.template.answer_prefix)
-        return [self.start_id, *self._encode_marker("", marker)]
 
     def _encode_answer_marker(self) -> list[int]:
         lead, marker, _ = _split(self.template.answer_prefix)
@@ -234,8 +212,8 @@ def _split(prefix: str) -> tuple[str, str, str]:
     marker = prefix.strip()
     if not marker:
         return "", "", prefix
-    start = prefix.index(marker)
-    return prefix[:start], marker, prefix[start + len(marker) :]
+    lead, _, tail = prefix.partition(marker)
+    return lead, marker, tail
 
 
 def _token_text(entry: object) -> str | None:

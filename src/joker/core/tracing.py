@@ -40,9 +40,7 @@ _provider: TracerProvider | None = None
 def start_tracing(service: str) -> None:
     """Export spans until `stop_tracing`, if OpenTelemetry's variables name an endpoint.
 
-    Args:
-        service: The service's name, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``
-            sets one.
+    The service gets this name, unless the variables set one.
 
     Raises:
         MissingDependencyError: If the extra ``tracing`` is not installed.
@@ -106,12 +104,8 @@ def span(
 ) -> Iterator[Span]:
     """Trace the context as a span.
 
-    Args:
-        name: The span's name.
-        attributes: Its first attributes.
-        parent: A W3C ``traceparent``; by default the current span.
-        kind: OpenTelemetry's span kind.
-        began: Unix time of its start; by default now.
+    By default the current span is its parent, a W3C ``traceparent``, and it ``began`` now, in Unix
+    time.
     """
     traced = Span(name, dict(attributes or {}))
     if _provider is None:

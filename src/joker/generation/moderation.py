@@ -85,7 +85,7 @@ class Flag(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What the store keeps of a joke's flags: their categories, and whether it is safe."""
+    """What the store keeps of a joke's flags."""
 
     categories: list[str]
     safe: bool
@@ -204,11 +204,7 @@ class Moderator:
 
     @classmethod
     def from_file(cls, path: Path) -> Moderator:
-        """Read a custom list.
-
-        Raises:
-            InputError: If the file cannot be read or a line is not in the notation.
-        """
+        """Read a custom list, or raise an `InputError`."""
         try:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -246,12 +242,9 @@ class Moderator:
     def withholds(
         self, text: str, *, safe: bool = True, exclude_categories: Collection[Category] = ()
     ) -> bool:
-        """Return whether to withhold a text.
+        """Return whether to withhold a joke, given as its question, a line feed and its answer.
 
-        Args:
-            text: A joke's question and answer, joined by a line feed.
-            safe: Withhold texts with an offensive flag.
-            exclude_categories: Also withhold texts with any flag of these categories.
+        That is the case if ``safe`` and a flag is offensive, or if a flag's category is excluded.
         """
         if not safe and not exclude_categories:
             return False
@@ -331,11 +324,7 @@ def fold_words(text: str) -> list[str]:
 
 
 def parse_categories(names: Iterable[str]) -> tuple[Category, ...]:
-    """Return the named categories in the order of `CATEGORIES`.
-
-    Raises:
-        InputError: If there is no such category.
-    """
+    """Return the named categories in the order of `CATEGORIES`, or raise an `InputError`."""
     names = list(names)
     for name in names:
         if name not in CATEGORIES:

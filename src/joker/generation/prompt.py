@@ -143,9 +143,9 @@ class Prompt:
     def for_attempt(self, attempt: int) -> str:
         """Return the prompt for an attempt: the text, or the start of a question made from a topic.
 
-        Readers found that jokes on a bare topic hardly ever work, but 12 to 19% of those with such
-        a start do (docs/experiments-log.md, 2026-11-30). It does not suit every topic, so every
-        other attempt gets the topic itself.
+        Jokes on a bare topic hardly ever work, but 12 to 19% of those with such a start do
+        (docs/experiments-log.md, 2026-11-30). It does not suit every topic, so every other attempt
+        gets the topic itself.
         """
         if not self.is_hint or self.is_start or attempt % 2:
             return self.text

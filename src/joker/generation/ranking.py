@@ -1,9 +1,7 @@
 """Ranking: of several candidates, the one with the likeliest answer given its question comes first.
 
 This also checks jokes that were generated punchline first: where the answer is likely in the other
-order too, readers more often find a point (docs/experiments-log.md, 2026-11-29). Likelihood
-overrates some jokes, which `rating_penalty` corrects. A model with a critic is also asked whether
-the joke works.
+order too, readers more often find a point (docs/experiments-log.md, 2026-11-29).
 """
 
 from __future__ import annotations
@@ -31,9 +29,6 @@ def rank(engine: Engine, groups: Iterable[Sequence[Joke]]) -> list[dict[Joke, fl
 
     All groups are scored in one batch, and ties keep their order. A group of one is not scored:
     its rating is None.
-
-    Raises:
-        ResourceError: If memory runs out.
     """
     distinct = [list(dict.fromkeys(group)) for group in groups]
     scored = list({joke: None for group in distinct if len(group) > 1 for joke in group})
@@ -67,8 +62,8 @@ def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
 def rating_penalty(joke: Joke) -> float:
     """Return by how many nats the mean log-probability overrates a joke, according to readers.
 
-    An answer is likely if it echoes its question, and its mean is high if it is very short; a long
-    question makes any answer likelier.
+    An answer is likely if it echoes its question or the question is long, and its mean is high if
+    it is very short.
     """
     question_words, answer_words = (
         set(_CONTENT_WORD.findall(text.lower())) for text in (joke.question, joke.answer)

@@ -42,11 +42,7 @@ _Drafts = dict[Joke, int]
 
 
 class MissingJokesError(GenerationError):
-    """Some of a request's jokes failed in all attempts.
-
-    Attributes:
-        jokes: The jokes that succeeded, in order.
-    """
+    """Some of a request's jokes failed in all attempts; ``jokes`` are those that succeeded."""
 
     def __init__(self, message: str, jokes: list[GeneratedJoke]) -> None:
         super().__init__(message)
@@ -58,7 +54,7 @@ class Teller:
 
     Args:
         engine: Continues prompts; the teller is as thread-safe as its engine.
-        model: The model's name, for the field of each joke.
+        model: The model's name.
         fingerprints: Fingerprints of the training jokes. If given, a near-duplicate of one is told
             only if no attempt gives an original joke.
         moderator: Decides which jokes to withhold; by default the package's own.
@@ -80,7 +76,7 @@ class Teller:
     def tell(
         self, request: GenerationRequest, listener: GenerationListener | None = None
     ) -> list[GeneratedJoke]:
-        """Tell the jokes of a request, ``count`` of them.
+        """Tell the jokes of a request.
 
         Args:
             request: What is asked for.
@@ -186,10 +182,7 @@ class LiveTeller:
     Requests in progress finish with the old model, so two models are in memory for a while.
 
     Args:
-        open_teller: Loads the model; called now and at each reload. The teller must be thread-safe.
-
-    Raises:
-        JokerError: If the model cannot be loaded.
+        open_teller: Loads the model, now and at each reload. The teller must be thread-safe.
     """
 
     def __init__(self, open_teller: Callable[[], Teller]) -> None:
@@ -207,11 +200,7 @@ class LiveTeller:
             return teller.tell(request, listener)
 
     def reload(self) -> None:
-        """Load the model again, for all further requests.
-
-        Raises:
-            JokerError: If it cannot be loaded; the old one stays.
-        """
+        """Load the model again, for all further requests; if that fails, the old one stays."""
         with self._reloading:
             new = self._open_teller()
             with self._in_use(), self._lock:
@@ -238,11 +227,9 @@ class LiveTeller:
 
 
 def on_reload_signal(reload: Callable[[], None] | None) -> None:
-    """Call a function whenever the process gets `RELOAD_SIGNAL`.
+    """Call a function in a new thread whenever the process gets `RELOAD_SIGNAL`; log its errors.
 
-    Args:
-        reload: Called in a new thread; its errors are logged. None only keeps the signal from
-            ending the process.
+    None only keeps the signal from ending the process.
     """
 
     def try_to_reload() -> None:
@@ -374,9 +361,9 @@ class _DraftListener(GenerationListener):
         drafting = self._drafting
         question, answer = drafting.tokenizer.parse_partial([*drafting.prompt_ids, *token_ids])
         if answer:
-            answer = drafting.request.sampling.cut(_whole_words(answer)).rstrip()
+            answer = drafting.request.sampling.cut(_without_last_word(answer)).rstrip()
         else:
-            question = _whole_words(question)
+            question = _without_last_word(question)
         question, answer = printable(question), printable(answer)
         draft = drafting.prompt.restore_spelling(question), answer
         if draft != self._shown.get(index, ("", "")) and drafting.prompt.may_fit(question):
@@ -401,8 +388,7 @@ def _derive(seed: int, *key: int) -> int:
     return hash_text(repr((seed, *key)))
 
 
-def _whole_words(text: str) -> str:
-    """Return a text without the word at its end."""
+def _without_last_word(text: str) -> str:
     return _LAST_WORD.sub("", text)
 
 

@@ -90,6 +90,7 @@ class Store:
     Args:
         database: URL, see `joker.store.database.Database`; by default a SQLite file in the user's
             data folder.
+        keep_prompts: Store the prompts of jokes.
         max_age_days: Age at which jokes and their votes are deleted; None keeps them. This and
             ``max_jokes`` do not apply to jokes in the pool.
         max_jokes: Maximum number of jokes; beyond it the oldest are deleted, those without votes
@@ -163,19 +164,10 @@ class Store:
         safe: bool = True,
         key: str | None = None,
     ) -> StoredJoke | None:
-        """Store a joke that was told, once per key.
+        """Store a joke that was told, with moderation's labels; return None if the store is down.
 
-        Args:
-            joke: The joke.
-            model: Which model generated it.
-            prompt: The request's prompt; dropped unless prompts are kept.
-            categories: What moderation flagged it for.
-            safe: Whether moderation lets it pass in safe mode.
-            key: Idempotency key: later calls with the same key return the first one's joke. The
-                joke's id is derived from it, so it must be hard to guess.
-
-        Returns:
-            The joke with its id, or None if the store is down.
+        The prompt is dropped unless prompts are kept. Later calls with the same idempotency key
+        return the first one's joke. Its id is derived from the key, which must be hard to guess.
         """
         row = make_row(joke, model, categories, safe)
         row["prompt"] = sanitize(prompt) if prompt and self._keep_prompts else None
@@ -193,11 +185,7 @@ class Store:
         return joke_from_row(row)
 
     def get(self, id: str) -> StoredJoke:  # noqa: A002
-        """Return a joke, hidden or not.
-
-        Raises:
-            UnknownJokeError: If there is none with this id.
-        """
+        """Return a joke, hidden or not, or raise an `UnknownJokeError`."""
         with self._database.begin() as connection:
             return joke_from_row(fetch_row(connection, id))
 
@@ -301,11 +289,7 @@ class Store:
             return connection.execute(query).scalar_one()
 
     def restore(self, id: str) -> int:  # noqa: A002
-        """Delete all reports of a joke, so that it is no longer hidden; return their number.
-
-        Raises:
-            UnknownJokeError: If there is no such joke.
-        """
+        """Delete all reports of a joke, or raise an `UnknownJokeError`; return their number."""
         with self._database.begin(write=True) as connection:
             row = fetch_row(connection, id, lock=True)
             _delete_reports(connection, row)
@@ -327,10 +311,9 @@ class Store:
     # Retention
 
     def prune(self) -> int:
-        """Apply ``max_age_days`` and ``max_jokes``, and replace the salt if it is too old.
+        """Apply ``max_age_days`` and ``max_jokes``, and replace an old salt; count deleted jokes.
 
-        Servers call this once an hour; `add` does it in small steps. Returns the number of deleted
-        jokes.
+        Servers call this once an hour; `add` does it in small steps.
         """
         deleted = 0
         while batch := self._prune_batch():

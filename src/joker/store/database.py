@@ -108,14 +108,7 @@ class Database:
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[Connection]:
-        """Open a transaction that the end of the block commits.
-
-        Args:
-            write: Whether the block writes.
-
-        Raises:
-            StoreDownError: If the database cannot be reached or used.
-        """
+        """Open a transaction that the end of the block commits, or raise a `StoreDownError`."""
         engine = self._open()
         locked = write and self._sqlite
         if locked and not self._write_lock.acquire(timeout=self._timeout_seconds):
@@ -139,12 +132,9 @@ class Database:
                 self._write_lock.release()
 
     def lock(self, connection: Connection, name: str, *, wait: bool = True) -> bool:
-        """Take a lock that holds across processes until the transaction ends.
+        """Take a lock across processes until the transaction ends; return whether it was acquired.
 
         SQLite needs none: it runs one writing transaction at a time.
-
-        Returns:
-            Whether the lock was acquired; always if ``wait``.
         """
         if self._sqlite:
             return True
@@ -307,11 +297,7 @@ def _use_write_ahead_log(path: Path, timeout_seconds: float) -> None:
 
 
 def _is_current(connection: Connection) -> bool:
-    """Return whether the tables are at this package's migration.
-
-    Raises:
-        StoreDownError: If a newer version of the package has migrated them.
-    """
+    """Return whether the tables are migrated; if a newer package did it, raise `StoreDownError`."""
     if not inspect(connection).has_table("alembic_version"):
         return False
     version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -61,22 +61,11 @@ class Pool:
         safe: bool = True,
         picked: bool = False,
     ) -> StoredJoke | None:
-        """Put a joke into the pool.
+        """Put a joke into the pool, with its quality, such as a critic's score, and its labels.
 
-        If the pool is full, the draft that `take` would return last is removed. Picked jokes are
-        never removed.
-
-        Args:
-            joke: The joke.
-            model: Which model generated it.
-            quality: Rank within the pool, such as a critic's score; higher is better.
-            categories: What moderation flagged it for.
-            safe: Whether moderation lets it pass in safe mode.
-            picked: Whether readers picked it.
-
-        Returns:
-            The joke with its id; None if the pool already has its punchline or is full of better
-            jokes, or if the store is down.
+        If the pool is full, the draft that `take` would return last is removed; picked jokes never
+        are. Returns None if the pool already has the punchline or is full of better jokes, or if
+        the store is down.
         """
         row = make_row(joke, model, categories, safe)
         row |= {"told": False, "quality": quality, "picked": picked, "pool_key": _digest(joke)}
@@ -106,19 +95,9 @@ class Pool:
         """Return the best jokes that a client has not heard, and record that it has heard them.
 
         Picked jokes come first, those with more 👎 than 👍 last, and others by quality; jokes of
-        equal quality come in random order.
-
-        Args:
-            client: Any text that identifies the client.
-            count: Maximum number of jokes.
-            model: Return only jokes of this model.
-            prompt: Return only jokes that begin like this or are about this topic. No joke matches
-                a whole question.
-            safe: Leave out offensive jokes.
-            exclude_categories: Leave out jokes that moderation flagged for one of these.
-
-        Returns:
-            Fewer than ``count`` if the client has heard all others; none if the store is down.
+        equal quality come in random order. With a prompt, only jokes that begin like it or are
+        about its topic are returned; none matches a whole question. None are returned if the store
+        is down.
         """
         conditions = [visible(safe=safe), jokes.c.pool_key.is_not(None)]
         if model is not None:
@@ -177,12 +156,7 @@ class Pool:
         return [joke for key, joke in by_key.items() if key not in existing]
 
     def size(self, *, untold: bool = False, model: str | None = None) -> int:
-        """Return how many jokes of the pool can be told; 0 if the store is down.
-
-        Args:
-            untold: Count only those that nobody has heard.
-            model: Count only those of this model.
-        """
+        """Return how many jokes can be told, or nobody has heard; 0 if the store is down."""
         conditions = [] if model is None else [jokes.c.model == sanitize(model)]
         if untold:
             conditions.append(not_(jokes.c.told))
@@ -227,6 +201,5 @@ def _best_first(query: Select[Any]) -> Select[Any]:
 
 
 def _digest(joke: GeneratedJoke) -> str:
-    """Return a digest of the punchline."""
     data = punchline_key(joke.answer).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()

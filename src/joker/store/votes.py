@@ -141,9 +141,6 @@ def read_feedback(store: Store, min_votes: int) -> Iterator[Feedback]:
     """Yield the jokes that have a score, the oldest first.
 
     Hidden jokes score 0 regardless of their other votes: training must not learn them.
-
-    Raises:
-        StoreDownError: If the store is down.
     """
     for joke in store.voted():
         score = 0 if joke.hidden else score_votes(joke.votes, min_votes)
@@ -153,11 +150,7 @@ def read_feedback(store: Store, min_votes: int) -> Iterator[Feedback]:
 
 
 def compare_models(store: Store) -> list[Approval]:
-    """Return each model's approval, with a separate one for the jokes that readers picked.
-
-    Raises:
-        StoreDownError: If the store is down.
-    """
+    """Return each model's approval, with a separate one for the jokes that readers picked."""
     groups: dict[tuple[str, bool], list[Votes]] = {}
     for joke in store.voted():
         groups.setdefault((joke.model, joke.picked), []).append(joke.votes)
