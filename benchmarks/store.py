@@ -65,7 +65,7 @@ def main() -> None:
     }
     for number in range(options.pool):
         store.pool.add(jokes[number], model="benchmark", quality=number)
-    results["pool_take"] = rate(lambda n: store.pool.take(f"client {n % 50}", 1), options.calls)
+    results["pool_take"] = rate(lambda n: store.pool.take(f"client {n % 50}"), options.calls)
     assert store.failures == 0
     store.close()
     print(json.dumps({"database": str(store), "threads": options.threads} | results, indent=2))

@@ -21,7 +21,6 @@ from tests.store.told import (
     draft,
     numbered,
     run_processes,
-    take,
     told,
     vote_for_many,
 )
@@ -167,7 +166,7 @@ def test_no_address_is_in_the_database(store: Store) -> None:
     joke = add(store)
     store.vote(joke, address, "up")
     draft(store, 1)
-    take(store, address)
+    store.pool.take(address)
     with store._database.begin() as connection:
         rows = [
             connection.execute(table.select()).all()
@@ -258,7 +257,7 @@ def test_a_reported_joke_leaves_pool_and_lists_at_once_but_not_its_link(store: S
     store.vote(joke, "bob", "report")
     assert store.top() == []
     assert store.pool.size() == 0
-    assert take(store, "cid") is None
+    assert store.pool.take("cid") is None
     assert store.pool.add(numbered(1), model="tiny") is None
     assert store.get(joke).hidden
 
@@ -292,7 +291,7 @@ def test_a_restored_joke_is_back_everywhere_and_keeps_its_other_votes(store: Sto
     assert not store.get(joke).hidden
     assert store.reported() == []
     assert [one.id for one in store.top()] == [joke]
-    assert take(store, "bob") == store.get(joke)
+    assert store.pool.take("bob") == store.get(joke)
     assert store.restore(joke) == 0
     assert store.vote(joke, "bob", "report") == Votes(up=1, report=1)
     with pytest.raises(UnknownJokeError):
@@ -323,7 +322,7 @@ def test_a_report_taken_back_shows_the_joke_again(store: Store) -> None:
     joke = draft(store, 1)
     store.vote(joke, "ann", "report")
     store.vote(joke, "ann", "up")
-    assert take(store, "bob") == store.get(joke)
+    assert store.pool.take("bob") == store.get(joke)
 
 
 def test_feedback_has_the_jokes_on_which_people_agree(store: Store) -> None:

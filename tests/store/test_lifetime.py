@@ -16,7 +16,6 @@ from tests.store.told import (
     numbered,
     open_and_add,
     run_processes,
-    take,
     told,
 )
 
@@ -78,15 +77,15 @@ def test_more_jokes_than_one_batch_are_deleted(open_store: OpenStore, clock: Clo
 
 def test_a_client_is_forgotten_after_a_while(store: Store, clock: Clock) -> None:
     joke = draft(store, 1)
-    take(store, "ann")
+    store.pool.take("ann")
     store.vote(joke, "ann", "up")
     clock.ahead = 89 * DAY
     store.prune()
     assert store.vote(joke, "ann", "up") == Votes(up=1)
-    assert take(store, "ann") is None
+    assert store.pool.take("ann") is None
     clock.ahead = 91 * DAY
     store.prune()
-    assert take(store, "ann") == store.get(joke)
+    assert store.pool.take("ann") == store.get(joke)
     assert store.vote(joke, "ann", "up") == Votes(up=2)
 
 
@@ -108,7 +107,7 @@ def test_jokes_are_told_while_the_store_is_away_and_stored_when_it_is_back(
         with caplog.at_level(logging.WARNING, "joker.store"):
             assert store.add(told(), model="tiny") is None
             assert store.pool.add(told(), model="tiny") is None
-            assert take(store, "ann") is None
+            assert store.pool.take("ann") is None
             with pytest.raises(StoreDownError, match="the store is down"):
                 store.vote(joke, "ann", "up")
         assert store.down

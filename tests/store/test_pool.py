@@ -15,7 +15,6 @@ from tests.store.told import (
     draft,
     numbered,
     run_processes,
-    take,
     take_all,
     told,
 )
@@ -25,7 +24,7 @@ def test_a_client_gets_each_joke_of_the_pool_once_the_best_first(store: Store) -
     worst, best = draft(store, 1, quality=0.1), draft(store, 2, quality=0.9)
     picked = draft(store, 3, quality=0.0, picked=True)
     for client in ("ann", "bob"):
-        taken = [take(store, client) for _ in range(4)]
+        taken = [store.pool.take(client) for _ in range(4)]
         assert [joke and joke.id for joke in taken] == [picked, best, worst, None]
     assert store.pool.size() == 3
     assert store.get(picked).picked
@@ -34,26 +33,26 @@ def test_a_client_gets_each_joke_of_the_pool_once_the_best_first(store: Store) -
 def test_a_disliked_joke_of_the_pool_comes_last(store: Store) -> None:
     disliked, other = draft(store, 1, quality=0.9), draft(store, 2, quality=0.1)
     store.vote(disliked, "bob", "down")
-    taken = [take(store, "ann") for _ in range(2)]
+    taken = [store.pool.take("ann") for _ in range(2)]
     assert [joke and joke.id for joke in taken] == [other, disliked]
 
 
 def test_equals_of_the_pool_come_in_any_order(store: Store) -> None:
     for number in range(20):
         draft(store, number)
-    firsts = {joke.id for n in range(20) if (joke := take(store, f"client {n}"))}
+    firsts = {joke.id for n in range(20) if (joke := store.pool.take(f"client {n}"))}
     assert len(firsts) > 1
 
 
 def test_the_pool_leaves_out_what_a_client_does_not_want(store: Store) -> None:
     offensive = draft(store, 1, safe=False, categories=["racist"])
     dark = draft(store, 2, categories=["dark", "nsfw"])
-    assert take(store, "ann", exclude_categories=["nsfw"]) is None
-    assert take(store, "ann", exclude_categories=["racist"]) == store.get(dark)
-    assert take(store, "ann") is None
-    assert take(store, "ann", safe=False) == store.get(offensive)
+    assert store.pool.take("ann", exclude_categories=["nsfw"]) is None
+    assert store.pool.take("ann", exclude_categories=["racist"]) == store.get(dark)
+    assert store.pool.take("ann") is None
+    assert store.pool.take("ann", safe=False) == store.get(offensive)
     with pytest.raises(InputError):
-        take(store, "ann", exclude_categories=["%"])
+        store.pool.take("ann", exclude_categories=["%"])
 
 
 def test_a_prompt_gets_the_best_unheard_joke_of_the_pool_that_fits(store: Store) -> None:
@@ -68,7 +67,7 @@ def test_a_prompt_gets_the_best_unheard_joke_of_the_pool_that_fits(store: Store)
         store.pool.add(told(question, answer), model="tiny", quality=-number)
 
     def take(client: str, prompt: str) -> str | None:
-        joke = take(store, client, prompt=prompt)
+        joke = store.pool.take(client, prompt=prompt)
         return joke.answer if joke else None
 
     topic = [take("ann", prompt) for prompt in ("a cat", "tell me a joke about cats", "cats")]
@@ -77,7 +76,7 @@ def test_a_prompt_gets_the_best_unheard_joke_of_the_pool_that_fits(store: Store)
     assert start == ["It was dog-tired.", "It saw a boat.", None]
     assert take("cid", "What do you call a goat?") is None
     assert take("cid", "...") is None
-    jokes = store.pool.take("cid", 2, prompt="What")
+    jokes = store.pool.take_several("cid", 2, prompt="What")
     assert [joke.answer for joke in jokes] == ["Mews papers.", "A kid at heart."]
 
 
@@ -96,7 +95,7 @@ def test_a_full_pool_keeps_the_best_and_all_picked_ones(open_store: OpenStore) -
     weak, good = draft(store, 1, quality=1), draft(store, 2, quality=2)
     assert store.pool.add(numbered(3), model="tiny", quality=0.5) is None
     better = draft(store, 4, quality=3)
-    taken = [take(store, "ann") for _ in range(4)]
+    taken = [store.pool.take("ann") for _ in range(4)]
     assert [joke and joke.id for joke in taken] == [picked, better, good, None]
     with pytest.raises(UnknownJokeError):  # nobody ever saw it
         store.get(weak)
@@ -105,7 +104,7 @@ def test_a_full_pool_keeps_the_best_and_all_picked_ones(open_store: OpenStore) -
 def test_a_joke_that_somebody_heard_outlives_the_pool(open_store: OpenStore) -> None:
     store = open_store(max_pool_size=1)
     heard = draft(store, 1, quality=1)
-    take(store, "ann")
+    store.pool.take("ann")
     draft(store, 2, quality=2)
     assert store.pool.size() == 1
     assert store.get(heard).id == heard
@@ -114,7 +113,7 @@ def test_a_joke_that_somebody_heard_outlives_the_pool(open_store: OpenStore) -> 
 def test_a_client_never_gets_a_joke_twice_from_many_threads(store: Store) -> None:
     jokes = {draft(store, number) for number in range(60)}
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: take(store, "ann"), range(80)))
+        taken = list(pool.map(lambda _: store.pool.take("ann"), range(80)))
     counted = Counter(joke.id for joke in taken if joke)
     assert counted == dict.fromkeys(jokes, 1)
 
@@ -139,7 +138,7 @@ def test_threads_that_fill_the_pool_keep_its_bound(open_store: OpenStore) -> Non
                 range(90),
             )
         )
-    taken = [take(store, "ann") for _ in range(11)]
+    taken = [store.pool.take("ann") for _ in range(11)]
     assert [joke and joke.question for joke in taken] == [
         *(numbered(n).question for n in range(29, 19, -1)),
         None,
@@ -150,9 +149,9 @@ def test_a_model_has_a_pool_of_its_own(store: Store) -> None:
     store.pool.add(numbered(1), model="mine", quality=1.0)
     store.pool.add(numbered(2), model="bundled", picked=True)
     assert store.pool.size(untold=True, model="mine") == 1
-    taken = take(store, "ann", model="mine")
+    taken = store.pool.take("ann", model="mine")
     assert taken is not None
     assert taken.model == "mine"
-    assert take(store, "ann", model="mine") is None
+    assert store.pool.take("ann", model="mine") is None
     assert store.pool.size(untold=True, model="mine") == 0
     assert store.pool.size(untold=True) == 1

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from joker.core.joke import GeneratedJoke
-from joker.store import Store, StoredJoke
+from joker.store import Store
 
 PROCESSES = 4
 
@@ -38,12 +38,6 @@ def draft(store: Store, number: int, **options: Any) -> str:
     return stored.id
 
 
-def take(store: Store, client: str, **wanted: Any) -> StoredJoke | None:
-    """Take a client's best joke from the pool, if there is one."""
-    taken = store.pool.take(client, 1, **wanted)
-    return taken[0] if taken else None
-
-
 def open_and_add(url: str, number: int) -> int:
     """Open a new database while others do, and add a joke."""
     store = Store(url, timeout_seconds=60)
@@ -67,7 +61,7 @@ def take_all(url: str, client: str) -> list[str]:
     """Take what a client can get from the pool."""
     store = Store(url, timeout_seconds=60)
     taken = []
-    while joke := take(store, client):
+    while (joke := store.pool.take(client)) is not None:
         taken.append(joke.id)
     store.close()
     assert store.failures == 0

@@ -177,7 +177,7 @@ def _take_from_pool(
     from joker.compose import add_picked_jokes, model_name
 
     add_picked_jokes(store, settings)
-    return store.pool.take(
+    return store.pool.take_several(
         _user(),
         request.count,
         model=model_name(settings),

@@ -82,7 +82,11 @@ class Pool:
             return None
         return joke_from_row(row)
 
-    def take(
+    def take(self, client: str, **wanted: Any) -> StoredJoke | None:
+        """Return a client's best joke, as `take_several` does, or None."""
+        return next(iter(self.take_several(client, 1, **wanted)), None)
+
+    def take_several(
         self,
         client: str,
         count: int,

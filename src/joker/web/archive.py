@@ -109,7 +109,7 @@ class Archive:
         if not self._settings.pool_size:
             return []
         return await asyncio.to_thread(
-            self._store.pool.take,
+            self._store.pool.take_several,
             client,
             joke_request.count,
             model=model_name(self._settings),
