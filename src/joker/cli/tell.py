@@ -139,7 +139,6 @@ def _check_terminal(rate: bool, as_json: bool) -> None:
 
 
 def _with_candidates(options: dict[str, Any], effort: int | None) -> dict[str, Any]:
-    """Return the options with the number of candidates that an effort stands for."""
     if effort is None:
         return options
     if "candidates" in options:
@@ -188,7 +187,6 @@ def _take_from_pool(
 
 
 def _user() -> str:
-    """Return this user's identity as a client of the store."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container may run as a user id without a name
@@ -246,7 +244,6 @@ class _Collector(GenerationListener):
         self.told: dict[int, GeneratedJoke] = {}
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:
-        """Add a joke."""
         self.told[index] = joke
 
 
@@ -257,7 +254,6 @@ class _Printer(GenerationListener):
         self._ballot = ballot
 
     def on_joke(self, index: int, joke: GeneratedJoke) -> None:  # noqa: ARG002
-        """Print a joke."""
         self.print(joke)
 
     def print(self, joke: GeneratedJoke, joke_id: str | None = None) -> None:

@@ -151,10 +151,8 @@ class StoredJoke:
         details: The joke's other fields, such as its seed. Other versions of this package may have
             stored different ones.
         prompt: The request's prompt; None unless prompts are kept.
-        categories: What moderation flagged it for.
         safe: Whether moderation lets it pass in safe mode.
         picked: Whether readers picked it for the pool that comes with the package.
-        created_at: When it was added, in seconds since 1970.
     """
 
     id: str

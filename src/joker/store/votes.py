@@ -80,12 +80,9 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The votes on a model's jokes.
+    """The votes on a model's jokes that readers picked from its drafts, or on all others.
 
-    Attributes:
-        picked: True for the jokes that readers picked from its drafts, false for all others.
-        votes: All votes on them; a report counts as a dislike.
-        interval: 95% interval of `liked`.
+    A report counts as a dislike. The interval is a 95% interval of `liked`.
     """
 
     model: str
@@ -106,10 +103,7 @@ def liked_interval(votes: Sequence[Votes]) -> tuple[float, float]:
     Votes on the same joke are correlated. So this is the Wilson interval for the effective sample
     size: the number of independent votes whose share would vary as much as this one does when jokes
     are resampled (Korn and Graubard, Survey Methodology 24 (1998), 193-201). If it does not vary,
-    each joke counts as one vote.
-
-    Args:
-        votes: The votes on each joke; at least one joke, and at least one vote on each.
+    each joke counts as one vote. Each of the jokes, at least one, must have votes.
     """
     totals = [joke.total for joke in votes]
     liked = bootstrap_ratio([joke.up for joke in votes], totals, seed=1)
