@@ -97,7 +97,7 @@ clean:
 $(RUN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(RUN)
-	$(RUN)/bin/pip install $(PIP_FLAGS) --editable .
+	$(RUN)/bin/pip install $(PIP_FLAGS) --editable '.[server]'
 	touch $@
 
 # The web server of the stack keeps jokes in a PostgreSQL where the system has one.
@@ -112,6 +112,6 @@ $(DEV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) torch
-	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,postgres,tracing,dev]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) --editable '.[train,server,postgres,tracing,dev]'
 	$(DEV)/bin/python -c 'import torchvision' 2>/dev/null || $(DEV)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchvision
 	touch $@

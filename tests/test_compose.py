@@ -143,10 +143,14 @@ def test_openvino_is_told_how_many_threads_to_take(monkeypatch: pytest.MonkeyPat
         return ContinuousBatchingPipeline(folder, scheduler, device, properties)
 
     monkeypatch.setattr(openvino, "ContinuousBatchingPipeline", load)
-    settings = load_settings(engine="openvino", num_threads=1)
+    cores = frozenset(os.sched_getaffinity(0))
+    settings = load_settings(engine="openvino", num_threads=2)
     teller = open_teller(settings)
     assert len(teller.tell(GenerationRequest("Why do", seed=7))) == 1
-    assert given == [{"INFERENCE_NUM_THREADS": 1}]
+    assert given == [{"INFERENCE_NUM_THREADS": 2, "ENABLE_CPU_PINNING": False}]
+    # Pinned threads of several processes would share the first core.
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {cores}
     assert "INFERENCE_NUM_THREADS" not in openvino.REPRODUCIBLE
 
 

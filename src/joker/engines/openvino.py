@@ -34,6 +34,10 @@ TOKENS_PER_STEP = 256
 # one. ACCURACY keeps activations and the KV cache in 32-bit floats, so a seed gives the same joke.
 REPRODUCIBLE = {"EXECUTION_MODE_HINT": "ACCURACY"}
 
+# With a number of threads, the library pins them to the first cores, and so would every other
+# process on the machine: two containers with a quota of one CPU would share a core.
+UNPINNED = {"ENABLE_CPU_PINNING": False}
+
 
 @dataclass(slots=True)
 class _Running:
@@ -102,7 +106,7 @@ class OpenVinoBatch:
                 folder.openvino,
                 scheduler,
                 "CPU",
-                (REPRODUCIBLE if reproducible else {}) | threads,
+                UNPINNED | (REPRODUCIBLE if reproducible else {}) | threads,
             )
         except RuntimeError as error:
             raise ModelFolderError(
