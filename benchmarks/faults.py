@@ -88,7 +88,7 @@ def run_slow_worker(max_seconds: float) -> int:
     """Run a worker whose jobs take some time."""
     from joker.compose import open_teller
     from joker.settings import load_settings
-    from joker.worker.app import run_worker
+    from joker.worker import run_worker
 
     settings = load_settings()
 

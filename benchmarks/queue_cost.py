@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.worker:
         from joker.settings import load_settings
-        from joker.worker.app import run_worker
+        from joker.worker import run_worker
 
         settings: Any = load_settings(broker=options.worker, concurrency=8)
         sys.exit(run_worker(settings, lambda: tell))

@@ -54,7 +54,7 @@ def stub_work(request: GenerationRequest, listener: GenerationListener) -> list[
 
 if __name__ == "__main__":
     from joker.settings import load_settings
-    from joker.worker.app import run_worker
+    from joker.worker import run_worker
 
     url, threads, lease_seconds = sys.argv[1:]
     settings = load_settings(broker=url, concurrency=threads, lease_seconds=lease_seconds)

@@ -46,7 +46,7 @@ def tell(request: GenerationRequest, listener: GenerationListener) -> list[Gener
 
 if __name__ == "__main__":
     from joker.settings import load_settings
-    from joker.worker.app import run_worker
+    from joker.worker import run_worker
 
     settings = load_settings(broker=sys.argv[1], concurrency=1, lease_seconds=LEASE_SECONDS)
     sys.exit(run_worker(settings, lambda: tell))

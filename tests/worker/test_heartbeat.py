@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
+from joker import worker
 from joker.core.errors import ConfigError
-from joker.worker import heartbeat
-from joker.worker.heartbeat import heartbeat_file
+from joker.worker import heartbeat_file
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_the_file_stays_young_and_goes_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "_TOUCH_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "_TOUCH_SECONDS", 0.01)
     file = tmp_path / "heartbeat"
     with heartbeat_file(file, lambda: True):
         os.utime(file, (0, 0))
@@ -48,12 +48,12 @@ WORKER = """
 import signal, sys, time
 from pathlib import Path
 from joker.settings import load_settings
-from joker.worker import app, heartbeat
+from joker import worker
 
-heartbeat._TOUCH_SECONDS, heartbeat._STUCK_SECONDS = 0.1, 4.0
+worker._TOUCH_SECONDS, worker._STUCK_SECONDS = 0.1, 4.0
 signal.signal(signal.SIGALRM, lambda *_: time.sleep(600))
 settings = load_settings(broker=sys.argv[1], heartbeat=Path(sys.argv[2]), concurrency=1)
-app.run_worker(settings, lambda: None)
+worker.run_worker(settings, lambda: None)
 """
 
 

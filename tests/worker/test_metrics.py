@@ -13,7 +13,7 @@ from joker.core.joke import GeneratedJoke
 from joker.engines.protocol import GenerationListener
 from joker.engines.tasks import SEQUENCE_TOKENS
 from joker.generation.request import GenerationRequest
-from joker.worker.metrics import WorkerMetrics
+from joker.worker import WorkerMetrics
 
 
 def read_figures(port: int) -> list[str]:

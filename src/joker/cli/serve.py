@@ -66,7 +66,7 @@ def worker(options: dict[str, Any]) -> None:
     """
     from joker.compose import open_live_teller
     from joker.generation.teller import on_reload_signal
-    from joker.worker.app import run_worker
+    from joker.worker import run_worker
 
     on_reload_signal(None)
     settings = load_settings(**options)

@@ -2,7 +2,7 @@
 
 If ``PROMETHEUS_MULTIPROC_DIR`` names a folder, all processes of a server write their metrics there,
 and each of them returns the sum. The folder must be empty when the server starts.
-`joker.worker.metrics` has the metrics of workers.
+`joker.worker` has those of workers.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 
 from joker.core.errors import ConfigError
 from joker.settings import load_settings
-from joker.worker.app import run_worker
+from joker.worker import run_worker
 
 TRAINING = ["torch", "transformers", "mlflow", "pyarrow"]
 
@@ -25,7 +25,7 @@ def test_a_worker_without_a_broker_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_serving_loads_nothing_that_only_training_needs() -> None:
     code = f"""
 import json, sys
-import joker.worker.app, joker.jobs.celery_redis
+import joker.worker, joker.jobs.celery_redis
 from joker.compose import open_teller
 from joker.settings import load_settings
 open_teller(load_settings(), shared=True)

@@ -1,1 +1,0 @@
-"""The worker: processes jobs from Redis."""
