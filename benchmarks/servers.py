@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-APP = "joker.web.asgi:open_app"
+APP = "joker.web.app:open_app"
 SERVERS = {
     "uvicorn": ["-m", "uvicorn", "--factory", APP, "--workers=2", "--loop=asyncio", "--http=h11"],
     "uvicorn, uvloop and httptools": [

@@ -32,7 +32,7 @@ READY_SECONDS = 120
 # Longer than a job's deadline; the same as stop_grace_period in docker-compose.yml.
 STOP_SECONDS = 75
 # The options in the Dockerfile.
-UVICORN = ["--factory", "joker.web.asgi:open_app", "--http", "joker.web.connection:Connection"]
+UVICORN = ["--factory", "joker.web.app:open_app", "--http", "joker.web.server:Connection"]
 UVICORN += ["--workers", "2", "--no-access-log", "--no-server-header"]
 UVICORN += ["--log-config", str(HERE / "uvicorn-logging.json")]
 UVICORN += ["--timeout-worker-healthcheck", "30", "--timeout-graceful-shutdown", "65"]

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 import httpx2
 import pytest
 
-from joker.web import connection
+from joker.web import server
 
 pytestmark = pytest.mark.integration
 
@@ -19,8 +19,8 @@ GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 @pytest.fixture
 def connect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.socket]]:
     """Return ``connect()``, which gives a connection to a server with little patience."""
-    monkeypatch.setattr(connection, "_HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(connection, "_UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(server, "_UNREAD_SECONDS", 0.5)
     with serve() as address:
         url = httpx2.URL(address)
         yield lambda: socket.create_connection((url.host, url.port or 80), timeout=60)

@@ -28,8 +28,8 @@ STUB = Path(__file__).with_name("stub.py")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JOKER_")}
 ENVIRONMENT["JOKER_POOL_SIZE"] = "0"  # no other jobs than those of the tests
 UVICORN = [
-    *["-m", "uvicorn", "--factory", "joker.web.asgi:open_app"],
-    *["--http", "joker.web.connection:Connection", "--timeout-graceful-shutdown", "65"],
+    *["-m", "uvicorn", "--factory", "joker.web.app:open_app"],
+    *["--http", "joker.web.server:Connection", "--timeout-graceful-shutdown", "65"],
 ]
 
 

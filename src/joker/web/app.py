@@ -1,8 +1,13 @@
-"""Creates the FastAPI application."""
+"""The FastAPI application.
+
+ASGI servers such as NGINX Unit, uvicorn and gunicorn call `open_app` in each process; ``deploy/``
+has their configurations. ``joker serve`` uses `joker.web.server` instead.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -14,15 +19,24 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from joker.compose import add_picked_jokes, make_moderator, naming_setting
+from joker.compose import (
+    add_picked_jokes,
+    make_moderator,
+    naming_setting,
+    open_queue,
+    open_store,
+)
+from joker.core.errors import ConfigError, JokerError
+from joker.core.logs import configure_logging
 from joker.core.tracing import start_tracing, stop_tracing
 from joker.jobs.queue import JobQueue
-from joker.settings import Settings
+from joker.settings import Settings, load_settings
 from joker.store import Store
 from joker.version import __version__
-from joker.web import openai_schemas, static
+from joker.web import openai_schemas
 from joker.web.archive import Archive, PoolFiller
 from joker.web.errors import install_error_handlers
+from joker.web.html import STATIC_FILES
 from joker.web.limits import RateLimiter
 from joker.web.metrics import JobFollower, Metrics
 from joker.web.middleware import BodyLimit, HeadAsGet, RequestLog, SecurityHeaders
@@ -45,6 +59,38 @@ _DESCRIPTION = """Invents question-and-answer jokes.
 `application/problem+json` (RFC 9457), except below `/v1` and `/joke/`, where they have the formats
 of OpenAI's API and JokeAPI. Generated text can be offensive or wrong.
 """
+
+# uvicorn and gunicorn stop at this exit code; at any other they restart the process forever.
+_FAILED_TO_START = 3
+
+_log = logging.getLogger(__name__)
+
+
+def open_app() -> FastAPI:
+    """Return the application, configured by the environment; it logs JSON lines.
+
+    Raises:
+        SystemExit: If a setting is invalid, or there is no broker. The reason is logged, because
+            NGINX Unit does not show exceptions of a factory.
+    """
+    configure_logging()
+    try:
+        return _open_app()
+    except JokerError as error:
+        _log.critical("%s", error)
+    except Exception:
+        _log.critical("the application cannot start", exc_info=True)
+    raise SystemExit(_FAILED_TO_START)
+
+
+def _open_app() -> FastAPI:
+    settings = load_settings()
+    if settings.broker is None:
+        raise ConfigError(
+            "several processes share their jobs through Redis: set JOKER_BROKER, "
+            "such as redis://localhost:6379/0"
+        )
+    return create_app(open_queue(settings), open_store(settings), settings)
 
 
 def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
@@ -92,7 +138,7 @@ def create_app(queue: JobQueue, store: Store, settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         middleware=_middleware(settings, metrics),
-        routes=list(static.MOUNTS),
+        routes=list(STATIC_FILES),
     )
     app.state.queue = queue
     app.state.settings = settings

@@ -1,20 +1,27 @@
-"""Renders the page, and negotiates the media type of responses (RFC 9110, section 12.5.1).
+"""Renders the page, serves its static files, and negotiates media types (RFC 9110, section 12.5.1).
 
-Templates escape everything, so a model's output is always shown as text.
+Templates escape everything, so a model's output is always shown as text. The URLs of static files
+contain a content hash, so that browsers can cache them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
 from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic_core import to_json
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from joker.compose import model_name
 from joker.generation.request import GenerationRequest
@@ -27,7 +34,6 @@ from joker.web.schemas import (
     PublishedJokes,
     Task,
 )
-from joker.web.static import static_url
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -54,6 +60,43 @@ _EMPTY_POOL = "The first jokes are being written, but none is ready yet. Ask for
 _FOR_PROGRAMS = re.compile(r" \(rejected drafts|; ")
 _NOT_FOUND_ADVICE = "try one of the links below, or ask for a joke"
 _REFUSED_ADVICE = "try again, perhaps with different words"
+
+
+class VersionedFiles(StaticFiles):
+    """Files that browsers cache for a year if the query is their content hash."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """Return a file, or 304 if the client has it."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        # During an update, a page of another version may request this file.
+        current = scope["query_string"] == _digest(os.fspath(full_path)).encode()
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if current else "no-cache"
+        )
+        return response
+
+
+# Swagger UI comes with the package fastapi-offline.
+_DOCS = VersionedFiles(packages=[("fastapi_offline", "static")])
+_PAGE = VersionedFiles(packages=[("joker.web", "page/static")])
+STATIC_FILES = [Mount("/static/docs", _DOCS), Mount("/static", _PAGE)]
+
+
+def static_url(name: str) -> str:
+    """Return the URL of a static file such as ``page.js`` or ``docs/swagger-ui.css``."""
+    files, path = (_DOCS, name[5:]) if name.startswith("docs/") else (_PAGE, name)
+    return f"/static/{name}?{_digest(files.lookup_path(path)[0])}"
+
+
+@cache
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def topics_of(day: date) -> tuple[str, ...]:

@@ -1,4 +1,9 @@
-"""The server of `joker serve`: uvicorn in this process, with JSON logs and a graceful shutdown."""
+"""uvicorn as ``joker serve`` runs it: with JSON logs, a graceful shutdown and limits.
+
+uvicorn does not limit how long clients take to send headers or to read a response, nor, with
+httptools, the size of headers. `Connection` does, in the images, too
+(``uvicorn --http joker.web.server:Connection``). `joker.web.middleware` limits bodies.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from joker.core.errors import ConfigError
 from joker.core.logs import configure_logging
@@ -20,12 +27,15 @@ from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.store import Store
 from joker.web.app import create_app
-from joker.web.connection import Connection
 
 # All before Docker kills a container, which is after 10 seconds.
 _FINISH_SECONDS = 5
 _ANSWER_SECONDS = 3
 _EXIT_SECONDS = 9.0
+
+_HEAD_SECONDS = 10.0
+_HEAD_BYTES = 65_536
+_UNREAD_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +65,67 @@ def bind(host: str, port: int) -> socket.socket:
             "choose another with --port (JOKER_PORT) or --host (JOKER_HOST)"
         ) from error
     return listener
+
+
+class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """Closes if headers take too long or are too large, or if the client does not read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the timer for the first request."""
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timers."""
+        self._stop(self._head_timer)
+        self._stop(self._unread_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Receive part of a request."""
+        if self._awaits_request():
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._start_head_timer()
+        super().data_received(data)
+        if not self._awaits_request():
+            self._stop(self._head_timer)
+            self._head_timer = None
+            self._head_bytes = 0
+        elif self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            if self.cycle is None:
+                self.send_400_response("Request headers are too large.")
+            else:
+                # This may be the rest of a rejected body, which has had its response.
+                self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Start the timer: the client must read."""
+        super().pause_writing()
+        self._stop(self._unread_timer)
+        self._unread_timer = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the timer: the client has read."""
+        self._stop(self._unread_timer)
+        super().resume_writing()
+
+    def _awaits_request(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
 
 
 class Server(uvicorn.Server):

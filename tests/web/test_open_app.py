@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
-from joker.web.asgi import open_app
+from joker.web.app import open_app
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer
@@ -39,7 +39,7 @@ def test_an_application_for_many_processes_needs_a_broker(
 
 # Unit embeds Python and shows nothing of what a factory raises.
 EMBEDDED = """
-from joker.web.asgi import open_app
+from joker.web.app import open_app
 try:
     open_app()
 except BaseException:
@@ -52,8 +52,8 @@ except BaseException:
     "command",
     [
         ["-c", EMBEDDED],
-        ["-m", "uvicorn", "--factory", "joker.web.asgi:open_app", "--port=0"],
-        ["-m", "uvicorn", "--factory", "joker.web.asgi:open_app", "--port=0", "--workers=2"],
+        ["-m", "uvicorn", "--factory", "joker.web.app:open_app", "--port=0"],
+        ["-m", "uvicorn", "--factory", "joker.web.app:open_app", "--port=0", "--workers=2"],
     ],
     ids=["embedded", "one process", "several processes"],
 )
