@@ -94,6 +94,8 @@ def main() -> None:
     total = sum(lines.values())
     by_package: Counter[str] = Counter(name.split("/")[0] for name in lines if "/" in name)
     used_by = importers(modules)
+    markers = [name for name, tree in modules.items() if len(tree.body) < 2]
+    migrations = [name for name in modules if ".migrations." in name]
     small = [
         name
         for name, count in lines.items()
@@ -103,6 +105,9 @@ def main() -> None:
     ]
     print(f"lines      {total:,}, of which docstrings {docstring_lines(modules) / total:.0%}")
     print(f"modules    {len(lines)}: {', '.join(f'{k} {v}' for k, v in by_package.items())}")
+    print(
+        f"           of them empty packages {len(markers)}, database migrations {len(migrations)}"
+    )
     print("longest    " + ", ".join(f"{f.name} {f.lines}" for f in sorted(functions(modules))[-3:]))
     print(f"class names that occur twice   {repeated_class_names(modules) or 'none'}")
     print(f"small modules with one importer   {', '.join(small) or 'none'}")

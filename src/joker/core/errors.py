@@ -69,7 +69,9 @@ class PromptWithheldError(GenerationError):
     """Moderation withholds every joke on a prompt; only another prompt may succeed."""
 
     def __init__(self) -> None:
-        super().__init__("the prompt itself is withheld by moderation; change it")
+        super().__init__(
+            "moderation withholds this prompt, and so every joke on it; try another one"
+        )
 
 
 class EngineDownError(JokerError):

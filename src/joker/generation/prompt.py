@@ -46,7 +46,8 @@ _QUALIFIERS = (
     *(r"\d+", "two", "three", "four", "five", "ten"),
     *("really", "very", "bad", "best", "better", "cheesy", "clean", "corny", "cute", "dad", "dark"),
     *("dirty", "favou?rite", "family[- ]friendly", "fresh", "fun", "funny", "funniest", "good"),
-    *("great", "hilarious", "kid[- ]friendly", "knock[- ]knock", "lame", "little", "new", "nice"),
+    *("great", "hilarious", "kid[- ]friendly", "knock[- ]knock", "lame", "little", "nice"),
+    r"new(?! (?:delhi|england|jersey|mexico|orleans|years?|york|zealand)\b)",
     *("original", "quick", "random", "short", "silly", "simple", "stupid", "terrible", "different"),
 )
 _NOUNS = ("jokes?", "puns?", "riddles?", "gags?", "one[- ]?liners?")
