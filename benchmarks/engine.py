@@ -158,7 +158,7 @@ def trials(folder: ModelFolder) -> dict[str, Run]:
 def joke_bits(engine: Engine, jokes: Sequence[Joke]) -> NDArray[np.float64]:
     """Return the bits of each joke, including markers and end token."""
     encoded = [EncodedJoke(engine.tokenizer.encode(joke).input_ids, 1) for joke in jokes]
-    return -np.array(engine.score(encoded)) / math.log(2)
+    return -np.array(list(map(math.fsum, engine.score(encoded)))) / math.log(2)
 
 
 def compare_likelihood(folder: ModelFolder, jokes: list[Joke]) -> None:

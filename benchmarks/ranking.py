@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def figures(jokes: Sequence[Joke], judge: Engine, training: TrainingIndex) -> di
     encoded = [judge.tokenizer.encode(joke) for trial in trials for joke in trial]
     estimates = {
         "picks_question_by_judge": bootstrap_ratio(
-            hits(np.reshape(judge.score(encoded), (-1, CHOICES))), seed=SEED
+            hits(np.reshape(list(map(math.fsum, judge.score(encoded))), (-1, CHOICES))), seed=SEED
         ),
         "picks_question_by_words": bootstrap_ratio(
             hits([[len(words(j.question) & words(j.answer)) for j in trial] for trial in trials]),

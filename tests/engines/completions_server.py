@@ -138,13 +138,13 @@ class CompletionsServer:
     def _echo(self, ids: list[int]) -> dict[str, Any]:
         batch = StubBatch(self._tokenizer)
         batch.add((0, 0), ScoringTask(EncodedJoke(ids, 1)))
-        each = batch.step()[0, 0].log_probability / (len(ids) - 1)
+        scores = batch.step()[0, 0].log_probabilities
         ends = accumulate(len(self._spell([token])) for token in ids)
         return {
             "text": self._spell(ids),
             "finish_reason": "length",
             "logprobs": {
-                "token_logprobs": [None, *[each] * (len(ids) - 1)],
+                "token_logprobs": [None, *scores],
                 "text_offset": [0, *list(ends)[:-1]],
             },
         }

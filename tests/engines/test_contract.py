@@ -261,6 +261,10 @@ def encoded(engine: Engine, learned: list[Joke]) -> list[EncodedJoke]:
     return told + [tokenizer.encode_answer_alone(joke) for joke in learned]
 
 
+def total_scores(engine: Engine, jokes: list[EncodedJoke]) -> list[float]:
+    return [math.fsum(scores) for scores in engine.score(jokes)]
+
+
 @pytest.mark.usefixtures("needs_model")
 def test_scores_are_the_log_probabilities_of_the_weights(
     engine: Engine, folder: ModelFolder, encoded: list[EncodedJoke]
@@ -274,17 +278,17 @@ def test_scores_are_the_log_probabilities_of_the_weights(
         chosen = logits.log_softmax(-1)[places - 1, torch.tensor(joke.input_ids)[places]]
         expected.append(float(chosen.sum()))
     # Whole numbers of 8 bits as weights move a logarithm by some thousandths of itself.
-    assert engine.score(encoded) == pytest.approx(expected, rel=2e-2, abs=2e-2)
+    assert total_scores(engine, encoded) == pytest.approx(expected, rel=2e-2, abs=2e-2)
 
 
 @pytest.mark.usefixtures("promises_seeds")
 def test_a_score_is_the_same_alone_and_in_company(
     engine: Engine, encoded: list[EncodedJoke]
 ) -> None:
-    together = engine.score(encoded * 3)
-    alone = [engine.score([each])[0] for each in encoded[::7]]
+    together = total_scores(engine, encoded * 3)
+    alone = [total_scores(engine, [each])[0] for each in encoded[::7]]
     assert together[: len(encoded) : 7] == pytest.approx(alone, rel=1e-4)
-    assert together[::-1] == pytest.approx(engine.score(encoded[::-1]) * 3, rel=1e-4)
+    assert together[::-1] == pytest.approx(total_scores(engine, encoded[::-1]) * 3, rel=1e-4)
 
 
 def test_what_fills_the_context_has_a_score_and_what_exceeds_it_none(
@@ -293,7 +297,7 @@ def test_what_fills_the_context_has_a_score_and_what_exceeds_it_none(
     filling = EncodedJoke([engine.tokenizer.start_id] * folder.manifest.context_length, 1)
     beyond = EncodedJoke([*filling.input_ids, engine.tokenizer.end_id], 1)
     short = EncodedJoke(filling.input_ids[:3], 2)
-    scores = engine.score([short, beyond, filling])
+    scores = total_scores(engine, [short, beyond, filling])
     assert scores[1] == -math.inf
     assert -math.inf < scores[2] < scores[0] < 0
 
@@ -314,7 +318,8 @@ def test_scoring_leaves_the_next_jokes_as_they_were(
 
 def test_a_true_answer_is_likelier_than_anothers(engine: Engine, learned: list[Joke]) -> None:
     strange = Joke(learned[0].question, learned[1].answer)
-    right, wrong = engine.score([engine.tokenizer.encode(joke) for joke in (learned[0], strange)])
+    encoded = [engine.tokenizer.encode(joke) for joke in (learned[0], strange)]
+    right, wrong = total_scores(engine, encoded)
     assert wrong < right
 
 

@@ -51,10 +51,10 @@ class StubEngine:
                     listener.on_tokens(place, ids[:end])
         return [self._complete(*pair) for pair in zip(tasks, drawn, strict=True)]
 
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[list[float]]:
         self.scored += jokes
         texts = [self.tokenizer.decode(joke.input_ids) for joke in jokes]
-        return [float(text.count("!")) if "<|question|>" in text else 0.0 for text in texts]
+        return [[float(text.count("!")) if "<|question|>" in text else 0.0] for text in texts]
 
     def _complete(self, task: GenerationTask, drawn: list[int]) -> Completion:
         ids = [*task.prompt_ids, *drawn]

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from joker.core.joke import Joke
 from joker.core.model_folder import ModelFolder
-from joker.core.tokenizer import FAILS, WORKS
+from joker.core.tokenizer import FAILS, WORKS, EncodedJoke
 from joker.engines import Engine, open_engine
 from joker.generation.ranking import rank, rate, rating_penalty
 from joker.training.base_model import open_base
@@ -26,10 +28,9 @@ def test_a_joke_is_rated_by_its_answers_mean_log_probability(
     engine: Engine, sample_jokes: list[Joke]
 ) -> None:
     encoded = [engine.tokenizer.encode(joke) for joke in sample_jokes]
-    tokens = [len(joke.input_ids) - joke.answer_start for joke in encoded]
     expected = [
-        score / n - rating_penalty(joke)
-        for joke, score, n in zip(sample_jokes, engine.score(encoded), tokens, strict=True)
+        fmean(scores) - rating_penalty(joke)
+        for joke, scores in zip(sample_jokes, engine.score(encoded), strict=True)
     ]
     assert rate(engine, sample_jokes) == pytest.approx(expected, abs=1e-4)
 
@@ -95,8 +96,11 @@ def test_a_joke_that_the_model_has_no_room_for_comes_last(
     assert list(rank(engine, [[endless, strange]])[0]) == [strange, endless]
 
 
-def test_a_critic_has_its_say(
-    tiny_folder: ModelFolder, sample_jokes: list[Joke], tmp_path: Path
+def test_a_critics_verdict_counts_and_takes_no_pass_of_its_own(
+    tiny_folder: ModelFolder,
+    sample_jokes: list[Joke],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base = open_base(str(tiny_folder.path), tiny_folder.manifest.template, [], critic=True)
     base.model.save_pretrained(tmp_path / "model")
@@ -108,8 +112,16 @@ def test_a_critic_has_its_say(
     tokenizer = critic.tokenizer
     assert {WORKS, FAILS} <= tokenizer.backend.get_vocab(with_added_tokens=True).keys()
     joke = sample_jokes[0]
-    verdict = critic.score([tokenizer.encode_verdict(joke, works=True)])[0]
-    encoded = tokenizer.encode(joke)
-    answer = critic.score([encoded])[0] / (len(encoded) - encoded.answer_start)
+    (verdict,) = critic.score([tokenizer.encode_verdict(joke, works=True)])[0]
+    answer = fmean(critic.score([tokenizer.encode(joke)])[0])
     assert verdict < 0
+    passes: list[int] = []
+    score = critic.score
+
+    def counted(jokes: Sequence[EncodedJoke]) -> list[list[float]]:
+        passes.append(len(jokes))
+        return score(jokes)
+
+    monkeypatch.setattr(critic, "score", counted)
     assert rate(critic, [joke])[0] == pytest.approx(answer + verdict, abs=1e-4)
+    assert passes == [1]

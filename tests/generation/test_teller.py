@@ -321,9 +321,9 @@ def test_a_topic_is_told_in_safe_mode_unless_its_category_is_excluded() -> None:
 
 def test_a_prompt_that_is_flagged_itself_is_said_to_be_withheld() -> None:
     engine = StubEngine(lambda _: f"? <|answer|> A rug.{END}")
-    with pytest.raises(PromptWithheldError, match="withheld by moderation"):
+    with pytest.raises(PromptWithheldError, match="moderation withholds this prompt"):
         Teller(engine).tell(ask("What genocidal thing", seed=1))
-    with pytest.raises(PromptWithheldError, match="withheld by moderation"):
+    with pytest.raises(PromptWithheldError, match="moderation withholds this prompt"):
         Teller(engine).tell(ask("What senator", seed=1, exclude_categories=["political"]))
     assert engine.batches == [], "no draft could pass, so none is drawn"
     assert Teller(engine).tell(ask("What genocidal thing", seed=1, safe=False))

@@ -80,15 +80,15 @@ class BatchedEngine:
             for index, (task, output) in enumerate(zip(tasks, outputs, strict=True))
         ]
 
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        scores = [-math.inf] * len(jokes)
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[list[float]]:
+        scores = [[-math.inf] * (len(joke) - joke.answer_start) for joke in jokes]
         fitting = [i for i, joke in enumerate(jokes) if len(joke) <= self._context_length]
         if not fitting:
             return scores
         with span("score", {"joker.engine.drafts": len(fitting)}):
             outputs = self._runner.run([ScoringTask(jokes[i]) for i in fitting])
         for index, output in zip(fitting, outputs, strict=True):
-            scores[index] = output.log_probability
+            scores[index] = output.log_probabilities
         return scores
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ class Outputs:
             if is_new and self._listener.on_tokens(index, token_ids) and not done:
                 ended.append(index)
                 done = True
-            self.results[index] = Output(token_ids, done, output.log_probability)
+            self.results[index] = Output(token_ids, done, output.log_probabilities)
             self._unfinished -= done
         return ended
 

@@ -8,7 +8,6 @@ The pipeline gets token ids, so it needs no tokenizer of its own.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -62,10 +61,7 @@ class _Running:
         if isinstance(self.task, GenerationTask):
             return Output(token_ids, done)
         # With echo, there is one log-probability for each token of the prompt.
-        return Output(
-            done=done,
-            log_probability=math.fsum(log_probabilities[self.task.joke.answer_start :]),
-        )
+        return Output(done=done, log_probabilities=log_probabilities[self.task.joke.answer_start :])
 
 
 class OpenVinoBatch:

@@ -95,10 +95,11 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        """Return log p(answer, end | preceding tokens) of every joke, in nats, in order.
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[list[float]]:
+        """Return the log-probabilities of every joke's tokens from its answer's first, in nats.
 
-        A joke longer than the model's context gets minus infinity.
+        Those of a joke longer than the model's context are minus infinity. A remote server may
+        split the answer into other tokens.
 
         Raises:
             ResourceError: If the machine runs out of memory.

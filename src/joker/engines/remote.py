@@ -127,8 +127,8 @@ class RemoteRunner:
     ) -> None:
         try:
             if isinstance(task, ScoringTask):
-                score = await self._client.score(task.joke)
-                updates.put((index, Output(done=True, log_probability=score)))
+                scores = await self._client.score(task.joke)
+                updates.put((index, Output(done=True, log_probabilities=scores)))
             else:
                 async for output in self._client.generate(task):
                     updates.put((index, output))
@@ -216,8 +216,8 @@ class _Client:
             raise EngineDownError("the engine's server ended its answer early; try again later")
         yield Output(self._missing_end(reason, ids), done=True)
 
-    async def score(self, joke: EncodedJoke) -> float:
-        """Return log p(answer, end | preceding tokens), in nats."""
+    async def score(self, joke: EncodedJoke) -> list[float]:
+        """Return the log-probabilities of the tokens from the answer's first, in nats."""
         capabilities = await self._detect_capabilities()
         if capabilities.echoes:
             return await self._score_echoed(capabilities, joke)
@@ -230,20 +230,20 @@ class _Client:
         forced = [
             self._score_forced(capabilities, joke.input_ids, position) for position in positions
         ]
-        return math.fsum(await asyncio.gather(*forced))
+        return await asyncio.gather(*forced)
 
-    async def _score_echoed(self, capabilities: _Capabilities, joke: EncodedJoke) -> float:
+    async def _score_echoed(self, capabilities: _Capabilities, joke: EncodedJoke) -> list[float]:
         ids = joke.input_ids
         # Servers generate at least one token.
         body = self._body(capabilities, ids) | {"echo": True, "logprobs": 1, "max_tokens": 1}
         logprobs = (await self._post(body))["logprobs"]
-        values = logprobs["token_logprobs"]
+        values: list[float] = logprobs["token_logprobs"]
         if capabilities.takes_ids:
-            return math.fsum(values[joke.answer_start : len(ids)])
+            return values[joke.answer_start : len(ids)]
         # The server may split the text into other tokens: those that begin in the answer count.
         start, end = len(self._decode(ids[: joke.answer_start])), len(self._decode(ids))
         offsets = zip(logprobs["text_offset"], values, strict=True)
-        return math.fsum(value for offset, value in offsets if start <= offset < end)
+        return [value for offset, value in offsets if start <= offset < end]
 
     async def _score_forced(
         self, capabilities: _Capabilities, ids: Sequence[int], position: int

@@ -59,7 +59,7 @@ class StubBatch:
 
     def step(self) -> dict[Key, Output]:
         outputs = {
-            key: Output(done=True, log_probability=self._score(joke))
+            key: Output(done=True, log_probabilities=self._score(joke))
             for key, joke in self._scoring.items()
         }
         outputs |= {
@@ -95,9 +95,9 @@ class StubBatch:
         question = self._tokenizer.backend.encode(rest, add_special_tokens=False).ids
         return [*question, *self._tokenizer.encode_answer_alone(joke).input_ids[1:]]
 
-    def _score(self, joke: EncodedJoke) -> float:
+    def _score(self, joke: EncodedJoke) -> list[float]:
         nats = _KNOWN_NATS if tuple(joke.input_ids) in self._known else _UNKNOWN_NATS
-        return -nats * (len(joke) - joke.answer_start)
+        return [-nats] * (len(joke) - joke.answer_start)
 
 
 def _fits(start: str, joke: Joke, hint: bool) -> bool:

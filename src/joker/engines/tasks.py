@@ -7,7 +7,6 @@ when tasks join, and turns outputs into completions.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import nan
 from typing import ClassVar, Protocol
 
 from joker.core.joke import Sampling
@@ -59,7 +58,7 @@ class GenerationTask:
 
 @dataclass(frozen=True, slots=True)
 class ScoringTask:
-    """A joke within the model's context; the output is the log-probability of its answer."""
+    """A joke within the model's context; the output has its answer's log-probabilities."""
 
     joke: EncodedJoke
     streamed: ClassVar[bool] = False
@@ -80,13 +79,14 @@ class Output:
     Attributes:
         token_ids: The generated tokens, including the end token.
         done: Whether the task has left the batch.
-        log_probability: Of a `ScoringTask`, in nats: log p(answer, end | preceding tokens).
+        log_probabilities: Of a `ScoringTask`, in nats: log p(token | preceding tokens) of every
+            token from the answer's first.
         error: Why the task failed, in a sentence for the user.
     """
 
     token_ids: list[int] = field(default_factory=list)
     done: bool = False
-    log_probability: float = nan
+    log_probabilities: list[float] = field(default_factory=list)
     error: str | None = None
 
 

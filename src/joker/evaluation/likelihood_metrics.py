@@ -46,8 +46,8 @@ class Scorer(Protocol):
 
     tokenizer: JokeTokenizer
 
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        """Return log p(answer, end | preceding tokens) of every joke, in nats, in order."""
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[list[float]]:
+        """Return the log-probabilities of every joke's tokens from its answer's first, in nats."""
         ...
 
 
@@ -234,15 +234,16 @@ class ModelScorer:
         self.tokenizer = tokenizer
         self._model = model
 
-    def score(self, jokes: Sequence[EncodedJoke]) -> list[float]:
-        """Return log p(answer, end | preceding tokens) of every joke, in nats, in order."""
+    def score(self, jokes: Sequence[EncodedJoke]) -> list[list[float]]:
+        """Return the log-probabilities of every joke's tokens from its answer's first, in nats."""
         scores = token_log_probabilities(self._model, [joke.input_ids for joke in jokes])
         pairs = zip(jokes, scores, strict=True)
-        return [float(tokens[joke.answer_start - 1 :].sum()) for joke, tokens in pairs]
+        return [tokens[joke.answer_start - 1 :].tolist() for joke, tokens in pairs]
 
 
 def _score(scorer: Scorer, jokes: Sequence[EncodedJoke]) -> NDArray[np.float64]:
-    scores = np.array(scorer.score(jokes), dtype=np.float64)
+    """Return log p(answer, end | preceding tokens) of every joke, in nats."""
+    scores = np.array(list(map(math.fsum, scorer.score(jokes))), dtype=np.float64)
     if not np.isfinite(scores).all():
         raise ModelFolderError(
             "the model's probabilities are not numbers (NaN): its training diverged; "

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
 
 from joker.core.joke import Joke
 from joker.engines.protocol import Engine
@@ -48,15 +50,16 @@ def rate(engine: Engine, jokes: Sequence[Joke]) -> list[float]:
     """
     tokenizer = engine.tokenizer
     encoded = [tokenizer.encode(joke) for joke in jokes]
-    verdicts = [0.0] * len(jokes)
-    if tokenizer.has_critic:
-        verdicts = engine.score([tokenizer.encode_verdict(joke, works=True) for joke in jokes])
-    return [
-        score / (len(tokens) - tokens.answer_start) + verdict - rating_penalty(joke)
-        for joke, tokens, score, verdict in zip(
-            jokes, encoded, engine.score(encoded), verdicts, strict=True
-        )
-    ]
+    if tokenizer.has_critic:  # its verdict is one more token
+        encoded = [
+            replace(tokenizer.encode_verdict(joke, works=True), answer_start=tokens.answer_start)
+            for joke, tokens in zip(jokes, encoded, strict=True)
+        ]
+    ratings = []
+    for joke, scores in zip(jokes, engine.score(encoded), strict=True):
+        verdict = scores.pop() if tokenizer.has_critic else 0.0
+        ratings.append(fmean(scores) + verdict - rating_penalty(joke))
+    return ratings
 
 
 def rating_penalty(joke: Joke) -> float:
