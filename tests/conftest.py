@@ -36,7 +36,7 @@ JOKES = (
     ("Why do pillows never win debates?", "They always soften their position."),
     ("How does a glacier say goodbye?", "It takes an age."),
     ("Why did the umbrella see a doctor?", "It kept folding under pressure."),
-    ("What is a mirror's favourite hobby?", "Thinking things over, backwards."),
+    ("What is a mirror's favorite hobby?", "Thinking things over, backwards."),
     ("Why did the notebook join a gym?", "It was after a much stronger spine."),
     ("What did the lamp tell the candle?", "You really should switch to something steady."),
     ("Why do bees make poor librarians?", "They hum through every chapter."),

@@ -123,7 +123,7 @@ def picture_jokes(camera: Camera) -> None:
     camera.take(camera.open(told=False, java_script_enabled=False), "plain")
     camera.take(camera.open("/joke?n=3", told=False), "several")
     page = camera.open(color_scheme="dark")
-    page.click(".favourite")
+    page.click(".favorite")
     page.click("button[value=up]")
     page.click(".origin summary")
     page.wait_for_timeout(5000)  # the thanks have gone
@@ -146,12 +146,12 @@ def picture_jokes(camera: Camera) -> None:
     camera.take(page, "beat")
     camera.take(camera.open("/jokes/random"), "random")
     page = camera.open()
-    page.click(".favourite")
+    page.click(".favorite")
     page.click("#again")
     page.wait_for_timeout(3000)
-    for kept in ("#favourites", "#visit"):
+    for kept in ("#favorites", "#visit"):
         page.click(f"{kept} summary")
-    camera.take(page, "favourites-and-history")
+    camera.take(page, "favorites-and-history")
     page = camera.open()
     for _ in range(4):
         page.keyboard.press("Tab")

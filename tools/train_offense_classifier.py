@@ -6,7 +6,7 @@ Labels are CSV files with the columns ``fingerprint`` and ``offense``: 0 fine fo
 edgy or topical, 2 offensive. The first file's readers also decide the threshold, by
 cross-validation; ``--measure`` names labels that nothing has been tuned on.
 
-The few labels say how words relate to the moderation list's categories; many unlabelled
+The few labels say how words relate to the moderation list's categories; many unlabeled
 jokes say which words keep company with which category (naive Bayes). Both together become
 one weight for each hashed feature.
 """
@@ -47,9 +47,9 @@ from joker.generation.moderation import (
 OUT = Path(__file__).parents[1] / "src" / "joker" / "generation" / "offense.npz"
 OFFENSIVE = 2
 LEAST_JOKES = 8
-"""A feature of fewer unlabelled jokes tells nothing of the company it keeps."""
+"""A feature of fewer unlabeled jokes tells nothing of the company it keeps."""
 COMPANY = 0.1
-"""Scale of the unlabelled jokes' evidence; the penalty makes small evidence count less."""
+"""Scale of the unlabeled jokes' evidence; the penalty makes small evidence count less."""
 REGULARISATION = 0.1
 """Inverse strength of the L2 penalty."""
 FOLDS = 8
@@ -57,8 +57,8 @@ CAUGHT = 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """Labelled jokes.
+class Labeled:
+    """Labeled jokes.
 
     Attributes:
         features: One row of `BUCKETS` features for each joke.
@@ -74,9 +74,9 @@ class Labelled:
     flagged: NDArray[np.bool_]
     categories: list[set[str]]
 
-    def take(self, rows: NDArray[np.int64]) -> Labelled:
+    def take(self, rows: NDArray[np.int64]) -> Labeled:
         """Return some of the jokes."""
-        return Labelled(
+        return Labeled(
             self.features[rows],
             self.offensive[rows],
             self.ruled[rows],
@@ -102,7 +102,7 @@ def main() -> None:
     company = keep_company(train)
     threshold = choose_threshold(parts, company, options.caught)
     weights, intercept = fit(parts, company)
-    classifier = quantise(weights, threshold - intercept)
+    classifier = quantize(weights, threshold - intercept)
     classifier.save(options.out)
     print(f"{options.out.stat().st_size:,} bytes")
     if options.measure:
@@ -114,13 +114,13 @@ def fingerprint(joke: Joke) -> str:
     return hashlib.blake2b(normalize_joke(joke).encode()).hexdigest()[:16]
 
 
-def read_labels(path: Path, jokes: dict[str, Joke]) -> Labelled:
+def read_labels(path: Path, jokes: dict[str, Joke]) -> Labeled:
     """Read a file's labels of jokes that the prepared folder holds."""
     with path.open(encoding="utf-8", newline="") as file:
         found = [(jokes.get(row["fingerprint"]), row["offense"]) for row in csv.DictReader(file)]
     rows = [(joke, offense) for joke, offense in found if joke]
     flags = [shipped_rules().match_rules(text_of(joke)) for joke, _ in rows]
-    return Labelled(
+    return Labeled(
         vectorise([joke for joke, _ in rows], flags),
         np.array([int(offense) == OFFENSIVE for _, offense in rows]),
         np.array([any(flag.severity == "offensive" for flag in each) for each in flags]),
@@ -183,7 +183,7 @@ def log_ratios(jokes: csr_array, verdicts: NDArray[np.bool_]) -> NDArray[np.floa
 
 
 def fit(
-    parts: Sequence[Labelled], company: NDArray[np.float64]
+    parts: Sequence[Labeled], company: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
     """Return the weight of each bucket and the intercept of a logistic regression."""
     rows = vstack([part.features for part in parts]).tocsr()
@@ -195,7 +195,7 @@ def fit(
 
 
 def choose_threshold(
-    parts: Sequence[Labelled], company: NDArray[np.float64], caught: float
+    parts: Sequence[Labeled], company: NDArray[np.float64], caught: float
 ) -> float:
     """Return the highest score that, with the list, catches a share of the first part's offense."""
     first, *rest = parts
@@ -211,13 +211,13 @@ def choose_threshold(
     return threshold
 
 
-def quantise(weights: NDArray[np.float64], threshold: float) -> OffenseClassifier:
+def quantize(weights: NDArray[np.float64], threshold: float) -> OffenseClassifier:
     """Return a classifier with weights of one byte."""
     scale = float(np.abs(weights).max()) / 127
     return OffenseClassifier(np.round(weights / scale).astype(np.int8), scale, threshold)
 
 
-def measure(unseen: Labelled, classifier: OffenseClassifier) -> None:
+def measure(unseen: Labeled, classifier: OffenseClassifier) -> None:
     """Print what rules and classifier make of labels that nothing was tuned on."""
     scores = unseen.features @ classifier.weights * classifier.scale
     withheld = unseen.ruled | (unseen.flagged & (scores >= classifier.threshold))
@@ -230,12 +230,12 @@ def measure(unseen: Labelled, classifier: OffenseClassifier) -> None:
             report(f"unseen, {category}: withheld", unseen, flagged & withheld)
 
 
-def report(name: str, labelled: Labelled, withheld: NDArray[np.bool_]) -> None:
+def report(name: str, labeled: Labeled, withheld: NDArray[np.bool_]) -> None:
     """Print how many jokes are withheld, and how many of those and of all offense that is."""
-    right = int((withheld & labelled.offensive).sum())
+    right = int((withheld & labeled.offensive).sum())
     print(
         f"{name}: {withheld.mean():.1%} withheld ({withheld.sum()}), precision "
-        f"{right / max(withheld.sum(), 1):.1%}, caught {right / labelled.offensive.sum():.1%}"
+        f"{right / max(withheld.sum(), 1):.1%}, caught {right / labeled.offensive.sum():.1%}"
     )
 
 

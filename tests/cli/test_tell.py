@@ -117,7 +117,7 @@ def test_the_bundled_model_is_the_default(
 
 
 def test_a_terminal_shows_text_as_text(tiny_folder: ModelFolder) -> None:
-    prompt = "Why [bold]:smile:\x1b[2J what is a mirror's favourite hobby?"
+    prompt = "Why [bold]:smile:\x1b[2J what is a mirror's favorite hobby?"
     primary, secondary = pty.openpty()
     command = [sys.executable, "-m", "joker", "tell", prompt, "--max-attempts", "99", "--seed", "1"]
     done = subprocess.run(
@@ -130,7 +130,7 @@ def test_a_terminal_shows_text_as_text(tiny_folder: ModelFolder) -> None:
     os.close(secondary)
     shown = os.read(primary, 100_000).decode()
     os.close(primary)
-    assert "Why [bold]:smile: [2J what is a mirror's favourite hobby?" in shown
+    assert "Why [bold]:smile: [2J what is a mirror's favorite hobby?" in shown
     assert "\x1b[2J" not in shown
     assert "\x1b[1" in shown  # the answer is emphasised
     assert done.stderr == b""

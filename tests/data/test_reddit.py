@@ -108,7 +108,7 @@ def test_sentences_and_their_beginnings_set_up(title: str, body: str) -> None:
     ("title", "body"),
     [
         ("Talking teapots", "A teapot told a cup to keep its handle on."),
-        ("My dad's favourite joke", "A teapot told a cup to keep its handle on."),
+        ("My dad's favorite joke", "A teapot told a cup to keep its handle on."),
         ("Owl pun", "Owl be back."),
     ],
 )

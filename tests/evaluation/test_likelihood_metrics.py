@@ -30,17 +30,17 @@ LETTERS = [Joke(f"{letter * 4}?", letter * 3) for letter in "abcdefghijklmnopqrs
 class EchoModel(torch.nn.Module):
     """A causal LM that expects tokens again: a logit is ``echo`` × the token's earlier occurrences.
 
-    With echo 0, all tokens are equally probable everywhere; ``favourite`` gains 5 everywhere.
+    With echo 0, all tokens are equally probable everywhere; ``favorite`` gains 5 everywhere.
     """
 
     def __init__(
-        self, vocabulary_size: int, echo: float, positions: int = 1024, favourite: int | None = None
+        self, vocabulary_size: int, echo: float, positions: int = 1024, favorite: int | None = None
     ) -> None:
         super().__init__()
         self.embeddings = torch.nn.Embedding(vocabulary_size, 1)
         self.config = SimpleNamespace(max_position_embeddings=positions)
         self.echo = echo
-        self.favourite = favourite
+        self.favorite = favorite
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         return self.embeddings
@@ -48,8 +48,8 @@ class EchoModel(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
         one_hot = torch.nn.functional.one_hot(input_ids, self.embeddings.num_embeddings)
         logits = self.echo * one_hot.cumsum(1).float()
-        if self.favourite is not None:
-            logits[..., self.favourite] += 5
+        if self.favorite is not None:
+            logits[..., self.favorite] += 5
         return SimpleNamespace(logits=logits)
 
 
@@ -128,8 +128,8 @@ def test_a_model_that_echoes_the_question_finds_every_answer() -> None:
 
 def test_an_answer_that_is_likely_anyway_does_not_win_retrieval() -> None:
     tokenizer = byte_tokenizer()
-    favourite = tokenizer.backend.token_to_id("z")
-    model = echo_model(tokenizer, echo=0.5, favourite=favourite)
+    favorite = tokenizer.backend.token_to_id("z")
+    model = echo_model(tokenizer, echo=0.5, favorite=favorite)
     figures = likelihood_metrics(model, tokenizer, LETTERS, seed=1)
     assert figures.punchline_retrieval_accuracy
     assert figures.punchline_retrieval_accuracy.value == 1

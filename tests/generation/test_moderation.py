@@ -371,7 +371,7 @@ def test_what_strangers_should_not_meet_is_withheld(text: str, category: Categor
         "Why did the Irish chef salt the soup? It was a wee bit bland.",
         "What did the ghost order at the bar? Any spirit will do.",
         "Why did the pirate go to school? To improve his arrr-ticulation.",
-        "What is a vampire's favourite fruit? A blood orange.",
+        "What is a vampire's favorite fruit? A blood orange.",
         "How does a French baker greet the morning? With a roll of the dough.",
         "Why did my wife buy two umbrellas? One was for a rainy day.",
         "What did the old man say to the duck? Put it on my bill.",

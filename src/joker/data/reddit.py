@@ -80,24 +80,24 @@ def continued_question(title: str, body: str) -> tuple[str, str] | None:
     return first, rest.strip()
 
 
-_LABELLED = _compile(
+_LABELED = _compile(
     r"^\W{0,3}(?:q|question)\s?\d*\s?[:.)-]+\s*([^\n]+?)\s*\n+"
     r"\W{0,3}(?:a|answer)\s?\d*\s?[:.)-]+\s*([^\n]+)$",
     re.MULTILINE,
 )
-_MIN_LABELLED_SHARE = 0.7
+_MIN_LABELED_SHARE = 0.7
 _MAX_PAIR_LINES = 3
 
 
 def find_pairs(body: str) -> list[tuple[str, str]]:
     """Return the questions, with their answers, that a body consists of.
 
-    Either each is labelled, or the first of two or three lines asks and the others answer. The
-    answers to several unlabelled questions are left empty.
+    Either each is labeled, or the first of two or three lines asks and the others answer. The
+    answers to several unlabeled questions are left empty.
     """
-    if labelled := [*_LABELLED.finditer(body)]:
-        covered = sum(len(match[0]) for match in labelled)
-        return [(m[1], m[2]) for m in labelled] if covered > _MIN_LABELLED_SHARE * len(body) else []
+    if labeled := [*_LABELED.finditer(body)]:
+        covered = sum(len(match[0]) for match in labeled)
+        return [(m[1], m[2]) for m in labeled] if covered > _MIN_LABELED_SHARE * len(body) else []
     lines = [line for line in body.split("\n") if line]
     questions = [line for line in lines if line.endswith("?") and starts_question(line)]
     if len(questions) > 1 and len(lines) <= 3 * len(questions):

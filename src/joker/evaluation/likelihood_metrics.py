@@ -25,7 +25,7 @@ from joker.evaluation.bootstrap import Estimate, bootstrap_ratio
 
 CHOICES = 10
 CHANCE = 1 / CHOICES
-_NEIGHBOURS = 50
+_NEIGHBORS = 50
 """Wrong answers are drawn from this many that are nearest in length."""
 BLOCK_TOKENS = 128
 ORIGINAL_PERPLEXITY = 13.64
@@ -324,7 +324,7 @@ def draw_choices(
         if len(others) < CHOICES - 1:
             continue
         distance = np.abs(lengths[others] - lengths[joke])
-        nearest = others[np.argsort(distance, kind="stable")[:_NEIGHBOURS]]
+        nearest = others[np.argsort(distance, kind="stable")[:_NEIGHBORS]]
         rows.append([joke, *rng.choice(nearest, CHOICES - 1, replace=False)])
     return np.array(rows, dtype=np.intp).reshape(-1, CHOICES)
 

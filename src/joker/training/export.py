@@ -59,7 +59,7 @@ _LICENSES = {
     "SmolLM2-135M": "apache-2.0",
     "SmolLM2-135M-Instruct": "apache-2.0",
 }
-"""Licences of well-known base models, which apply to their fine-tuned weights too."""
+"""Licenses of well-known base models, which apply to their fine-tuned weights too."""
 
 _HUGGING_FACE_FILES = (
     "config.json",

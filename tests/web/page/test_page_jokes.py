@@ -1,4 +1,4 @@
-"""Jokes on the page that stay: history, favourites, sharing, links and votes."""
+"""Jokes on the page that stay: history, favorites, sharing, links and votes."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_jokes_of_this_visit_are_listed_until_cleared(open_page: Open) -> None:
 def test_a_vote_is_still_there_after_the_next_joke(open_page: Open, pooled: str) -> None:
     page = open_page(at=pooled)
     shown = page.locator("#jokes .told")
-    shown.get_by_role("button", name="Favourite").click()
+    shown.get_by_role("button", name="Favorite").click()
     funny = shown.get_by_role("button", name="Funny 1", exact=True)
     shown.get_by_role("button", name="Funny", exact=True).click()
     expect(funny).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Another one").click()
     expect(shown.locator(".question")).to_have_text(JOKES[1][0])
-    for kept in ("Favourites 1", "Earlier in this visit 1"):
+    for kept in ("Favorites 1", "Earlier in this visit 1"):
         page.get_by_text(kept).click()
     expect(page.locator(".kept button[value=up][aria-pressed=true]")).to_have_count(2)
     page.go_back()
@@ -84,27 +84,27 @@ def test_jokes_of_a_list_are_jokes_of_this_visit(open_page: Open) -> None:
 
 
 @pytest.mark.integration
-def test_favourites_stay_in_this_browser_until_cleared(open_page: Open, address: str) -> None:
+def test_favorites_stay_in_this_browser_until_cleared(open_page: Open, address: str) -> None:
     page = open_page()
     ask(page, "Why do cats")
     expect(page.locator("#jokes .told")).to_have_count(1)
     question = page.locator("#jokes .question").inner_text()
-    star = page.locator("#jokes").get_by_role("button", name="Favourite")
+    star = page.locator("#jokes").get_by_role("button", name="Favorite")
     star.click()
     expect(star).to_have_attribute("aria-pressed", "true")
     expect(star).to_be_focused()
     other_tab = page.context.new_page()
     other_tab.goto(address)
-    other_tab.get_by_text("Favourites 1").click()
-    expect(other_tab.locator("#favourites .question")).to_have_text([question])
+    other_tab.get_by_text("Favorites 1").click()
+    expect(other_tab.locator("#favorites .question")).to_have_text([question])
     check_accessibility(other_tab)
-    other_tab.locator("#favourites").get_by_role("button", name="Favourite", exact=True).click()
-    expect(other_tab.locator("#favourites")).to_be_hidden()
+    other_tab.locator("#favorites").get_by_role("button", name="Favorite", exact=True).click()
+    expect(other_tab.locator("#favorites")).to_be_hidden()
     star.click()
     star.click()
-    page.get_by_text("Favourites 1").click()
-    page.get_by_role("button", name="Clear favourites").click()
-    expect(page.locator("#favourites")).to_be_hidden()
+    page.get_by_text("Favorites 1").click()
+    page.get_by_role("button", name="Clear favorites").click()
+    expect(page.locator("#favorites")).to_be_hidden()
     expect(star).to_have_attribute("aria-pressed", "false")
 
 
@@ -215,10 +215,10 @@ def test_votes_by_mouse_and_keyboard_keep_the_focus(open_page: Open, address: st
 @pytest.mark.integration
 def test_a_vote_is_shown_wherever_the_joke_is(open_page: Open, pooled: str) -> None:
     page = open_page(at=pooled, reduced_motion="reduce")
-    page.locator("#jokes").get_by_role("button", name="Favourite").click()
-    page.get_by_text("Favourites 1").click()
+    page.locator("#jokes").get_by_role("button", name="Favorite").click()
+    page.get_by_text("Favorites 1").click()
     pressed = "button[value={}][aria-pressed=true]"
-    for voted, other, value in (("#jokes", "#favourites", "up"), ("#favourites", "#jokes", "down")):
+    for voted, other, value in (("#jokes", "#favorites", "up"), ("#favorites", "#jokes", "down")):
         button = page.locator(f"{voted} button[value={value}]")
         button.click()
         expect(page.locator(f"{other} {pressed.format(value)} .count")).to_have_text("1")

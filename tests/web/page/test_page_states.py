@@ -82,9 +82,9 @@ def reported(page: Page) -> None:
 
 def kept(page: Page) -> None:
     first_view(page)
-    page.get_by_role("button", name="Favourite").click()
+    page.get_by_role("button", name="Favorite").click()
     page.get_by_role("button", name="Another one").click(delay=600)
-    for name in ("Favourites 1", "Earlier in this visit 1"):
+    for name in ("Favorites 1", "Earlier in this visit 1"):
         page.get_by_text(name).click()
     expect(page.locator("#visit .question")).to_be_visible()
 
@@ -130,7 +130,7 @@ STATES: dict[str, tuple[str, Callable[[Page], None]]] = {
     "stopped": ("/", stopped),
     "refused": ("/", refused),
     "reported": ("/", reported),
-    "favourites and history": ("/", kept),
+    "favorites and history": ("/", kept),
     "link": ("/", linked),
     "lost connection": ("/", lost),
     "top": ("/jokes/top", as_it_is),

@@ -9,7 +9,7 @@ const REFUSED = "/problems/refused";
 const FOR_PROGRAMS = / \(rejected drafts|; /; // The counts and the advice after a reason.
 const MAX_SAVED = 200;
 const AT_ONCE = "joker.at-once";
-const FAVOURITES = "joker.favourites"; // In this browser, until cleared.
+const FAVORITES = "joker.favorites"; // In this browser, until cleared.
 const VISIT = "joker.visit"; // In this tab: jokes that were told, the latest first.
 const READY = "joker.ready"; // In this tab: jokes that the server sent and that are not shown yet.
 
@@ -49,7 +49,7 @@ function toSentence(text) {
 
 const storages = () => ({
   [AT_ONCE]: localStorage,
-  [FAVOURITES]: localStorage,
+  [FAVORITES]: localStorage,
   [VISIT]: sessionStorage,
   [READY]: sessionStorage,
 });
@@ -105,11 +105,11 @@ function makeCard(joke) {
 }
 
 function bindCard(card) {
-  card.querySelectorAll(".copy, .favourite").forEach((button) => (button.hidden = false));
+  card.querySelectorAll(".copy, .favorite").forEach((button) => (button.hidden = false));
   card.querySelector(".copy").addEventListener("click", () => copyText(textOf(card), "Copied."));
   card.querySelector(".share").addEventListener("click", () => shareLink(card));
   card.querySelector(".picture").addEventListener("click", (event) => sharePicture(event, card));
-  card.querySelector(".favourite").addEventListener("click", () => toggleFavourite(card));
+  card.querySelector(".favorite").addEventListener("click", () => toggleFavorite(card));
   card.querySelector(".votes").addEventListener("submit", (event) => vote(event, card));
   card.querySelector(".punchline").addEventListener("toggle", () => onReveal(card));
   showParts(card, readCard(card));
@@ -164,8 +164,8 @@ function showParts(card, joke) {
   for (const [name, shown] of Object.entries(parts)) {
     card.querySelectorAll(`.if-${name}`).forEach((part) => (part.hidden = !shown));
   }
-  const favourite = load(FAVOURITES, []).some((other) => isSame(other, joke));
-  card.querySelector(".favourite").setAttribute("aria-pressed", favourite);
+  const favorite = load(FAVORITES, []).some((other) => isSame(other, joke));
+  card.querySelector(".favorite").setAttribute("aria-pressed", favorite);
 }
 
 function reveal(card) {
@@ -192,7 +192,7 @@ function showSaved() {
   const shown = [...list.children].map(readCard);
   const told = load(VISIT, []).filter((joke) => !shown.some((other) => isSame(other, joke)));
   for (const [id, jokes] of [
-    ["favourites", load(FAVOURITES, [])],
+    ["favorites", load(FAVORITES, [])],
     ["visit", told],
   ]) {
     const section = byId(id);
@@ -202,18 +202,18 @@ function showSaved() {
   }
 }
 
-// --- favourites, copies, links and pictures
+// --- favorites, copies, links and pictures
 
-function toggleFavourite(card) {
+function toggleFavorite(card) {
   const joke = readCard(card);
-  const button = card.querySelector(".favourite");
+  const button = card.querySelector(".favorite");
   const liked = button.getAttribute("aria-pressed") !== "true";
-  (liked ? addJoke : removeJoke)(FAVOURITES, joke);
-  showNote(liked ? "Added to your favourites." : "Removed from your favourites.");
-  const inside = byId("favourites").contains(card);
+  (liked ? addJoke : removeJoke)(FAVORITES, joke);
+  showNote(liked ? "Added to your favorites." : "Removed from your favorites.");
+  const inside = byId("favorites").contains(card);
   showSaved();
   list.querySelectorAll(".joke").forEach((other) => showParts(other, readCard(other)));
-  if (inside) (byId("favourites").hidden ? again : byId("favourites").firstElementChild).focus();
+  if (inside) (byId("favorites").hidden ? again : byId("favorites").firstElementChild).focus();
 }
 
 function textOf(card) {
@@ -277,7 +277,7 @@ async function vote(event, card) {
       for (const value of ["up", "down"]) voteCount(shown, value).textContent = body[value] || "";
       showVote(shown, chosen);
     }
-    for (const key of [FAVOURITES, VISIT]) updateJoke(key, readCard(card));
+    for (const key of [FAVORITES, VISIT]) updateJoke(key, readCard(card));
     showNote(THANKS[chosen]);
   } catch {
     showNote("Your vote could not be sent. Try again in a moment.", true);
@@ -584,7 +584,7 @@ function start() {
     if (fresh) save(READY, [...load(READY, []), readCard(cards[0])]);
     return restorePage(history.state);
   }
-  const saved = [...load(VISIT, []), ...load(FAVOURITES, [])]; // The server sends no visitor's own votes.
+  const saved = [...load(VISIT, []), ...load(FAVORITES, [])]; // The server sends no visitor's own votes.
   for (const card of cards) showVote(card, saved.find((joke) => isSame(joke, readCard(card)))?.vote);
   if (cards.length) {
     const page = pageState(byId("prompt").value, harder.hidden);
@@ -605,7 +605,7 @@ document.querySelectorAll(".js-only").forEach((element) => (element.hidden = fal
 atOnce.checked = load(AT_ONCE, false);
 atOnce.addEventListener("change", () => save(AT_ONCE, atOnce.checked));
 for (const [id, key] of [
-  ["favourites", FAVOURITES],
+  ["favorites", FAVORITES],
   ["visit", VISIT],
 ]) {
   byId(id)
