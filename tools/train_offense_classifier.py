@@ -50,7 +50,7 @@ LEAST_JOKES = 8
 """A feature of fewer unlabeled jokes tells nothing of the company it keeps."""
 COMPANY = 0.1
 """Scale of the unlabeled jokes' evidence; the penalty makes small evidence count less."""
-REGULARISATION = 0.1
+REGULARIZATION = 0.1
 """Inverse strength of the L2 penalty."""
 FOLDS = 8
 CAUGHT = 0.85
@@ -121,7 +121,7 @@ def read_labels(path: Path, jokes: dict[str, Joke]) -> Labeled:
     rows = [(joke, offense) for joke, offense in found if joke]
     flags = [shipped_rules().match_rules(text_of(joke)) for joke, _ in rows]
     return Labeled(
-        vectorise([joke for joke, _ in rows], flags),
+        vectorize([joke for joke, _ in rows], flags),
         np.array([int(offense) == OFFENSIVE for _, offense in rows]),
         np.array([any(flag.severity == "offensive" for flag in each) for each in flags]),
         np.array([bool(each) for each in flags]),
@@ -141,7 +141,7 @@ def text_of(joke: Joke) -> str:
     return f"{joke.question}\n{joke.answer}"
 
 
-def vectorise(jokes: Sequence[Joke], flags: Sequence[Sequence[Flag]]) -> csr_array:
+def vectorize(jokes: Sequence[Joke], flags: Sequence[Sequence[Flag]]) -> csr_array:
     """Return jokes as rows of features."""
     rows = []
     for joke, each in zip(jokes, flags, strict=True):
@@ -164,7 +164,7 @@ def keep_company(jokes: Sequence[Joke]) -> NDArray[np.float64]:
     for row, each in zip(verdicts, flags, strict=True):
         row[[kinds.index((flag.category, flag.severity)) for flag in each]] = True
         row[-1] = any(flag.severity == "offensive" for flag in each)
-    return log_ratios(vectorise(jokes, [()] * len(jokes)), verdicts)
+    return log_ratios(vectorize(jokes, [()] * len(jokes)), verdicts)
 
 
 def log_ratios(jokes: csr_array, verdicts: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -188,7 +188,7 @@ def fit(
     """Return the weight of each bucket and the intercept of a logistic regression."""
     rows = vstack([part.features for part in parts]).tocsr()
     offensive = np.concatenate([part.offensive for part in parts])
-    model: Any = LogisticRegression(C=REGULARISATION, solver="liblinear")
+    model: Any = LogisticRegression(C=REGULARIZATION, solver="liblinear")
     model.fit(hstack([rows, csr_array(rows @ company)]).tocsr(), offensive)
     direct, by_company = model.coef_[0, :BUCKETS], model.coef_[0, BUCKETS:]
     return direct + company @ by_company, float(model.intercept_[0])

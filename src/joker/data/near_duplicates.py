@@ -7,7 +7,7 @@ question and answer (`joker.core.similarity`). Candidates for the last come from
 96%, one at 0.5 almost certainly. Each candidate is verified exactly. Clusters are the connected
 components.
 
-Everything is vectorised, band by band, so a million jokes need no loop in Python and little memory.
+Everything is vectorized, band by band, so a million jokes need no loop in Python and little memory.
 The result is the same on every machine.
 """
 
