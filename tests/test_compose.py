@@ -98,7 +98,7 @@ def test_an_operators_list_withholds_jokes(tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("[dark offensive]\nelevator\n", encoding="utf-8")
     settings = load_settings(engine="stub", moderation_list=listed)
-    with pytest.raises(GenerationError, match="withheld"):
+    with pytest.raises(GenerationError, match="withholds"):
         open_teller(settings).tell(GenerationRequest(prompt))
 
 

@@ -265,7 +265,7 @@ def test_a_registered_model_withholds_what_it_is_asked_to(
         ("Why", {"safe": True}, {"safe": False}),
         ("What", {"exclude_categories": ["political"]}, {"exclude_categories": []}),
     ):
-        with pytest.raises(GenerationError, match="withheld"):
+        with pytest.raises(GenerationError, match="withholds"):
             loaded.predict([{"prompt": prompt}], {"effort": 1, **option})
         (told,) = loaded.predict([{"prompt": prompt}], {"effort": 1, **allowed})
         assert told["question"].startswith(prompt)
