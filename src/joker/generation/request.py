@@ -29,6 +29,8 @@ Effort = Annotated[int, EFFORT]
 
 _SEEDS = 2**32
 _BYTES_PER_TOKEN = 3
+"""Fewer than in 99% of the questions in ``data/riddles.csv`` with the bundled tokenizer (4.4 on
+average), so that prompts are rarely underestimated."""
 
 
 def candidates_of(effort: int) -> int:
