@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -143,15 +144,32 @@ def test_openvino_is_told_how_many_threads_to_take(monkeypatch: pytest.MonkeyPat
         return ContinuousBatchingPipeline(folder, scheduler, device, properties)
 
     monkeypatch.setattr(openvino, "ContinuousBatchingPipeline", load)
-    cores = frozenset(os.sched_getaffinity(0))
     settings = load_settings(engine="openvino", num_threads=2)
     teller = open_teller(settings)
     assert len(teller.tell(GenerationRequest("Why do", seed=7))) == 1
     assert given == [{"INFERENCE_NUM_THREADS": 2, "ENABLE_CPU_PINNING": False}]
-    # Pinned threads of several processes would share the first core.
-    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
-    assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {cores}
     assert "INFERENCE_NUM_THREADS" not in openvino.REPRODUCIBLE
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="shows threads' cores on Linux only"
+)
+def test_engines_on_one_machine_may_use_different_cores() -> None:
+    # In a process of its own, because other tests' libraries pin threads.
+    code = """
+import os
+from joker.compose import open_teller
+from joker.generation.request import GenerationRequest
+from joker.settings import load_settings
+teller = open_teller(load_settings(engine="openvino", num_threads=2))
+teller.tell(GenerationRequest("Why do", seed=7, candidates=4))
+cores = os.sched_getaffinity(0)
+threads = list(map(int, os.listdir("/proc/self/task")))
+print(len(threads) > 1 and all(os.sched_getaffinity(thread) == cores for thread in threads))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 @pytest.mark.parametrize("prompt", ["", "Why do", "Why do elevators make good friends?"])
