@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import RedisServer
 
 SOURCES = Path(compose.__file__).parent
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
 
 
 def test_tellers_are_built_in_one_place() -> None:
@@ -160,16 +161,25 @@ def test_engines_on_one_machine_may_use_different_cores() -> None:
     code = """
 import os
 from joker.compose import open_teller
+from joker.engines.protocol import GenerationListener
 from joker.generation.request import GenerationRequest
 from joker.settings import load_settings
-teller = open_teller(load_settings(engine="openvino", num_threads=2))
-teller.tell(GenerationRequest("Why do", seed=7, candidates=4))
+
 cores = os.sched_getaffinity(0)
-threads = list(map(int, os.listdir("/proc/self/task")))
-print(len(threads) > 1 and all(os.sched_getaffinity(thread) == cores for thread in threads))
+pinned = []
+
+class Watch(GenerationListener):
+    def should_stop(self):  # asked between steps, when threads still have the cores of the step
+        threads = map(int, os.listdir("/proc/self/task"))
+        pinned.extend(thread for thread in threads if os.sched_getaffinity(thread) != cores)
+        return False
+
+teller = open_teller(load_settings(engine="openvino", num_threads=2))
+teller.tell(GenerationRequest("Why do", seed=7, candidates=4), Watch())
+print("pinned", pinned)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True"
+    assert done.stdout.strip() == "pinned []"
 
 
 @pytest.mark.parametrize("prompt", ["", "Why do", "Why do elevators make good friends?"])
