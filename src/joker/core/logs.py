@@ -44,7 +44,7 @@ class PlainLines(logging.Formatter):
 
 
 class NoCancellations(logging.Filter):
-    """Drops uvicorn's errors about requests canceled because the server is stopping."""
+    """Drops uvicorn's errors about requests cancelled because the server is stopping."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written."""
