@@ -45,7 +45,10 @@ class ProcessMetrics(Collector):
             if pids == before:
                 break
         memory_bytes = sum(memory for memory, _ in usages.values()) if usages else math.nan
-        cpu_seconds = sum(seconds for _, seconds in usages.values()) if usages else math.nan
+        # Whole ticks: a sum of seconds depends on how processes share them, and a counter that
+        # falls by a rounding error counts as reset.
+        ticks = sum(ticks for _, ticks in usages.values()) if usages else math.nan
+        cpu_seconds = ticks / os.sysconf("SC_CLK_TCK")
         yield GaugeMetricFamily(
             f"joker:{self._name}_memory_bytes",
             "Resident memory of all its processes.",
@@ -82,15 +85,14 @@ def _process_tree(root: int) -> set[int]:
     return found
 
 
-def _measure(pid: int) -> tuple[float, float] | None:
-    """Return a process's memory and CPU time; None if it has ended."""
+def _measure(pid: int) -> tuple[int, int] | None:
+    """Return a process's memory in bytes and its CPU time in ticks; None if it has ended."""
     fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
     if not fields:
         return None
     # See proc_pid_stat(5). Children that have ended count towards their parent.
     own_and_ended = sum(map(int, fields[11:15]))
-    seconds = own_and_ended / os.sysconf("SC_CLK_TCK")
-    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), seconds
+    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), own_and_ended
 
 
 def _read(file: Path) -> str:
