@@ -24,7 +24,7 @@ from joker.core.errors import InputError, JokerError, ModelFolderError
 from joker.core.model_folder import MANIFEST, OPENVINO, ModelFolder, write_manifest
 from joker.core.tokenizer import FAILS, WORKS
 from joker.training.base_model import earlier_trainings
-from joker.training.export import write_card
+from joker.training.hub import write_card
 
 WEIGHTS = "model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"

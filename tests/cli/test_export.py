@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from joker.cli import app
 from joker.core.errors import ModelFolderError
 from joker.core.model_folder import ModelFolder
-from joker.training.export import write_card
+from joker.training.hub import write_card
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
-"""A small prepared folder of our own jokes to train on."""
+"""A small prepared folder of our own jokes to train on, and copies of trained models."""
 
 from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from joker.core.joke import Joke
+from joker.core.model_folder import ModelFolder
 from joker.data.prepared import PreparedData
 
 THINGS = ("kettle", "ladder", "teapot", "pillow", "candle", "bucket", "hammer", "window")
@@ -74,3 +76,16 @@ def start(tmp_path: Path) -> Iterator[Command]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@pytest.fixture
+def copy(tiny_folder: ModelFolder, tmp_path: Path) -> ModelFolder:
+    shutil.copytree(tiny_folder.path, tmp_path / "model")
+    return ModelFolder.open(tmp_path / "model")
+
+
+@pytest.fixture
+def graph_only(served_folder: ModelFolder, tmp_path: Path) -> ModelFolder:
+    without = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(served_folder.path, tmp_path / "model", ignore=without)
+    return ModelFolder.open(tmp_path / "model")

@@ -5,7 +5,7 @@ import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 
-from joker.web.security import identify_client
+from joker.web.limits import identify_client
 
 MakeClient = Callable[..., AbstractContextManager[TestClient]]
 

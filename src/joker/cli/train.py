@@ -179,8 +179,9 @@ def export(
     With --push, a folder without PyTorch weights is uploaded as is; other options are ignored.
     """
     require_training()
-    from joker.training.export import drop_weights, export_openvino, push_to_hub
+    from joker.training.export import export_openvino
     from joker.training.filtering import read_jokes
+    from joker.training.hub import drop_weights, push_to_hub
 
     folder = ModelFolder.open(model)
     if folder.has_weights or not (push and folder.has_openvino):

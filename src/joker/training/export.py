@@ -1,4 +1,4 @@
-"""Exporting a model folder: its OpenVINO graph, its model card, and pushing it to the hub.
+"""Exporting a model folder's weights as an OpenVINO graph.
 
 The graph is made by optimum-intel in a temporary folder, compared with PyTorch on a few jokes, and
 only then moved to ``openvino/``, so that folder never has an incomplete or wrong graph.
@@ -11,30 +11,20 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from joker.core.errors import (
-    InputError,
-    MissingDependencyError,
-    ModelFolderError,
-    first_line,
-    plural,
-)
+from joker.core.errors import MissingDependencyError, ModelFolderError, first_line
 from joker.core.joke import Joke
-from joker.core.model_folder import CARD, OPENVINO, Manifest, ModelFolder
+from joker.core.model_folder import OPENVINO, ModelFolder
 from joker.engines.protocol import load_tokenizer
-from joker.engines.weights import is_gguf, load_causal_lm
+from joker.engines.weights import load_causal_lm
 
 MAX_MEAN_KL = 0.02
 """Maximum divergence of an int8 graph from its weights, in nats per token. Rounding to 8 bits cost
@@ -49,17 +39,6 @@ _Q4_GROUP_SIZE = 32
 _MAX_ZERO_POINT_ERROR = 0.05
 """Maximum error of a zero point in 16 bits, in levels; rounding a weight costs up to 0.5."""
 _CALIBRATION_JOKES = 128
-
-_WEIGHTS_LIBRARY = "transformers"
-"""The library that loads the weights, in the card's header."""
-_CARD_METRICS = ("bits_per_byte", "answer_bits_per_byte", "punchline_retrieval_accuracy")
-_LICENSES = {
-    "distilgpt2": "apache-2.0",
-    "gpt2": "mit",
-    "SmolLM2-135M": "apache-2.0",
-    "SmolLM2-135M-Instruct": "apache-2.0",
-}
-"""Licenses of well-known base models, which apply to their fine-tuned weights too."""
 
 _HUGGING_FACE_FILES = (
     "config.json",
@@ -130,103 +109,6 @@ def export_openvino(
     except OSError as error:
         raise ModelFolderError(f"cannot write {folder.openvino}: {error.strerror}") from error
     return check
-
-
-def write_card(path: Path, manifest: Manifest) -> None:
-    """Write a model card in the hub's format into a model folder."""
-    training, data, template = manifest.training, manifest.data, manifest.template
-    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
-    settings = "\n".join(
-        f"| {name} | {value} |" for name, value in training.items() if not isinstance(value, dict)
-    )
-    card = ModelCard(
-        f"""---
-{_card_data(manifest).to_yaml()}
----
-
-# A joker
-
-A causal language model that generates question-and-answer jokes. It started from
-`{manifest.base_model}` and was trained with GPT-2 the Joker.
-
-## Use
-
-`joker tell "Why do cats" --model FOLDER`, or as any causal LM: a joke begins with
-`{template.question_prefix.strip()}`, followed by the question, and the answer follows
-`{template.answer_marker}` (template `{template.label}`).
-
-## Data
-
-{data.get("train_jokes", 0):,} training and {data.get("test_jokes", 0):,} test jokes, split by
-{data.get("split", "?")} with seed {data.get("seed", "?")}; fingerprint
-`{data.get("fingerprint", "?")}`. {_left_out(training)}
-
-## Metrics
-
-On the test split, except for `validation_bits_per_byte` and the last three, which are about the
-training itself.
-
-| metric | value |
-|---|---|
-{metrics}
-
-Bits per byte are comparable across templates, tokenizers and models; the legacy perplexity
-is not.
-
-## Training
-
-| setting | value |
-|---|---|
-{settings}
-
-## Limits
-
-{_size(training)}Trained on what people posted, it can be offensive or wrong, or repeat
-its training data. It does not understand what it says.
-"""
-    )
-    card.save(path / CARD)
-
-
-def drop_weights(folder: ModelFolder) -> None:
-    """Delete a folder's PyTorch weights, and name the graph's library in its card."""
-    card = folder.path / CARD
-    if card.is_file():
-        text = card.read_text(encoding="utf-8")
-        text = text.replace(f"library_name: {_WEIGHTS_LIBRARY}", "library_name: openvino", 1)
-        card.write_text(text, encoding="utf-8")
-    for file in folder.path.glob("model*.safetensors*"):
-        file.unlink()
-
-
-def push_to_hub(folder: ModelFolder, repo_id: str, *, private: bool = False) -> str:
-    """Upload a model folder to the Hugging Face Hub and return its URL.
-
-    Args:
-        folder: The model folder; its card becomes the model's page.
-        repo_id: ``USER/NAME``; the repository is created if it does not exist.
-        private: Create a private repository; an existing one keeps its visibility.
-
-    Raises:
-        InputError: If the Hub cannot be reached, rejects the upload, or needs a login.
-    """
-    api = HfApi(library_name="gpt2-the-joker")
-    try:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=url.repo_id,
-            folder_path=folder.path,
-            commit_message="Upload a model folder of GPT-2 the Joker",
-            ignore_patterns=["checkpoints/**", "runs/**"],
-        )
-    except HFValidationError as error:
-        raise InputError(f"{repo_id!r} is not a repository name; write USER/NAME") from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
-        raise InputError(
-            f"cannot push to {repo_id} on {api.endpoint}: {first_line(error)} "
-            "(log in with 'hf auth login' or set HF_TOKEN to a token that may write there)"
-        ) from error
-    return str(url)
 
 
 def _convert(folder: ModelFolder, floats: Path) -> None:
@@ -383,72 +265,3 @@ def _silence() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _card_data(manifest: Manifest) -> ModelCardData:
-    """Return the card's header, which the hub shows and searches."""
-    base = _hub_base(manifest)
-    split = f"held-out jokes, split by {manifest.data.get('split', '?')}"
-    return ModelCardData(
-        language="en",
-        license=_LICENSES.get((base or "").rpartition("/")[2], "unknown"),
-        library_name=_WEIGHTS_LIBRARY,
-        pipeline_tag="text-generation",
-        tags=["jokes", "humor"],
-        base_model=base,
-        model_name="A joker",
-        eval_results=[
-            EvalResult(
-                task_type="text-generation",
-                dataset_type="jokes",
-                dataset_name=split,
-                metric_type=name,
-                metric_value=round(manifest.metrics[name], 4),
-            )
-            for name in _CARD_METRICS
-            if name in manifest.metrics
-        ]
-        or None,
-    )
-
-
-def _hub_base(manifest: Manifest) -> str | None:
-    """Return the hub's name of the base model of the first training, if it has one."""
-    name = manifest.base_model
-    if manifest.earlier:
-        name = str(manifest.earlier[0].get("base", ""))
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return None if is_gguf(name) or Path(name).exists() else name
-
-
-def _left_out(training: Mapping[str, Any]) -> str:
-    """Return sentences about the jokes that were left out of training or added to it."""
-    sentences = []
-    if training.get("safe"):
-        flagged = training.get("jokes_flagged", 0)
-        sentences.append(
-            f"Moderation flagged {flagged:,} training {plural(flagged, 'joke')} as offensive; "
-            f"{plural(flagged, 'it was', 'they were')} left out."
-        )
-    else:
-        sentences.append("No jokes were left out of training for being offensive.")
-    if leaked := training.get("jokes_leaked"):
-        sentences.append(
-            f"{leaked:,} extra "
-            f"{plural(leaked, 'joke was a near-duplicate', 'jokes were near-duplicates')}"
-            " of test jokes and left out."
-        )
-    if rated := training.get("jokes_rated"):
-        sentences.append(f"Of {rated:,} rated jokes, those that work were added.")
-        if training.get("critic"):
-            sentences.append("A critic learned from all of them.")
-    return "\n".join(sentences)
-
-
-def _size(training: Mapping[str, Any]) -> str:
-    if "parameters" not in training:
-        return ""
-    return f"The model has {training['parameters'] / 1e6:.1f} million parameters.\n"

@@ -39,7 +39,6 @@ from joker.training.callbacks import (
     latest_checkpoint,
 )
 from joker.training.config import TrainingConfig
-from joker.training.export import write_card
 from joker.training.filtering import Selection, select_jokes, validation_jokes
 from joker.training.hardware import (
     flops_per_token,
@@ -49,6 +48,7 @@ from joker.training.hardware import (
     resolve_precision,
     translate_resource_errors,
 )
+from joker.training.hub import write_card
 from joker.training.packing import encode_selection
 from joker.training.run_state import Run, begin_run, resume_run
 from joker.training.trainer import JokeTrainer, make_trainer

@@ -35,6 +35,7 @@ from joker.store import Store
 from joker.version import __version__
 from joker.web import openai_schemas
 from joker.web.archive import Archive, PoolFiller
+from joker.web.dependencies import digest_key
 from joker.web.errors import install_error_handlers
 from joker.web.html import STATIC_FILES
 from joker.web.limits import RateLimiter
@@ -50,7 +51,6 @@ from joker.web.routes import (
     page,
 )
 from joker.web.schemas import JokeApiError, JokeParameters, OpenAIError, Problem
-from joker.web.security import digest_key
 from joker.web.submission import Submission, max_prompts, request_limits
 
 _DESCRIPTION = """Invents question-and-answer jokes.

@@ -1,12 +1,14 @@
-"""Rate limits per client, shared through Redis if there is a broker."""
+"""Rate limits, shared through Redis if there is a broker, and who counts as one client."""
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import math
 import time
 from typing import Literal
 
+from fastapi import Request
 from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -101,3 +103,21 @@ class RateLimiter:
                 headers=headers | {"Retry-After": str(reset_seconds)},
             )
         return headers
+
+
+def identify_client(request: Request) -> str:
+    """Return the client's API key digest, or its network address.
+
+    An IPv6 client usually has a whole /64 network, so that counts as one client.
+    """
+    digest = getattr(request.state, "key_digest", None)
+    if digest is not None:
+        return f"key-{digest[:16]}"
+    host = request.client.host if request.client else "unknown"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+    return host

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from joker.core.tracing import Span, span
 from joker.web.errors import HeadError, render_problem
+from joker.web.limits import identify_client
 from joker.web.metrics import Metrics
-from joker.web.security import identify_client
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

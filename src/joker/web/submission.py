@@ -32,11 +32,10 @@ from joker.jobs.job import Job, State
 from joker.jobs.queue import JobQueue
 from joker.settings import Settings
 from joker.web.archive import Archive
-from joker.web.limits import RateLimiter
+from joker.web.limits import RateLimiter, identify_client
 from joker.web.metrics import JobFollower
 from joker.web.middleware import stop_at_head
 from joker.web.schemas import JokeParameters, LinkedJoke, Task
-from joker.web.security import identify_client
 
 _GRACE_SECONDS = 2.0  # to learn that a job has ended at its deadline
 _MAX_PROMPTS = 20  # as many as LangChain sends at once

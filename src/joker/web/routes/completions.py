@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from joker.core.errors import GenerationError, QueueError
 from joker.core.joke import GeneratedJoke
 from joker.jobs.job import Job, JokeEvent, StateEvent
-from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep
+from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep, require_key
 from joker.web.errors import (
     BODY_RESPONSES,
     GENERATION_RESPONSES,
@@ -47,7 +47,6 @@ from joker.web.openai_schemas import (
     Usage,
 )
 from joker.web.schemas import ErrorDetail, OpenAIError
-from joker.web.security import require_key
 from joker.web.streams import EventStream
 from joker.web.submission import JokeBatch, jobs_of, raise_for_state
 

@@ -14,10 +14,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from joker.core.errors import QueueError, QueueStoppedError
 from joker.jobs.job import Event, Job, JokeEvent, StateEvent
 from joker.web.archive import Archive
-from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep
+from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep, require_key
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, problem_response
+from joker.web.limits import identify_client
 from joker.web.schemas import JokeParameters, LinkedJoke, Task
-from joker.web.security import identify_client, require_key
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?![\d.])", re.IGNORECASE)
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {

@@ -13,12 +13,11 @@ from fastapi.sse import format_sse_event
 
 from joker.core.errors import QueueError
 from joker.jobs.job import Job, StateEvent
-from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep
+from joker.web.dependencies import ArchiveDep, QueueDep, SettingsDep, SubmissionDep, require_key
 from joker.web.errors import GENERATION_RESPONSES, PROBLEM_RESPONSES
 from joker.web.html import HTML, JSON, TEXT, choose_media_type, render_jokes
 from joker.web.routes.generate import to_server_sent_event
 from joker.web.schemas import JokeParameters
-from joker.web.security import require_key
 from joker.web.streams import EVENT_STREAM, EventStream
 from joker.web.submission import JokeBatch, jobs_of
 

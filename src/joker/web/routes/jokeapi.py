@@ -21,11 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from joker.core.errors import GenerationError, InputError
 from joker.generation.moderation import CATEGORIES
-from joker.web.dependencies import SettingsDep, SubmissionDep
+from joker.web.dependencies import SettingsDep, SubmissionDep, require_key
 from joker.web.errors import JOKEAPI_RESPONSES
 from joker.web.html import JSON, TEXT
 from joker.web.schemas import JokeParameters, LinkedJoke
-from joker.web.security import require_key
 
 JokeApiCategory = Literal["Any", "Misc", "Programming", "Dark", "Pun", "Spooky", "Christmas"]
 

@@ -15,13 +15,13 @@ from starlette.exceptions import HTTPException
 
 from joker.core.errors import UnknownJokeError
 from joker.store import Period, Store, StoredJoke, Vote, Votes
-from joker.web.dependencies import ArchiveDep, LimiterDep, StoreDep
+from joker.web.dependencies import ArchiveDep, LimiterDep, StoreDep, require_key
 from joker.web.errors import BODY_RESPONSES, PROBLEM_RESPONSES, problem_response
 from joker.web.html import HTML, JSON, TEXT, render_jokes, render_page
+from joker.web.limits import identify_client
 from joker.web.middleware import stop_at_head
 from joker.web.picture import draw_joke
 from joker.web.schemas import PublishedJoke, PublishedJokes, link_to
-from joker.web.security import identify_client, require_key
 
 _OFFERS = (JSON, TEXT, HTML)
 _PNG = "image/png"

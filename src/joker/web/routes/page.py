@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
-from joker.web.dependencies import ArchiveDep, SettingsDep, SubmissionDep
+from joker.web.dependencies import ArchiveDep, SettingsDep, SubmissionDep, require_key
 from joker.web.errors import GENERATION_RESPONSES, PROBLEM_RESPONSES
 from joker.web.html import HTML, JSON, TEXT, choose_media_type, load_template, render_page
+from joker.web.limits import identify_client
 from joker.web.middleware import is_head
 from joker.web.schemas import JokeParameters, LinkedJoke, PublishedJoke
-from joker.web.security import identify_client, require_key
 from joker.web.submission import Submission
 
 _OFFERS = (HTML, JSON, TEXT)
